@@ -1,0 +1,52 @@
+"""The root of kitd's errors, and what a queue should do about each.
+
+Every error that can reach a person carries a stable `code` (snake_case, listed in
+`docs/errors.md`), a message that names the thing and the reason, and a `hint`: what to do next.
+Each room derives its own families here; nothing in this module knows them.
+"""
+
+import enum
+from typing import ClassVar
+
+
+class Disposition(enum.StrEnum):
+    """What the queue does with an attempt that ended in an error."""
+
+    FAIL = "fail"
+    """Trying again cannot help: the input or the configuration has to change."""
+    RETRY = "retry"
+    """The world may be different later: back off and try again, counting the attempt."""
+    SNOOZE = "snooze"
+    """The input moved while it was read: try again later without counting the attempt."""
+
+
+class KitdError(Exception):
+    """An error a person can read: what failed, on which thing, why, and what to do next.
+
+    `str(error)` is the message. Subclasses set `code` and `disposition` as class attributes.
+    """
+
+    code: ClassVar[str] = "internal"
+    disposition: ClassVar[Disposition] = Disposition.FAIL
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    @property
+    def message(self) -> str:
+        """What failed, on which thing, and why, in one line."""
+        return str(self)
+
+
+class UnavailableError(KitdError):
+    """Something kitd needs is not there right now; it may be later."""
+
+    code = "unavailable"
+    disposition = Disposition.RETRY
+
+
+class NotFoundError(KitdError):
+    """The named thing does not exist."""
+
+    code = "not_found"

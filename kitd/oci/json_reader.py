@@ -1,0 +1,158 @@
+"""Strict reading of JSON documents that come from outside.
+
+Wraps the standard library's decoder with what hostile input needs: a size bound, a depth bound,
+no duplicate keys, no NaN or Infinity, and one error type. Typed getters name the JSON path.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from kitd.errors import KitdError
+
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+
+MAX_DEPTH = 64
+"""Deeper documents than any manifest, config or webhook in use."""
+
+
+class InvalidJsonError(KitdError):
+    """The bytes are not the JSON document that was asked for."""
+
+    code = "invalid_json"
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise InvalidJsonError(f"the key {twice[:80]!r} is given twice")
+    return mapping
+
+
+def _constant(name: str) -> NoReturn:
+    raise InvalidJsonError(f"{name} is not JSON")
+
+
+def _depth(content: bytes) -> int:
+    """Return the deepest bracket nesting, without recursion, strings skipped."""
+    depth = deepest = 0
+    inside = escaped = False
+    for byte in content:
+        if inside:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                inside = False
+        elif byte == 0x22:
+            inside = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+def read_json(content: bytes, *, max_bytes: int) -> Json:
+    """Decode one JSON document. Raises `InvalidJsonError` and nothing else."""
+    if len(content) > max_bytes:
+        raise InvalidJsonError(f"the document has {len(content)} bytes, more than {max_bytes}")
+    # Counting brackets is cheap beside a recursion error in the middle of a decoder.
+    if content.count(b"[") + content.count(b"{") > MAX_DEPTH and _depth(content) > MAX_DEPTH:
+        raise InvalidJsonError(f"the document is nested deeper than {MAX_DEPTH} levels")
+    try:
+        document: Json = json.loads(content, object_pairs_hook=_unique, parse_constant=_constant)
+    except ValueError as error:
+        raise InvalidJsonError(f"not JSON: {error}") from error
+    return document
+
+
+def read_object(content: bytes, *, max_bytes: int) -> Mapping[str, Json]:
+    """Decode one JSON object. Raises `InvalidJsonError`."""
+    document = read_json(content, max_bytes=max_bytes)
+    if not isinstance(document, Mapping):
+        raise InvalidJsonError("expected a JSON object")
+    return document
+
+
+class Reader:
+    """Typed access to a JSON object; every failure names the path."""
+
+    __slots__ = ("_error", "_mapping", "_path")
+
+    def __init__(
+        self, mapping: Mapping[str, Json], error: Callable[[str], KitdError], path: str = ""
+    ) -> None:
+        self._mapping = mapping
+        self._error = error
+        self._path = path
+
+    def fail(self, key: str, expected: str) -> KitdError:
+        """Return the error that says what stands at `key` is not `expected`."""
+        found = "nothing" if key not in self._mapping else repr(self._mapping[key])[:60]
+        return self._error(f"{self._path}{key}: expected {expected}, found {found}")
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """Return a string; `default` where the key is missing or null."""
+        value = self._mapping.get(key)
+        if isinstance(value, str):
+            return value
+        if value is None and default is not None:
+            return default
+        raise self.fail(key, "a string")
+
+    def optional_text(self, key: str) -> str | None:
+        """Return a string, or None where the key is missing or null."""
+        value = self._mapping.get(key)
+        if value is None or isinstance(value, str):
+            return value
+        raise self.fail(key, "a string")
+
+    def integer(self, key: str, *, minimum: int = 0) -> int:
+        """Return an integer of at least `minimum`."""
+        value = self._mapping.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
+            return value
+        raise self.fail(key, f"an integer of at least {minimum}")
+
+    def text_map(self, key: str) -> Mapping[str, str]:
+        """Return a map of strings; empty where the key is missing or null."""
+        value = self._mapping.get(key)
+        if value is None:
+            return {}
+        if isinstance(value, Mapping):
+            strings = {name: item for name, item in value.items() if isinstance(item, str)}
+            if len(strings) == len(value):
+                return strings
+        raise self.fail(key, "a map of strings")
+
+    def child(self, key: str) -> "Reader":
+        """Return the object at `key`."""
+        value = self._mapping.get(key)
+        if isinstance(value, Mapping):
+            return Reader(value, self._error, f"{self._path}{key}.")
+        raise self.fail(key, "an object")
+
+    def optional_child(self, key: str) -> "Reader | None":
+        """Return the object at `key`, or None where it is missing or null."""
+        return None if self._mapping.get(key) is None else self.child(key)
+
+    def children(self, key: str, *, at_most: int) -> "list[Reader]":
+        """Return the objects of the list at `key`; empty where it is missing or null."""
+        value = self._mapping.get(key)
+        if value is None:
+            return []
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise self.fail(key, "a list")
+        if len(value) > at_most:
+            raise self._error(f"{self._path}{key}: {len(value)} items, more than {at_most}")
+        readers = []
+        for position, item in enumerate(value):
+            if not isinstance(item, Mapping):
+                raise self._error(f"{self._path}{key}[{position}]: expected an object")
+            readers.append(Reader(item, self._error, f"{self._path}{key}[{position}]."))
+        return readers

@@ -1,0 +1,141 @@
+"""References: `[registry/]repository[:tag | @digest][,tag...]`.
+
+The grammar is `kit`'s (registry before the first `/` when it holds a `.` or a `:`) with the strict
+component rules of the OCI distribution spec, section "Pulling manifests". A reference without a
+registry belongs to `LOCAL`, kitd's own cache.
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+from kitd.errors import KitdError
+from kitd.oci.digest import Digest, InvalidDigestError, parse_digest
+
+LOCAL = "localhost"
+"""The registry of references that name none. Never contacted."""
+DEFAULT_TAG = "latest"
+MAX_NAME = 255
+"""Most clients and registries cap registry, slash and repository together."""
+
+_REGISTRY = re.compile(
+    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
+    r"|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+)
+_COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_HINT = "write it like registry.example.com/team/model:tag"
+
+
+class InvalidReferenceError(KitdError):
+    """The text is not a reference."""
+
+    code = "invalid_reference"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Repository:
+    """A repository of a registry. `str()` gives `registry/name`."""
+
+    registry: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.name}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lives in kitd's own cache only."""
+        return self.registry == LOCAL
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A repository with at most one of tag and digest. `str()` is what a person types."""
+
+    repository: Repository
+    tag: str | None = None
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        name = self.repository.name if self.repository.is_local else str(self.repository)
+        if self.digest is not None:
+            return f"{name}@{self.digest}"
+        return name if self.tag is None else f"{name}:{self.tag}"
+
+    @property
+    def identifier(self) -> str:
+        """What stands in `/v2/<name>/manifests/<identifier>`: the digest, the tag or `latest`."""
+        return self.digest or self.tag or DEFAULT_TAG
+
+    def tagged(self, tag: str) -> "Reference":
+        """Return the reference to another tag of the same repository."""
+        return Reference(self.repository, tag=check_tag(tag))
+
+    def pinned(self, digest: Digest) -> "Reference":
+        """Return the reference to a digest in the same repository."""
+        return Reference(self.repository, digest=digest)
+
+    def with_default_tag(self) -> "Reference":
+        """Return the reference with `latest` where it names neither tag nor digest."""
+        if self.tag is None and self.digest is None:
+            return replace(self, tag=DEFAULT_TAG)
+        return self
+
+
+def check_tag(tag: str) -> str:
+    """Return `tag`, or raise `InvalidReferenceError`."""
+    if _TAG.fullmatch(tag) is None:
+        raise InvalidReferenceError(
+            f"{tag[:160]!r} is not a tag", hint="letters, digits, '_', '.' and '-', at most 128"
+        )
+    return tag
+
+
+def parse_repository(text: str) -> Repository:
+    """Return `[registry/]name` as a repository. Raises `InvalidReferenceError`."""
+    first, slash, rest = text.partition("/")
+    if slash and ("." in first or ":" in first or first == LOCAL):
+        registry, name = first, rest
+    else:
+        registry, name = LOCAL, text
+    if _REGISTRY.fullmatch(registry) is None:
+        raise InvalidReferenceError(f"{registry[:160]!r} is not a registry host", hint=_HINT)
+    if _REPOSITORY.fullmatch(name) is None:
+        why = "must be lower case" if name != name.lower() else "has a malformed component"
+        raise InvalidReferenceError(f"the repository {name[:160]!r} {why}", hint=_HINT)
+    if len(registry) + 1 + len(name) > MAX_NAME:
+        raise InvalidReferenceError(f"the name {text[:40]!r}… is longer than {MAX_NAME} characters")
+    return Repository(registry, name)
+
+
+def parse_reference(text: str) -> Reference:
+    """Return one reference; a tag before a digest is dropped, as `kit` does.
+
+    Raises `InvalidReferenceError`.
+    """
+    name, at, digest_text = text.partition("@")
+    # A colon after the last slash starts a tag; one before it belongs to the registry's port.
+    head, colon, tail = name.rpartition(":")
+    tag: str | None = None
+    if colon and "/" not in tail:
+        name, tag = head, check_tag(tail)
+    repository = parse_repository(name)
+    if not at:
+        return Reference(repository, tag=tag)
+    try:
+        return Reference(repository, digest=parse_digest(digest_text))
+    except InvalidDigestError as error:
+        raise InvalidReferenceError(str(error), hint=error.hint) from error
+
+
+def parse_tagged(text: str) -> tuple[Reference, tuple[str, ...]]:
+    """Return `reference[,tag...]` as the reference and its further tags, all checked.
+
+    Raises `InvalidReferenceError`.
+    """
+    first, *more = text.split(",")
+    reference = parse_reference(first)
+    if more and reference.digest is not None:
+        raise InvalidReferenceError("a reference with a digest takes no further tags", hint=_HINT)
+    return reference, tuple(check_tag(tag) for tag in more)

@@ -1,0 +1,238 @@
+"""Blobs on disk, by digest: ingest, commit, read, sweep.
+
+Write order, the same for every blob: a temporary file in `ingest/`, its content, `fdatasync`,
+`rename` to `blobs/sha256/<hex>`, `fsync` of that directory. A crash between any two steps leaves
+either a temporary file, which `sweep` removes, or a complete blob. A name in `blobs/` therefore
+always has the content of that name.
+
+Synchronous on purpose: pack workers use it in processes without an event loop, the daemon in
+threads. Several processes may write at once; equal content is harmless to write twice.
+"""
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+from kitd.content.store import Chunk, ContentError, ContentNotFoundError, MismatchError
+from kitd.errors import Disposition
+from kitd.oci.descriptor import Descriptor
+from kitd.oci.digest import Digest, algorithm_of, digest_of, encoded_of, from_hash
+
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+class StoreError(ContentError):
+    """The disk under the cache did not do what was asked."""
+
+    code = "cache_io"
+    disposition: ClassVar[Disposition] = Disposition.RETRY
+
+
+class NoSpaceError(StoreError):
+    """The disk under the cache is full, or its quota is used up."""
+
+    code = "no_space"
+
+
+@contextmanager
+def os_errors(what: str, path: Path) -> Iterator[None]:
+    """Map operating system errors to the store's, naming the path."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpaceError(
+                f"cannot {what} {path}: {reason}",
+                hint="free disk space, or point cache.dir at a larger disk",
+            ) from error
+        raise StoreError(f"cannot {what} {path}: {reason}") from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A blob that is durable in the store; `reused` if an equal one was there before."""
+
+    digest: Digest
+    size: int
+    reused: bool
+
+
+class Ingest:
+    """One blob on its way in. Use as a context manager; leaving without `commit` discards it."""
+
+    def __init__(self, store: "BlobStore", algorithm: str) -> None:
+        self._store = store
+        self._path = store.ingest_dir / secrets.token_hex(16)
+        self._hasher = hashlib.new(algorithm)
+        self._size = 0
+        with os_errors("create", self._path):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._handle = os.open(self._path, flags, 0o600)
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._size
+
+    def write(self, data: Chunk) -> None:
+        """Hash and append. Raises `StoreError`, `NoSpaceError`."""
+        view = memoryview(data)
+        self._hasher.update(view)
+        self._size += len(view)
+        with os_errors("write", self._path):
+            while view:
+                view = view[os.write(self._handle, view) :]
+
+    def commit(self, expected: Descriptor | None = None) -> Committed:
+        """Publish what was written under its digest, durably.
+
+        Raises `MismatchError` if it is not what was expected, and then publishes nothing.
+        """
+        digest = from_hash(self._hasher)
+        if expected is not None and (digest, self._size) != (expected.digest, expected.size):
+            raise MismatchError(
+                f"asked for {expected.digest} of {expected.size} bytes, "
+                f"got {digest} of {self._size} bytes"
+            )
+        final = self._store.path_of(digest)
+        if self._store.size_of(digest) == self._size:
+            return Committed(digest, self._size, reused=True)
+        with os_errors("publish", final):
+            os.fchmod(self._handle, 0o444)
+            os.fdatasync(self._handle)
+            final.parent.mkdir(exist_ok=True)
+            self._path.rename(final)
+            sync_directory(final.parent)
+        return Committed(digest, self._size, reused=False)
+
+    def discard(self) -> None:
+        """Close the file and remove what was not committed. Safe to call twice."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+        # After a commit that renamed there is nothing left under this name.
+        self._path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+
+class BlobStore:
+    """The blobs under one OCI image layout. Stateless: the directory is the state."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.ingest_dir = root / "ingest"
+
+    def create(self) -> None:
+        """Make the layout on an empty or existing directory. Raises `StoreError`."""
+        with os_errors("create the cache at", self.root):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+            self.ingest_dir.mkdir(mode=0o700, exist_ok=True)
+        replace_file(self.root / "oci-layout", LAYOUT)
+
+    def path_of(self, digest: Digest) -> Path:
+        """Return where the blob is or would be."""
+        return self.root / "blobs" / algorithm_of(digest) / encoded_of(digest)
+
+    def size_of(self, digest: Digest) -> int | None:
+        """Return the size of a blob, or None if the store does not hold it."""
+        try:
+            return self.path_of(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def has(self, target: Descriptor) -> bool:
+        """Whether the store holds the blob with the size that the descriptor names."""
+        return self.size_of(target.digest) == target.size
+
+    def open(self, target: Descriptor) -> int:
+        """Return a read-only file descriptor of the blob; the caller closes it.
+
+        Raises `ContentNotFoundError`, and `MismatchError` where the size differs.
+        """
+        path = self.path_of(target.digest)
+        with os_errors("open", path):
+            try:
+                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise ContentNotFoundError(
+                    f"{target.digest} is not in the cache", hint="pull the kit again"
+                ) from None
+        if (size := os.fstat(handle).st_size) != target.size:
+            os.close(handle)
+            raise MismatchError(f"{target.digest} has {size} bytes in the cache, not {target.size}")
+        return handle
+
+    def read(self, target: Descriptor, *, max_bytes: int) -> bytes:
+        """Return the verified content of a small blob."""
+        if target.size > max_bytes:
+            raise ContentError(f"{target.digest} has {target.size} bytes, more than {max_bytes}")
+        with os.fdopen(self.open(target), "rb") as file:
+            content = file.read()
+        if digest_of(content) != target.digest:
+            raise MismatchError(f"{target.digest} is damaged in the cache")
+        return content
+
+    def ingest(self, algorithm: str = "sha256") -> Ingest:
+        """Begin to write a blob. Raises `StoreError`."""
+        return Ingest(self, algorithm)
+
+    def put(self, content: bytes) -> Committed:
+        """Publish a small blob."""
+        with self.ingest() as ingest:
+            ingest.write(content)
+            return ingest.commit()
+
+    def sweep(self) -> int:
+        """Remove what interrupted ingests left and return the bytes that were freed.
+
+        Only for the owner of the state directory, before any worker runs.
+        """
+        freed = 0
+        for path in self.ingest_dir.iterdir():
+            freed += path.stat().st_size
+            path.unlink()
+        return freed
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a small file atomically and durably. Raises `StoreError`, `NoSpaceError`."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    with os_errors("write", path):
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
