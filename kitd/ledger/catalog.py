@@ -1,0 +1,357 @@
+"""What exists: manifests that are complete, the repositories that know them, their tags.
+
+`apply` is where a finished job's effects become rows. A tag names a manifest of its own repository
+and a manifest in a repository is complete: foreign keys hold both.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from kitd.clock import Clock
+from kitd.content.store import ContentNotFoundError
+from kitd.ledger.database import Database
+from kitd.ledger.event_ledger import emit
+from kitd.oci.descriptor import Descriptor
+from kitd.oci.digest import Digest
+from kitd.oci.manifest import Manifest
+from kitd.oci.reference import Reference, Repository
+from kitd.queue.effect import Effect, Emit, MoveTags, RecordManifest, RecordPack
+from kitd.queue.job import Job
+
+MAX_LIST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class CataloguedKit:
+    """One manifest of one repository, as `list` shows it."""
+
+    repository: Repository
+    digest: Digest
+    tags: tuple[str, ...]
+    model_name: str
+    author: str
+    layer_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencedBytes:
+    """What the catalogue says about the cache's blobs."""
+
+    logical_bytes: int
+    """If every manifest had its blobs for itself."""
+    distinct_bytes: int
+    """Each blob once."""
+
+
+def apply(connection: sqlite3.Connection, effect: Effect, now_us: int, job: Job | None) -> None:
+    """Write one effect into the transaction of `connection`."""
+    match effect:
+        case RecordManifest():
+            _record_manifest(connection, effect, now_us)
+        case MoveTags():
+            _move_tags(connection, effect, now_us, job)
+        case RecordPack():
+            connection.execute(
+                "UPDATE projects SET fingerprint = ?, digest = ?, content_key = ?, packed_us = ?,"
+                " packed_by = ? WHERE name = ?",
+                (
+                    effect.fingerprint,
+                    effect.digest,
+                    effect.content_key,
+                    now_us,
+                    None if job is None else job.id,
+                    effect.project,
+                ),
+            )
+        case Emit():
+            job_id, project = (None, None) if job is None else (job.id, job.project)
+            emit(
+                connection,
+                now_us,
+                effect.type,
+                effect.subject,
+                effect.data,
+                job=job_id,
+                project=project,
+            )
+        case _:
+            assert_never(effect)
+
+
+def _record_manifest(connection: sqlite3.Connection, effect: RecordManifest, now_us: int) -> None:
+    target, manifest, kit = effect.target, effect.manifest, effect.kit
+    connection.execute(
+        "INSERT INTO manifests (digest, media_type, size, artifact_type, annotations, subject,"
+        " layer_bytes, recorded_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (
+            target.digest,
+            target.media_type,
+            target.size,
+            # What the referrers list calls an artifact without a type of its own.
+            manifest.artifact_type or (manifest.config and manifest.config.media_type),
+            json.dumps(dict(manifest.annotations), ensure_ascii=False),
+            manifest.subject and manifest.subject.digest,
+            sum(layer.size for layer in manifest.layers),
+            now_us,
+        ),
+    )
+    if kit is not None:
+        connection.execute(
+            "UPDATE manifests SET model_name = ?, author = ?, content_key = ? WHERE digest = ?",
+            (kit.model_name, kit.author, kit.content_key, target.digest),
+        )
+    connection.executemany(
+        "INSERT INTO manifest_children (manifest, position, digest, size, media_type)"
+        " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [
+            (target.digest, position, child.digest, child.size, child.media_type)
+            for position, child in enumerate(manifest.children)
+        ],
+    )
+    connection.execute(
+        "INSERT INTO repository_manifests (registry, name, digest) VALUES (?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        (effect.repository.registry, effect.repository.name, target.digest),
+    )
+
+
+def _move_tags(
+    connection: sqlite3.Connection, effect: MoveTags, now_us: int, job: Job | None
+) -> None:
+    registry, name = effect.repository.registry, effect.repository.name
+    for tag in effect.tags:
+        row = connection.execute(
+            "SELECT digest FROM tags WHERE registry = ? AND name = ? AND tag = ?",
+            (registry, name, tag),
+        ).fetchone()
+        former = None if row is None else row["digest"]
+        if former == effect.digest:
+            continue
+        connection.execute(
+            "INSERT INTO tags (registry, name, tag, digest, moved_us) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (registry, name, tag)"
+            " DO UPDATE SET digest = excluded.digest, moved_us = excluded.moved_us",
+            (registry, name, tag, effect.digest, now_us),
+        )
+        emit(
+            connection,
+            now_us,
+            "tag.moved",
+            f"tag:{Reference(effect.repository, tag=tag)}",
+            {"from": former, "to": effect.digest},
+            job=None if job is None else job.id,
+            project=None if job is None else job.project,
+        )
+
+
+def _descriptor(row: sqlite3.Row) -> Descriptor:
+    return Descriptor(
+        row["media_type"],
+        row["digest"],
+        row["size"],
+        json.loads(row["annotations"]),
+        row["artifact_type"],
+    )
+
+
+_MANIFEST = "m.media_type, m.digest, m.size, m.annotations, m.artifact_type"
+
+
+class Catalog:
+    """Reads what exists, and writes what arrives from outside of a job: kitd's own registry."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def resolve(self, repository: Repository, identifier: str) -> Descriptor:
+        """Return the manifest that a tag or a digest names in a repository.
+
+        Raises `ContentNotFoundError`.
+        """
+        rows = await self._database.read(
+            f"SELECT {_MANIFEST} FROM repository_manifests r JOIN manifests m USING (digest)"  # noqa: S608 - constant columns
+            " WHERE r.registry = ?1 AND r.name = ?2 AND r.digest = coalesce((SELECT digest FROM"
+            "  tags WHERE registry = ?1 AND name = ?2 AND tag = ?3), ?3)",
+            (repository.registry, repository.name, identifier),
+        )
+        if not rows:
+            mark = "@" if ":" in identifier else ":"
+            raise ContentNotFoundError(
+                f"{repository}{mark}{identifier} is not in the cache",
+                hint="kitctl list shows what is, kitctl pull fetches",
+            )
+        return _descriptor(rows[0])
+
+    async def commit(
+        self, repository: Repository, target: Descriptor, tags: Sequence[str], manifest: Manifest
+    ) -> None:
+        """Record a complete manifest in a repository and move tags to it, in one transaction."""
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            now_us = self._clock.now_us()
+            _record_manifest(connection, RecordManifest(repository, target, manifest), now_us)
+            moved = MoveTags(repository, tuple(tags), target.digest)
+            _move_tags(connection, moved, now_us, None)
+
+        await self._database.write(transaction)
+
+    async def apply(self, effects: Sequence[Effect]) -> None:
+        """Write effects that belong to no job, in one transaction."""
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            now_us = self._clock.now_us()
+            for effect in effects:
+                apply(connection, effect, now_us, None)
+
+        await self._database.write(transaction)
+
+    async def tags(self, repository: Repository, *, after: str | None, limit: int) -> Sequence[str]:
+        """Return tags in byte order. Raises `ContentNotFoundError` for an unknown repository."""
+        rows = await self._database.read(
+            "SELECT tag FROM tags WHERE registry = ? AND name = ? AND tag > ? ORDER BY tag LIMIT ?",
+            (repository.registry, repository.name, after or "", limit),
+        )
+        if not rows:
+            known = await self._database.read(
+                "SELECT 1 FROM repository_manifests WHERE registry = ? AND name = ? LIMIT 1",
+                (repository.registry, repository.name),
+            )
+            if not known:
+                raise ContentNotFoundError(f"there is no repository {repository} in the cache")
+        return [row["tag"] for row in rows]
+
+    async def referrers(self, repository: Repository, subject: Digest) -> Sequence[Descriptor]:
+        """Return the manifests of a repository whose subject is the given one."""
+        rows = await self._database.read(
+            f"SELECT {_MANIFEST} FROM repository_manifests r JOIN manifests m USING (digest)"  # noqa: S608 - constant columns
+            " WHERE r.registry = ? AND r.name = ? AND m.subject = ? ORDER BY m.digest LIMIT ?",
+            (repository.registry, repository.name, subject, MAX_LIST),
+        )
+        return [_descriptor(row) for row in rows]
+
+    async def untag(self, repository: Repository, tag: str) -> None:
+        """Remove a tag. Raises `ContentNotFoundError`."""
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            row = connection.execute(
+                "DELETE FROM tags WHERE registry = ? AND name = ? AND tag = ? RETURNING digest",
+                (repository.registry, repository.name, tag),
+            ).fetchone()
+            if row is None:
+                raise ContentNotFoundError(f"there is no tag {repository}:{tag} in the cache")
+            subject = f"tag:{Reference(repository, tag=tag)}"
+            emit(connection, self._clock.now_us(), "tag.removed", subject, {"from": row["digest"]})
+
+        await self._database.write(transaction)
+
+    async def remove(self, repository: Repository, digest: Digest) -> None:
+        """Remove a manifest and its tags from a repository. Raises `ContentNotFoundError`."""
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            row = connection.execute(
+                "DELETE FROM repository_manifests WHERE registry = ? AND name = ? AND digest = ?"
+                " RETURNING digest",
+                (repository.registry, repository.name, digest),
+            ).fetchone()
+            if row is None:
+                raise ContentNotFoundError(f"there is no {repository}@{digest} in the cache")
+            connection.execute(
+                "DELETE FROM manifests WHERE digest = ? AND NOT EXISTS"
+                " (SELECT 1 FROM repository_manifests WHERE digest = manifests.digest)",
+                (digest,),
+            )
+            emit(
+                connection,
+                self._clock.now_us(),
+                "kit.removed",
+                f"kit:{digest}",
+                {
+                    "repository": str(repository),
+                },
+            )
+
+        await self._database.write(transaction)
+
+    async def with_content(self, repository: Repository, content_key: str) -> Descriptor | None:
+        """Return the newest kit of a repository with this content, if there is one."""
+        rows = await self._database.read(
+            f"SELECT {_MANIFEST} FROM repository_manifests r JOIN manifests m USING (digest)"  # noqa: S608 - constant columns
+            " WHERE r.registry = ? AND r.name = ? AND m.content_key = ?"
+            " ORDER BY m.recorded_us DESC LIMIT 1",
+            (repository.registry, repository.name, content_key),
+        )
+        return _descriptor(rows[0]) if rows else None
+
+    async def tagged(self) -> Sequence[tuple[Reference, Descriptor]]:
+        """Return every tag of every repository: what the image layout's index names."""
+        rows = await self._database.read(
+            f"SELECT t.registry, t.name, t.tag, {_MANIFEST} FROM tags t"  # noqa: S608 - constant columns
+            " JOIN manifests m USING (digest) ORDER BY t.registry, t.name, t.tag"
+        )
+        return [
+            (
+                Reference(Repository(row["registry"], row["name"]), tag=row["tag"]),
+                _descriptor(row),
+            )
+            for row in rows
+        ]
+
+    async def kits(self, repository: Repository | None = None) -> Sequence[CataloguedKit]:
+        """Return the manifests of one or of all repositories with their tags, newest first."""
+        registry, name = (repository.registry, repository.name) if repository else (None, None)
+        rows = await self._database.read(
+            "SELECT r.registry, r.name, m.digest, m.model_name, m.author, m.layer_bytes,"
+            " (SELECT json_group_array(tag) FROM (SELECT tag FROM tags t WHERE"
+            "  t.registry = r.registry AND t.name = r.name AND t.digest = r.digest ORDER BY tag))"
+            "  AS tags"
+            " FROM repository_manifests r JOIN manifests m USING (digest)"
+            " WHERE (?1 IS NULL OR (r.registry = ?1 AND r.name = ?2))"
+            " ORDER BY r.registry, r.name, m.recorded_us DESC LIMIT ?3",
+            (registry, name, MAX_LIST),
+        )
+        return [
+            CataloguedKit(
+                Repository(row["registry"], row["name"]),
+                row["digest"],
+                tuple(json.loads(row["tags"])),
+                row["model_name"],
+                row["author"],
+                row["layer_bytes"],
+            )
+            for row in rows
+        ]
+
+    async def names_of(self, digest: Digest) -> Sequence[Reference]:
+        """Return what names a manifest, or the manifests that a blob is part of."""
+        rows = await self._database.read(
+            "SELECT r.registry, r.name, r.digest, t.tag FROM repository_manifests r"
+            " LEFT JOIN tags t USING (registry, name, digest)"
+            " WHERE r.digest = ?1 OR r.digest IN"
+            "  (SELECT manifest FROM manifest_children WHERE digest = ?1)"
+            " ORDER BY r.registry, r.name, t.tag LIMIT 50",
+            (digest,),
+        )
+        return [
+            Reference(
+                Repository(row["registry"], row["name"]),
+                tag=row["tag"],
+                digest=None if row["tag"] else row["digest"],
+            )
+            for row in rows
+        ]
+
+    async def referenced_bytes(self) -> ReferencedBytes:
+        """Return how many bytes the catalogued manifests and their blobs have, twice counted."""
+        rows = await self._database.read(
+            "WITH blobs (digest, size) AS (SELECT digest, size FROM manifests"
+            "  UNION ALL SELECT digest, size FROM manifest_children)"
+            " SELECT coalesce(sum(size), 0) AS logical,"
+            " (SELECT coalesce(sum(size), 0) FROM (SELECT DISTINCT digest, size FROM blobs))"
+            "  AS distinct_"
+            " FROM blobs"
+        )
+        return ReferencedBytes(rows[0]["logical"], rows[0]["distinct_"])

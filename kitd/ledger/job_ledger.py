@@ -1,0 +1,481 @@
+"""The queue's rows: enqueue, claim, end, recover. Every change is one transaction with its event.
+
+State changes go through `kitd.queue.transition.step`; ends of attempts are fenced by the epoch and
+the claim number, so an attempt that was given up for dead cannot finish its successor.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kitd.clock import Clock
+from kitd.errors import KitdError, NotFoundError
+from kitd.ledger.catalog import apply
+from kitd.ledger.database import Database
+from kitd.ledger.event_ledger import emit
+from kitd.queue.effect import Effect
+from kitd.queue.job import Failure, Job, JobRequest, JobState, Lane, QueueCounts
+from kitd.queue.transition import Admission, FencedError, Signal, admit, step
+
+MAX_LIST = 500
+
+
+class IdempotencyMismatchError(KitdError):
+    """The idempotency key was used before, for something else."""
+
+    code = "idempotency_mismatch"
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs a list shows."""
+
+    state: JobState | None = None
+    kind: str | None = None
+    project: str | None = None
+    before: int | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A caller's name for one wish; `fingerprint` is a digest of its method and parameters."""
+
+    uid: int
+    key: str
+    fingerprint: str
+
+
+def _job(row: sqlite3.Row) -> Job:
+    error = None
+    if row["error_code"] is not None:
+        error = Failure(row["error_code"], row["error_message"], row["error_hint"])
+    return Job(
+        id=row["id"],
+        kind=row["kind"],
+        lane=Lane(row["lane"]),
+        key=row["key"],
+        lock=row["lock"],
+        state=JobState(row["state"]),
+        args=row["args"],
+        project=row["project"],
+        reference=row["reference"],
+        priority=row["priority"],
+        attempt=row["attempt"],
+        max_attempts=row["max_attempts"],
+        run_at_us=row["run_at_us"],
+        created_us=row["created_us"],
+        started_us=row["started_us"],
+        finished_us=row["finished_us"],
+        epoch=row["epoch"],
+        claim=row["claim"],
+        cancel_requested=bool(row["cancel_requested"]),
+        result=row["result"],
+        error=error,
+        superseded_by=row["superseded_by"],
+    )
+
+
+def _select(connection: sqlite3.Connection, job_id: int) -> Job:
+    row = connection.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    if row is None:
+        raise NotFoundError(f"there is no job {job_id}", hint="kitctl jobs list shows what exists")
+    return _job(row)
+
+
+def _tell(
+    connection: sqlite3.Connection,
+    at_us: int,
+    event_type: str,
+    job: Job,
+    data: Mapping[str, object] | None = None,
+) -> None:
+    facts = {"kind": job.kind, "project": job.project, "reference": job.reference}
+    named = {key: value for key, value in facts.items() if value is not None}
+    emit(
+        connection,
+        at_us,
+        event_type,
+        f"job:{job.id}",
+        {**named, **(data or {})},
+        job=job.id,
+        project=job.project,
+    )
+
+
+def _failure_data(failure: Failure) -> Mapping[str, object]:
+    return {"code": failure.code, "message": failure.message, "hint": failure.hint}
+
+
+def enqueue(connection: sqlite3.Connection, request: JobRequest, now_us: int) -> Job:
+    """Admit a wish: a new job, the one that waits already, or one that replaces it."""
+    row = connection.execute(
+        "SELECT * FROM jobs WHERE key = ? AND state IN ('scheduled', 'ready')", (request.key,)
+    ).fetchone()
+    waiting = None if row is None else _job(row)
+    match admit(request, waiting), waiting:
+        case Admission.JOIN, Job() as found:
+            return _join(connection, found, request, now_us)
+        case Admission.REPLACE, Job() as found:
+            # The new row needs the key that the old one holds, and the old one the new id.
+            _end(connection, found, Signal.SUPERSEDE, now_us)
+            job = _insert(connection, request, now_us)
+            connection.execute("UPDATE jobs SET superseded_by = ? WHERE id = ?", (job.id, found.id))
+            _tell(connection, now_us, "job.superseded", found, {"by": job.id})
+            return job
+        case _:
+            return _insert(connection, request, now_us)
+
+
+def _join(connection: sqlite3.Connection, job: Job, request: JobRequest, now_us: int) -> Job:
+    """Let a waiting job serve one more wish: now, and with the higher priority."""
+    connection.execute(
+        "UPDATE jobs SET priority = max(priority, ?), run_at_us = ?, state = 'ready' WHERE id = ?",
+        (request.priority, min(job.run_at_us, now_us), job.id),
+    )
+    _tell(connection, now_us, "job.joined", job)
+    return _select(connection, job.id)
+
+
+def _insert(connection: sqlite3.Connection, request: JobRequest, now_us: int) -> Job:
+    cursor = connection.execute(
+        "INSERT INTO jobs (kind, lane, key, lock, state, args, project, reference, priority,"
+        " max_attempts, run_at_us, created_us) VALUES (?, ?, ?, ?, 'ready', ?, ?, ?, ?, ?, ?, ?)",
+        (
+            request.kind,
+            request.lane,
+            request.key,
+            request.lock,
+            request.args,
+            request.project,
+            request.reference,
+            request.priority,
+            request.max_attempts,
+            now_us,
+            now_us,
+        ),
+    )
+    assert cursor.lastrowid is not None
+    job = _select(connection, cursor.lastrowid)
+    _tell(connection, now_us, "job.created", job)
+    return job
+
+
+def _end(connection: sqlite3.Connection, job: Job, signal: Signal, now_us: int) -> None:
+    connection.execute(
+        "UPDATE jobs SET state = ?, finished_us = ?, epoch = NULL WHERE id = ?",
+        (step(job.state, signal), now_us, job.id),
+    )
+
+
+def _current(connection: sqlite3.Connection, attempt: Job) -> Job:
+    """Return the job if this attempt of it is the running one. Raises `FencedError`."""
+    job = _select(connection, attempt.id)
+    if (job.state, job.epoch, job.claim) != (JobState.RUNNING, attempt.epoch, attempt.claim):
+        raise FencedError(f"attempt {attempt.claim} of job {attempt.id} is not its current one")
+    return job
+
+
+def _come_back(
+    connection: sqlite3.Connection, job: Job, failure: Failure, run_at_us: int, now_us: int
+) -> None:
+    """Let a job wait for its next attempt, unless a newer job of its key waits already."""
+    row = connection.execute(
+        "SELECT id FROM jobs WHERE key = ? AND state IN ('scheduled', 'ready')", (job.key,)
+    ).fetchone()
+    if row is not None:
+        _end(connection, job, Signal.SUPERSEDE, now_us)
+        connection.execute(
+            "UPDATE jobs SET superseded_by = ?, error_code = ?, error_message = ?, error_hint = ?"
+            " WHERE id = ?",
+            (row["id"], failure.code, failure.message, failure.hint, job.id),
+        )
+        _tell(connection, now_us, "job.superseded", job, {"by": row["id"]})
+        return
+    connection.execute(
+        "UPDATE jobs SET state = ?, epoch = NULL, run_at_us = ?, error_code = ?,"
+        " error_message = ?, error_hint = ? WHERE id = ?",
+        (
+            step(job.state, Signal.BACK_OFF),
+            run_at_us,
+            failure.code,
+            failure.message,
+            failure.hint,
+            job.id,
+        ),
+    )
+    delay_ms = (run_at_us - now_us) // 1000
+    _tell(connection, now_us, "job.retrying", job, {**_failure_data(failure), "delay_ms": delay_ms})
+
+
+def _interrupt(connection: sqlite3.Connection, job: Job, now_us: int, why: str) -> None:
+    """Put a running job back as it was; if a newer one of its key waits, that one serves both."""
+    row = connection.execute(
+        "SELECT id FROM jobs WHERE key = ? AND state IN ('scheduled', 'ready')", (job.key,)
+    ).fetchone()
+    if row is not None:
+        _end(connection, job, Signal.SUPERSEDE, now_us)
+        connection.execute("UPDATE jobs SET superseded_by = ? WHERE id = ?", (row["id"], job.id))
+        _tell(connection, now_us, "job.superseded", job, {"by": row["id"]})
+        return
+    connection.execute(
+        "UPDATE jobs SET state = ?, epoch = NULL, attempt = attempt - 1 WHERE id = ?",
+        (step(job.state, Signal.INTERRUPT), job.id),
+    )
+    _tell(connection, now_us, "job.interrupted", job, {"why": why})
+
+
+class JobLedger:
+    """The queue of one daemon's life. Implements `kitd.queue.executor.JobStore`."""
+
+    def __init__(self, database: Database, clock: Clock, epoch: int) -> None:
+        self._database = database
+        self._clock = clock
+        self._epoch = epoch
+
+    async def enqueue(self, request: JobRequest, key: IdempotencyKey | None = None) -> Job:
+        """Admit a wish durably and return the job that serves it.
+
+        With an idempotency key the same wish returns the same job; another wish under the same
+        key raises `IdempotencyMismatchError`.
+        """
+
+        def transaction(connection: sqlite3.Connection) -> Job:
+            now_us = self._clock.now_us()
+            if key is None:
+                return enqueue(connection, request, now_us)
+            row = connection.execute(
+                "SELECT job, fingerprint FROM idempotency WHERE uid = ? AND key = ?",
+                (key.uid, key.key),
+            ).fetchone()
+            if row is None:
+                job = enqueue(connection, request, now_us)
+                connection.execute(
+                    "INSERT INTO idempotency (uid, key, fingerprint, job, created_us)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    (key.uid, key.key, key.fingerprint, job.id, now_us),
+                )
+                return job
+            if row["fingerprint"] != key.fingerprint:
+                raise IdempotencyMismatchError(
+                    f"the idempotency key {key.key!r} was used for something else",
+                    hint="use a new key for a new request",
+                )
+            return _select(connection, row["job"])
+
+        return await self._database.write(transaction)
+
+    async def promote(self) -> int | None:
+        """Make due jobs ready and return when the next one is due, in microseconds, if any."""
+
+        def transaction(connection: sqlite3.Connection) -> int | None:
+            now_us = self._clock.now_us()
+            connection.execute(
+                "UPDATE jobs SET state = 'ready' WHERE state = 'scheduled' AND run_at_us <= ?",
+                (now_us,),
+            )
+            row = connection.execute(
+                "SELECT min(run_at_us) FROM jobs WHERE state = 'scheduled'"
+            ).fetchone()
+            due_us: int | None = row[0]
+            return due_us
+
+        return await self._database.write(transaction)
+
+    async def claim(self, lanes: Mapping[Lane, int]) -> Sequence[Job]:
+        """Start up to so many jobs of each lane, highest priority first, oldest first."""
+
+        def transaction(connection: sqlite3.Connection) -> Sequence[Job]:
+            return [
+                job
+                for lane, slots in lanes.items()
+                for _ in range(slots)
+                if (job := self._claim(connection, lane)) is not None
+            ]
+
+        return await self._database.write(transaction)
+
+    def _claim(self, connection: sqlite3.Connection, lane: Lane) -> Job | None:
+        now_us = self._clock.now_us()
+        row = connection.execute(
+            "UPDATE jobs SET state = 'running', epoch = ?, attempt = attempt + 1,"
+            " claim = claim + 1, started_us = ?, error_code = NULL, error_message = NULL,"
+            " error_hint = NULL"
+            " WHERE id = (SELECT id FROM jobs AS waiting WHERE state = 'ready' AND lane = ?"
+            "  AND NOT EXISTS (SELECT 1 FROM jobs AS other"
+            "                  WHERE other.state = 'running' AND other.lock = waiting.lock)"
+            "  ORDER BY priority DESC, id LIMIT 1)"
+            " RETURNING *",
+            (self._epoch, now_us, lane),
+        ).fetchone()
+        if row is None:
+            return None
+        job = _job(row)
+        _tell(connection, now_us, "job.started", job, {"attempt": job.attempt})
+        return job
+
+    async def succeed(
+        self,
+        attempt: Job,
+        result: bytes,
+        effects: Iterable[Effect],
+        requests: Iterable[JobRequest],
+    ) -> Sequence[Job]:
+        """End an attempt well: its effects, its result and the jobs that follow, all or nothing.
+
+        Returns the jobs that serve `requests`. Raises `FencedError`.
+        """
+
+        def transaction(connection: sqlite3.Connection) -> Sequence[Job]:
+            job, now_us = _current(connection, attempt), self._clock.now_us()
+            for effect in effects:
+                apply(connection, effect, now_us, job)
+            _end(connection, job, Signal.SUCCEED, now_us)
+            connection.execute("UPDATE jobs SET result = ? WHERE id = ?", (result, job.id))
+            _tell(connection, now_us, "job.succeeded", job)
+            return [enqueue(connection, request, now_us) for request in requests]
+
+        return await self._database.write(transaction)
+
+    async def fail(self, attempt: Job, failure: Failure) -> None:
+        """End a job for good. Raises `FencedError`."""
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            job, now_us = _current(connection, attempt), self._clock.now_us()
+            connection.execute(
+                "UPDATE jobs SET error_code = ?, error_message = ?, error_hint = ? WHERE id = ?",
+                (failure.code, failure.message, failure.hint, job.id),
+            )
+            _end(connection, job, Signal.FAIL, now_us)
+            _tell(connection, now_us, "job.failed", job, _failure_data(failure))
+
+        await self._database.write(transaction)
+
+    async def back_off(
+        self, attempt: Job, failure: Failure, delay_s: float, *, burned: bool
+    ) -> None:
+        """End an attempt that will be followed by another. Raises `FencedError`."""
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            job, now_us = _current(connection, attempt), self._clock.now_us()
+            if not burned:
+                connection.execute("UPDATE jobs SET attempt = attempt - 1 WHERE id = ?", (job.id,))
+            _come_back(connection, job, failure, now_us + int(delay_s * 1_000_000), now_us)
+
+        await self._database.write(transaction)
+
+    async def interrupt(self, attempt: Job) -> None:
+        """Put a running job back because kitd stops. Raises `FencedError`."""
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            job = _current(connection, attempt)
+            _interrupt(connection, job, self._clock.now_us(), "kitd stopped")
+
+        await self._database.write(transaction)
+
+    async def cancelled(self, attempt: Job) -> None:
+        """End an attempt that was cancelled. Raises `FencedError`."""
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            job, now_us = _current(connection, attempt), self._clock.now_us()
+            _end(connection, job, Signal.CANCEL, now_us)
+            _tell(connection, now_us, "job.cancelled", job)
+
+        await self._database.write(transaction)
+
+    async def request_cancel(self, job_id: int) -> Job:
+        """Cancel a waiting job, or mark a running one; a job that has ended is a conflict.
+
+        Raises `NotFoundError`, `IllegalTransitionError`.
+        """
+
+        def transaction(connection: sqlite3.Connection) -> Job:
+            job, now_us = _select(connection, job_id), self._clock.now_us()
+            step(job.state, Signal.CANCEL)
+            if job.state is JobState.RUNNING:
+                connection.execute("UPDATE jobs SET cancel_requested = 1 WHERE id = ?", (job_id,))
+                _tell(connection, now_us, "job.cancelling", job)
+            else:
+                _end(connection, job, Signal.CANCEL, now_us)
+                _tell(connection, now_us, "job.cancelled", job)
+            return _select(connection, job_id)
+
+        return await self._database.write(transaction)
+
+    async def retry(self, job_id: int) -> Job:
+        """Let a failed or cancelled job run again, with all its attempts.
+
+        Raises `NotFoundError`, `IllegalTransitionError`, also where a newer job took its place.
+        """
+
+        def transaction(connection: sqlite3.Connection) -> Job:
+            job, now_us = _select(connection, job_id), self._clock.now_us()
+            state = step(job.state, Signal.RETRY)
+            waiting = connection.execute(
+                "SELECT * FROM jobs WHERE key = ? AND state IN ('scheduled', 'ready')", (job.key,)
+            ).fetchone()
+            if waiting is not None:
+                # The same thing waits already: that job serves this wish too.
+                return _job(waiting)
+            connection.execute(
+                "UPDATE jobs SET state = ?, attempt = 0, run_at_us = ?, finished_us = NULL,"
+                " cancel_requested = 0, error_code = NULL, error_message = NULL,"
+                " error_hint = NULL WHERE id = ?",
+                (state, now_us, job_id),
+            )
+            _tell(connection, now_us, "job.retried", job)
+            return _select(connection, job_id)
+
+        return await self._database.write(transaction)
+
+    async def recover(self) -> int:
+        """Put back every job that a former life of the daemon left running; return how many."""
+
+        def transaction(connection: sqlite3.Connection) -> int:
+            rows = connection.execute(
+                "SELECT * FROM jobs WHERE state = 'running' AND epoch <> ?", (self._epoch,)
+            ).fetchall()
+            now_us = self._clock.now_us()
+            for job in map(_job, rows):
+                if job.cancel_requested:
+                    _end(connection, job, Signal.CANCEL, now_us)
+                    _tell(connection, now_us, "job.cancelled", job)
+                else:
+                    _interrupt(connection, job, now_us, "kitd ended without stopping")
+            return len(rows)
+
+        return await self._database.write(transaction)
+
+    async def job(self, job_id: int) -> Job:
+        """Return a job. Raises `NotFoundError`."""
+        rows = await self._database.read("SELECT * FROM jobs WHERE id = ?", (job_id,))
+        if not rows:
+            raise NotFoundError(f"there is no job {job_id}", hint="kitctl jobs list shows them")
+        return _job(rows[0])
+
+    async def list(self, wanted: JobFilter) -> Sequence[Job]:
+        """Return jobs, newest first."""
+        rows = await self._database.read(
+            "SELECT * FROM jobs WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR kind = ?2)"
+            " AND (?3 IS NULL OR project = ?3) AND (?4 IS NULL OR id < ?4)"
+            " ORDER BY id DESC LIMIT ?5",
+            (wanted.state, wanted.kind, wanted.project, wanted.before, min(wanted.limit, MAX_LIST)),
+        )
+        return [_job(row) for row in rows]
+
+    async def active(self, project: str) -> Sequence[Job]:
+        """Return the jobs of a project that wait or run, oldest first."""
+        rows = await self._database.read(
+            "SELECT * FROM jobs WHERE project = ? AND state IN ('scheduled', 'ready', 'running')"
+            " ORDER BY id LIMIT 100",
+            (project,),
+        )
+        return [_job(row) for row in rows]
+
+    async def counts(self) -> QueueCounts:
+        """Return how many jobs are in each state that is not a quiet end."""
+        rows = await self._database.read(
+            "SELECT state, count(*) AS jobs FROM jobs"
+            " WHERE state IN ('ready', 'running', 'scheduled', 'failed') GROUP BY state"
+        )
+        return QueueCounts({JobState(row["state"]): row["jobs"] for row in rows})

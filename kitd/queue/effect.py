@@ -1,0 +1,64 @@
+"""What a finished job changes, as values: applied by the ledger in the transaction that ends it.
+
+A job kind decides and returns effects; only the ledger knows how they are written. So a result and
+its consequences are durable together, or not at all.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kitd.oci.descriptor import Descriptor
+from kitd.oci.digest import Digest
+from kitd.oci.manifest import Manifest
+from kitd.oci.reference import Repository
+
+
+@dataclass(frozen=True, slots=True)
+class KitSummary:
+    """What `list` shows about a ModelKit besides its names."""
+
+    model_name: str = ""
+    author: str = ""
+    content_key: str | None = None
+    """Equal for equal content, whatever its created time: see `kitd.modelkit.manifest`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordManifest:
+    """The cache holds this manifest and everything below it, known in `repository`."""
+
+    repository: Repository
+    target: Descriptor
+    manifest: Manifest
+    kit: KitSummary | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveTags:
+    """Let tags of a repository name a recorded manifest."""
+
+    repository: Repository
+    tags: tuple[str, ...]
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPack:
+    """A project's inputs with this fingerprint are what the kit holds."""
+
+    project: str
+    fingerprint: str
+    digest: Digest
+    content_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """An event that people and programs may follow."""
+
+    type: str
+    subject: str
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+Effect = RecordManifest | MoveTags | RecordPack | Emit

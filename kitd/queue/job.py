@@ -1,0 +1,107 @@
+"""A job: one row of the ledger, one thing to be done, at most one attempt at a time."""
+
+import enum
+from dataclasses import dataclass, field
+
+
+class JobState(enum.StrEnum):
+    """Where a job is. The transitions are in `kitd.queue.transition`."""
+
+    SCHEDULED = "scheduled"
+    READY = "ready"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+
+
+WAITING = frozenset({JobState.SCHEDULED, JobState.READY})
+TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.SUPERSEDED})
+
+
+class Lane(enum.StrEnum):
+    """Which slots a job uses; `workers:` in the configuration says how many each lane has."""
+
+    PACK = "pack"
+    PUSH = "push"
+    PULL = "pull"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt ended, as a person will read it."""
+
+    code: str
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    """A wish for a job. Equal wishes become one job: see `kitd.queue.transition.admit`."""
+
+    kind: str
+    lane: Lane
+    key: str
+    """At most one job of this key waits."""
+    lock: str
+    """At most one job of this lock runs."""
+    args: bytes
+    """The kind's arguments, JSON with sorted keys: equal bytes are equal wishes."""
+    max_attempts: int
+    project: str | None = None
+    reference: str | None = None
+    priority: int = 0
+    """Higher runs first; people's requests are above automatic ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as the ledger holds it. Times are microseconds since the epoch, UTC."""
+
+    id: int
+    kind: str
+    lane: Lane
+    key: str
+    lock: str
+    state: JobState
+    args: bytes
+    project: str | None
+    reference: str | None
+    priority: int
+    attempt: int
+    """Attempts that were started and not interrupted by kitd itself."""
+    max_attempts: int
+    run_at_us: int
+    created_us: int
+    started_us: int | None = None
+    finished_us: int | None = None
+    epoch: int | None = None
+    """The daemon's life in which the running attempt was started: half of its fence."""
+    claim: int = 0
+    """Counts every start, burned or not: the other half of the fence."""
+    cancel_requested: bool = False
+    result: bytes | None = None
+    error: Failure | None = None
+    superseded_by: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running attempt is; in memory only."""
+
+    phase: str
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCounts:
+    """Jobs by state, for people."""
+
+    by_state: dict[JobState, int] = field(default_factory=dict)
+
+    def of(self, state: JobState) -> int:
+        """Return how many jobs are in `state`."""
+        return self.by_state.get(state, 0)
