@@ -96,6 +96,10 @@ class Reader:
         found = "nothing" if key not in self._mapping else repr(self._mapping[key])[:60]
         return self._error(f"{self._path}{key}: expected {expected}, found {found}")
 
+    def value(self, key: str) -> Json:
+        """Return what stands at `key`, of any type; None where the key is missing."""
+        return self._mapping.get(key)
+
     def text(self, key: str, default: str | None = None) -> str:
         """Return a string; `default` where the key is missing or null."""
         value = self._mapping.get(key)

@@ -5,7 +5,7 @@ needs. Unknown fields are kept by not being touched.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kitd.errors import KitdError
 from kitd.oci import media_type as types
@@ -90,4 +90,18 @@ def parse_manifest(content: bytes, media_type: str | None = None) -> Manifest:
         manifests=tuple(map(_descriptor, reader.children("manifests", at_most=MAX_DESCRIPTORS))),
         subject=None if subject is None else _descriptor(subject),
         annotations=reader.text_map("annotations"),
+    )
+
+
+def describe_referrer(target: Descriptor, manifest: Manifest) -> Descriptor:
+    """Return `target` as a list of referrers shows it (OCI distribution spec, listing referrers).
+
+    It carries the manifest's annotations and its artifact type, which for an image manifest
+    without one is the media type of its config.
+    """
+    fallback = None if manifest.config is None else manifest.config.media_type
+    return replace(
+        target,
+        annotations=manifest.annotations,
+        artifact_type=manifest.artifact_type or fallback,
     )

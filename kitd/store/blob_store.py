@@ -23,7 +23,7 @@ from typing import ClassVar, Self
 from kitd.content.store import Chunk, ContentError, ContentNotFoundError, MismatchError
 from kitd.errors import Disposition
 from kitd.oci.descriptor import Descriptor
-from kitd.oci.digest import Digest, algorithm_of, digest_of, encoded_of, from_hash
+from kitd.oci.digest import Digest, algorithm_of, encoded_of, from_hash
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
@@ -75,21 +75,40 @@ class Committed:
 
 
 class Ingest:
-    """One blob on its way in. Use as a context manager; leaving without `commit` discards it."""
+    """One blob on its way in. Use as a context manager; leaving without `commit` discards it.
 
-    def __init__(self, store: "BlobStore", algorithm: str) -> None:
+    An upload that has to outlive its process is closed with `suspend` instead, and gone on with by
+    `BlobStore.resume`.
+    """
+
+    def __init__(
+        self, store: "BlobStore", path: Path, algorithm: str, *, resume: bool = False
+    ) -> None:
         self._store = store
-        self._path = store.ingest_dir / secrets.token_hex(16)
+        self._path = path
         self._hasher = hashlib.new(algorithm)
         self._size = 0
-        with os_errors("create", self._path):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._handle = os.open(self._path, flags, 0o600)
+        if resume:
+            self.rehash(algorithm)
+        with os_errors("open", self._path):
+            begin = os.O_APPEND if resume else os.O_CREAT | os.O_EXCL
+            self._handle = os.open(self._path, os.O_WRONLY | begin | os.O_CLOEXEC, 0o600)
 
     @property
     def size(self) -> int:
         """Bytes written so far."""
         return self._size
+
+    @property
+    def algorithm(self) -> str:
+        """The digest algorithm that `commit` publishes under."""
+        return self._hasher.name
+
+    def rehash(self, algorithm: str) -> None:
+        """Hash the content again from the file, with another algorithm or after a restart."""
+        with os_errors("read", self._path), self._path.open("rb") as file:
+            self._hasher = hashlib.file_digest(file, algorithm)
+            self._size = file.tell()
 
     def write(self, data: Chunk) -> None:
         """Hash and append. Raises `StoreError`, `NoSpaceError`."""
@@ -115,18 +134,22 @@ class Ingest:
         if self._store.size_of(digest) == self._size:
             return Committed(digest, self._size, reused=True)
         with os_errors("publish", final):
-            os.fchmod(self._handle, 0o444)
             os.fdatasync(self._handle)
+            os.fchmod(self._handle, 0o444)
             final.parent.mkdir(exist_ok=True)
             self._path.rename(final)
             sync_directory(final.parent)
         return Committed(digest, self._size, reused=False)
 
-    def discard(self) -> None:
-        """Close the file and remove what was not committed. Safe to call twice."""
+    def suspend(self) -> None:
+        """Close the file and leave it for `BlobStore.resume`. Safe to call twice."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
+
+    def discard(self) -> None:
+        """Close the file and remove what was not committed. Safe to call twice."""
+        self.suspend()
         # After a commit that renamed there is nothing left under this name.
         self._path.unlink(missing_ok=True)
 
@@ -143,11 +166,18 @@ class Ingest:
 
 
 class BlobStore:
-    """The blobs under one OCI image layout. Stateless: the directory is the state."""
+    """The blobs under one OCI image layout. Stateless: the directory is the state.
 
-    def __init__(self, root: Path) -> None:
+    `label` begins the names of this object's temporary files, so that those of a process that was
+    killed can be told from those of others.
+    """
+
+    def __init__(self, root: Path, *, label: str = "") -> None:
         self.root = root
+        self._label = label
         self.ingest_dir = root / "ingest"
+        self.uploads_dir = root / "uploads"
+        """Uploads to kitd's own registry: like ingests, but they outlive a restart."""
 
     def create(self) -> None:
         """Make the layout on an empty or existing directory. Raises `StoreError`."""
@@ -155,6 +185,7 @@ class BlobStore:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
             self.ingest_dir.mkdir(mode=0o700, exist_ok=True)
+            self.uploads_dir.mkdir(mode=0o700, exist_ok=True)
         replace_file(self.root / "oci-layout", LAYOUT)
 
     def path_of(self, digest: Digest) -> Path:
@@ -196,27 +227,36 @@ class BlobStore:
             raise ContentError(f"{target.digest} has {target.size} bytes, more than {max_bytes}")
         with os.fdopen(self.open(target), "rb") as file:
             content = file.read()
-        if digest_of(content) != target.digest:
+        if from_hash(hashlib.new(algorithm_of(target.digest), content)) != target.digest:
             raise MismatchError(f"{target.digest} is damaged in the cache")
         return content
 
     def ingest(self, algorithm: str = "sha256") -> Ingest:
         """Begin to write a blob. Raises `StoreError`."""
-        return Ingest(self, algorithm)
+        return Ingest(self, self.ingest_dir / f"{self._label}{secrets.token_hex(16)}", algorithm)
 
-    def put(self, content: bytes) -> Committed:
+    def ingest_upload(self, name: str, algorithm: str = "sha256") -> Ingest:
+        """Begin to write a blob that `resume` can go on with. Raises `StoreError`."""
+        return Ingest(self, self.uploads_dir / name, algorithm)
+
+    def resume(self, name: str, algorithm: str = "sha256") -> Ingest:
+        """Go on with a suspended or interrupted upload. Raises `StoreError`."""
+        return Ingest(self, self.uploads_dir / name, algorithm, resume=True)
+
+    def put(self, content: bytes, algorithm: str = "sha256") -> Committed:
         """Publish a small blob."""
-        with self.ingest() as ingest:
+        with self.ingest(algorithm) as ingest:
             ingest.write(content)
             return ingest.commit()
 
     def sweep(self) -> int:
-        """Remove what interrupted ingests left and return the bytes that were freed.
+        """Remove what interrupted ingests under this label left; return the bytes freed.
 
-        Only for the owner of the state directory, before any worker runs.
+        Only while nobody writes under the label; the empty label is everybody's, so that is for
+        the owner of the state directory before any worker runs.
         """
         freed = 0
-        for path in self.ingest_dir.iterdir():
+        for path in self.ingest_dir.glob(f"{self._label}*"):
             freed += path.stat().st_size
             path.unlink()
         return freed

@@ -37,7 +37,7 @@ class CacheContent:
         async with source.fetch(target) as stream:
             ingest = await run_blocking(self._store.ingest, algorithm_of(target.digest))
             try:
-                await _write(ingest, stream, target.size)
+                await write_stream(ingest, stream, at_most=target.size)
                 await run_blocking(ingest.commit, target)
             finally:
                 await run_blocking(ingest.discard)
@@ -60,17 +60,18 @@ async def _read(store: BlobStore, target: Descriptor, handle: int, offset: int) 
         yield memoryview(buffer)[:count]
 
 
-async def _write(ingest: Ingest, stream: ByteStream, size: int) -> None:
+async def write_stream(ingest: Ingest, stream: ByteStream, *, at_most: int | None = None) -> None:
     """Hash and write in a thread, a megabyte at a time; stop once more came than was promised."""
     pending: list[Chunk] = []
     held = 0
     async for chunk in stream:
         pending.append(chunk)
         held += len(chunk)
-        if held >= CHUNK_BYTES or ingest.size + held > size:
+        excess = at_most is not None and ingest.size + held > at_most
+        if held >= CHUNK_BYTES or excess:
             await run_blocking(ingest.write, b"".join(pending))
             pending, held = [], 0
-            if ingest.size > size:
+            if excess:
                 return
     if pending:
         await run_blocking(ingest.write, b"".join(pending))

@@ -1,0 +1,158 @@
+"""Worker processes, from the daemon's side: warm, killable, one order at a time.
+
+A cancelled order kills its worker, the only way to stop a process in the middle of a read; the
+temporary files of that worker are removed, nothing else can be left of it.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+import msgspec
+import structlog
+
+from kitd.blocking import run_blocking
+from kitd.errors import Disposition, KitdError
+from kitd.packing.order import (
+    MAX_LINE_BYTES,
+    Advanced,
+    Answer,
+    Failed,
+    Order,
+    Packed,
+    PackOrder,
+    Project,
+    Scanned,
+    ScanOrder,
+    WorkerError,
+)
+from kitd.store.blob_store import BlobStore
+
+log = structlog.get_logger()
+
+WARM = 1
+"""Idle workers that are kept: the next small pack or scan does not pay for a start."""
+
+
+class WorkerDiedError(KitdError):
+    """The worker process ended in the middle of an order."""
+
+    code = "worker_died"
+    disposition: ClassVar[Disposition] = Disposition.RETRY
+
+
+class WorkerPool:
+    """Runs scans and packs in worker processes. Use as an async context manager."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+        self._idle: list[asyncio.subprocess.Process] = []
+        self._busy: set[asyncio.subprocess.Process] = set()
+        self._encoder = msgspec.json.Encoder()
+        self._decoder: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
+
+    async def __aenter__(self) -> Self:
+        self._idle.append(await self._spawn())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in (*self._idle, *self._busy):
+            await _kill(process)
+
+    async def scan(self, project: Project) -> Scanned:
+        """Return the state of a project's inputs. Raises `KitdError`."""
+        answer = await self._ask(ScanOrder(project=project), lambda _: None)
+        assert isinstance(answer, Scanned)
+        return answer
+
+    async def pack(self, project: Project, progress: Callable[[Advanced], None]) -> Packed:
+        """Build a project's layers and config in the blob store. Raises `KitdError`.
+
+        When it is cancelled or raises, complete layers may stay in the store, temporary files not.
+        """
+        label = f"{secrets.token_hex(8)}-"
+        order = PackOrder(project=project, cache=str(self._cache), label=label)
+        try:
+            answer = await self._ask(order, progress)
+        except BaseException:
+            await run_blocking(BlobStore(self._cache, label=label).sweep)
+            raise
+        assert isinstance(answer, Packed)
+        return answer
+
+    async def _ask(self, order: Order, progress: Callable[[Advanced], None]) -> Answer:
+        async with self._worker() as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            try:
+                process.stdin.write(self._encoder.encode(order) + b"\n")
+                await process.stdin.drain()
+                answer = await self._answer(process.stdout, progress)
+            except ConnectionError as error:
+                raise WorkerDiedError("a packing process ended before its order") from error
+        if isinstance(answer, Failed):
+            raise WorkerError(answer)
+        return answer
+
+    async def _answer(
+        self, answers: asyncio.StreamReader, progress: Callable[[Advanced], None]
+    ) -> Answer:
+        while line := await answers.readline():
+            answer = self._decoder.decode(line)
+            if not isinstance(answer, Advanced):
+                return answer
+            progress(answer)
+        raise WorkerDiedError(
+            "a packing process ended in the middle of its work",
+            hint="if it happens again, see whether the machine is out of memory",
+        )
+
+    @asynccontextmanager
+    async def _worker(self) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Lend a process; it comes back if it is still in step, and is killed otherwise."""
+        process = self._idle.pop() if self._idle else await self._spawn()
+        self._busy.add(process)
+        try:
+            yield process
+        except BaseException:
+            await _kill(process)
+            raise
+        finally:
+            self._busy.discard(process)
+        if len(self._idle) < WARM:
+            self._idle.append(process)
+        else:
+            await _kill(process)
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        # Isolated (-I): neither the environment nor the working directory adds to its code.
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-I",
+            "-m",
+            "kitd.packing.worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=MAX_LINE_BYTES,
+            # A terminal's Ctrl-C is for the daemon, which then ends its workers in good order.
+            start_new_session=True,
+            cwd="/",
+        )
+
+
+async def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    # Reaping must not be cut short: a process that is not waited for stays as a zombie.
+    await asyncio.shield(process.wait())
