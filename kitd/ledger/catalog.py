@@ -55,8 +55,10 @@ def apply(connection: sqlite3.Connection, effect: Effect, now_us: int, job: Job 
             _move_tags(connection, effect, now_us, job)
         case RecordPack():
             connection.execute(
-                "UPDATE projects SET fingerprint = ?, digest = ?, content_key = ?, packed_us = ?,"
-                " packed_by = ? WHERE name = ?",
+                # The time and the job are those of the kit, not of a look that found it unchanged.
+                "UPDATE projects SET fingerprint = ?1, digest = ?2, content_key = ?3,"
+                " packed_us = CASE digest WHEN ?2 THEN packed_us ELSE ?4 END,"
+                " packed_by = CASE digest WHEN ?2 THEN packed_by ELSE ?5 END WHERE name = ?6",
                 (
                     effect.fingerprint,
                     effect.digest,
@@ -285,6 +287,13 @@ class Catalog:
             (repository.registry, repository.name, content_key),
         )
         return _descriptor(rows[0]) if rows else None
+
+    async def packed_content(self, project: str) -> str | None:
+        """Return the content key of a project's last kit, or None if it has none."""
+        rows = await self._database.read(
+            "SELECT content_key FROM projects WHERE name = ?", (project,)
+        )
+        return rows[0]["content_key"] if rows else None
 
     async def tagged(self) -> Sequence[tuple[Reference, Descriptor]]:
         """Return every tag of every repository: what the image layout's index names."""

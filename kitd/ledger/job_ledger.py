@@ -4,6 +4,7 @@ State changes go through `kitd.queue.transition.step`; ends of attempts are fenc
 the claim number, so an attempt that was given up for dead cannot finish its successor.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def _job(row: sqlite3.Row) -> Job:
         result=row["result"],
         error=error,
         superseded_by=row["superseded_by"],
+        followed_by=tuple(json.loads(row["followed_by"])),
     )
 
 
@@ -320,22 +322,26 @@ class JobLedger:
         result: bytes,
         effects: Iterable[Effect],
         requests: Iterable[JobRequest],
-    ) -> Sequence[Job]:
+    ) -> None:
         """End an attempt well: its effects, its result and the jobs that follow, all or nothing.
 
-        Returns the jobs that serve `requests`. Raises `FencedError`.
+        Raises `FencedError`.
         """
 
-        def transaction(connection: sqlite3.Connection) -> Sequence[Job]:
+        def transaction(connection: sqlite3.Connection) -> None:
             job, now_us = _current(connection, attempt), self._clock.now_us()
             for effect in effects:
                 apply(connection, effect, now_us, job)
+            followers = [enqueue(connection, request, now_us) for request in requests]
+            ids = [follower.id for follower in followers]
             _end(connection, job, Signal.SUCCEED, now_us)
-            connection.execute("UPDATE jobs SET result = ? WHERE id = ?", (result, job.id))
-            _tell(connection, now_us, "job.succeeded", job)
-            return [enqueue(connection, request, now_us) for request in requests]
+            connection.execute(
+                "UPDATE jobs SET result = ?, followed_by = ? WHERE id = ?",
+                (result, json.dumps(ids), job.id),
+            )
+            _tell(connection, now_us, "job.succeeded", job, {"followed_by": ids} if ids else {})
 
-        return await self._database.write(transaction)
+        await self._database.write(transaction)
 
     async def fail(self, attempt: Job, failure: Failure) -> None:
         """End a job for good. Raises `FencedError`."""

@@ -75,7 +75,8 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
     fingerprint: str
     model_name: str
     author: str
-    package_version: str
+    package_version: str | None
+    git_commit: str | None
     warnings: tuple[str, ...]
 
 

@@ -29,6 +29,7 @@ from kitd.modelkit.media_type import LayerFormat
 from kitd.modelkit.plan import Selection, plan_layers
 from kitd.modelkit.validation import require_valid
 from kitd.oci.digest import Digest
+from kitd.packing.git_head import head_commit
 from kitd.packing.layer import MEDIA_COMPRESSION, build_layer
 from kitd.packing.order import (
     Advanced,
@@ -130,6 +131,7 @@ def run_pack(order: PackOrder, report: Callable[[Advanced], None]) -> Packed:
     try:
         found = _Input(root, order.project)
         layers = _build(root, found, order, store, report)
+        commit = head_commit(root)
         if _Input(root, order.project).fingerprint != found.fingerprint:
             raise InputChangedError(
                 f"{printable(order.project.root)} changed while the kit was packed"
@@ -147,7 +149,8 @@ def run_pack(order: PackOrder, report: Callable[[Advanced], None]) -> Packed:
         fingerprint=found.fingerprint,
         model_name=package.name or ("" if model is None else model.name),
         author=package.authors[0] if package.authors else "",
-        package_version=package.version,
+        package_version=package.version or None,
+        git_commit=commit,
         warnings=(*found.warnings, *links[:20]),
     )
 

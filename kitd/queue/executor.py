@@ -16,6 +16,7 @@ import structlog
 from kitd.clock import Clock
 from kitd.errors import Disposition, KitdError
 from kitd.queue.effect import Effect
+from kitd.queue.fact import Fact
 from kitd.queue.job import Failure, Job, JobRequest, Lane, Progress
 from kitd.queue.kind import AnyKind, Done
 from kitd.queue.retry import ComeBack, GiveUp, RetryPolicy, judge
@@ -46,7 +47,7 @@ class JobStore(Protocol):
         result: bytes,
         effects: Iterable[Effect],
         requests: Iterable[JobRequest],
-    ) -> Sequence[Job]:
+    ) -> None:
         """End an attempt well."""
         ...
 
@@ -95,6 +96,7 @@ class Executor(Generic[P]):
         slots: Mapping[Lane, int],
         clock: Clock,
         *,
+        follow: Callable[[Fact], tuple[JobRequest, ...]],
         progress: Callable[[Job, Progress], None] = lambda _job, _progress: None,
         finished: Callable[[Job], None] = lambda _job: None,
     ) -> None:
@@ -103,6 +105,7 @@ class Executor(Generic[P]):
         self._ports = ports
         self._slots = slots
         self._clock = clock
+        self._follow = follow
         self._changed = progress
         self._finished = finished
         self._wake = asyncio.Event()
@@ -185,7 +188,8 @@ class Executor(Generic[P]):
             await self._failed(job, defect, kind.retry)
         else:
             result = msgspec.json.encode(done.result)
-            await _insist(lambda: self._store.succeed(job, result, done.effects, done.requests))
+            requests = [request for fact in done.facts for request in self._follow(fact)]
+            await _insist(lambda: self._store.succeed(job, result, done.effects, requests))
             log.info("job.succeeded", kind=job.kind)
 
     async def _stopped(self, attempt: _Attempt) -> None:

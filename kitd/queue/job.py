@@ -85,6 +85,8 @@ class Job:
     result: bytes | None = None
     error: Failure | None = None
     superseded_by: int | None = None
+    followed_by: tuple[int, ...] = ()
+    """The jobs that its end asked for."""
 
 
 @dataclass(frozen=True, slots=True)

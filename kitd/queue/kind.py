@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from kitd.queue.effect import Effect
+from kitd.queue.fact import Fact
 from kitd.queue.job import Job, JobRequest, Lane, Progress
 from kitd.queue.retry import RetryPolicy
 
@@ -20,11 +21,14 @@ HUMAN = 10
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A successful attempt: its result (JSON), what it changes, and the jobs that follow."""
+    """A successful attempt: its result, what it changes, and what is now the case.
+
+    What jobs follow from the facts is not a kind's business: `kitd.triggers` decides.
+    """
 
     result: msgspec.Struct
     effects: tuple[Effect, ...] = ()
-    requests: tuple[JobRequest, ...] = ()
+    facts: tuple[Fact, ...] = ()
 
 
 class JobContext(Protocol):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from kitd.blocking import run_blocking
 from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk, Fetcher, MismatchError
 from kitd.oci.descriptor import Descriptor
-from kitd.oci.digest import algorithm_of
+from kitd.oci.digest import Digest, algorithm_of
 from kitd.store.blob_store import BlobStore, Ingest, os_errors
 
 
@@ -42,6 +42,10 @@ class CacheContent:
             finally:
                 await run_blocking(ingest.discard)
         return target.size
+
+    async def put(self, content: bytes) -> Digest:
+        """Make a small blob durable and return its digest. Raises `StoreError`."""
+        return (await run_blocking(self._store.put, content)).digest
 
 
 async def _read(store: BlobStore, target: Descriptor, handle: int, offset: int) -> ByteStream:

@@ -40,6 +40,7 @@ CREATE TABLE jobs (
     error_message    TEXT,
     error_hint       TEXT,
     superseded_by    INTEGER REFERENCES jobs (id),
+    followed_by      TEXT NOT NULL DEFAULT '[]',
     CHECK ((finished_us IS NOT NULL)
            = (state IN ('succeeded', 'failed', 'cancelled', 'superseded'))),
     CHECK ((epoch IS NOT NULL) = (state = 'running')),

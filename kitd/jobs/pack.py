@@ -1,0 +1,189 @@
+"""Pack: build the layers, assemble the kit, name it. Equal content never makes a new kit."""
+
+import posixpath
+from datetime import UTC, datetime
+
+import msgspec
+
+from kitd.config.tag_template import Omission, TagContext, parse_tag_template, render_tag
+from kitd.jobs.port import PackSettings, Ports
+from kitd.modelkit.manifest import content_key, encode_manifest
+from kitd.modelkit.media_type import CONFIG
+from kitd.oci.descriptor import Descriptor, describe
+from kitd.oci.digest import Digest
+from kitd.oci.manifest import parse_manifest
+from kitd.oci.media_type import OCI_MANIFEST
+from kitd.oci.reference import Reference, parse_repository
+from kitd.packing.order import Advanced, Packed, Project
+from kitd.queue.effect import Effect, Emit, KitSummary, MoveTags, RecordManifest, RecordPack
+from kitd.queue.fact import KitPacked
+from kitd.queue.job import Lane, Progress
+from kitd.queue.kind import Done, JobContext, JobKind
+from kitd.queue.retry import RetryPolicy
+
+
+class PackArgs(msgspec.Struct, frozen=True, kw_only=True):
+    """What to pack; `tags` are templates, `repository` is `registry/name`."""
+
+    project: str | None
+    path: str
+    kitfile: str | None
+    repository: str
+    tags: tuple[str, ...]
+    push: bool
+    compression: str | None
+
+
+class Blob(msgspec.Struct, frozen=True):
+    """A blob in a result."""
+
+    digest: str
+    size: int
+
+
+class Layer(msgspec.Struct, frozen=True, rename="camel"):
+    """A layer in a result; `reused` if the cache held an equal one before."""
+
+    media_type: str
+    digest: str
+    size: int
+    reused: bool
+
+
+class PackResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The kit; `unchanged` if it is the one that the project had already."""
+
+    digest: str
+    reference: str
+    tags: tuple[str, ...]
+    config: Blob
+    layers: tuple[Layer, ...]
+    unchanged: bool
+    warnings: tuple[str, ...]
+
+
+def _config(packed: Packed) -> Descriptor:
+    return Descriptor(CONFIG, Digest(packed.config_digest), packed.config_size)
+
+
+def _layers(packed: Packed) -> tuple[Descriptor, ...]:
+    return tuple(
+        Descriptor(layer.media_type, Digest(layer.digest), layer.size, layer.annotations)
+        for layer in packed.layers
+    )
+
+
+def created_at(settings: PackSettings, now_us: int) -> datetime:
+    """Return the time that a new kit bears."""
+    seconds = settings.source_date_epoch
+    return datetime.fromtimestamp(now_us // 1_000_000 if seconds is None else seconds, UTC)
+
+
+def assemble(packed: Packed, settings: PackSettings, created: datetime) -> bytes:
+    """Return the manifest's bytes."""
+    return encode_manifest(
+        _config(packed),
+        _layers(packed),
+        settings.dialect,
+        cli_version=settings.cli_version,
+        created=f"{created:%Y-%m-%dT%H:%M:%SZ}",
+    )
+
+
+def render_tags(
+    templates: tuple[str, ...], context: TagContext
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the tags of a kit, each once, and why some templates give none."""
+    rendered = [render_tag(parse_tag_template(text), context) for text in templates]
+    tags = tuple(dict.fromkeys(tag for tag in rendered if isinstance(tag, str)))
+    omitted = tuple(
+        f"no tag from {tag.template}: {tag.reason}" for tag in rendered if isinstance(tag, Omission)
+    )
+    return tags, omitted
+
+
+async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
+    """Pack once. Raises `KitdError`."""
+    settings = ports.settings
+
+    def advanced(progress: Advanced) -> None:
+        context.report(Progress("packing", progress.done_bytes, progress.total_bytes))
+
+    project = Project(
+        root=args.path,
+        kitfile=args.kitfile,
+        dialect=settings.dialect,
+        layer_format=settings.layer_format,
+        compression=args.compression or settings.compression,
+    )
+    packed = await ports.packer.pack(project, advanced)
+    repository = parse_repository(args.repository)
+    created = created_at(settings, ports.clock.now_us())
+    key = content_key(_config(packed), _layers(packed), settings.dialect)
+    existing = await ports.catalog.with_content(repository, key)
+    effects: list[Effect] = []
+    if existing is not None and await ports.cache.exists(existing):
+        target = existing
+    else:
+        existing = None
+        content = assemble(packed, settings, created)
+        target = describe(OCI_MANIFEST, content)
+        await ports.cache.put(content)
+        summary = KitSummary(packed.model_name, packed.author, key)
+        effects.append(RecordManifest(repository, target, parse_manifest(content), summary))
+    # A project whose content is that of its last kit keeps its kit and its tags: no new version,
+    # not even by name. What a person asked for by name is named in any case.
+    quiet = args.project is not None and await ports.catalog.packed_content(args.project) == key
+    tags, omitted = render_tags(
+        () if quiet else args.tags,
+        TagContext(
+            args.project or posixpath.basename(args.path),
+            target.digest,
+            created,
+            package_version=packed.package_version,
+            git_commit=packed.git_commit,
+        ),
+    )
+    effects.append(MoveTags(repository, tags, target.digest))
+    if args.project is not None:
+        effects.append(RecordPack(args.project, packed.fingerprint, target.digest, key))
+    if existing is None:
+        named = {"repository": str(repository), "tags": list(tags)}
+        effects.append(Emit("kit.packed", f"kit:{target.digest}", named))
+    fact = KitPacked(
+        project=args.project,
+        repository=repository,
+        target=target,
+        tags=tags,
+        push=args.push,
+        priority=context.job.priority,
+    )
+    result = PackResult(
+        digest=target.digest,
+        reference=str(
+            Reference(repository, tag=tags[0])
+            if tags
+            else Reference(repository).pinned(target.digest)
+        ),
+        tags=tags,
+        config=Blob(packed.config_digest, packed.config_size),
+        layers=tuple(
+            Layer(layer.media_type, layer.digest, layer.size, layer.reused)
+            for layer in packed.layers
+        ),
+        unchanged=existing is not None,
+        warnings=(*packed.warnings, *omitted),
+    )
+    return Done(result, tuple(effects), () if quiet else (fact,))
+
+
+PACK: JobKind[PackArgs, Ports] = JobKind(
+    name="pack",
+    lane=Lane.PACK,
+    args=PackArgs,
+    retry=RetryPolicy(max_attempts=8),
+    # Two wishes that end in the same names are one: the newer tells how.
+    key=lambda args: args.project or f"{args.path}>{args.repository}:{','.join(args.tags)}",
+    lock=lambda args: args.path,
+    run=run,
+)

@@ -1,0 +1,88 @@
+"""Pull: copy a kit, or any other artifact, from a repository to the cache under its name."""
+
+import msgspec
+
+from kitd.content.copy import copy_graph, walk
+from kitd.content.store import Fetcher
+from kitd.content.verify import read
+from kitd.jobs.port import Ports
+from kitd.jobs.transfer import Bytes, TransferResult
+from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, parse_config
+from kitd.modelkit.errors import InvalidConfigError
+from kitd.modelkit.media_type import is_modelkit
+from kitd.oci.descriptor import Descriptor
+from kitd.oci.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from kitd.oci.media_type import is_manifest
+from kitd.oci.reference import parse_reference
+from kitd.queue.effect import Effect, Emit, KitSummary, MoveTags, RecordManifest
+from kitd.queue.job import Lane, Progress
+from kitd.queue.kind import Done, JobContext, JobKind
+from kitd.queue.retry import RetryPolicy
+
+
+class PullArgs(msgspec.Struct, frozen=True, kw_only=True):
+    """A reference with a registry, a tag or a digest."""
+
+    reference: str
+
+
+async def run(args: PullArgs, context: JobContext, ports: Ports) -> Done:
+    """Pull once. Raises `KitdError`."""
+    reference = parse_reference(args.reference)
+    remote = ports.remote(reference.repository)
+    root = await remote.resolve(reference.identifier)
+
+    def progress(done_bytes: int, total_bytes: int) -> None:
+        context.report(Progress("pulling", done_bytes, total_bytes))
+
+    report = await copy_graph(
+        remote, ports.cache, root, concurrency=ports.transfers, progress=progress
+    )
+    effects: list[Effect] = []
+    for node in await walk(ports.cache, root):
+        if is_manifest(node.media_type):
+            manifest = await _manifest(ports.cache, node)
+            summary = await summarize(ports.cache, manifest)
+            effects.append(RecordManifest(reference.repository, node, manifest, summary))
+    tags = () if reference.tag is None else (reference.tag,)
+    effects.append(MoveTags(reference.repository, tags, root.digest))
+    named = {"repository": str(reference.repository), "tags": list(tags)}
+    effects.append(Emit("kit.pulled", f"kit:{root.digest}", named))
+    return Done(
+        TransferResult(
+            digest=root.digest,
+            reference=str(reference),
+            tags=tags,
+            bytes=Bytes(received=report.sent_bytes, skipped=report.skipped_bytes),
+        ),
+        tuple(effects),
+    )
+
+
+async def _manifest(source: Fetcher, target: Descriptor) -> Manifest:
+    content = await read(source, target, max_bytes=MAX_MANIFEST_BYTES)
+    return parse_manifest(content, target.media_type)
+
+
+async def summarize(source: Fetcher, manifest: Manifest) -> KitSummary | None:
+    """Return what `list` shows about a ModelKit; None for other artifacts."""
+    if manifest.config is None or not is_modelkit(manifest):
+        return None
+    content = await read(source, manifest.config, max_bytes=MAX_CONFIG_BYTES)
+    try:
+        package = parse_config(content).package
+    except InvalidConfigError:
+        # It was copied byte for byte and may be a newer tool's: what it says is just not known.
+        return None
+    return KitSummary(package.name, package.authors[0] if package.authors else "")
+
+
+PULL: JobKind[PullArgs, Ports] = JobKind(
+    name="pull",
+    lane=Lane.PULL,
+    args=PullArgs,
+    retry=RetryPolicy(max_attempts=8),
+    key=lambda args: args.reference,
+    lock=lambda args: args.reference,
+    run=run,
+)

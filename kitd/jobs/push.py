@@ -1,0 +1,80 @@
+"""Push: copy a kit from the cache to a repository, then move its tags there."""
+
+import msgspec
+
+from kitd.content.copy import copy_graph
+from kitd.content.store import ContentNotFoundError
+from kitd.jobs.port import Ports
+from kitd.jobs.transfer import Bytes, TransferResult
+from kitd.oci.reference import Reference, parse_repository
+from kitd.queue.effect import Emit
+from kitd.queue.job import Lane, Progress
+from kitd.queue.kind import Done, JobContext, JobKind
+from kitd.queue.retry import RetryPolicy
+
+
+class PushArgs(msgspec.Struct, frozen=True, kw_only=True):
+    """A manifest of the cache, by the repository it is known in, and where it goes."""
+
+    source: str
+    digest: str
+    target: str
+    tags: tuple[str, ...]
+
+
+async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
+    """Push once. Raises `KitdError`."""
+    source, target = parse_repository(args.source), parse_repository(args.target)
+    root = await ports.catalog.resolve(source, args.digest)
+    remote = ports.remote(target)
+
+    def progress(done_bytes: int, total_bytes: int) -> None:
+        context.report(Progress("pushing", done_bytes, total_bytes))
+
+    report = await copy_graph(
+        ports.cache, remote, root, concurrency=ports.transfers, progress=progress
+    )
+    moved, notes = [], []
+    for tag in args.tags:
+        # A push that had to wait must not move a tag back that has gone on since.
+        current = await _tagged(ports, args, tag)
+        if source == target and current not in (None, args.digest):
+            notes.append(f"{tag} names {current} by now and was left alone")
+            continue
+        await remote.tag(root, tag)
+        moved.append(tag)
+    reference = Reference(target, tag=moved[0]) if moved else Reference(target, digest=root.digest)
+    return Done(
+        TransferResult(
+            digest=root.digest,
+            reference=str(reference),
+            tags=tuple(moved),
+            bytes=Bytes(sent=report.sent_bytes, skipped=report.skipped_bytes),
+            notes=tuple(notes),
+        ),
+        (Emit("kit.pushed", f"kit:{root.digest}", {"repository": str(target), "tags": moved}),),
+    )
+
+
+async def _tagged(ports: Ports, args: PushArgs, tag: str) -> str | None:
+    try:
+        return (await ports.catalog.resolve(parse_repository(args.source), tag)).digest
+    except ContentNotFoundError:
+        return None
+
+
+def _key(args: PushArgs) -> str:
+    # The newest kit takes over a waiting push to the same names; one without names is its own.
+    return f"{args.target}:{','.join(args.tags)}" if args.tags else f"{args.target}@{args.digest}"
+
+
+PUSH: JobKind[PushArgs, Ports] = JobKind(
+    name="push",
+    lane=Lane.PUSH,
+    args=PushArgs,
+    retry=RetryPolicy(max_attempts=20),
+    key=_key,
+    # One at a time in a repository: tags move in the order in which they were asked to.
+    lock=lambda args: args.target,
+    run=run,
+)

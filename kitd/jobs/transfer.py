@@ -1,0 +1,22 @@
+"""What push and pull results have in common."""
+
+import msgspec
+
+
+class Bytes(msgspec.Struct, frozen=True, kw_only=True):
+    """What a transfer moved, in bytes, and what it did not have to."""
+
+    sent: int = 0
+    received: int = 0
+    mounted: int = 0
+    skipped: int = 0
+
+
+class TransferResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A kit that is now in another place."""
+
+    digest: str
+    reference: str
+    tags: tuple[str, ...]
+    bytes: Bytes
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,41 @@
+"""Which commit a project's own `.git` directory is at, without running git.
+
+git takes locks in the tree it looks at, even to look (`git status` rewrites the index), so kitd
+reads the two files that matter (gitrepository-layout(5)). A worktree's `.git` file is not followed.
+"""
+
+import os
+import re
+
+MAX_BYTES = 1 << 20
+
+_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_REF = re.compile(r"ref: (refs/[A-Za-z0-9._/-]+)")
+
+
+def head_commit(root: int) -> str | None:
+    """Return the commit that HEAD names below an open project directory, or None."""
+    head = (_read(root, ".git/HEAD") or "").strip()
+    if match := _REF.fullmatch(head):
+        name = match.group(1)
+        if ".." in name:
+            return None
+        head = (_read(root, f".git/{name}") or _packed(root, name) or "").strip()
+    return head if _COMMIT.fullmatch(head) else None
+
+
+def _packed(root: int, name: str) -> str | None:
+    for line in (_read(root, ".git/packed-refs") or "").splitlines():
+        commit, _, ref = line.partition(" ")
+        if ref == name:
+            return commit
+    return None
+
+
+def _read(root: int, path: str) -> str | None:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root)
+        with os.fdopen(handle, "rb") as file:
+            return file.read(MAX_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return None

@@ -1,0 +1,71 @@
+"""What has become the case and may ask for work: the input of `kitd.triggers`.
+
+The watcher, people, and finished jobs state facts; one pure function says which jobs follow.
+"""
+
+from dataclasses import dataclass
+
+from kitd.oci.descriptor import Descriptor
+from kitd.oci.digest import Digest
+from kitd.oci.reference import Reference, Repository
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackSource:
+    """What is packed and where to: a project, or a directory that a person named."""
+
+    project: str | None
+    path: str
+    kitfile: str | None
+    repository: Repository
+    tags: tuple[str, ...]
+    """Tag templates."""
+    push: bool
+    compression: str | None = None
+    """None is what the configuration says."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectSettled:
+    """A project's inputs differ from its last kit's and are at rest."""
+
+    source: PackSource
+
+
+@dataclass(frozen=True, slots=True)
+class PackAsked:
+    """A person wants a directory packed."""
+
+    source: PackSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KitPacked:
+    """A pack ended in a kit that is in the cache under these tags."""
+
+    project: str | None
+    repository: Repository
+    target: Descriptor
+    tags: tuple[str, ...]
+    push: bool
+    priority: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushAsked:
+    """A person wants a kit of the cache in a registry."""
+
+    source: Repository
+    digest: Digest
+    target: Repository
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PullAsked:
+    """A person wants a kit in the cache."""
+
+    reference: Reference
+
+
+Fact = ProjectSettled | PackAsked | KitPacked | PushAsked | PullAsked

@@ -1,0 +1,75 @@
+"""What follows from what: the whole automation of kitd, as one pure function.
+
+The watcher, people's requests and finished jobs all go through `requests_for`; nothing else in
+kitd decides that work is to be done.
+"""
+
+from typing import assert_never
+
+from kitd.jobs.pack import PACK, PackArgs
+from kitd.jobs.pull import PULL, PullArgs
+from kitd.jobs.push import PUSH, PushArgs
+from kitd.oci.reference import Reference
+from kitd.queue.fact import (
+    Fact,
+    KitPacked,
+    PackAsked,
+    PackSource,
+    ProjectSettled,
+    PullAsked,
+    PushAsked,
+)
+from kitd.queue.job import JobRequest
+from kitd.queue.kind import HUMAN
+
+
+def requests_for(fact: Fact) -> tuple[JobRequest, ...]:
+    """Return the jobs that a fact asks for, none to several."""
+    match fact:
+        case ProjectSettled(source):
+            return (_pack(source, priority=0),)
+        case PackAsked(source):
+            return (_pack(source, priority=HUMAN),)
+        case KitPacked(push=True, repository=repository) if not repository.is_local:
+            args = PushArgs(
+                source=str(repository),
+                digest=fact.target.digest,
+                target=str(repository),
+                tags=fact.tags,
+            )
+            return (_push(args, project=fact.project, priority=fact.priority),)
+        case KitPacked():
+            # Nobody wants it elsewhere, or its repository is the cache itself.
+            return ()
+        case PushAsked():
+            args = PushArgs(
+                source=str(fact.source),
+                digest=fact.digest,
+                target=str(fact.target),
+                tags=fact.tags,
+            )
+            return (_push(args, project=None, priority=HUMAN),)
+        case PullAsked(reference):
+            name = str(reference.with_default_tag())
+            return (PULL.request(PullArgs(reference=name), reference=name, priority=HUMAN),)
+        case _:
+            assert_never(fact)
+
+
+def _pack(source: PackSource, *, priority: int) -> JobRequest:
+    args = PackArgs(
+        project=source.project,
+        path=source.path,
+        kitfile=source.kitfile,
+        repository=str(source.repository),
+        tags=source.tags,
+        push=source.push,
+        compression=source.compression,
+    )
+    reference = str(Reference(source.repository))
+    return PACK.request(args, project=source.project, reference=reference, priority=priority)
+
+
+def _push(args: PushArgs, *, project: str | None, priority: int) -> JobRequest:
+    name = f":{args.tags[0]}" if args.tags else f"@{args.digest}"
+    return PUSH.request(args, project=project, reference=f"{args.target}{name}", priority=priority)
