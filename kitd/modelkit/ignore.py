@@ -1,0 +1,297 @@
+""".kitignore: which paths of a project no layer takes.
+
+The syntax is that of .dockerignore, matched as moby/patternmatcher does: patterns are anchored at
+the project's root, a pattern that matches a directory holds for everything beneath it, and the
+last matching pattern decides. `Kitfile`, its other spellings and `.kitignore` itself, in the root,
+are always left out.
+
+Neighbouring patterns of one sign are compiled to one rule: a set of literal paths, two tuples of
+prefixes and suffixes and one regular expression. A walk passes each directory's verdict on to
+what lies in it, so a path costs at most one look at each rule after the one that decided its
+directory, and a list without `!` is a single rule. A verdict is the number of the deciding rule.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from kitd.modelkit.errors import KitignoreError
+from kitd.modelkit.kitfile import KITFILE_NAMES
+
+KITIGNORE_NAME = ".kitignore"
+MAX_KITIGNORE_BYTES = 1024 * 1024
+MAX_PATTERNS = 4096
+MAX_WILDCARDS = 16
+"""Wildcards of one pattern; what backtracking costs grows with every one."""
+
+_ANY_NAME = "**/*"
+
+UNDECIDED = -1
+"""The verdict of a path that no rule matches, and that of the root."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    text: str
+    """Cleaned, without `!`. Bytes that are not UTF-8 are kept as lone surrogates."""
+    ignores: bool
+    expression: str | None
+    """A regular expression for the whole path; None where `text` needs none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Neighbouring patterns of one sign; matches what any of them matches."""
+
+    ignores: bool
+    paths: frozenset[bytes]
+    prefixes: tuple[bytes, ...]
+    suffixes: tuple[bytes, ...]
+    expression: re.Pattern[str] | None
+
+    def matches(self, path: bytes) -> bool:
+        if path in self.paths or path.endswith(self.suffixes) or path.startswith(self.prefixes):
+            return True
+        return (
+            self.expression is not None
+            # One byte that is not UTF-8 counts as one character, as it does in Go.
+            and self.expression.fullmatch(path.decode("utf-8", "surrogateescape")) is not None
+        )
+
+
+class IgnoreRules:
+    """A compiled .kitignore. Immutable, and safe to share between walks."""
+
+    __slots__ = ("_newest_first", "_rules", "has_exceptions")
+
+    def __init__(self, patterns: Sequence[_Pattern]) -> None:
+        always = [
+            _Pattern(name, ignores=True, expression=None)
+            for name in (*KITFILE_NAMES, KITIGNORE_NAME)
+        ]
+        self._rules = tuple(
+            _compile(list(group), ignores=ignores)
+            for ignores, group in groupby([*patterns, *always], lambda pattern: pattern.ignores)
+        )
+        self._newest_first = tuple(reversed(tuple(enumerate(self._rules))))
+        self.has_exceptions = not all(rule.ignores for rule in self._rules)
+        """Whether something beneath an ignored directory may be taken all the same."""
+
+    @classmethod
+    def parse(cls, content: bytes) -> "IgnoreRules":
+        """Read a .kitignore; b"" leaves the names that are always ignored.
+
+        Raises `KitignoreError`, which names the line.
+        """
+        return cls(tuple(_patterns(content)))
+
+    def judge(self, path: bytes, parent: int) -> int:
+        """Return the verdict on a path, given that on the directory it is in."""
+        for number, rule in self._newest_first:
+            if number <= parent:
+                break
+            if rule.matches(path):
+                return number
+        return parent
+
+    def is_ignored(self, verdict: int) -> bool:
+        """Whether a verdict leaves its path out."""
+        return verdict != UNDECIDED and self._rules[verdict].ignores
+
+    def matches(self, path: bytes) -> bool:
+        """Whether a path is left out; walks its parents, so a scan uses `judge`."""
+        verdict, end = UNDECIDED, -1
+        while (end := path.find(b"/", end + 1)) >= 0:
+            verdict = self.judge(path[:end], verdict)
+        return self.is_ignored(self.judge(path, verdict))
+
+
+def _patterns(content: bytes) -> Iterator[_Pattern]:
+    if len(content) > MAX_KITIGNORE_BYTES:
+        raise KitignoreError(
+            f"{KITIGNORE_NAME} has {len(content)} bytes, more than {MAX_KITIGNORE_BYTES}"
+        )
+    text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    count = 0
+    for number, line in enumerate(text.split("\n"), start=1):
+        written = line.strip()
+        # Only a line that begins with # is a comment; a space in front makes it a pattern.
+        if not written or line.startswith("#"):
+            continue
+        count += 1
+        if count > MAX_PATTERNS:
+            raise _error(number, written, f"more than {MAX_PATTERNS} patterns")
+        ignores = not written.startswith("!")
+        pattern = written if ignores else written[1:].strip()
+        if "\0" in pattern:
+            raise _error(number, written, "the character NUL is in no path")
+        pattern = posixpath.normpath(pattern).lstrip("/").strip() if pattern else ""
+        if not pattern and not ignores:
+            raise _error(number, written, "an exception without a pattern")
+        try:
+            yield _Pattern(pattern, ignores=ignores, expression=_expression(pattern))
+        except ValueError as error:
+            raise _error(number, written, str(error)) from error
+
+
+def _error(number: int, written: str, problem: str) -> KitignoreError:
+    return KitignoreError(
+        f"{KITIGNORE_NAME}:{number}: {problem}: {written[:80]!r}",
+        hint="the syntax is that of .dockerignore",
+    )
+
+
+def _compile(patterns: Sequence[_Pattern], *, ignores: bool) -> _Rule:
+    paths: list[str] = []
+    prefixes: list[str] = []
+    suffixes: list[str] = []
+    expressions: list[str] = []
+    for pattern in patterns:
+        text = pattern.text
+        if pattern.expression is not None:
+            expressions.append(pattern.expression)
+        elif text.startswith(_ANY_NAME):
+            suffixes.append(text.removeprefix(_ANY_NAME))
+        elif text.startswith("**"):
+            suffixes.append(text[2:])
+            paths.append(text[2:].removeprefix("/"))
+        elif text.endswith("**"):
+            prefixes.append(text[:-2])
+        else:
+            paths.append(text)
+    return _Rule(
+        ignores,
+        frozenset(map(_encode, paths)),
+        tuple(map(_encode, prefixes)),
+        tuple(map(_encode, suffixes)),
+        re.compile("|".join(expressions)) if expressions else None,
+    )
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _expression(pattern: str) -> str | None:
+    """Return what matches the paths that the pattern does, None for a literal.
+
+    `**` at one end of a pattern that is literal otherwise stays literal too: a prefix or a suffix.
+    So does `**/*` before the end of a name. Raises ValueError.
+    """
+    tokens = list(_tokens(pattern))
+    wild = [place for place, token in enumerate(tokens) if token.wild]
+    if len(wild) > MAX_WILDCARDS:
+        raise ValueError(f"more than {MAX_WILDCARDS} wildcards")
+    if pattern.startswith(_ANY_NAME) and tokens[1].text == "*" and _is_name(tokens[2:]):
+        return None
+    at_one_end = not wild or (len(wild) == 1 and wild[0] in {0, len(tokens) - 1})
+    if at_one_end and not any(token.special for token in tokens):
+        return None
+    return "".join(_pieces(tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """One element of a pattern."""
+
+    text: str
+    """`*`, `**` (which takes a slash behind it along), or a character's or a class's expression."""
+    wild: bool = False
+    special: bool = False
+    """Not a plain character: an expression is needed."""
+    spans: bool = False
+    """May match a slash."""
+
+
+def _is_name(tokens: Sequence[_Token]) -> bool:
+    """Whether the tokens are plain characters of one path element."""
+    return not any(token.wild or token.special or token.spans for token in tokens)
+
+
+def _tokens(pattern: str) -> Iterator[_Token]:
+    position = 0
+    while position < len(pattern):
+        character = pattern[position]
+        position += 1
+        if character == "*":
+            if pattern.startswith("*", position):
+                position += 2 if pattern.startswith("*/", position) else 1
+                yield _Token("**", wild=True, spans=True)
+            else:
+                yield _Token("*", wild=True, special=True)
+        elif character == "?":
+            yield _Token("[^/]", special=True)
+        elif character == "[":
+            expression, position = _class(pattern, position)
+            # A negated class of Go's regular expressions takes a slash as well.
+            yield _Token(expression, special=True, spans=True)
+        elif character == "\\":
+            if position == len(pattern):
+                raise ValueError("nothing follows the backslash")
+            yield _Token(re.escape(pattern[position]), special=True)
+            position += 1
+        elif character == "]":
+            yield _Token(r"\]", special=True)
+        else:
+            yield _Token(re.escape(character), spans=character == "/")
+
+
+def _class(pattern: str, position: int) -> tuple[str, int]:
+    """Return the expression of the class whose `[` stands before `position`, and where it ends."""
+    negated = pattern.startswith("^", position)
+    position += negated
+    ranges: list[str] = []
+    while not (ranges and pattern.startswith("]", position)):
+        low, position = _class_character(pattern, position)
+        high = low
+        if pattern.startswith("-", position):
+            high, position = _class_character(pattern, position + 1)
+        if low > high:
+            raise ValueError("a range of characters is the wrong way round")
+        ranges.append(f"{re.escape(low)}-{re.escape(high)}")
+    return f"[{'^' if negated else ''}{''.join(ranges)}]", position + 1
+
+
+def _class_character(pattern: str, position: int) -> tuple[str, int]:
+    if pattern.startswith("\\", position):
+        position += 1
+    elif pattern.startswith(("-", "]"), position):
+        raise ValueError("a character is missing in [ ]")
+    if position >= len(pattern):
+        raise ValueError("the [ is not closed")
+    return pattern[position], position + 1
+
+
+def _pieces(tokens: Sequence[_Token]) -> Iterator[str]:
+    place = 0
+    while place < len(tokens):
+        token = tokens[place]
+        place += 1
+        if not token.wild:
+            yield token.text
+        elif token.spans:
+            yield ".*" if place == len(tokens) else "(?:.*/)?"
+        else:
+            between = _until_star(tokens[place:])
+            if between is None:
+                yield "[^/]*"
+            else:
+                # Where another * of the same path element follows, the first place at which the
+                # text between the two matches is as good as any other. Saying so spares the
+                # backtracking that makes a pattern like *a*a*a*b slow on a long name.
+                yield f"(?>[^/]*?{''.join(between)})"
+                place += len(between)
+
+
+def _until_star(tokens: Sequence[_Token]) -> list[str] | None:
+    """Return what stands before the next `*` of this path element, None if there is none."""
+    between: list[str] = []
+    for token in tokens:
+        if token.spans:
+            return None
+        if token.wild:
+            return between
+        between.append(token.text)
+    return None
