@@ -1,6 +1,6 @@
 """What job kinds are given to work with: interfaces, implemented elsewhere, wired by the daemon."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,7 +68,7 @@ class Ports:
     cache: Cache
     catalog: Catalog
     packer: Packer
-    remote: Callable[[Repository], Remote]
+    remote: Callable[[Repository], Awaitable[Remote]]
     clock: Clock
     settings: PackSettings
     transfers: int = 4

@@ -29,7 +29,7 @@ class PullArgs(msgspec.Struct, frozen=True, kw_only=True):
 async def run(args: PullArgs, context: JobContext, ports: Ports) -> Done:
     """Pull once. Raises `KitdError`."""
     reference = parse_reference(args.reference)
-    remote = ports.remote(reference.repository)
+    remote = await ports.remote(reference.repository)
     root = await remote.resolve(reference.identifier)
 
     def progress(done_bytes: int, total_bytes: int) -> None:

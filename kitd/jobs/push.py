@@ -26,7 +26,7 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
     """Push once. Raises `KitdError`."""
     source, target = parse_repository(args.source), parse_repository(args.target)
     root = await ports.catalog.resolve(source, args.digest)
-    remote = ports.remote(target)
+    remote = await ports.remote(target)
 
     def progress(done_bytes: int, total_bytes: int) -> None:
         context.report(Progress("pushing", done_bytes, total_bytes))

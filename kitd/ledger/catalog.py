@@ -6,8 +6,8 @@ and a manifest in a repository is complete: foreign keys hold both.
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from kitd.clock import Clock
@@ -16,12 +16,15 @@ from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import emit
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
-from kitd.oci.manifest import Manifest
+from kitd.oci.manifest import Manifest, describe_referrer
 from kitd.oci.reference import Reference, Repository
-from kitd.queue.effect import Effect, Emit, MoveTags, RecordManifest, RecordPack
+from kitd.queue.effect import Effect, Emit, KitSummary, MoveTags, RecordManifest, RecordPack
 from kitd.queue.job import Job
 
 MAX_LIST = 1000
+
+Summarize = Callable[[Manifest], Awaitable[KitSummary | None]]
+"""Reads what `list` shows about a kit; the ledger itself does not know what a kit is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ def apply(connection: sqlite3.Connection, effect: Effect, now_us: int, job: Job 
 
 def _record_manifest(connection: sqlite3.Connection, effect: RecordManifest, now_us: int) -> None:
     target, manifest, kit = effect.target, effect.manifest, effect.kit
+    described = describe_referrer(target, manifest)
     connection.execute(
         "INSERT INTO manifests (digest, media_type, size, artifact_type, annotations, subject,"
         " layer_bytes, recorded_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -92,9 +96,8 @@ def _record_manifest(connection: sqlite3.Connection, effect: RecordManifest, now
             target.digest,
             target.media_type,
             target.size,
-            # What the referrers list calls an artifact without a type of its own.
-            manifest.artifact_type or (manifest.config and manifest.config.media_type),
-            json.dumps(dict(manifest.annotations), ensure_ascii=False),
+            described.artifact_type,
+            json.dumps(dict(described.annotations), ensure_ascii=False),
             manifest.subject and manifest.subject.digest,
             sum(layer.size for layer in manifest.layers),
             now_us,
@@ -150,24 +153,19 @@ def _move_tags(
 
 
 def _descriptor(row: sqlite3.Row) -> Descriptor:
-    return Descriptor(
-        row["media_type"],
-        row["digest"],
-        row["size"],
-        json.loads(row["annotations"]),
-        row["artifact_type"],
-    )
+    return Descriptor(row["media_type"], row["digest"], row["size"])
 
 
-_MANIFEST = "m.media_type, m.digest, m.size, m.annotations, m.artifact_type"
+_MANIFEST = "m.media_type, m.digest, m.size"
 
 
 class Catalog:
     """Reads what exists, and writes what arrives from outside of a job: kitd's own registry."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, summarize: Summarize) -> None:
         self._database = database
         self._clock = clock
+        self._summarize = summarize
 
     async def resolve(self, repository: Repository, identifier: str) -> Descriptor:
         """Return the manifest that a tag or a digest names in a repository.
@@ -192,10 +190,11 @@ class Catalog:
         self, repository: Repository, target: Descriptor, tags: Sequence[str], manifest: Manifest
     ) -> None:
         """Record a complete manifest in a repository and move tags to it, in one transaction."""
+        kit = await self._summarize(manifest)
 
         def transaction(connection: sqlite3.Connection) -> None:
             now_us = self._clock.now_us()
-            _record_manifest(connection, RecordManifest(repository, target, manifest), now_us)
+            _record_manifest(connection, RecordManifest(repository, target, manifest, kit), now_us)
             moved = MoveTags(repository, tuple(tags), target.digest)
             _move_tags(connection, moved, now_us, None)
 
@@ -229,11 +228,19 @@ class Catalog:
     async def referrers(self, repository: Repository, subject: Digest) -> Sequence[Descriptor]:
         """Return the manifests of a repository whose subject is the given one."""
         rows = await self._database.read(
-            f"SELECT {_MANIFEST} FROM repository_manifests r JOIN manifests m USING (digest)"  # noqa: S608 - constant columns
+            "SELECT m.media_type, m.digest, m.size, m.annotations, m.artifact_type"
+            " FROM repository_manifests r JOIN manifests m USING (digest)"
             " WHERE r.registry = ? AND r.name = ? AND m.subject = ? ORDER BY m.digest LIMIT ?",
             (repository.registry, repository.name, subject, MAX_LIST),
         )
-        return [_descriptor(row) for row in rows]
+        return [
+            replace(
+                _descriptor(row),
+                annotations=json.loads(row["annotations"]),
+                artifact_type=row["artifact_type"],
+            )
+            for row in rows
+        ]
 
     async def untag(self, repository: Repository, tag: str) -> None:
         """Remove a tag. Raises `ContentNotFoundError`."""
@@ -333,6 +340,15 @@ class Catalog:
             )
             for row in rows
         ]
+
+    async def manifest(self, digest: Digest) -> Descriptor:
+        """Return a manifest, whatever repository knows it. Raises `ContentNotFoundError`."""
+        rows = await self._database.read(
+            "SELECT media_type, digest, size FROM manifests WHERE digest = ?", (digest,)
+        )
+        if not rows:
+            raise ContentNotFoundError(f"{digest} is not a kit of the cache", hint="kitctl list")
+        return _descriptor(rows[0])
 
     async def names_of(self, digest: Digest) -> Sequence[Reference]:
         """Return what names a manifest, or the manifests that a blob is part of."""

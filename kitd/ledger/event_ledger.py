@@ -144,6 +144,10 @@ class EventLedger:
             for row in rows
         ]
 
+    async def of_job(self, job: int) -> Sequence[Event]:
+        """Return what is still held of a job's events, oldest first, at most `MAX_READ`."""
+        return await self.read(await self.floor_seq(), MAX_READ, EventFilter(job=job))
+
     async def wait(self, after_seq: int) -> None:
         """Return once an event later than `after_seq` exists."""
         while True:

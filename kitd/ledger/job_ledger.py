@@ -469,12 +469,10 @@ class JobLedger:
         )
         return [_job(row) for row in rows]
 
-    async def active(self, project: str) -> Sequence[Job]:
-        """Return the jobs of a project that wait or run, oldest first."""
+    async def latest(self, project: str) -> Sequence[Job]:
+        """Return the newest few jobs of a project, newest first."""
         rows = await self._database.read(
-            "SELECT * FROM jobs WHERE project = ? AND state IN ('scheduled', 'ready', 'running')"
-            " ORDER BY id LIMIT 100",
-            (project,),
+            "SELECT * FROM jobs WHERE project = ? ORDER BY id DESC LIMIT 8", (project,)
         )
         return [_job(row) for row in rows]
 

@@ -58,7 +58,10 @@ class Reference:
     digest: Digest | None = None
 
     def __str__(self) -> str:
-        name = self.repository.name if self.repository.is_local else str(self.repository)
+        name = str(self.repository)
+        # `localhost/` is left out wherever the rest would be read as the same repository again.
+        if self.repository.is_local and not _looks_remote(self.repository.name):
+            name = self.repository.name
         if self.digest is not None:
             return f"{name}@{self.digest}"
         return name if self.tag is None else f"{name}:{self.tag}"
@@ -83,6 +86,12 @@ class Reference:
         return self
 
 
+def _looks_remote(name: str) -> bool:
+    """Whether the part before the first slash is read as a registry."""
+    first, slash, _ = name.partition("/")
+    return bool(slash) and ("." in first or ":" in first or first == LOCAL)
+
+
 def check_tag(tag: str) -> str:
     """Return `tag`, or raise `InvalidReferenceError`."""
     if _TAG.fullmatch(tag) is None:
@@ -94,11 +103,9 @@ def check_tag(tag: str) -> str:
 
 def parse_repository(text: str) -> Repository:
     """Return `[registry/]name` as a repository. Raises `InvalidReferenceError`."""
-    first, slash, rest = text.partition("/")
-    if slash and ("." in first or ":" in first or first == LOCAL):
-        registry, name = first, rest
-    else:
-        registry, name = LOCAL, text
+    registry, name = LOCAL, text
+    if _looks_remote(text):
+        registry, _, name = text.partition("/")
     if _REGISTRY.fullmatch(registry) is None:
         raise InvalidReferenceError(f"{registry[:160]!r} is not a registry host", hint=_HINT)
     if _REPOSITORY.fullmatch(name) is None:

@@ -165,6 +165,14 @@ class Ingest:
         self.discard()
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the blobs take: their number and their sizes added up, in bytes."""
+
+    blobs: int
+    size_bytes: int
+
+
 class BlobStore:
     """The blobs under one OCI image layout. Stateless: the directory is the state.
 
@@ -248,6 +256,15 @@ class BlobStore:
         with self.ingest(algorithm) as ingest:
             ingest.write(content)
             return ingest.commit()
+
+    def usage(self) -> Usage:
+        """Count the blobs on disk; one `stat` for each."""
+        sizes = [
+            entry.stat().st_size
+            for algorithm in os.scandir(self.root / "blobs")
+            for entry in os.scandir(algorithm.path)
+        ]
+        return Usage(len(sizes), sum(sizes))
 
     def sweep(self) -> int:
         """Remove what interrupted ingests under this label left; return the bytes freed.

@@ -1,0 +1,330 @@
+"""The projects that are watched: one watcher each, started, stopped and asked by name.
+
+A watcher says when its project is at rest in a new state; the board states that as a fact and
+enqueues what follows. What a project is doing is the watcher's state, unless a job of it says more.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from kitd.clock import rfc3339
+from kitd.config.model import KITFILE, ProjectConfig
+from kitd.errors import KitdError, NotFoundError
+from kitd.jobs.port import PackSettings
+from kitd.ledger.catalog import Catalog
+from kitd.ledger.job_ledger import JobLedger
+from kitd.ledger.project_ledger import ProjectLedger, ProjectRecord
+from kitd.oci.reference import Repository, parse_repository
+from kitd.packing.order import Project
+from kitd.packing.pool import WorkerPool
+from kitd.queue.effect import Emit
+from kitd.queue.fact import PackSource, ProjectSettled
+from kitd.queue.job import Job, JobState
+from kitd.rpc.methods.wire import WireProject
+from kitd.triggers import requests_for
+from kitd.watch.project_watcher import Ports, ProjectWatcher, WatchMode
+from kitd.watch.settle import Broken, Observation, SettleConfig, Snapshot, State, WatchState
+
+log = structlog.get_logger(__name__)
+
+RESTART_MIN_S = 1.0
+RESTART_MAX_S = 60.0
+
+
+class Definition(msgspec.Struct, frozen=True, kw_only=True):
+    """A project as the ledger keeps it, whether it is configured or was added."""
+
+    path: str
+    kitfile: str | None
+    repository: str
+    tags: tuple[str, ...]
+    push: bool
+    watch: str = "auto"
+    quiet_s: float = 2.0
+    max_wait_s: float = 900.0
+    min_interval_s: float = 0.0
+
+    def source(self, name: str) -> PackSource:
+        """Return what a pack of this project packs."""
+        return PackSource(
+            project=name,
+            path=self.path,
+            kitfile=self.kitfile,
+            repository=parse_repository(self.repository),
+            tags=self.tags,
+            push=self.push,
+        )
+
+
+def define(config: ProjectConfig) -> Definition:
+    """Return the definition of a configured project."""
+    return Definition(
+        path=str(config.path),
+        # The default name has two more spellings, which a scan looks for.
+        kitfile=None if config.kitfile == KITFILE else str(config.kitfile),
+        repository=str(config.reference),
+        tags=tuple(map(str, config.tags)),
+        push=config.push,
+        watch=config.watch,
+        quiet_s=config.settle.quiet_s,
+        max_wait_s=config.settle.max_wait_s,
+        min_interval_s=config.settle.min_interval_s,
+    )
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A project in this process."""
+
+    definition: Definition
+    watcher: ProjectWatcher
+    task: asyncio.Task[None] | None = None
+    state: WatchState | None = None
+    blocked: bool = False
+
+
+class ProjectBoard:
+    """All projects. `run` until cancelled; the other methods are for the same event loop."""
+
+    def __init__(
+        self,
+        *,
+        projects: ProjectLedger,
+        jobs: JobLedger,
+        catalog: Catalog,
+        pool: WorkerPool,
+        settings: PackSettings,
+        monotonic_s: Callable[[], float],
+    ) -> None:
+        self._projects = projects
+        self._jobs = jobs
+        self._catalog = catalog
+        self._pool = pool
+        self._settings = settings
+        self._monotonic_s = monotonic_s
+        self._watched: dict[str, _Watched] = {}
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self, configured: Mapping[str, ProjectConfig]) -> None:
+        """Watch what is configured and what was added, until cancelled."""
+        definitions = {
+            name: msgspec.json.encode(define(config)).decode()
+            for name, config in configured.items()
+        }
+        await self._projects.configured(definitions)
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for record in await self._projects.all():
+                self._watch(record)
+            # The group must outlive its first tasks: projects are added while it runs.
+            await asyncio.Event().wait()
+
+    def job_ended(self, job: Job) -> None:
+        """Take note that an attempt of a project's job ended, one way or the other."""
+        if job.project in self._watched and job.kind == "pack" and self._group is not None:
+            self._note(self._packed(job.id, job.project))
+
+    async def list(self) -> Sequence[WireProject]:
+        """Return every project and what it is doing."""
+        return [await self._view(record) for record in await self._projects.all()]
+
+    async def get(self, name: str) -> WireProject:
+        """Return one project. Raises `NotFoundError`."""
+        return await self._view(await self._projects.project(name))
+
+    async def add(
+        self,
+        name: str,
+        *,
+        path: str,
+        kitfile: str | None,
+        repository: Repository,
+        tags: tuple[str, ...],
+        push: bool,
+    ) -> WireProject:
+        """Watch a project from now on, also after a restart. Raises `ProjectConflictError`."""
+        definition = Definition(
+            path=path, kitfile=kitfile, repository=str(repository), tags=tags, push=push
+        )
+        await self._projects.add(name, msgspec.json.encode(definition).decode())
+        await self._forget(name)
+        record = await self._projects.project(name)
+        self._watch(record)
+        return await self._view(record)
+
+    async def remove(self, name: str) -> None:
+        """Stop watching a project; its kits stay. Raises `NotFoundError`, a conflict."""
+        await self._projects.remove(name)
+        await self._forget(name)
+
+    def rescan(self, name: str) -> None:
+        """Look at a project now. Raises `NotFoundError`."""
+        self._find(name).watcher.rescan()
+
+    async def hold(self, name: str) -> WireProject:
+        """Keep kitd's hands off a project, also after a restart. Raises `NotFoundError`."""
+        self._find(name).watcher.hold()
+        await self._projects.hold(name, held=True)
+        return await self.get(name)
+
+    async def release(self, name: str) -> WireProject:
+        """End a hold. Raises `NotFoundError`."""
+        await self._projects.hold(name, held=False)
+        self._find(name).watcher.release()
+        return await self.get(name)
+
+    def _find(self, name: str) -> _Watched:
+        watched = self._watched.get(name)
+        if watched is None:
+            raise NotFoundError(f"there is no project {name}", hint="kitctl projects list")
+        return watched
+
+    def _watch(self, record: ProjectRecord) -> None:
+        assert self._group is not None
+        definition = msgspec.json.decode(record.definition, type=Definition)
+        watched = _Watched(definition, self._watcher(record, definition))
+        self._watched[record.name] = watched
+        watched.task = self._group.create_task(
+            self._supervise(record, watched), name=f"watch-{record.name}"
+        )
+
+    def _watcher(self, record: ProjectRecord, definition: Definition) -> ProjectWatcher:
+        name = record.name
+        project = Project(
+            root=definition.path,
+            kitfile=definition.kitfile,
+            dialect=self._settings.dialect,
+            layer_format=self._settings.layer_format,
+            compression=self._settings.compression,
+        )
+
+        async def scan() -> Observation:
+            try:
+                return Snapshot((await self._pool.scan(project)).fingerprint)
+            except KitdError as error:
+                return Broken(error)
+
+        async def settled(_fingerprint: str) -> None:
+            for request in requests_for(ProjectSettled(definition.source(name))):
+                await self._jobs.enqueue(request)
+
+        watcher = ProjectWatcher(
+            name,
+            Path(definition.path),
+            WatchMode(definition.watch),
+            SettleConfig(definition.quiet_s, definition.max_wait_s, definition.min_interval_s),
+            Ports(scan, settled, lambda state: self._changed(name, state)),
+            clock=self._monotonic_s,
+        )
+        if record.fingerprint is not None:
+            watcher.packed(record.fingerprint)
+        if record.held:
+            watcher.hold()
+        return watcher
+
+    async def _supervise(self, record: ProjectRecord, watched: _Watched) -> None:
+        """Keep one watcher running; one that breaks does not take the others with it."""
+        delay_s = RESTART_MIN_S
+        while True:
+            try:
+                await watched.watcher.run()
+            except Exception as error:  # the boundary between one project and all others
+                log.exception("watch.broken", project=record.name, error=str(error))
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, RESTART_MAX_S)
+            watched.watcher = self._watcher(
+                await self._projects.project(record.name), watched.definition
+            )
+
+    async def _forget(self, name: str) -> None:
+        watched = self._watched.pop(name, None)
+        if watched is not None and watched.task is not None:
+            watched.task.cancel()
+            await asyncio.wait([watched.task])
+
+    def _changed(self, name: str, state: WatchState) -> None:
+        watched = self._watched.get(name)
+        if watched is None or self._group is None:
+            return
+        watched.state = state
+        blocked = state.state is State.BLOCKED
+        if blocked == watched.blocked:
+            return
+        watched.blocked = blocked
+        kind = "project.blocked" if blocked else "project.unblocked"
+        data = {"reason": state.reason} if blocked else {}
+        emit = Emit(kind, f"project:{name}", data)
+        log.info(kind, project=name, reason=state.reason if blocked else None)
+        self._note(self._catalog.apply((emit,)))
+
+    def _note(self, work: Coroutine[None, None, None]) -> None:
+        """Do what nobody waits for; should it fail, the next look makes up for it."""
+
+        async def quietly() -> None:
+            try:
+                await work
+            except KitdError as error:
+                log.warning("project.not_noted", code=error.code, error=error.message)
+
+        assert self._group is not None
+        self._group.create_task(quietly())
+
+    async def _packed(self, job_id: int, name: str) -> None:
+        job = await self._jobs.job(job_id)
+        watched = self._watched.get(name)
+        if watched is None:
+            return
+        if job.state is JobState.SUCCEEDED:
+            record = await self._projects.project(name)
+            if record.fingerprint is not None:
+                watched.watcher.packed(record.fingerprint)
+
+    async def _view(self, record: ProjectRecord) -> WireProject:
+        definition = msgspec.json.decode(record.definition, type=Definition)
+        state, reason = await self._state(record)
+        return WireProject(
+            name=record.name,
+            path=definition.path,
+            reference=definition.repository,
+            tags=definition.tags,
+            push=definition.push,
+            state=state,
+            reason=reason,
+            last_digest=record.digest,
+            last_packed=None if record.packed_us is None else rfc3339(record.packed_us),
+            last_job=record.packed_by,
+            source=record.source,
+        )
+
+    async def _state(self, record: ProjectRecord) -> tuple[str, str | None]:
+        latest = await self._jobs.latest(record.name)
+        watched = self._watched.get(record.name)
+        state = watched.watcher.state if watched is not None else None
+        return project_state(state, latest, self._monotonic_s())
+
+
+def project_state(
+    watch: WatchState | None, latest: Sequence[Job], now_s: float
+) -> tuple[str, str | None]:
+    """Return a project's state in the contract's words, and why.
+
+    `latest` are its newest jobs, newest first.
+    """
+    for job in latest:
+        if job.state is JobState.RUNNING:
+            return ("packing" if job.kind == "pack" else "pushing"), f"job {job.id} is running"
+    if watch is None:
+        return "dirty", "its watcher is starting"
+    if watch.state is State.IDLE and latest:
+        job = latest[0]
+        if job.error is not None and job.state in (JobState.FAILED, JobState.SCHEDULED):
+            what = "failed" if job.state is JobState.FAILED else "will be tried again"
+            return "blocked", f"job {job.id} {what}: {job.error.message}"
+        if job.state in (JobState.READY, JobState.SCHEDULED):
+            return "dirty", f"job {job.id} waits for its turn"
+    return watch.state, watch.describe(now_s) or None

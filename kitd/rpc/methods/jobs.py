@@ -1,0 +1,124 @@
+"""`jobs.*`: how a job is doing, and what a person may do about it."""
+
+import asyncio
+from typing import Annotated
+
+import msgspec
+
+from kitd.ledger.job_ledger import JobFilter
+from kitd.queue.job import TERMINAL, Job, JobState
+from kitd.rpc.method import Context, Method, Params, method
+from kitd.rpc.methods.events import wire_event
+from kitd.rpc.methods.services import Services
+from kitd.rpc.methods.wire import WireJob, wire_job
+from kitd.rpc.peer import Role
+from kitd.rpc.subscription import Event
+
+MAX_WAIT_MS = 24 * 3600 * 1000
+
+
+class JobQuery(Params, frozen=True, kw_only=True):
+    """Which jobs; `before` is the id that a former page ended with."""
+
+    state: JobState | None = None
+    kind: str | None = None
+    project: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
+    before: int | None = None
+
+
+class JobId(Params, frozen=True):
+    """One job."""
+
+    id: int
+
+
+class JobWait(Params, frozen=True):
+    """One job, and how long to wait for its end."""
+
+    id: int
+    timeout_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_WAIT_MS)] | None = None
+
+
+class JobPage(msgspec.Struct, frozen=True):
+    """Jobs, newest first; events after `as_of_seq` may have changed them since."""
+
+    jobs: tuple[WireJob, ...]
+    as_of_seq: int
+
+
+class JobEvents(msgspec.Struct, frozen=True):
+    """What happened to one job, oldest first."""
+
+    events: tuple[Event, ...]
+
+
+def _wire(services: Services, job: Job) -> WireJob:
+    return wire_job(job, services.running.progress_of(job.id))
+
+
+async def list_jobs(context: Context[Services], params: JobQuery) -> JobPage:
+    """List jobs, newest first."""
+    services = context.services
+    # Taken first: what happens in between is told twice rather than not at all.
+    as_of_seq = await services.events.head_seq()
+    wanted = JobFilter(
+        state=params.state,
+        kind=params.kind,
+        project=params.project,
+        before=params.before,
+        limit=params.limit,
+    )
+    jobs = await services.jobs.list(wanted)
+    return JobPage(tuple(_wire(services, job) for job in jobs), as_of_seq)
+
+
+async def get(context: Context[Services], params: JobId) -> WireJob:
+    """Show one job."""
+    return _wire(context.services, await context.services.jobs.job(params.id))
+
+
+async def wait(context: Context[Services], params: JobWait) -> WireJob:
+    """Return a job once it has ended, or as it is when the time is over."""
+    services = context.services
+    delay_s = None if params.timeout_ms is None else params.timeout_ms / 1000
+    try:
+        async with asyncio.timeout(delay_s):
+            while True:
+                seq = await services.events.head_seq()
+                job = await services.jobs.job(params.id)
+                if job.state in TERMINAL:
+                    break
+                await services.events.wait(seq)
+    except TimeoutError:
+        job = await services.jobs.job(params.id)
+    return _wire(services, job)
+
+
+async def cancel(context: Context[Services], params: JobId) -> WireJob:
+    """Cancel a job: at once if it waits, as soon as its attempt can be stopped if it runs."""
+    job = await context.services.jobs.request_cancel(params.id)
+    context.services.running.cancel(params.id)
+    return _wire(context.services, job)
+
+
+async def retry(context: Context[Services], params: JobId) -> WireJob:
+    """Let a failed or cancelled job run again."""
+    return _wire(context.services, await context.services.jobs.retry(params.id))
+
+
+async def log(context: Context[Services], params: JobId) -> JobEvents:
+    """Tell what happened to a job."""
+    await context.services.jobs.job(params.id)
+    events = await context.services.events.of_job(params.id)
+    return JobEvents(tuple(map(wire_event, events)))
+
+
+METHODS: tuple[Method[Services], ...] = (
+    method("jobs.list", Role.READ, JobQuery, JobPage, list_jobs),
+    method("jobs.get", Role.READ, JobId, WireJob, get),
+    method("jobs.wait", Role.READ, JobWait, WireJob, wait),
+    method("jobs.cancel", Role.SUBMIT, JobId, WireJob, cancel),
+    method("jobs.retry", Role.SUBMIT, JobId, WireJob, retry),
+    method("jobs.log", Role.READ, JobId, JobEvents, log),
+)

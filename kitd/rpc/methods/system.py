@@ -1,0 +1,211 @@
+"""`system.*`: who the daemon is, how it is, what it can do, and why things are as they are."""
+
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from kitd import __version__
+from kitd.errors import KitdError, NotFoundError
+from kitd.oci.digest import InvalidDigestError, parse_digest
+from kitd.queue.job import JobState
+from kitd.rpc.method import Context, Method, Params, method
+from kitd.rpc.methods.cache import stats
+from kitd.rpc.methods.services import Services
+from kitd.rpc.methods.wire import Empty, Facts, Nothing, WireCache, WireProject
+from kitd.rpc.peer import Role
+
+
+class Hello(Params, frozen=True):
+    """Who calls, for the log."""
+
+    client: str | None = None
+
+
+class Greeting(msgspec.Struct, frozen=True, kw_only=True):
+    """Which daemon answers: `instance` names the ledger, `epoch` this start."""
+
+    protocol: int
+    version: str
+    instance: str
+    epoch: int
+    role: str
+    head_seq: int
+
+
+class Health(msgspec.Struct, frozen=True):
+    """Whether the daemon can do its work, and what hinders it."""
+
+    ready: bool
+    degraded: tuple[str, ...]
+
+
+class WireDaemon(msgspec.Struct, frozen=True, kw_only=True):
+    """The process. `state` is `ready`, `degraded` or `stopping`."""
+
+    version: str
+    instance: str
+    pid: int
+    state: str
+    uptime_s: float
+
+
+class WireQueue(msgspec.Struct, frozen=True, kw_only=True):
+    """Jobs by state."""
+
+    ready: int
+    running: int
+    scheduled: int
+    failed: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything at a glance."""
+
+    daemon: WireDaemon
+    projects: tuple[WireProject, ...]
+    queue: WireQueue
+    cache: WireCache
+    degraded: tuple[str, ...]
+
+
+class Subject(Params, frozen=True):
+    """A project's name, a job's id or a digest."""
+
+    subject: str
+
+
+class Why(msgspec.Struct, frozen=True):
+    """The reasons, each with a `text` for people and facts for programs."""
+
+    subject: str
+    reasons: tuple[Facts, ...]
+
+
+async def hello(context: Context[Services], params: Hello) -> Greeting:
+    """Introduce oneself and learn which daemon this is."""
+    services = context.services
+    return Greeting(
+        protocol=1,
+        version=__version__,
+        instance=services.life.instance,
+        epoch=services.life.epoch,
+        role=context.role.label,
+        head_seq=await services.events.head_seq(),
+    )
+
+
+async def ping(context: Context[Services], params: Nothing) -> Empty:
+    """Answer at once."""
+    return Empty()
+
+
+async def health(context: Context[Services], params: Nothing) -> Health:
+    """Tell whether the daemon can do its work."""
+    degraded = _degraded(await context.services.projects.list())
+    return Health(not context.services.stopping(), degraded)
+
+
+def _degraded(projects: Sequence[WireProject]) -> tuple[str, ...]:
+    return tuple(
+        f"project {project.name}: {project.reason}"
+        for project in projects
+        if project.state in {"blocked", "degraded"}
+    )
+
+
+async def status(context: Context[Services], params: Nothing) -> Status:
+    """Tell how the daemon, its projects, its queue and its cache are."""
+    services = context.services
+    projects = tuple(await services.projects.list())
+    degraded = _degraded(projects)
+    state = "stopping" if services.stopping() else "degraded" if degraded else "ready"
+    counts = await services.jobs.counts()
+    return Status(
+        daemon=WireDaemon(
+            version=__version__,
+            instance=services.life.instance,
+            pid=os.getpid(),
+            state=state,
+            uptime_s=round(services.monotonic_s() - services.started_s, 1),
+        ),
+        projects=projects,
+        queue=WireQueue(
+            ready=counts.of(JobState.READY),
+            running=counts.of(JobState.RUNNING),
+            scheduled=counts.of(JobState.SCHEDULED),
+            failed=counts.of(JobState.FAILED),
+        ),
+        cache=await stats(services),
+        degraded=degraded,
+    )
+
+
+async def why(context: Context[Services], params: Subject) -> Why:
+    """Explain a project's state, a job's fate, or what a blob is kept for."""
+    subject = params.subject
+    if subject.isdecimal():
+        reasons = await _why_job(context.services, int(subject))
+    elif ":" in subject:
+        reasons = await _why_blob(context.services, subject)
+    else:
+        reasons = await _why_project(context.services, subject)
+    return Why(subject, reasons)
+
+
+async def _why_project(services: Services, name: str) -> tuple[Facts, ...]:
+    project = await services.projects.get(name)
+    reasons: list[Facts] = [
+        {"text": f"{name} is {project.state}: {project.reason}", "state": project.state}
+        if project.reason
+        else {"text": f"{name} is {project.state}", "state": project.state}
+    ]
+    for job in await services.jobs.latest(name):
+        text = f"job {job.id} ({job.kind}) {job.state}"
+        if job.error is not None:
+            text += f": {job.error.message}"
+        reasons.append({"text": text, "job": job.id, "state": job.state})
+    if len(reasons) == 1 and project.last_digest is None:
+        reasons.append({"text": "nothing has been packed yet"})
+    return tuple(reasons)
+
+
+async def _why_job(services: Services, job_id: int) -> tuple[Facts, ...]:
+    job = await services.jobs.job(job_id)
+    text = f"job {job.id} ({job.kind}) is {job.state}, attempt {job.attempt} of {job.max_attempts}"
+    reasons: list[Facts] = [{"text": text, "state": job.state}]
+    if job.error is not None:
+        reasons.append({"text": job.error.message, "code": job.error.code, "hint": job.error.hint})
+    if job.superseded_by is not None:
+        reasons.append({"text": f"job {job.superseded_by} took its place"})
+    for event in await services.events.of_job(job_id):
+        text = f"{event.type} {' '.join(f'{key}={value}' for key, value in event.data.items())}"
+        reasons.append({"text": text.rstrip(), "seq": event.seq})
+    return tuple(reasons)
+
+
+async def _why_blob(services: Services, text: str) -> tuple[Facts, ...]:
+    try:
+        digest = parse_digest(text)
+    except InvalidDigestError as error:
+        raise KitdError(
+            f"{text[:80]} is no project, job or digest",
+            hint="kitctl why takes a project's name, a job's number or a digest",
+        ) from error
+    names = await services.catalog.names_of(digest)
+    size = services.store.size_of(digest)
+    if not names and size is None:
+        raise NotFoundError(f"{digest} is not in the cache")
+    held = {"text": f"{size} bytes in the cache" if size is not None else "not in the cache"}
+    if not names:
+        return (held, {"text": "no kit needs it; a collection may remove it"})
+    return (held, *({"text": f"part of {name}", "reference": str(name)} for name in names))
+
+
+METHODS: tuple[Method[Services], ...] = (
+    method("system.hello", Role.READ, Hello, Greeting, hello),
+    method("system.ping", Role.READ, Nothing, Empty, ping),
+    method("system.health", Role.READ, Nothing, Health, health),
+    method("system.status", Role.READ, Nothing, Status, status),
+    method("system.why", Role.READ, Subject, Why, why),
+)
