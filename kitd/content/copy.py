@@ -70,7 +70,9 @@ async def copy_graph(
     async def push(node: Descriptor) -> None:
         nonlocal done, sent
         async with slots:
-            sent += await target.push(node, source)
+            moved = await target.push(node, source)
+        # Not `sent += await ...`, which would read `sent` before the others have added to it.
+        sent += moved
         done += node.size
         progress(done, total)
 
