@@ -1,0 +1,368 @@
+"""One peer: reads its lines, runs its calls side by side, answers as they finish."""
+
+import asyncio
+import secrets
+import select
+import socket
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import structlog
+
+from kitd.blocking import run_blocking
+from kitd.errors import KitdError
+from kitd.rpc import codec
+from kitd.rpc.codec import Batch, Call, Notification, Request, RequestId, TooLong, Violation
+from kitd.rpc.error import (
+    DeniedError,
+    InternalError,
+    InvalidRequestError,
+    MethodNotFoundError,
+    QueueFullError,
+    RequestCancelledError,
+    StoppingError,
+    TooLargeError,
+    wire_error,
+)
+from kitd.rpc.limit import Limits
+from kitd.rpc.method import Context, Method, Reply
+from kitd.rpc.outbox import Outbox, close_all
+from kitd.rpc.peer import Peer, Role
+from kitd.rpc.subscription import EventSource, Progress, Subscriptions
+
+MAX_DESCRIPTORS = 32
+"""File descriptors that one response carries at most."""
+_READ_BYTES = 1 << 15
+_QUICK_BYTES = 1 << 16
+"""Longer lines are parsed in a thread: the worst of a megabyte would hold the loop up."""
+_ERROR_BYTES = 1 << 14
+"""Room that a batch keeps for each answer, so that an error always fits."""
+
+CANCEL_REQUEST = "$/cancelRequest"
+"""Takes back the call `id`, as in the language server protocol."""
+
+S = TypeVar("S")
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A call that has no answer yet: waiting in a batch, or with its handler in `task`."""
+
+    call: Request | Notification
+    batched: bool
+    task: asyncio.Task[None] | None = None
+    stopped: KitdError | None = None
+
+    @property
+    def id(self) -> RequestId | None:
+        return self.call.id if isinstance(self.call, Request) else None
+
+    def stop(self, reason: KitdError) -> None:
+        """Make `reason` the answer. The handler is cancelled; what it started elsewhere is not."""
+        if self.stopped is None:
+            self.stopped = reason
+            if self.task is not None:
+                self.task.cancel()
+
+
+class Connection(Generic[S]):
+    """A connected socket and everything that goes on over it."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: Peer,
+        role: Role,
+        *,
+        methods: Mapping[str, Method[S]],
+        services: S,
+        events: EventSource,
+        limits: Limits,
+    ) -> None:
+        self.peer = peer
+        self._sock = sock
+        self._role = role
+        self._methods = methods
+        self._services = services
+        self._events = events
+        self._limits = limits
+        self._outbox = Outbox(sock, limits)
+        self._subscriptions: Subscriptions | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: dict[RequestId, _Running] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self._draining = False
+        self._patience_s = limits.half_open_s
+        self._overdue: KitdError = RequestCancelledError(
+            f"no answer within {limits.half_open_s:g} s after the last request"
+        )
+
+    async def run(self) -> None:
+        """Serve until the peer hangs up, breaks the framing, or `drain` is called."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._serve(group)
+        except* OSError as errors:
+            _log.debug("rpc.hung_up", pid=self.peer.pid, reason=str(errors.exceptions[0]))
+        except* Exception:  # noqa: BLE001 - the boundary: the other connections go on
+            _log.exception("rpc.connection_failed", pid=self.peer.pid)
+        finally:
+            self.close()
+
+    def drain(self, patience_s: float) -> None:
+        """Read no more; `run` returns when the calls in flight are answered.
+
+        Those that take longer than `patience_s` are answered with the error `stopping`.
+        """
+        self._draining = True
+        self._patience_s = patience_s
+        self._overdue = StoppingError("kitd is stopping", hint="try again when it is back")
+        if self._reader is not None:
+            self._reader.cancel()
+
+    def offer(self, progress: Progress) -> None:
+        """Tell the peer how far a job is, if it wants to know."""
+        if self._subscriptions is not None:
+            self._subscriptions.offer(progress)
+
+    def close(self) -> None:
+        """Release the socket, and the descriptors that were on their way."""
+        self._outbox.discard()
+        self._sock.close()
+
+    async def _serve(self, group: asyncio.TaskGroup) -> None:
+        subscriptions = Subscriptions(self._events, self._outbox, group, self._limits)
+        self._subscriptions = subscriptions
+        sender = group.create_task(self._outbox.run())
+        self._reader = group.create_task(self._read(group, subscriptions))
+        if self._draining:
+            self._reader.cancel()
+        await asyncio.wait([self._reader])
+        await self._finish_calls()
+        subscriptions.close_all()
+        self._outbox.close()
+        async with asyncio.timeout(max(self._patience_s, self._limits.flush_s)):
+            await sender
+        await linger(self._sock, self._limits.flush_s)
+
+    async def _finish_calls(self) -> None:
+        """Wait for the calls in flight; answer those that take too long with an error."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._patience_s)
+        for running in list(self._running.values()):
+            running.stop(self._overdue)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._limits.flush_s)
+        for task in self._tasks:
+            task.cancel()
+
+    async def _read(self, group: asyncio.TaskGroup, subscriptions: Subscriptions) -> None:
+        decoder = codec.Decoder()
+        context = Context(self.peer, self._role, subscriptions, self._services)
+        while data := await _receive(self._sock):
+            for line in decoder.feed(data):
+                if isinstance(line, TooLong):
+                    reason = f"a line has more than {line.max_bytes} bytes"
+                    await self._refuse(None, TooLargeError(reason, hint="send smaller requests"))
+                    self._patience_s = self._limits.flush_s
+                    return
+                await self._take(line, context, group)
+        if _gone(self._sock):
+            # Nobody will read an answer; what was asked for still gets a moment to be done.
+            self._patience_s = self._limits.flush_s
+
+    async def _refuse(self, request_id: RequestId | None, error: KitdError) -> None:
+        await self._outbox.put(codec.encode_error(request_id, wire_error(error)))
+
+    async def _take(self, line: bytes, context: Context[S], group: asyncio.TaskGroup) -> None:
+        """Begin what a line asks for."""
+        work: Coroutine[None, None, None]
+        parsing_is_quick = len(line) <= _QUICK_BYTES
+        message = codec.parse(line) if parsing_is_quick else await run_blocking(codec.parse, line)
+        match message:
+            case Violation(request_id, error):
+                await self._refuse(request_id, error)
+                return
+            case Notification(method=method, params=params) if method == CANCEL_REQUEST:
+                self._cancel(params)
+                return
+            case call if len(self._tasks) >= self._limits.calls:
+                if not isinstance(call, Notification):
+                    request_id = call.id if isinstance(call, Request) else None
+                    reason = f"{len(self._tasks)} calls are in flight, which is the limit"
+                    await self._refuse(request_id, QueueFullError(reason, retry_after_s=1.0))
+                return
+            case Batch(calls):
+                work = self._perform_batch([self._admit(c, batched=True) for c in calls], context)
+            case call:
+                admitted = self._admit(call, batched=False)
+                if isinstance(admitted, Violation):
+                    await self._refuse(admitted.id, admitted.error)
+                    return
+                work = self._perform(admitted, context)
+        task = group.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _admit(self, call: Call, *, batched: bool) -> _Running | Violation:
+        """Register a call, so that it can be cancelled from now on."""
+        if isinstance(call, Violation):
+            return call
+        running = _Running(call, batched)
+        if isinstance(call, Request):
+            if call.id in self._running:
+                reason = f"the id {call.id!r} is that of a call in flight"
+                return Violation(call.id, InvalidRequestError(reason))
+            self._running[call.id] = running
+        return running
+
+    def _cancel(self, params: codec.Json) -> None:
+        request_id = params.get("id") if isinstance(params, Mapping) else None
+        running = self._running.get(request_id) if isinstance(request_id, int | str) else None
+        if running is not None:
+            running.stop(RequestCancelledError("the caller took the request back"))
+
+    async def _perform(self, running: _Running, context: Context[S]) -> None:
+        """Run one call and answer it."""
+        outcome = await self._outcome(running, context)
+        if running.id is None:
+            return
+        document, reply = _encode(running, outcome, codec.MAX_RESPONSE_BYTES)
+        await self._outbox.put(document, reply.descriptors)
+        if reply.after is not None:
+            reply.after()
+
+    async def _perform_batch(
+        self, entries: Sequence[_Running | Violation], context: Context[S]
+    ) -> None:
+        """Run the calls of a batch one after another, and answer them together."""
+        responses = []
+        room = codec.MAX_RESPONSE_BYTES - len(entries) * _ERROR_BYTES
+        for entry in entries:
+            if isinstance(entry, Violation):
+                document = codec.encode_error(entry.id, wire_error(entry.error))
+            else:
+                outcome = await self._outcome(entry, context)
+                if entry.id is None:
+                    continue
+                document, _ = _encode(entry, outcome, room)
+            responses.append(document)
+            room -= len(document)
+        if responses:
+            await self._outbox.put(codec.encode_batch(responses))
+
+    async def _outcome(self, running: _Running, context: Context[S]) -> Reply[object] | KitdError:
+        """Run one call to its end and return what it came to."""
+        method = self._methods.get(running.call.method)
+        if method is None:
+            outcome: Reply[object] | KitdError = MethodNotFoundError(
+                f"there is no method {running.call.method!r}", hint="system.discover lists them"
+            )
+        elif method.alone and (running.batched or running.id is None):
+            outcome = InvalidRequestError(f"{method.name} has to be a request of its own")
+        elif self._role < method.role:
+            outcome = DeniedError(
+                f"{method.name} needs the role {method.role.label}, yours is {self._role.label}",
+                hint="rpc.access in kitd's configuration gives roles",
+            )
+        elif running.stopped is not None:
+            outcome = running.stopped
+        else:
+            outcome = await self._invoke(running, method, context)
+        if running.id is not None:
+            self._running.pop(running.id, None)
+        return outcome
+
+    async def _invoke(
+        self, running: _Running, method: Method[S], context: Context[S]
+    ) -> Reply[object] | KitdError:
+        try:
+            reply = await _stoppable(running, method.call(context, running.call.params))
+            assert method.alone or not (reply.descriptors or reply.after)
+            outcome: Reply[object] | KitdError = reply
+        except KitdError as error:
+            outcome = error
+        except Exception:  # noqa: BLE001 - the boundary: a defect becomes an answer
+            outcome = _defect(method.name)
+        if method.role > Role.READ:
+            code = outcome.code if isinstance(outcome, KitdError) else "ok"
+            peer = self.peer
+            _log.info("rpc.call", method=method.name, uid=peer.uid, pid=peer.pid, outcome=code)
+        return outcome
+
+
+async def linger(sock: socket.socket, linger_s: float) -> None:
+    """Let the peer read the last line; closing over unread input would reset the connection."""
+    sock.shutdown(socket.SHUT_WR)
+    async with asyncio.timeout(linger_s):
+        while await _receive(sock):
+            pass
+
+
+async def _receive(sock: socket.socket) -> bytes:
+    """Return the next bytes, empty at the end of input; lets the loop turn, however fast they come.
+
+    `sock_recv` does not while there is input, and a peer that floods would have the loop to itself.
+    """
+    await asyncio.sleep(0)
+    return await asyncio.get_running_loop().sock_recv(sock, _READ_BYTES)
+
+
+async def _stoppable(
+    running: _Running, handling: Coroutine[None, None, Reply[object]]
+) -> Reply[object]:
+    """Run a handler until it returns or `running.stop` is called. Raises its reason then."""
+    task = asyncio.current_task()
+    assert task is not None
+    running.task = task
+    try:
+        return await handling
+    except asyncio.CancelledError:
+        # Only the cancellation that `stop` asked for is taken back: the connection's own goes on.
+        if running.stopped is None or task.uncancel() > 0:
+            raise
+        raise running.stopped from None
+    finally:
+        running.task = None
+
+
+def _encode(
+    running: _Running, outcome: Reply[object] | KitdError, max_bytes: int
+) -> tuple[bytes, Reply[object]]:
+    """Return the response and what goes with it; descriptors are closed if it became an error."""
+    assert running.id is not None
+    if isinstance(outcome, Reply):
+        name, count = running.call.method, len(outcome.descriptors)
+        try:
+            document = codec.encode_result(running.id, outcome.result)
+        except (TypeError, ValueError, OverflowError):
+            error: KitdError = _defect(name)
+        else:
+            if len(document) <= max_bytes and count <= MAX_DESCRIPTORS:
+                return document, outcome
+            error = TooLargeError(
+                f"the answer to {name} has {len(document)} bytes and {count} descriptors, "
+                f"more than {max_bytes} and {MAX_DESCRIPTORS}",
+                hint="ask for less at once",
+            )
+        close_all(outcome.descriptors)
+    else:
+        error = outcome
+    return codec.encode_error(running.id, wire_error(error)), Reply(None)
+
+
+def _defect(name: str) -> InternalError:
+    """Log the exception that is being handled and return what the caller is told."""
+    reference = secrets.token_hex(4)
+    _log.exception("rpc.call_failed", method=name, reference=reference)
+    return InternalError(f"{name} failed inside kitd", hint=f"kitd's log has it under {reference}")
+
+
+def _gone(sock: socket.socket) -> bool:
+    """Whether the peer closed the socket, and not only its sending half."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))

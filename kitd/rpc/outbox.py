@@ -1,0 +1,121 @@
+"""What is on its way to one peer: whole lines, in order, with their file descriptors."""
+
+import asyncio
+import os
+import socket
+from array import array
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kitd.rpc.limit import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    content: bytes
+    descriptors: tuple[int, ...]
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close file descriptors that nobody will receive."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+class Outbox:
+    """A bounded queue in front of a non-blocking socket.
+
+    Whoever has a line waits in `put` for room, so a slow reader holds up its own connection and no
+    other. One task runs `run`; descriptors are owned from `put` on.
+    """
+
+    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+        self._sock = sock
+        self._limits = limits
+        self._lines: deque[_Line] = deque()
+        self._queued_bytes = 0
+        self._closed = False
+        self._filled = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def put(self, document: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Queue a line once there is room; close the descriptors if the wait is cancelled."""
+        try:
+            while self._full():
+                self._room.clear()
+                await self._room.wait()
+        except asyncio.CancelledError:
+            close_all(descriptors)
+            raise
+        self._append(document, descriptors)
+
+    def post(self, document: bytes) -> None:
+        """Queue a line although there may be no room: for the few that say that there is none."""
+        self._append(document, ())
+
+    def close(self) -> None:
+        """Let `run` return once everything is sent."""
+        self._closed = True
+        self._filled.set()
+
+    def discard(self) -> None:
+        """Drop what is not sent and close its descriptors."""
+        for line in self._lines:
+            close_all(line.descriptors)
+        self._lines.clear()
+
+    async def run(self) -> None:
+        """Send until closed. Raises `OSError`; `TimeoutError` where the peer stopped reading."""
+        while True:
+            while not self._lines:
+                if self._closed:
+                    return
+                self._filled.clear()
+                await self._filled.wait()
+            line = self._lines[0]
+            async with asyncio.timeout(self._limits.stall_s):
+                await self._send(line)
+            self._lines.popleft()
+            self._queued_bytes -= len(line.content)
+            self._room.set()
+            close_all(line.descriptors)
+
+    def _full(self) -> bool:
+        return (
+            len(self._lines) >= self._limits.queued_messages
+            or self._queued_bytes >= self._limits.queued_bytes
+        )
+
+    def _append(self, document: bytes, descriptors: Sequence[int]) -> None:
+        line = _Line(document + b"\n", tuple(descriptors))
+        self._lines.append(line)
+        self._queued_bytes += len(line.content)
+        self._filled.set()
+
+    async def _send(self, line: _Line) -> None:
+        sent = await self._send_first(line) if line.descriptors else 0
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self._sock, memoryview(line.content)[sent:])
+
+    async def _send_first(self, line: _Line) -> int:
+        """Send the beginning of a line with its descriptors and return how much went.
+
+        The descriptors travel with the first byte (unix(7), SCM_RIGHTS), and only once.
+        """
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", line.descriptors))]
+        while True:
+            try:
+                return self._sock.sendmsg([line.content], rights)
+            except BlockingIOError:
+                await _writable(self._sock)
+
+
+async def _writable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_writer(sock, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_writer(sock)

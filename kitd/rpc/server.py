@@ -1,0 +1,171 @@
+"""The server: accepts peers, gives them roles and bounds, and stops in good order."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import structlog
+
+from kitd.blocking import run_blocking
+from kitd.errors import KitdError
+from kitd.rpc.codec import encode_error
+from kitd.rpc.connection import Connection, linger
+from kitd.rpc.endpoint import Endpoint
+from kitd.rpc.error import DeniedError, QueueFullError, wire_error
+from kitd.rpc.limit import Limits
+from kitd.rpc.method import Method
+from kitd.rpc.peer import AccessRule, Peer, Role, peer_of, role_of
+from kitd.rpc.subscription import EventSource, Progress
+
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_EXHAUSTED_PAUSE_S = 0.5
+_MAX_REFUSED = 16
+"""Refused peers that are given the time to read why; more of them are just closed."""
+
+S = TypeVar("S")
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Server(Generic[S]):
+    """Serves `methods` on one endpoint. `serve` runs until `stop`, or until it is cancelled."""
+
+    def __init__(
+        self,
+        methods: Sequence[Method[S]],
+        services: S,
+        events: EventSource,
+        *,
+        access: Sequence[AccessRule],
+        daemon_uid: int,
+        limits: Limits | None = None,
+    ) -> None:
+        self._methods = {method.name: method for method in methods}
+        assert len(self._methods) == len(methods), "two methods have the same name"
+        self._services = services
+        self._events = events
+        self._access = access
+        self._daemon_uid = daemon_uid
+        self._limits = limits or Limits()
+        self._connections: set[Connection[S]] = set()
+        self._refused: set[socket.socket] = set()
+        self._stopped = asyncio.Event()
+
+    async def serve(self, endpoint: Endpoint) -> None:
+        """Accept peers and serve them. Closes the endpoint when it stops accepting."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                accepting = group.create_task(self._accept(endpoint.listener, group))
+                try:
+                    await self._stopped.wait()
+                finally:
+                    accepting.cancel()
+                    await asyncio.wait([accepting])
+                    await run_blocking(endpoint.close)
+        finally:
+            # Only what was accepted and never came to run is still open here.
+            for connection in self._connections:
+                connection.close()
+            for sock in self._refused:
+                sock.close()
+
+    def stop(self, grace_s: float) -> None:
+        """Accept nobody, answer the calls in flight for `grace_s`, then let `serve` return."""
+        self._stopped.set()
+        for connection in self._connections:
+            connection.drain(grace_s)
+
+    def report(self, progress: Progress) -> None:
+        """Tell the subscribers how far a job is. Cheap; call it from the event loop."""
+        for connection in self._connections:
+            connection.offer(progress)
+
+    async def _accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listener)
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                # The peer stays in the backlog; trying at once would only burn the processor.
+                _log.warning("rpc.accept_paused", reason=error.strerror)
+                await asyncio.sleep(_EXHAUSTED_PAUSE_S)
+                continue
+            self._admit(sock, group)
+            # Like reading, accepting does not let the loop turn while there is somebody.
+            await asyncio.sleep(0)
+
+    def _admit(self, sock: socket.socket, group: asyncio.TaskGroup) -> None:
+        """Begin to serve a peer, or to tell it why not."""
+        try:
+            peer = peer_of(sock)
+        except OSError as error:
+            _log.warning("rpc.peer_unknown", reason=str(error))
+            sock.close()
+            return
+        role = role_of(peer, self._access, daemon_uid=self._daemon_uid)
+        try:
+            role = self._check(peer, role)
+        except KitdError as error:
+            _log.warning("rpc.refused", uid=peer.uid, pid=peer.pid, reason=error.message)
+            self._refuse(sock, error, group)
+            return
+        connection = Connection(
+            sock,
+            peer,
+            role,
+            methods=self._methods,
+            services=self._services,
+            events=self._events,
+            limits=self._limits,
+        )
+        self._connections.add(connection)
+        group.create_task(self._run(connection))
+
+    def _check(self, peer: Peer, role: Role | None) -> Role:
+        """Return the role of a peer that may connect. Raises `DeniedError`, `QueueFullError`."""
+        if role is None:
+            raise DeniedError(
+                f"user {peer.uid} may not use kitd",
+                hint="rpc.access in kitd's configuration gives roles to users and groups",
+            )
+        hint = "close other connections, or try again later"
+        own = sum(connection.peer.uid == peer.uid for connection in self._connections)
+        if own >= self._limits.connections_per_uid:
+            reason = f"user {peer.uid} has {own} connections, which is the limit"
+            raise QueueFullError(reason, hint=hint, retry_after_s=1.0)
+        # The last place is for whoever has to look what the others are doing.
+        reserved = 0 if peer.uid in (0, self._daemon_uid) else 1
+        if len(self._connections) >= self._limits.connections - reserved:
+            reason = f"kitd has {len(self._connections)} connections, which is the limit"
+            raise QueueFullError(reason, hint=hint, retry_after_s=1.0)
+        return role
+
+    def _refuse(self, sock: socket.socket, error: KitdError, group: asyncio.TaskGroup) -> None:
+        if len(self._refused) >= _MAX_REFUSED:
+            sock.close()
+            return
+        self._refused.add(sock)
+        group.create_task(self._say(sock, error))
+
+    async def _say(self, sock: socket.socket, error: KitdError) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.sock_sendall(sock, encode_error(None, wire_error(error)) + b"\n")
+            await linger(sock, self._limits.flush_s)
+        except OSError as gone:
+            _log.debug("rpc.hung_up", reason=str(gone))
+        finally:
+            sock.close()
+            self._refused.discard(sock)
+
+    async def _run(self, connection: Connection[S]) -> None:
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
