@@ -1,14 +1,15 @@
 """Copying a graph of content: children before parents, each blob once, the root last."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from kitd.content.store import ContentError, Fetcher, Target
+from kitd.content.store import ByteStream, ContentError, Fetcher, Target
 from kitd.content.verify import read
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.manifest import MAX_MANIFEST_BYTES, parse_manifest
-from kitd.oci.media_type import is_manifest
+from kitd.oci.media_type import is_manifest, is_nondistributable
 
 MAX_DEPTH = 8
 """Indexes inside indexes; nobody publishes more than two levels."""
@@ -24,15 +25,37 @@ class CopyReport:
     skipped_bytes: int
 
 
+class _Metered:
+    """A source that tells how far each blob has been read."""
+
+    def __init__(self, source: Fetcher, moved: Callable[[Descriptor, int], None]) -> None:
+        self._source = source
+        self._moved = moved
+        self.exists = source.exists
+
+    @asynccontextmanager
+    async def fetch(self, target: Descriptor, *, offset: int = 0) -> AsyncIterator[ByteStream]:
+        async with self._source.fetch(target, offset=offset) as stream:
+            yield self._metered(stream, target, offset)
+
+    async def _metered(self, stream: ByteStream, target: Descriptor, position: int) -> ByteStream:
+        async for chunk in stream:
+            yield chunk
+            # Counted once the taker asks for more: by then it has left this process.
+            position += len(chunk)
+            self._moved(target, position)
+
+
 async def walk(source: Fetcher, root: Descriptor) -> tuple[Descriptor, ...]:
     """Return every node of the graph once, children before parents; the root is the last.
 
-    Reads manifests only. Raises `ContentError` for a graph beyond the bounds.
+    Reads manifests only. Layers whose license keeps them from registries are not part of it (OCI
+    image spec, layer.md). Raises `ContentError` for a graph beyond the bounds.
     """
     ordered: dict[str, Descriptor] = {}
 
     async def visit(node: Descriptor, depth: int) -> None:
-        if node.digest in ordered:
+        if node.digest in ordered or is_nondistributable(node.media_type):
             return
         if depth > MAX_DEPTH or len(ordered) >= MAX_NODES:
             raise ContentError(f"the graph of {root.digest} is too deep or too large to follow")
@@ -56,30 +79,35 @@ async def copy_graph(
 ) -> CopyReport:
     """Make `root` and everything below it present in `target`.
 
-    `progress(done_bytes, total_bytes)` is called after every blob. Raises what the two stores
+    `progress(done_bytes, total_bytes)` is called with every chunk. Raises what the two stores
     raise; a copy that raised has published neither `root` nor any other manifest whose children
     are missing.
     """
     nodes = await walk(source, root)
-    blobs = [node for node in nodes if not is_manifest(node.media_type)]
-    manifests = [node for node in nodes if is_manifest(node.media_type)]
     total = sum(node.size for node in nodes)
+    positions: dict[str, int] = {}
     done = sent = 0
+
+    def moved(node: Descriptor, position: int) -> None:
+        nonlocal done
+        done += position - positions.get(node.digest, 0)
+        positions[node.digest] = position
+        progress(done, total)
+
+    metered = _Metered(source, moved)
     slots = asyncio.Semaphore(concurrency)
 
     async def push(node: Descriptor) -> None:
-        nonlocal done, sent
+        nonlocal sent
         async with slots:
-            moved = await target.push(node, source)
-        # Not `sent += await ...`, which would read `sent` before the others have added to it.
-        sent += moved
-        done += node.size
-        progress(done, total)
+            sent += await target.push(node, metered)
+        moved(node, node.size)
 
-    await _all(push, blobs)
+    await _all(push, (node for node in nodes if not is_manifest(node.media_type)))
     # Manifests one after another in the order of the walk: a child's parent may be the next.
-    for node in manifests:
-        await push(node)
+    for node in nodes:
+        if is_manifest(node.media_type):
+            await push(node)
     return CopyReport(sent_bytes=sent, skipped_bytes=total - sent)
 
 

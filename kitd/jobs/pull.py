@@ -66,9 +66,10 @@ async def _manifest(source: Fetcher, target: Descriptor) -> Manifest:
 
 async def summarize(source: Fetcher, manifest: Manifest) -> KitSummary | None:
     """Return what `list` shows about a ModelKit; None for other artifacts."""
-    if manifest.config is None or not is_modelkit(manifest):
+    config = manifest.config
+    if config is None or config.size > MAX_CONFIG_BYTES or not is_modelkit(manifest):
         return None
-    content = await read(source, manifest.config, max_bytes=MAX_CONFIG_BYTES)
+    content = await read(source, config, max_bytes=MAX_CONFIG_BYTES)
     try:
         package = parse_config(content).package
     except InvalidConfigError:

@@ -230,8 +230,8 @@ class Catalog:
         rows = await self._database.read(
             "SELECT m.media_type, m.digest, m.size, m.annotations, m.artifact_type"
             " FROM repository_manifests r JOIN manifests m USING (digest)"
-            " WHERE r.registry = ? AND r.name = ? AND m.subject = ? ORDER BY m.digest LIMIT ?",
-            (repository.registry, repository.name, subject, MAX_LIST),
+            " WHERE r.registry = ? AND r.name = ? AND m.subject = ? ORDER BY m.digest",
+            (repository.registry, repository.name, subject),
         )
         return [
             replace(

@@ -1,0 +1,60 @@
+# Everything runs in a virtual environment of its own; nothing is installed anywhere else.
+# Needs Python 3.11 or later and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test quick check static format fuzz soak bench lock clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# Two stamps: users of the demo do not need what the tests need.
+$(VENV)/.runtime: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kitd needs Python 3.11 or later; try make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo 'this Python cannot make virtual environments: install its venv package (Debian: python3-venv)'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+demo: $(VENV)/.runtime ## watch a save become a kit in a registry, in two minutes
+	@$(BIN)/python -I tests/e2e/demo.py
+
+test: $(VENV)/.dev ## install what the tests need and run them all
+	@sh tests/install-servers.sh
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+quick: $(VENV)/.dev ## run the fast tests only
+	$(BIN)/python -m pytest -n 2 tests/unit tests/property tests/golden -m 'not slow'
+
+static: $(VENV)/.dev ## format, lint, types, import contracts
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: static test ## everything that has to pass before a change lands
+
+format: $(VENV)/.dev ## rewrite the sources in the house format
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(VENV)/.dev ## measure against the peers found on PATH
+	$(BIN)/python -m benchmarks
+
+lock: ## pin the newest versions that the constraints allow
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --upgrade -o requirements.lock
+	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --extra dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## remove what make made
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,18 @@
+#!/bin/sh
+# The real servers that the tests talk to, from Debian, where apt and root are at hand. Elsewhere
+# the tests that need them are reported as skipped, and fail instead where CI is set.
+set -eu
+missing=
+command -v docker-registry >/dev/null 2>&1 || missing="$missing docker-registry"
+command -v skopeo >/dev/null 2>&1 || missing="$missing skopeo"
+command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
+    echo "not installed, and cannot be installed here:$missing"
+    exit 0
+fi
+echo "installing$missing"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# shellcheck disable=SC2086 -- a list of package names
+apt-get install -y -qq --no-install-recommends $missing >/dev/null
