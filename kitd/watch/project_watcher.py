@@ -1,0 +1,259 @@
+"""Watching one project: hints and timers lead to scans, scans settle it, settled trees are told.
+
+One task a project. Everything it does comes from a scan; hints and timers only say when to look.
+What a scan is and what follows from a settled tree are ports.
+"""
+
+import asyncio
+import contextlib
+import enum
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from kitd.blocking import run_blocking
+from kitd.errors import UnavailableError
+from kitd.watch.hints import HintError, HintSource, identify
+from kitd.watch.settle import (
+    Broken,
+    Observation,
+    Scan,
+    SettleConfig,
+    Settled,
+    Settler,
+    State,
+    WatchState,
+    describe,
+)
+
+POLL_SHARE = 20
+"""A polled tree is scanned at most for one part in this many of the time."""
+JITTER = 0.25
+"""How much earlier or later than asked for a rescan may come, so that projects spread out."""
+
+log = structlog.get_logger(__name__)
+
+
+class WatchMode(enum.StrEnum):
+    """How changes are noticed."""
+
+    AUTO = "auto"
+    """Hints, and polling while there are none."""
+    NATIVE = "native"
+    """Hints, and a rescan from time to time."""
+    POLL = "poll"
+    """Scans at an interval."""
+    OFF = "off"
+    """Not at all: only a rescan that is asked for."""
+
+
+class RootMissingError(UnavailableError):
+    """The project's directory is not there."""
+
+    code = "project_missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a watcher is connected to.
+
+    `scan` reports everything that is wrong with the project as `Broken` and does its work in a
+    thread. `on_settled` returns when the fingerprint is safely handed on. `on_state` is told every
+    change of the state or its reason, not the passing of time. What the ports raise ends the
+    watcher.
+    """
+
+    scan: Callable[[], Awaitable[Observation]]
+    on_settled: Callable[[str], Awaitable[None]]
+    on_state: Callable[[WatchState], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """How often a tree is scanned that nobody hinted at."""
+
+    rescan_s: float = 3600.0
+    """With working hints, give or take `JITTER`."""
+    poll_s: float = 5.0
+    """Without hints; longer for trees that take long to scan, see `POLL_SHARE`."""
+    missing_s: float = 2.0
+    """While the project's directory is missing."""
+
+
+class ProjectWatcher:
+    """One project. `run` watches it; the other methods are for the loop that `run` runs in.
+
+    To go on where an earlier process stopped, tell `packed` the last fingerprint before `run`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        mode: WatchMode,
+        settle: SettleConfig,
+        ports: Ports,
+        *,
+        intervals: Intervals | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._name = name
+        self._root = root
+        self._mode = mode
+        self._ports = ports
+        self._intervals = intervals or Intervals()
+        self._clock = clock
+        self._uniform = uniform
+        self._settler = Settler(settle)
+        self._wake = asyncio.Event()
+        self._hints: HintSource | None = None
+        self._hint_error: HintError | None = None
+        self._missing = False
+        self._scanned_s = -math.inf
+        self._scan_duration_s = 0.0
+        self._rescan_at_s = math.inf
+        self._published: WatchState | None = None
+
+    @property
+    def state(self) -> WatchState:
+        """What the watcher does now, and why nothing happens yet."""
+        state = self._settler.state(self._clock())
+        if state.state is not State.IDLE:
+            return state
+        if self._mode is WatchMode.OFF:
+            return WatchState(State.IDLE, "watching is off: it is looked at when a rescan is asked")
+        if self._hint_error is not None:
+            return WatchState(State.DEGRADED, describe(self._hint_error))
+        return state
+
+    def rescan(self) -> None:
+        """Scan now, whatever the mode."""
+        self._become(self._settler.rescan(self._clock()))
+
+    def hold(self) -> None:
+        """Scan and announce nothing until `release`."""
+        self._become(self._settler.hold())
+
+    def release(self) -> None:
+        """End a hold, and look at the tree anew."""
+        self._become(self._settler.release(self._clock()))
+
+    def packed(self, fingerprint: str) -> None:
+        """Note that a kit of this state exists."""
+        self._become(self._settler.packed(fingerprint))
+
+    def moved(self) -> None:
+        """Let the tree settle again, more patiently: a pack found it moving."""
+        self._become(self._settler.moved(self._clock()))
+
+    async def run(self) -> None:
+        """Watch until cancelled. Raises what the ports raise."""
+        async with contextlib.AsyncExitStack() as stack:
+            if self._mode is WatchMode.POLL:
+                self.rescan()
+            elif self._mode is not WatchMode.OFF:
+                # The first scan waits for the first report on the hints: from then on changes are
+                # hinted, so that none can slip in between.
+                self._hints = await stack.enter_async_context(
+                    HintSource(self._root, on_hint=self._hinted, on_health=self._hints_changed)
+                )
+            while True:
+                await self._step()
+
+    async def _step(self) -> None:
+        # Before the state is looked at, so that a wake-up in between is not lost.
+        self._wake.clear()
+        now_s = self._clock()
+        if self._rescan_at_s <= now_s:
+            # Not again before a scan has come of it: a hold may be in the way.
+            self._rescan_at_s = math.inf
+            self._settler = self._settler.rescan(now_s)
+        decision = self._settler.due(now_s)
+        self._publish()
+        match decision:
+            case Scan():
+                await self._scan()
+            case Settled(fingerprint):
+                self._settler = self._settler.announced(fingerprint, now_s)
+                await self._ports.on_settled(fingerprint)
+            case None:
+                await self._sleep()
+
+    async def _scan(self) -> None:
+        started_s = self._clock()
+        identity = await run_blocking(identify, self._root)
+        self._missing = identity is None
+        observation: Observation
+        if identity is None:
+            observation = Broken(
+                RootMissingError(
+                    f"project {self._name}: there is no directory {self._root}",
+                    hint="create it, mount it, or correct the project's path",
+                )
+            )
+        else:
+            if self._hints is not None:
+                self._hints.expect(identity)
+            observation = await self._ports.scan()
+        self._scanned_s = self._clock()
+        self._scan_duration_s = self._scanned_s - started_s
+        self._settler = self._settler.scanned(observation, started_s, self._scanned_s)
+        self._schedule_rescan()
+
+    async def _sleep(self) -> None:
+        deadline_s = self._settler.next_deadline_s()
+        if deadline_s is None or deadline_s > self._rescan_at_s:
+            deadline_s = self._rescan_at_s
+        delay_s = None if deadline_s == math.inf else max(0.0, deadline_s - self._clock())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._wake.wait()
+
+    def _schedule_rescan(self) -> None:
+        """Set when the next scan comes that nothing else asks for, from the end of the last."""
+        intervals = self._intervals
+        if self._mode is WatchMode.OFF:
+            interval_s = math.inf
+        elif self._missing:
+            interval_s = intervals.missing_s
+        elif self._mode is WatchMode.POLL or (
+            self._mode is WatchMode.AUTO and self._hint_error is not None
+        ):
+            interval_s = max(intervals.poll_s, POLL_SHARE * self._scan_duration_s)
+        else:
+            interval_s = intervals.rescan_s * self._uniform(1 - JITTER, 1 + JITTER)
+        self._rescan_at_s = self._scanned_s + interval_s
+
+    def _hinted(self) -> None:
+        self._become(self._settler.hinted(self._clock()))
+
+    def _hints_changed(self, error: HintError | None) -> None:
+        known, self._hint_error = self._hint_error, error
+        if error is None:
+            if known is not None:
+                log.info("watch.hints_back", project=self._name)
+        elif known is None:
+            log.warning("watch.hints_lost", project=self._name, reason=describe(error))
+        else:
+            # An attempt to open them again failed; nothing is to be learned from a scan.
+            self._wake.set()
+            return
+        # What changed before hints began, or as they ended, nobody hinted at. The scan also
+        # schedules the next one by whether there are hints now.
+        self.rescan()
+
+    def _become(self, settler: Settler) -> None:
+        self._settler = settler
+        self._wake.set()
+
+    def _publish(self) -> None:
+        state = self.state
+        if state != self._published:
+            self._published = state
+            self._ports.on_state(state)

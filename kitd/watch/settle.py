@@ -1,0 +1,306 @@
+"""When is a tree at rest? A state machine over hints, scans and time, without I/O or a clock.
+
+Who drives it reports what happened (`hinted`, `scanned`, `packed`, ...) with monotonic seconds,
+asks `due` what to do now and `next_deadline_s` when to ask again. Every transition returns a new
+`Settler`.
+
+The rules, in the order in which they hold a tree back:
+
+1. A hint, or a scan that differs from what was announced last, makes the tree dirty.
+2. It has to be quiet: `quiet_s` since the last hint and since the last scan that differed.
+3. Two scans at least `CONFIRM_S` apart have to agree, the second of them after the quiet time,
+   because a hint can be lost and a scan can be taken across a change.
+4. A tree that settled has to wait `min_interval_s` for its next turn; the last state is announced.
+5. A tree that is dirty for longer than `max_wait_s` is reported as blocked. Hints alone cannot hold
+   it back any longer, since they may concern files that no kit contains; scans that differ can.
+"""
+
+import enum
+import math
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from kitd.errors import KitdError
+
+CONFIRM_S = 0.25
+"""The least time between the two scans that have to agree."""
+OVERDUE_SCAN_S = 60.0
+"""The least time between scans of a tree whose hints never cease, once `max_wait_s` has passed."""
+MAX_PATIENCE_S = 120.0
+"""Where the doubling of the quiet time ends for a tree that keeps moving while it is packed."""
+MIN_MOVED_PATIENCE_S = 1.0
+"""Where that doubling begins for a project with a very short quiet time."""
+
+
+class State(enum.StrEnum):
+    """What a project's watcher is doing."""
+
+    IDLE = "idle"
+    """The tree is as it was announced last."""
+    DIRTY = "dirty"
+    """The tree changed, or may have, and is not quiet yet."""
+    SETTLING = "settling"
+    """The tree is quiet; a second scan has to confirm it, or its turn has to come."""
+    BLOCKED = "blocked"
+    """The tree cannot be scanned, or does not come to rest."""
+    HELD = "held"
+    """A person asked kitd to keep its hands off."""
+    DEGRADED = "degraded"
+    """Idle, but changes are only found by scanning: the notifications do not work."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchState:
+    """A state, why nothing happens yet, and until when (monotonic seconds; None: unknown)."""
+
+    state: State
+    reason: str
+    until_s: float | None = field(default=None, compare=False)
+
+    def describe(self, now_s: float) -> str:
+        """Return the reason with the time that remains."""
+        if self.until_s is None:
+            return self.reason
+        return f"{self.reason}: {max(0.0, self.until_s - now_s):.1f} s to go"
+
+
+@dataclass(frozen=True, slots=True)
+class SettleConfig:
+    """How patient a project is."""
+
+    quiet_s: float = 2.0
+    max_wait_s: float = 900.0
+    min_interval_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a scan saw: equal fingerprints mean equal inputs of a kit."""
+
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Why a scan could not say what a kit would contain."""
+
+    error: KitdError
+
+
+Observation = Snapshot | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """The tree has to be scanned now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The tree rests in a state that was not announced before."""
+
+    fingerprint: str
+
+
+Decision = Scan | Settled
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsettled:
+    """What is known of a tree that is not at rest, since it became dirty at `since_s`."""
+
+    since_s: float
+    active_s: float
+    """When the last hint came, or the last scan that differed from the one before."""
+    candidate: str | None = None
+    candidate_s: float = -math.inf
+    """When the first of the equal scans that saw the candidate ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settler:
+    """The settling of one tree. Begin with the fingerprint that was packed last, if there is one.
+
+    A new settler is idle: ask for the first scan with `rescan`.
+    """
+
+    config: SettleConfig
+    last_packed: str | None = None
+    _announced: str | None = None
+    _announced_s: float = -math.inf
+    _resting: str | None = None
+    _unsettled: _Unsettled | None = None
+    _patience_s: float | None = None
+    _error: KitdError | None = None
+    _held: bool = False
+    _wanted_s: float | None = None
+
+    @property
+    def quiet_s(self) -> float:
+        """The quiet time that is asked for now: longer where packs found the tree moving."""
+        return self.config.quiet_s if self._patience_s is None else self._patience_s
+
+    def hinted(self, now_s: float) -> Self:
+        """Something under the root may have changed."""
+        unsettled = self._unsettled
+        if unsettled is None:
+            unsettled = _Unsettled(since_s=now_s, active_s=now_s)
+        elif now_s < self._overdue_s(unsettled):
+            unsettled = replace(unsettled, active_s=now_s, candidate=None, candidate_s=-math.inf)
+        else:
+            # The scan before stays: two that agree are now the only way out.
+            unsettled = replace(unsettled, active_s=now_s)
+        return replace(self, _resting=None, _unsettled=unsettled)
+
+    def rescan(self, now_s: float) -> Self:
+        """Ask for a scan that begins now or later; only its result can make the tree dirty."""
+        return replace(self, _wanted_s=now_s)
+
+    def scanned(self, observation: Observation, started_s: float, now_s: float) -> Self:
+        """Take the result of a scan that ran from `started_s` to `now_s`."""
+        wanted = self._wanted_s
+        if wanted is not None and wanted <= started_s:
+            wanted = None
+        settler = replace(self, _wanted_s=wanted, _error=None)
+        unsettled = self._unsettled
+        if isinstance(observation, Broken):
+            # There is nothing to compare until the scan works again, so only a hint or a rescan
+            # leads to the next one.
+            left = _hinted_since(unsettled, started_s)
+            return replace(settler, _error=observation.error, _unsettled=left, _resting=None)
+        seen = observation.fingerprint
+        if unsettled is None:
+            if seen == self._known:
+                return settler
+            unsettled = _Unsettled(now_s, now_s, seen, now_s)
+        elif unsettled.candidate is None:
+            unsettled = replace(unsettled, candidate=seen, candidate_s=now_s)
+        elif unsettled.candidate != seen:
+            unsettled = _Unsettled(unsettled.since_s, now_s, seen, now_s)
+        elif started_s >= self._scan_s(unsettled):
+            resting = None if seen == self._known else seen
+            left = _hinted_since(unsettled, started_s)
+            return replace(settler, _unsettled=left, _resting=resting)
+        return replace(settler, _unsettled=unsettled)
+
+    def announced(self, fingerprint: str, now_s: float) -> Self:
+        """Note that somebody was told that the tree rests in this state."""
+        return replace(self, _resting=None, _announced=fingerprint, _announced_s=now_s)
+
+    def packed(self, fingerprint: str) -> Self:
+        """Note that a kit of this state exists; the tree held still, so patience ends."""
+        # The pack of an older state may finish after a newer state was announced.
+        announced = None if self._announced == fingerprint else self._announced
+        resting = None if self._resting == fingerprint else self._resting
+        return replace(
+            self,
+            last_packed=fingerprint,
+            _announced=announced,
+            _resting=resting,
+            _patience_s=None,
+        )
+
+    def moved(self, now_s: float) -> Self:
+        """Let the tree settle again, with more quiet, after a pack found it moving."""
+        doubled = max(2 * self.quiet_s, MIN_MOVED_PATIENCE_S)
+        patience = min(doubled, max(MAX_PATIENCE_S, self.config.quiet_s))
+        return replace(self, _announced=None, _patience_s=patience).hinted(now_s)
+
+    def hold(self) -> Self:
+        """Scan and announce nothing until `release`."""
+        return replace(self, _held=True)
+
+    def release(self, now_s: float) -> Self:
+        """End a hold. The tree is looked at anew, since nobody looked in the meantime."""
+        if not self._held:
+            return self
+        return replace(self, _held=False).hinted(now_s)
+
+    def due(self, now_s: float) -> Decision | None:
+        """Return what has to happen now, or None until `next_deadline_s` or another report."""
+        if self._held:
+            return None
+        if self._resting is not None:
+            return Settled(self._resting)
+        deadline = self.next_deadline_s()
+        return Scan() if deadline is not None and deadline <= now_s else None
+
+    def next_deadline_s(self) -> float | None:
+        """Return when `due` will have something to do if nothing else happens; None for never."""
+        if self._held:
+            return None
+        if self._resting is not None:
+            return -math.inf
+        if self._wanted_s is not None:
+            return self._wanted_s
+        return None if self._unsettled is None else self._scan_s(self._unsettled)
+
+    def state(self, now_s: float) -> WatchState:
+        """Return the state and why nothing happens yet."""
+        if self._held:
+            return WatchState(State.HELD, "held: nothing is packed until it is released")
+        if self._error is not None:
+            return WatchState(State.BLOCKED, describe(self._error))
+        if self._unsettled is not None:
+            return self._unsettled_state(self._unsettled, now_s)
+        if self._announced is not None or self._resting is not None:
+            return WatchState(State.IDLE, "at rest; a pack of this state is on its way")
+        return WatchState(State.IDLE, "nothing changed since the last kit")
+
+    def _unsettled_state(self, unsettled: _Unsettled, now_s: float) -> WatchState:
+        until = self._scan_s(unsettled)
+        quiet_until = unsettled.active_s + self.quiet_s
+        seen = unsettled.candidate is not None
+        if seen and self._turn_s > max(quiet_until, now_s):
+            return WatchState(
+                State.SETTLING,
+                f"waiting for its turn, one version every {self.config.min_interval_s:g} s",
+                until,
+            )
+        if now_s >= self._overdue_s(unsettled):
+            return WatchState(
+                State.BLOCKED,
+                f"still changing after {self.config.max_wait_s:g} s; it is packed once it rests",
+                until,
+            )
+        if seen and quiet_until <= now_s:
+            return WatchState(State.SETTLING, "waiting for a second scan to agree", until)
+        return WatchState(
+            State.DIRTY, f"waiting for {self.quiet_s:g} s without a change", quiet_until
+        )
+
+    @property
+    def _known(self) -> str | None:
+        """The state that the outside was told of last."""
+        return self.last_packed if self._announced is None else self._announced
+
+    @property
+    def _turn_s(self) -> float:
+        """When the next state may be announced."""
+        return self._announced_s + self.config.min_interval_s
+
+    def _overdue_s(self, unsettled: _Unsettled) -> float:
+        return unsettled.since_s + self.config.max_wait_s
+
+    def _scan_s(self, unsettled: _Unsettled) -> float:
+        """Return when the next scan begins; one that begins later may settle the tree."""
+        rested = unsettled.active_s + self.quiet_s
+        overdue = max(
+            self._overdue_s(unsettled),
+            unsettled.candidate_s + max(self.quiet_s, OVERDUE_SCAN_S),
+        )
+        if unsettled.candidate is None:
+            return min(rested, overdue)
+        return max(min(rested, overdue), unsettled.candidate_s + CONFIRM_S, self._turn_s)
+
+
+def describe(error: KitdError) -> str:
+    """Return what is wrong and what to do about it, in one line."""
+    return error.message if error.hint is None else f"{error.message} ({error.hint})"
+
+
+def _hinted_since(unsettled: _Unsettled | None, started_s: float) -> _Unsettled | None:
+    """Return what is left to look at after a scan that began at `started_s` was conclusive."""
+    if unsettled is None or unsettled.active_s <= started_s:
+        return None
+    return _Unsettled(since_s=unsettled.active_s, active_s=unsettled.active_s)
