@@ -1,0 +1,28 @@
+"""The Python client of the daemon; also what `kitctl` is made of.
+
+    from kitd.client import Client, request
+
+    with Client.connect() as client:
+        job = client.call(request.pack("/srv/models/sentiment", "team/sentiment:latest"))
+        job = client.wait(job.id)
+
+Standard library only, and nothing of the daemon: an import contract checks it. `AsyncClient` is
+loaded when it is asked for, because asyncio costs more than everything else here together.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from kitd.client.client import Client
+
+if TYPE_CHECKING:
+    from kitd.client.async_client import AsyncClient
+
+__all__ = ["AsyncClient", "Client"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AsyncClient":
+        from kitd.client.async_client import AsyncClient  # noqa: PLC0415 - see above
+
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

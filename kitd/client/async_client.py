@@ -1,0 +1,184 @@
+"""The client for programs that run an event loop.
+
+Calls may overlap on one connection; a stream of events has a connection of its own. Descriptors do
+not travel over asyncio's streams, so unpacking is the blocking client's.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from kitd.client import request as requests
+from kitd.client.connection import CONNECT_TIMEOUT_S, ended, unreachable
+from kitd.client.error import DeadlineExceededError, ProtocolError
+from kitd.client.protocol import (
+    MAX_LINE_BYTES,
+    SILENCE_S,
+    Notification,
+    Response,
+    decode_message,
+    encode_request,
+)
+from kitd.client.record import Event, Job, read_event, read_subscription
+from kitd.client.request import Request
+from kitd.client.subscription import CALL_TIMEOUT_S
+from kitd.config.places import find_socket
+from kitd.errors import KitdError
+
+T = TypeVar("T")
+
+_HOLD_S = 30
+"""How long the daemon holds one `jobs.wait`; longer waits are several of them."""
+
+
+class AsyncClient:
+    """A connection to the daemon and what it can be asked. Made by `connect`."""
+
+    def __init__(
+        self, path: Path, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._path = path
+        self._reader = reader
+        self._writer = writer
+        self._last_id = 0
+        self._answers: dict[int | str | None, asyncio.Future[Any]] = {}
+        self._failure: KitdError | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, path: Path | None = None) -> AsyncIterator[Self]:
+        """Connect to the socket at `path`, by default this user's daemon; hang up on leaving.
+
+        Raises `DaemonUnreachableError`, `AccessDeniedError`, `InvalidPlaceError`.
+        """
+        path = path or find_socket(os.environ, os.getuid()).path
+        async with _streams(path) as (reader, writer):
+            client = cls(path, reader, writer)
+            receiver = asyncio.create_task(client._receive())
+            try:
+                yield client
+            finally:
+                receiver.cancel()
+                await asyncio.wait([receiver])
+
+    async def call(self, request: Request[T], *, timeout_s: float = CALL_TIMEOUT_S) -> T:
+        """Send one of the requests of `kitd.client.request` and return its answer.
+
+        Raises `RpcError` with the daemon's reason, `DeadlineExceededError`, `ProtocolError`,
+        `DaemonUnreachableError`.
+        """
+        if self._failure is not None:
+            raise self._failure
+        self._last_id += 1
+        identifier = self._last_id
+        line = encode_request(identifier, request.method, request.params)
+        answer = self._answers[identifier] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout_s):
+                self._writer.write(line)
+                await self._writer.drain()
+                return request.read(await answer)
+        except TimeoutError as error:
+            raise DeadlineExceededError(
+                f"{request.method}: no answer within {timeout_s:g} s"
+            ) from error
+        except OSError as error:
+            raise ended() from error
+        finally:
+            del self._answers[identifier]
+
+    async def wait(self, job: int) -> Job:
+        """Return a job once it has ended, well or not; of a superseded job, its successor.
+
+        Raises what `call` raises. For a deadline use `asyncio.timeout`.
+        """
+        while True:
+            request = requests.wait_job(job, timeout_ms=_HOLD_S * 1000)
+            current = await self.call(request, timeout_s=_HOLD_S + CALL_TIMEOUT_S)
+            if current.superseded_by is not None:
+                job = current.superseded_by
+            elif current.is_terminal:
+                return current
+
+    async def events(
+        self, *, from_seq: int | None = None, project: str | None = None, job: int | None = None
+    ) -> AsyncIterator[Event]:
+        """Yield events recorded after `from_seq`, if given, and all new ones, without a gap.
+
+        A consumer who is too slow for the daemon is put back where it stopped and misses no event.
+        Raises `DeadlineExceededError` when the daemon misses its heartbeats, and what `call`
+        raises. Close the iterator (`contextlib.aclosing`) when leaving it early.
+        """
+        filters = {"project": project, "job": job}
+        given = {name: value for name, value in filters.items() if value is not None}
+        while True:
+            cursor = {} if from_seq is None else {"from_seq": from_seq}
+            async with _streams(self._path) as (reader, writer):
+                writer.write(encode_request(1, "events.subscribe", {**given, **cursor}))
+                lagged = False
+                while not lagged:
+                    message = await _read(reader, SILENCE_S)
+                    if isinstance(message, Response):
+                        if message.error is not None:
+                            raise message.error
+                        read_subscription(message.result)
+                    elif message.method == "events.event":
+                        event = read_event(message.params.get("event"))
+                        from_seq = event.seq
+                        yield event
+                    elif message.method == "events.lagged":
+                        last_seq = message.params.get("last_seq")
+                        from_seq = last_seq if isinstance(last_seq, int) else from_seq
+                        lagged = True
+
+    async def _receive(self) -> None:
+        """Hand answers to the calls that wait for them until the connection ends."""
+        try:
+            while True:
+                message = await _read(self._reader, None)
+                if isinstance(message, Notification):
+                    continue
+                # Nobody waits for an answer that came after its deadline.
+                answer = self._answers.get(message.id)
+                if answer is None or answer.done():
+                    continue
+                if message.error is None:
+                    answer.set_result(message.result)
+                else:
+                    answer.set_exception(message.error)
+        except KitdError as error:
+            self._failure = error
+            for answer in self._answers.values():
+                if not answer.done():
+                    answer.set_exception(error)
+
+
+@asynccontextmanager
+async def _streams(
+    path: Path,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            reader, writer = await asyncio.open_unix_connection(path, limit=MAX_LINE_BYTES)
+    except OSError as error:
+        raise unreachable(path, error) from error
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def _read(reader: asyncio.StreamReader, silence_s: float | None) -> Response | Notification:
+    try:
+        async with asyncio.timeout(silence_s):
+            line = await reader.readuntil(b"\n")
+    except TimeoutError as error:
+        raise DeadlineExceededError(f"kitd was silent for {silence_s:g} s") from error
+    except asyncio.LimitOverrunError as error:
+        raise ProtocolError("kitd sent a line of more than 4 MiB") from error
+    except (OSError, asyncio.IncompleteReadError) as error:
+        raise ended() from error
+    return decode_message(line)

@@ -1,0 +1,106 @@
+"""The blocking client: calls, subscriptions and jobs that are waited for."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self, TypeVar
+
+from kitd.client import request as requests
+from kitd.client.connection import Connection, close_all
+from kitd.client.error import ProtocolError
+from kitd.client.record import Event, Job, Progress
+from kitd.client.request import Request
+from kitd.client.subscription import CALL_TIMEOUT_S, Subscription
+from kitd.config.places import find_socket
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection to the daemon and what it can be asked. Use as a context manager."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    def connect(cls, path: Path | None = None) -> Self:
+        """Connect to the socket at `path`, by default this user's daemon.
+
+        Raises `DaemonUnreachableError`, `AccessDeniedError`, `InvalidPlaceError`.
+        """
+        return cls(Connection(path or find_socket(os.environ, os.getuid()).path))
+
+    def call(self, request: Request[T], *, timeout_s: float = CALL_TIMEOUT_S) -> T:
+        """Send one of the requests of `kitd.client.request` and return its answer.
+
+        Raises `RpcError` with the daemon's reason, `DeadlineExceededError`, `ProtocolError`,
+        `DaemonUnreachableError`.
+        """
+        result = self._connection.call(request.method, request.params, timeout_s=timeout_s)
+        return request.read(result)
+
+    def open_layers(self, manifest: str, layers: Sequence[str]) -> list[int]:
+        """Return read-only descriptors of at most 32 layers of a kit; the caller closes them.
+
+        Raises what `call` raises.
+        """
+        _, descriptors = self._connection.call_for_descriptors(
+            "kits.open", {"digest": manifest, "layers": list(layers)}, timeout_s=CALL_TIMEOUT_S
+        )
+        if len(descriptors) != len(layers):
+            close_all(descriptors)
+            raise ProtocolError(f"asked for {len(layers)} layers, got {len(descriptors)}")
+        return descriptors
+
+    def subscribe(
+        self, *, from_seq: int | None = None, project: str | None = None, job: int | None = None
+    ) -> Subscription:
+        """Subscribe to events: those recorded after `from_seq`, if given, and all new ones.
+
+        Raises what `call` raises.
+        """
+        filters = {"project": project, "job": job}
+        given = {name: value for name, value in filters.items() if value is not None}
+        return Subscription(self._connection, given, from_seq)
+
+    def follow(self, job: int, *, timeout_s: float | None = None) -> Iterator[Job | Progress]:
+        """Yield a job as it is now, its progress, and the job again whenever it changed.
+
+        The last item is the job in its final state; of a job that was superseded, its successor.
+        Raises `DeadlineExceededError` after `timeout_s`, and what `call` raises.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        successor: int | None = job
+        while successor is not None:
+            job = successor
+            # Subscribing before looking: what happens in between is in the subscription.
+            with self.subscribe(job=job) as subscription:
+                current = self.call(requests.get_job(job))
+                yield current
+                while not current.is_terminal:
+                    item = subscription.read(deadline=deadline)
+                    if isinstance(item, Event):
+                        current = self.call(requests.get_job(job))
+                        yield current
+                    elif item.job == job:
+                        yield item.progress
+            successor = current.superseded_by
+
+    def wait(self, job: int, *, timeout_s: float | None = None) -> Job:
+        """Return a job once it has ended, well or not.
+
+        Raises `DeadlineExceededError` after `timeout_s`, and what `call` raises.
+        """
+        *_, last = (item for item in self.follow(job, timeout_s=timeout_s) if isinstance(item, Job))
+        return last
+
+    def close(self) -> None:
+        """Hang up. Safe to call twice."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,202 @@
+"""A blocking connection to the daemon: calls, notifications and file descriptors.
+
+One call at a time. Every wait has a deadline; a call that missed its own closes the connection,
+since nobody could tell its late answer from the next one. Descriptors that arrive with an answer
+belong to who asked for them, all others are closed at once.
+"""
+
+import errno
+import os
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from kitd.client.error import (
+    AccessDeniedError,
+    DaemonUnreachableError,
+    DeadlineExceededError,
+    ProtocolError,
+)
+from kitd.client.protocol import (
+    MAX_LINE_BYTES,
+    MAX_NOTIFICATIONS,
+    Document,
+    Notification,
+    Response,
+    decode_message,
+    encode_request,
+)
+from kitd.config.places import SYSTEM_SOCKET
+
+CONNECT_TIMEOUT_S = 5.0
+MAX_DESCRIPTORS = 32
+"""Descriptors of one answer."""
+CHUNK_BYTES = 1 << 16
+
+_INTEGER_BYTES = 4
+
+
+def unreachable(path: Path, error: OSError) -> DaemonUnreachableError | AccessDeniedError:
+    """Return what to tell a person when connecting to the socket at `path` failed."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return AccessDeniedError(
+            f"cannot open the socket {path}: permission denied",
+            hint="ask the daemon's owner to add you to rpc.access",
+        )
+    reason = "there is no socket" if error.errno == errno.ENOENT else (error.strerror or str(error))
+    command = "systemctl start kitd" if path == SYSTEM_SOCKET else "kitd serve"
+    return DaemonUnreachableError(
+        f"cannot reach kitd at {path}: {reason}", hint=f"start it with: {command}"
+    )
+
+
+def ended() -> DaemonUnreachableError:
+    """Return what to tell a person when the daemon hung up."""
+    return DaemonUnreachableError(
+        "kitd closed the connection", hint="see whether it is running: kitctl status"
+    )
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    """Close descriptors that nobody wants."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+class Connection:
+    """One connected socket. Use as a context manager, or call `close`."""
+
+    def __init__(self, path: Path) -> None:
+        """Connect. Raises `DaemonUnreachableError`, `AccessDeniedError`."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._received = bytearray()
+        self._scanned = 0
+        self._descriptors: list[int] = []
+        self._notifications: deque[Notification] = deque()
+        self._last_id = 0
+        try:
+            self._socket.settimeout(CONNECT_TIMEOUT_S)
+            self._socket.connect(os.fspath(path))
+        except OSError as error:
+            self._socket.close()
+            raise unreachable(path, error) from error
+
+    def call(self, method: str, params: Document, *, timeout_s: float) -> Any:
+        """Return the result of a call.
+
+        Raises `RpcError` with the daemon's reason, `DeadlineExceededError`, `ProtocolError`,
+        `DaemonUnreachableError`.
+        """
+        result, descriptors = self.call_for_descriptors(method, params, timeout_s=timeout_s)
+        close_all(descriptors)
+        return result
+
+    def call_for_descriptors(
+        self, method: str, params: Document, *, timeout_s: float
+    ) -> tuple[Any, list[int]]:
+        """Return the result and the descriptors that came with it; the caller closes them.
+
+        Raises what `call` raises.
+        """
+        deadline = time.monotonic() + timeout_s
+        self._last_id += 1
+        try:
+            self._send(encode_request(self._last_id, method, params), deadline)
+            response = self._response(deadline, f"{method}: no answer within {timeout_s:g} s")
+        except DeadlineExceededError:
+            self.close()
+            raise
+        # The kernel hands descriptors over with the first byte of their line, and one call is
+        # under way at a time: what has arrived by now came with this answer.
+        descriptors, self._descriptors = self._descriptors, []
+        if response.error is None and response.id == self._last_id:
+            return response.result, descriptors
+        close_all(descriptors)
+        # An error without an id says that the daemon could not read the request.
+        if response.error is not None and response.id in (self._last_id, None):
+            raise response.error
+        raise ProtocolError(f"kitd answered call {response.id!r}, which was not made")
+
+    def notification(self, *, timeout_s: float) -> Notification:
+        """Return the next notification, waiting for it.
+
+        Raises `DeadlineExceededError`, `ProtocolError`, `DaemonUnreachableError`.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self._notifications:
+            message = self._receive(deadline, f"kitd was silent for {timeout_s:g} s")
+            if isinstance(message, Notification):
+                return message
+        return self._notifications.popleft()
+
+    def close(self) -> None:
+        """Hang up. Safe to call twice."""
+        self._socket.close()
+        close_all(self._descriptors)
+        self._descriptors = []
+
+    def _response(self, deadline: float, late: str) -> Response:
+        while isinstance(message := self._receive(deadline, late), Notification):
+            if len(self._notifications) >= MAX_NOTIFICATIONS:
+                raise ProtocolError("kitd sent too many notifications during one call")
+            self._notifications.append(message)
+        return message
+
+    def _send(self, line: bytes, deadline: float) -> None:
+        try:
+            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            self._socket.sendall(line)
+        except TimeoutError as error:
+            raise DeadlineExceededError("kitd does not read its socket") from error
+        except OSError as error:
+            raise ended() from error
+
+    def _receive(self, deadline: float, late: str) -> Response | Notification:
+        while (end := self._received.find(b"\n", self._scanned)) < 0:
+            self._scanned = len(self._received)
+            if self._scanned > MAX_LINE_BYTES:
+                raise ProtocolError("kitd sent a line of more than 4 MiB")
+            self._fill(deadline, late)
+        line = bytes(self._received[:end])
+        del self._received[: end + 1]
+        self._scanned = 0
+        return decode_message(line)
+
+    def _fill(self, deadline: float, late: str) -> None:
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0:
+            raise DeadlineExceededError(late)
+        try:
+            self._socket.settimeout(remaining_s)
+            data, ancillary, flags, _ = self._socket.recvmsg(
+                CHUNK_BYTES,
+                socket.CMSG_SPACE(MAX_DESCRIPTORS * _INTEGER_BYTES),
+                socket.MSG_CMSG_CLOEXEC,
+            )
+        except TimeoutError as error:
+            raise DeadlineExceededError(late) from error
+        except OSError as error:
+            raise ended() from error
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                self._descriptors += [
+                    int.from_bytes(payload[at : at + _INTEGER_BYTES], sys.byteorder)
+                    for at in range(0, len(payload) - _INTEGER_BYTES + 1, _INTEGER_BYTES)
+                ]
+        if flags & socket.MSG_CTRUNC:
+            raise ProtocolError(
+                "not all descriptors could be received", hint="raise the limit: ulimit -n"
+            )
+        if not data:
+            raise ended()
+        self._received += data
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,204 @@
+"""Unpacking a kit with the caller's own rights: all of it, verified, or nothing.
+
+Every layer is read once from a descriptor, checked, and written to numbered files in a staging
+directory inside the target. Only when all layers are what was promised and nothing is in the way
+do the files get their names. Nothing outside the target is ever written.
+"""
+
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from kitd.client.layer_stream import LayerStream, layer_format
+from kitd.client.placement import (
+    ConflictError,
+    Existing,
+    NoSpaceError,
+    os_errors,
+    place,
+    plan_placement,
+)
+from kitd.client.record import Layer
+from kitd.client.tar_reader import CHUNK_BYTES, TarReader, clean_name, printable
+from kitd.client.tree import StagedFile, Tree
+
+KITFILE = b"Kitfile"
+FREE_BYTES = 64 << 20
+"""What an unpack leaves free on the disk."""
+
+_STAGING_PREFIX = ".kitd-unpack-"
+
+
+class OpenLayer(NamedTuple):
+    """A layer and a read-only descriptor of its blob, which stays the caller's."""
+
+    layer: Layer
+    handle: int
+
+
+class Extraction(NamedTuple):
+    """What was written: files that were kept are not counted."""
+
+    files: int
+    bytes: int
+
+
+class _Staging:
+    """The open staging directory: files by number, in the order they came."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self._count = 0
+
+    def write(self, name: bytes, mode: int, chunks: Iterable[bytes]) -> StagedFile:
+        """Write one file; the umask applies to `mode`. Raises `WriteError`, `NoSpaceError`."""
+        self._count += 1
+        number = self._count
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os_errors(name):
+            file = os.open(str(number), flags, mode, dir_fd=self.handle)
+        try:
+            size = 0
+            for chunk in chunks:
+                self.check_space(name, len(chunk))
+                size += len(chunk)
+                view = memoryview(chunk)
+                with os_errors(name):
+                    while view:
+                        view = view[os.write(file, view) :]
+            return StagedFile(number, os.fstat(file).st_ino, size)
+        finally:
+            os.close(file)
+
+    def check_space(self, name: bytes, size: int) -> None:
+        """Raise `NoSpaceError` before bytes are written that the disk cannot hold."""
+        with os_errors(name):
+            disk = os.fstatvfs(self.handle)
+        free = disk.f_bavail * disk.f_frsize - FREE_BYTES
+        if size > max(free, 0):
+            raise NoSpaceError(
+                f"no space for {size} bytes of '{printable(name)}': the disk has {max(free, 0)}",
+                hint="free disk space, or unpack to a larger disk",
+            )
+
+
+def extract(
+    target: Path,
+    layers: Iterable[OpenLayer],
+    *,
+    kitfile: str | None,
+    existing: Existing = Existing.REFUSE,
+    progress: Callable[[int], None],
+) -> Extraction:
+    """Unpack layers, and the text of a Kitfile if there is one, into a directory.
+
+    `layers` is consumed one by one; a descriptor is not used after the next layer was asked for.
+    `progress` is told the number of stored bytes after each chunk. A missing target is created. An
+    existing Kitfile with the same content is accepted; another one is replaced by
+    `Existing.OVERWRITE` only.
+    Raises `LayerError`, `TarError`, `ConflictError`, `WriteError`, `NoSpaceError`; whatever it
+    raises, the target is as it was.
+    """
+    with _directory(target) as root, _staging(root) as staging:
+        tree = Tree()
+        if kitfile is not None:
+            _stage_kitfile(root, staging, tree, kitfile.encode("utf-8", "surrogatepass"), existing)
+        for layer, handle in layers:
+            stream = LayerStream(handle, layer, progress)
+            _stage_layer(staging, tree, layer, stream)
+            stream.finish()
+        placement = plan_placement(root, tree, existing)
+        place(root, staging.handle, placement)
+    written = [*placement.created.values(), *(item.file for item in placement.replaced.values())]
+    return Extraction(len(written), sum(file.size for file in written))
+
+
+def _stage_layer(staging: _Staging, tree: Tree, layer: Layer, stream: LayerStream) -> None:
+    form, _ = layer_format(layer)
+    if form == "raw":
+        name = clean_name(layer.path.encode("utf-8", "surrogatepass"))
+        tree.check_file(name)
+        tree.add_file(name, staging.write(name, 0o644, iter(lambda: stream.read(CHUNK_BYTES), b"")))
+        return
+    archive = TarReader(stream.read, max_entries=tree.remaining_entries)
+    for entry in archive.entries():
+        if entry.is_directory:
+            tree.add_directory(entry.name, entry.mode)
+        else:
+            tree.check_file(entry.name)
+            staging.check_space(entry.name, entry.size)
+            tree.add_file(entry.name, staging.write(entry.name, entry.mode, archive.content()))
+
+
+def _stage_kitfile(
+    root: int, staging: _Staging, tree: Tree, content: bytes, existing: Existing
+) -> None:
+    if existing is not Existing.OVERWRITE:
+        with os_errors(KITFILE), suppress(FileNotFoundError):
+            found = os.lstat(KITFILE, dir_fd=root)
+            if stat.S_ISREG(found.st_mode) and _has_content(root, KITFILE, content):
+                return
+            raise ConflictError("there is another Kitfile already", hint="--overwrite replaces it")
+    tree.check_file(KITFILE)
+    tree.add_file(KITFILE, staging.write(KITFILE, 0o644, (content,)))
+
+
+def _has_content(root: int, name: bytes, content: bytes) -> bool:
+    handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root)
+    with os.fdopen(handle, "rb") as file:
+        return file.read(len(content) + 1) == content
+
+
+@contextmanager
+def _directory(target: Path) -> Iterator[int]:
+    """Open the target; directories that had to be created for it go again after a failure."""
+    missing: list[Path] = []
+    path = target.absolute()
+    name = os.fsencode(path)
+    with os_errors(name):
+        while not path.exists():
+            missing.append(path)
+            path = path.parent
+    created: list[Path] = []
+    try:
+        with os_errors(name):
+            for path in reversed(missing):
+                path.mkdir(mode=0o755)
+                created.append(path)
+            root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield root
+        finally:
+            os.close(root)
+    except BaseException:
+        for path in reversed(created):
+            with suppress(OSError):
+                path.rmdir()
+        raise
+
+
+@contextmanager
+def _staging(root: int) -> Iterator[_Staging]:
+    """Make a staging directory, and remove it with all that is left in it."""
+    name = _STAGING_PREFIX + secrets.token_hex(8)
+    with os_errors(name.encode()):
+        os.mkdir(name, 0o700, dir_fd=root)
+    try:
+        with os_errors(name.encode()):
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(name, flags, dir_fd=root)
+        try:
+            yield _Staging(handle)
+        finally:
+            for left in os.listdir(handle):
+                # A backup that could not be put back is the last copy of somebody's file.
+                if left.isdigit():
+                    os.unlink(left, dir_fd=handle)
+            os.close(handle)
+    finally:
+        with suppress(OSError):
+            os.rmdir(name, dir_fd=root)

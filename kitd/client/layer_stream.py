@@ -1,0 +1,156 @@
+"""The plain bytes of one layer, checked against everything that was promised about it.
+
+Reads with `pread`: a descriptor that came from the daemon shares its position with others.
+"""
+
+import hashlib
+import os
+import re
+import stat
+import zlib
+from collections.abc import Callable, Iterator
+
+from kitd.client.record import Layer
+from kitd.client.tar_reader import CHUNK_BYTES
+from kitd.errors import KitdError
+
+_MEDIA_TYPE = re.compile(
+    r"application/vnd\.(?:kitops\.modelkit|cncf\.model)\.[\w.-]+\.v1\.(tar|raw)(?:\+(\w+))?"
+)
+_DIGEST = re.compile(r"(sha256):[0-9a-f]{64}|(sha384):[0-9a-f]{96}|(sha512):[0-9a-f]{128}")
+_GZIP = 31
+"""zlib's window size for a gzip wrapper, `16 + 15`."""
+
+
+class LayerError(KitdError):
+    """A layer is not what the kit says, or is of a kind that this version does not unpack."""
+
+    code = "invalid_layer"
+
+
+def layer_format(layer: Layer) -> tuple[str, str]:
+    """Return the format (`tar` or `raw`) and the compression (`none` or `gzip`) of a layer.
+
+    Raises `LayerError` for others.
+    """
+    match = _MEDIA_TYPE.fullmatch(layer.media_type)
+    if match is None:
+        raise LayerError(
+            f"the layer {layer.digest} has the unknown type {layer.media_type[:100]!r}"
+        )
+    form, compression = match[1], match[2] or "none"
+    if compression == "zstd":
+        raise LayerError(
+            f"the layer {layer.digest} is compressed with zstd, which is not supported yet",
+            hint="pack the kit with --compression gzip or none",
+        )
+    if compression not in ("none", "gzip"):
+        raise LayerError(f"the layer {layer.digest} has the unknown compression {compression!r}")
+    return form, compression
+
+
+class LayerStream:
+    """One pass over a layer; what was read is good only once `finish` has returned."""
+
+    def __init__(self, handle: int, layer: Layer, progress: Callable[[int], None]) -> None:
+        """Begin to read the file `handle`, which stays the caller's. Raises `LayerError`.
+
+        `progress` is told the number of stored bytes after each chunk of them.
+        """
+        self._handle = handle
+        self._layer = layer
+        self._progress = progress
+        self._offset = 0
+        self._blob_hash = _hasher(layer.digest)
+        self._plain_hash = _hasher(layer.diff_id or layer.digest)
+        _, self._compression = layer_format(layer)
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != layer.size:
+            raise LayerError(
+                f"the layer {layer.digest} has {found.st_size} bytes, not {layer.size}",
+                hint="pull the kit again",
+            )
+        self._chunks = self._plain_chunks()
+        self._chunk = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        """Return 1 to `size` plain bytes, and none at the end. Raises `LayerError`."""
+        if not self._chunk:
+            self._chunk = memoryview(next(self._chunks, b""))
+        data = bytes(self._chunk[:size])
+        self._chunk = self._chunk[size:]
+        return data
+
+    def finish(self) -> None:
+        """Raise `LayerError` unless all was read and is what was promised."""
+        if self._chunk or self._offset != self._layer.size or next(self._chunks, b""):
+            raise LayerError(f"the layer {self._layer.digest} goes on after its end")
+        for promised, hasher in (
+            (self._layer.digest, self._blob_hash),
+            (self._layer.diff_id, self._plain_hash),
+        ):
+            found = f"{hasher.name}:{hasher.hexdigest()}"
+            if promised is not None and found != promised:
+                raise LayerError(
+                    f"the content of the layer {promised} has the digest {found}",
+                    hint="the kit is damaged: pull it again",
+                )
+
+    def _stored_chunks(self) -> Iterator[bytes]:
+        while chunk := self._pread():
+            self._offset += len(chunk)
+            self._blob_hash.update(chunk)
+            self._progress(len(chunk))
+            yield chunk
+
+    def _pread(self) -> bytes:
+        try:
+            return os.pread(self._handle, CHUNK_BYTES, self._offset)
+        except OSError as error:
+            raise LayerError(
+                f"cannot read the layer {self._layer.digest}: {error.strerror}"
+            ) from error
+
+    def _plain_chunks(self) -> Iterator[bytes]:
+        if self._compression == "none":
+            if self._layer.diff_id in (None, self._layer.digest):
+                # The two hashes are one: the largest layers are not hashed twice.
+                self._plain_hash = self._blob_hash
+                yield from self._stored_chunks()
+                return
+            chunks = self._stored_chunks()
+        else:
+            chunks = self._inflated_chunks()
+        for chunk in chunks:
+            self._plain_hash.update(chunk)
+            yield chunk
+
+    def _inflated_chunks(self) -> Iterator[bytes]:
+        """Yield chunks of bounded size, however far the stored bytes expand."""
+        member = zlib.decompressobj(_GZIP)
+        for stored in self._stored_chunks():
+            pending, chunk = stored, b""
+            # A full chunk may leave more output in zlib even when all input is used up.
+            while pending or (len(chunk) == CHUNK_BYTES and not member.eof):
+                if member.eof:
+                    # A gzip file may be several, one after another (RFC 1952, section 2.2).
+                    member = zlib.decompressobj(_GZIP)
+                try:
+                    chunk = member.decompress(pending, CHUNK_BYTES)
+                except zlib.error as error:
+                    raise LayerError(
+                        f"the layer {self._layer.digest} is not what gzip writes: {error}"
+                    ) from error
+                pending = member.unused_data if member.eof else member.unconsumed_tail
+                if chunk:
+                    yield chunk
+        if not member.eof:
+            raise LayerError(f"the layer {self._layer.digest} ends in the middle of its gzip data")
+
+
+def _hasher(digest: str) -> "hashlib._Hash":
+    match = _DIGEST.fullmatch(digest)
+    if match is None:
+        raise LayerError(f"{digest[:160]!r} is not a digest")
+    algorithm: str = match[match.lastindex or 1]
+    return hashlib.new(algorithm)

@@ -1,0 +1,315 @@
+"""The daemon's answers, typed.
+
+Named tuples and not dataclasses: importing `dataclasses` would be a third of the start-up of a
+command that prints one line. Each record keeps the JSON `document` it was read from, so that
+`--json` and programs also see what a newer daemon adds.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from kitd.client.error import ProtocolError
+from kitd.client.protocol import Document
+
+T = TypeVar("T")
+
+TERMINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "superseded"})
+"""The states a job does not leave by itself."""
+
+
+class Progress(NamedTuple):
+    """How far a job is: `total` is 0 while it is unknown."""
+
+    phase: str
+    bytes: int
+    total: int
+
+
+class Failure(NamedTuple):
+    """Why a job failed, or why its last attempt did."""
+
+    code: str
+    message: str
+    hint: str | None
+
+
+class Job(NamedTuple):
+    """One piece of work in the daemon's queue. Times are RFC 3339, UTC."""
+
+    id: int
+    kind: str
+    state: str
+    project: str | None
+    reference: str | None
+    attempt: int
+    max_attempts: int
+    created: str | None
+    started: str | None
+    finished: str | None
+    run_at: str | None
+    progress: Progress | None
+    result: Document | None
+    error: Failure | None
+    superseded_by: int | None
+    document: Document
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended, well or not."""
+        return self.state in TERMINAL_STATES
+
+
+class Event(NamedTuple):
+    """Something that happened, numbered for all time; `subject` is like `job:12`."""
+
+    seq: int
+    at: str
+    type: str
+    subject: str
+    data: Document
+    document: Document
+
+
+class Project(NamedTuple):
+    """One watched directory."""
+
+    name: str
+    path: str
+    reference: str
+    state: str
+    reason: str | None
+    last_digest: str | None
+    last_packed: str | None
+    last_job: int | None
+    document: Document
+
+
+class Kit(NamedTuple):
+    """One ModelKit in the cache; `size` is the sum of its layers in bytes."""
+
+    repository: str
+    digest: str
+    tags: tuple[str, ...]
+    model_name: str | None
+    size: int
+    author: str | None
+    document: Document
+
+
+class Layer(NamedTuple):
+    """One layer of an unpack; `diff_id` is the digest of the uncompressed bytes, where known."""
+
+    digest: str
+    size: int
+    media_type: str
+    diff_id: str | None
+    path: str
+
+
+class UnpackPlan(NamedTuple):
+    """What an unpack writes: `kitfile` is YAML text, or None where filters leave it out."""
+
+    digest: str
+    reference: str
+    kitfile: str | None
+    layers: tuple[Layer, ...]
+
+
+class Status(NamedTuple):
+    """The daemon at a glance."""
+
+    daemon: Document
+    projects: tuple[Project, ...]
+    queue: Document
+    cache: Document
+    degraded: tuple[str, ...]
+    document: Document
+
+
+class EventPage(NamedTuple):
+    """A stretch of the event log; `head_seq` is the last event there was when it was read."""
+
+    events: tuple[Event, ...]
+    head_seq: int
+
+
+def _field(document: Document, key: str, kind: type[T]) -> T:
+    value = document.get(key)
+    # JSON's true is no number, and Python's True is an int.
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise ProtocolError(
+        f"the daemon's answer has {value!r:.40} where {key!r} should be a {kind.__name__}",
+        hint="kitctl and kitd should have the same version: kitctl version",
+    )
+
+
+def _optional(document: Document, key: str, kind: type[T]) -> T | None:
+    return None if document.get(key) is None else _field(document, key, kind)
+
+
+def _texts(document: Document, key: str) -> tuple[str, ...]:
+    return tuple(str(item) for item in _optional(document, key, list) or ())
+
+
+def _records(document: Document, key: str, read: Callable[[Any], T]) -> tuple[T, ...]:
+    return tuple(read(item) for item in _field(document, key, list))
+
+
+def read_object(answer: Any) -> Document:
+    """Return the answer of a call that gives an object. Raises `ProtocolError`."""
+    return _field({"result": answer}, "result", dict)
+
+
+def read_progress(answer: Any) -> Progress:
+    """Read the progress of a job. Raises `ProtocolError`."""
+    document = read_object(answer)
+    return Progress(
+        _optional(document, "phase", str) or "",
+        _optional(document, "bytes", int) or 0,
+        _optional(document, "total", int) or 0,
+    )
+
+
+def read_job(answer: Any) -> Job:
+    """Read a job. Raises `ProtocolError`."""
+    document = read_object(answer)
+    progress, error = document.get("progress"), _optional(document, "error", dict)
+    return Job(
+        id=_field(document, "id", int),
+        kind=_field(document, "kind", str),
+        state=_field(document, "state", str),
+        project=_optional(document, "project", str),
+        reference=_optional(document, "reference", str),
+        attempt=_optional(document, "attempt", int) or 0,
+        max_attempts=_optional(document, "max_attempts", int) or 0,
+        created=_optional(document, "created", str),
+        started=_optional(document, "started", str),
+        finished=_optional(document, "finished", str),
+        run_at=_optional(document, "run_at", str),
+        progress=None if progress is None else read_progress(progress),
+        result=_optional(document, "result", dict),
+        error=None if error is None else _read_failure(error),
+        superseded_by=_optional(document, "superseded_by", int),
+        document=document,
+    )
+
+
+def _read_failure(document: Document) -> Failure:
+    return Failure(
+        _field(document, "code", str),
+        _field(document, "message", str),
+        _optional(document, "hint", str),
+    )
+
+
+def read_started(answer: Any) -> Job:
+    """Read the answer of a call that starts a job. Raises `ProtocolError`."""
+    return read_job(read_object(answer).get("job"))
+
+
+def read_jobs(answer: Any) -> tuple[Job, ...]:
+    """Read a list of jobs. Raises `ProtocolError`."""
+    return _records(read_object(answer), "jobs", read_job)
+
+
+def read_event(answer: Any) -> Event:
+    """Read an event. Raises `ProtocolError`."""
+    document = read_object(answer)
+    return Event(
+        seq=_field(document, "seq", int),
+        at=_field(document, "at", str),
+        type=_field(document, "type", str),
+        subject=_field(document, "subject", str),
+        data=_optional(document, "data", dict) or {},
+        document=document,
+    )
+
+
+def read_events(answer: Any) -> tuple[Event, ...]:
+    """Read the events of one job. Raises `ProtocolError`."""
+    return _records(read_object(answer), "events", read_event)
+
+
+def read_event_page(answer: Any) -> EventPage:
+    """Read a page of the event log. Raises `ProtocolError`."""
+    return EventPage(read_events(answer), _field(answer, "head_seq", int))
+
+
+def read_subscription(answer: Any) -> int:
+    """Read the number of a new subscription. Raises `ProtocolError`."""
+    return _field(read_object(answer), "subscription", int)
+
+
+def read_project(answer: Any) -> Project:
+    """Read a project. Raises `ProtocolError`."""
+    document = read_object(answer)
+    return Project(
+        name=_field(document, "name", str),
+        path=_field(document, "path", str),
+        reference=_field(document, "reference", str),
+        state=_field(document, "state", str),
+        reason=_optional(document, "reason", str),
+        last_digest=_optional(document, "last_digest", str),
+        last_packed=_optional(document, "last_packed", str),
+        last_job=_optional(document, "last_job", int),
+        document=document,
+    )
+
+
+def read_projects(answer: Any) -> tuple[Project, ...]:
+    """Read a list of projects. Raises `ProtocolError`."""
+    return _records(read_object(answer), "projects", read_project)
+
+
+def read_status(answer: Any) -> Status:
+    """Read the daemon's status. Raises `ProtocolError`."""
+    document = read_object(answer)
+    return Status(
+        daemon=_field(document, "daemon", dict),
+        projects=read_projects(document),
+        queue=_field(document, "queue", dict),
+        cache=_field(document, "cache", dict),
+        degraded=_texts(document, "degraded"),
+        document=document,
+    )
+
+
+def _read_kit(answer: Any) -> Kit:
+    document = read_object(answer)
+    return Kit(
+        repository=_field(document, "repo", str),
+        digest=_field(document, "digest", str),
+        tags=_texts(document, "tags"),
+        model_name=_optional(document, "modelName", str),
+        size=_field(document, "size", int),
+        author=_optional(document, "author", str),
+        document=document,
+    )
+
+
+def read_kits(answer: Any) -> tuple[Kit, ...]:
+    """Read a list of kits. Raises `ProtocolError`."""
+    return _records(read_object(answer), "kits", _read_kit)
+
+
+def _read_layer(answer: Any) -> Layer:
+    document = read_object(answer)
+    return Layer(
+        digest=_field(document, "digest", str),
+        size=_field(document, "size", int),
+        media_type=_field(document, "mediaType", str),
+        diff_id=_optional(document, "diffId", str) or None,
+        path=_optional(document, "path", str) or "",
+    )
+
+
+def read_unpack_plan(answer: Any) -> UnpackPlan:
+    """Read the plan of an unpack. Raises `ProtocolError`."""
+    document = read_object(answer)
+    return UnpackPlan(
+        digest=_field(document, "digest", str),
+        reference=_field(document, "reference", str),
+        kitfile=_optional(document, "yaml", str),
+        layers=_records(document, "layers", _read_layer),
+    )

@@ -1,0 +1,195 @@
+"""What a client can ask: one function a method of the daemon, giving a typed request.
+
+A request is data: `Client.call` and `AsyncClient.call` send the same ones and return what
+`Request.read` makes of the answer. The methods that need more than a call and an answer
+(subscriptions, descriptors) are methods of the clients.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from kitd.client import record
+from kitd.client.protocol import Document
+
+T = TypeVar("T")
+
+
+class Request(NamedTuple, Generic[T]):
+    """A method, its parameters, and how its answer is read."""
+
+    method: str
+    params: Document
+    read: Callable[[Any], T]
+
+
+def _given(**params: Any) -> Document:
+    """Leave out what was not given: the daemon has the defaults."""
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def hello(client: str) -> Request[Document]:
+    """Ask for the protocol, version, instance, epoch, the caller's role and the last event."""
+    return Request("system.hello", {"client": client}, record.read_object)
+
+
+def status() -> Request[record.Status]:
+    """Ask for the daemon, its projects, its queue and its cache at a glance."""
+    return Request("system.status", {}, record.read_status)
+
+
+def why(subject: str) -> Request[Document]:
+    """Ask why a project waits, a job ran or a blob is kept."""
+    return Request("system.why", {"subject": subject}, record.read_object)
+
+
+def list_jobs(
+    *,
+    state: str | None = None,
+    kind: str | None = None,
+    project: str | None = None,
+    limit: int | None = None,
+    before: int | None = None,
+) -> Request[tuple[record.Job, ...]]:
+    """Ask for jobs, newest first; `before` is the id to go on from."""
+    params = _given(state=state, kind=kind, project=project, limit=limit, before=before)
+    return Request("jobs.list", params, record.read_jobs)
+
+
+def get_job(job: int) -> Request[record.Job]:
+    """Ask for one job."""
+    return Request("jobs.get", {"id": job}, record.read_job)
+
+
+def wait_job(job: int, *, timeout_ms: int) -> Request[record.Job]:
+    """Ask for a job once it has ended, or as it is after `timeout_ms`."""
+    return Request("jobs.wait", {"id": job, "timeout_ms": timeout_ms}, record.read_job)
+
+
+def cancel_job(job: int) -> Request[record.Job]:
+    """Stop a job, or keep it from starting."""
+    return Request("jobs.cancel", {"id": job}, record.read_job)
+
+
+def retry_job(job: int) -> Request[record.Job]:
+    """Run a failed job again."""
+    return Request("jobs.retry", {"id": job}, record.read_job)
+
+
+def log_job(job: int) -> Request[tuple[record.Event, ...]]:
+    """Ask for all events of a job."""
+    return Request("jobs.log", {"id": job}, record.read_events)
+
+
+def read_events(
+    *, from_seq: int | None = None, limit: int | None = None
+) -> Request[record.EventPage]:
+    """Ask for recorded events after `from_seq`."""
+    return Request("events.read", _given(from_seq=from_seq, limit=limit), record.read_event_page)
+
+
+def list_projects() -> Request[tuple[record.Project, ...]]:
+    """Ask for all projects."""
+    return Request("projects.list", {}, record.read_projects)
+
+
+def add_project(
+    name: str,
+    path: str,
+    reference: str,
+    *,
+    tags: Sequence[str] | None = None,
+    push: bool | None = None,
+    kitfile: str | None = None,
+) -> Request[record.Project]:
+    """Watch the directory `path`, absolute, from now on."""
+    params = _given(
+        name=name, path=path, reference=reference, tags=tags, push=push, kitfile=kitfile
+    )
+    return Request("projects.add", params, record.read_project)
+
+
+def remove_project(name: str) -> Request[Document]:
+    """Watch a project no longer; its kits stay."""
+    return Request("projects.remove", {"name": name}, record.read_object)
+
+
+def rescan_project(name: str) -> Request[Document]:
+    """Look at a project's files now instead of waiting for a hint."""
+    return Request("projects.rescan", {"name": name}, record.read_object)
+
+
+def hold_project(name: str) -> Request[record.Project]:
+    """Pack a project no more until it is released."""
+    return Request("projects.hold", {"name": name}, record.read_project)
+
+
+def release_project(name: str) -> Request[record.Project]:
+    """Let a held project be packed again."""
+    return Request("projects.release", {"name": name}, record.read_project)
+
+
+def pack(
+    path: str,
+    reference: str,
+    *,
+    kitfile: str | None = None,
+    compression: str | None = None,
+    push: bool | None = None,
+    idempotency_key: str | None = None,
+) -> Request[record.Job]:
+    """Pack the directory `path`, absolute, as `reference` (`repository:tag,tag...`)."""
+    params = _given(
+        path=path,
+        reference=reference,
+        kitfile=kitfile,
+        compression=compression,
+        push=push,
+        idempotency_key=idempotency_key,
+    )
+    return Request("kits.pack", params, record.read_started)
+
+
+def push(
+    reference: str, target: str | None = None, *, idempotency_key: str | None = None
+) -> Request[record.Job]:
+    """Copy a kit from the cache to its registry, or to `target`."""
+    params = _given(reference=reference, target=target, idempotency_key=idempotency_key)
+    return Request("kits.push", params, record.read_started)
+
+
+def pull(reference: str, *, idempotency_key: str | None = None) -> Request[record.Job]:
+    """Copy a kit from its registry to the cache."""
+    params = _given(reference=reference, idempotency_key=idempotency_key)
+    return Request("kits.pull", params, record.read_started)
+
+
+def list_kits(repository: str | None = None) -> Request[tuple[record.Kit, ...]]:
+    """Ask for the kits in the cache."""
+    return Request("kits.list", _given(repository=repository), record.read_kits)
+
+
+def inspect_kit(reference: str, *, remote: bool = False) -> Request[Document]:
+    """Ask for a kit's digest, manifest and configuration."""
+    params = {"reference": reference, "remote": remote}
+    return Request("kits.inspect", params, record.read_object)
+
+
+def kit_info(reference: str, *, remote: bool = False) -> Request[Document]:
+    """Ask for a kit's Kitfile, as an object and as YAML text."""
+    return Request("kits.info", {"reference": reference, "remote": remote}, record.read_object)
+
+
+def plan_unpack(reference: str, filters: Sequence[str] = ()) -> Request[record.UnpackPlan]:
+    """Ask which layers an unpack of a cached kit needs."""
+    params = {"reference": reference, "filters": list(filters)}
+    return Request("kits.plan", params, record.read_unpack_plan)
+
+
+def cache_stats() -> Request[Document]:
+    """Ask how much the cache holds and shares."""
+    return Request("cache.stats", {}, record.read_object)
+
+
+def show_config() -> Request[Document]:
+    """Ask for the effective configuration, secrets redacted."""
+    return Request("config.show", {}, record.read_object)

@@ -1,0 +1,89 @@
+"""A blocking subscription to the daemon's events, and to the progress of its jobs."""
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple, Self
+
+from kitd.client.connection import Connection
+from kitd.client.error import DeadlineExceededError
+from kitd.client.protocol import SILENCE_S, Document
+from kitd.client.record import Event, Progress, read_event, read_progress, read_subscription
+
+CALL_TIMEOUT_S = 30.0
+
+
+class JobProgress(NamedTuple):
+    """How far one job is; at most four a second for a job."""
+
+    job: int
+    progress: Progress
+
+
+class Subscription:
+    """Recorded events after a cursor, then what happens from now on, without a gap.
+
+    A reader who is too slow for the daemon is put back where it stopped and misses no event.
+    Use as a context manager; leaving it ends the subscription.
+    """
+
+    def __init__(self, connection: Connection, filters: Document, from_seq: int | None) -> None:
+        """Subscribe. Raises what `Client.call` raises."""
+        self._connection = connection
+        self._filters = filters
+        self._last_seq = from_seq
+        self._id = self._subscribe()
+
+    def read(self, *, deadline: float | None = None) -> Event | JobProgress:
+        """Return what comes next, waiting for it until `deadline` (monotonic seconds).
+
+        Raises `DeadlineExceededError` then, and when the daemon misses its heartbeats; and what
+        `Client.call` raises.
+        """
+        while True:
+            remaining_s = SILENCE_S if deadline is None else deadline - time.monotonic()
+            if remaining_s <= 0:
+                raise DeadlineExceededError("the time is over")
+            notification = self._connection.notification(timeout_s=min(remaining_s, SILENCE_S))
+            if (item := self._take(notification.method, notification.params)) is not None:
+                return item
+
+    def close(self) -> None:
+        """End the subscription. Raises what `Client.call` raises."""
+        self._connection.call(
+            "events.unsubscribe", {"subscription": self._id}, timeout_s=CALL_TIMEOUT_S
+        )
+
+    def _subscribe(self) -> int:
+        cursor = {} if self._last_seq is None else {"from_seq": self._last_seq}
+        answer = self._connection.call(
+            "events.subscribe", {**self._filters, **cursor}, timeout_s=CALL_TIMEOUT_S
+        )
+        return read_subscription(answer)
+
+    def _take(self, method: str, params: Document) -> Event | JobProgress | None:
+        if method == "$/progress":
+            number = params.get("job")
+            return JobProgress(number, read_progress(params)) if isinstance(number, int) else None
+        if params.get("subscription") != self._id:
+            return None
+        if method == "events.event":
+            event = read_event(params.get("event"))
+            self._last_seq = event.seq
+            return event
+        if method == "events.lagged":
+            last_seq = params.get("last_seq")
+            self._last_seq = last_seq if isinstance(last_seq, int) else self._last_seq
+            self._id = self._subscribe()
+        return None
+
+    def __iter__(self) -> Iterator[Event | JobProgress]:
+        while True:
+            yield self.read()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # After an error, or Ctrl-C in the middle of a line, the connection is not for more calls.
+        if kind is None:
+            self.close()

@@ -1,0 +1,76 @@
+"""What an unpack is going to write: directories and staged files by name, without a clash. Pure."""
+
+from typing import NamedTuple
+
+from kitd.client.tar_reader import MAX_ENTRIES, TarError, printable
+
+DEFAULT_DIRECTORY_MODE = 0o755
+"""Of directories that no entry describes."""
+
+
+class StagedFile(NamedTuple):
+    """A file that is complete under the name `number` in the staging directory."""
+
+    number: int
+    inode: int
+    size: int
+
+
+def parent_of(name: bytes) -> bytes:
+    """Return the directory of a clean name; `b""` is the root."""
+    return name.rpartition(b"/")[0]
+
+
+def depth_first(name: bytes) -> list[bytes]:
+    """Return the sort key that puts every directory just before what it holds."""
+    return name.split(b"/")
+
+
+class Tree:
+    """The union of all layers. A name may come twice only if it is a directory both times."""
+
+    def __init__(self) -> None:
+        self.files: dict[bytes, StagedFile] = {}
+        self.directories: dict[bytes, int] = {}
+        self._implied: set[bytes] = set()
+        self._entries = 0
+
+    @property
+    def remaining_entries(self) -> int:
+        """How many entries may still be added."""
+        return MAX_ENTRIES - self._entries
+
+    def add_directory(self, name: bytes, mode: int) -> None:
+        """Add a directory; the first entry for it decides its mode. Raises `TarError`."""
+        self._entries += 1
+        if name in self.files:
+            raise _clash(name)
+        self._add_parents(name)
+        if name not in self.directories or name in self._implied:
+            self._implied.discard(name)
+            self.directories[name] = mode
+
+    def check_file(self, name: bytes) -> None:
+        """Raise `TarError` if a file of this name cannot be added."""
+        if name in self.files or name in self.directories:
+            raise _clash(name)
+        self._entries += 1
+        self._add_parents(name)
+
+    def add_file(self, name: bytes, file: StagedFile) -> None:
+        """Add a file whose name `check_file` has passed."""
+        self.files[name] = file
+
+    def _add_parents(self, name: bytes) -> None:
+        # A directory that is known has known parents.
+        while (name := parent_of(name)) and name not in self.directories:
+            if name in self.files:
+                raise _clash(name)
+            self.directories[name] = DEFAULT_DIRECTORY_MODE
+            self._implied.add(name)
+
+
+def _clash(name: bytes) -> TarError:
+    return TarError(
+        f"the kit holds '{printable(name)}' twice", hint="unpack one of the two with --filter"
+    )

@@ -1,0 +1,261 @@
+"""Everything `kitctl` can do, as data: parser, help and completion are derived from this table."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import NamedTuple
+
+from kitd.ctl.format import parse_duration_s
+
+JOB_STATES = (
+    "scheduled",
+    "ready",
+    "running",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "superseded",
+)
+COMPRESSIONS = ("none", "gzip", "gzip-fastest", "zstd")
+
+
+class Argument(NamedTuple):
+    """One argument of a command: an option if its names begin with `-`, else a positional.
+
+    A positional is required unless `is_optional`, an option is not unless `is_required`. An option
+    without a `metavar` is a switch.
+    """
+
+    names: tuple[str, ...]
+    help: str
+    metavar: str | None = None
+    read: Callable[[str], object] = str
+    choices: tuple[str, ...] | None = None
+    is_required: bool = False
+    is_repeated: bool = False
+    is_optional: bool = False
+
+    @property
+    def is_option(self) -> bool:
+        """Whether it is given by name."""
+        return self.names[0].startswith("-")
+
+    @property
+    def parameter(self) -> str:
+        """The name of the parameter of the command's function."""
+        return self.names[-1].lstrip("-").replace("-", "_")
+
+
+class Command(NamedTuple):
+    """One command: its words, the function that runs it as `module:function`, what help says."""
+
+    name: str
+    function: str
+    summary: str
+    example: str
+    arguments: tuple[Argument, ...] = ()
+
+    def load(self) -> Callable[..., int]:
+        """Import and return the function; it takes the session, and the arguments by name."""
+        module, _, function = self.function.partition(":")
+        loaded: Callable[..., int] = getattr(import_module(f"kitd.ctl.commands.{module}"), function)
+        return loaded
+
+
+_JOB = Argument(("job",), "the job's number", metavar="ID", read=int)
+_PROJECT = Argument(("name",), "the project's name", metavar="NAME")
+_REFERENCE = Argument(("reference",), "repository:tag or repository@digest", metavar="REF")
+_FOLLOW = Argument(("-f", "--follow"), "go on with what happens from now on")
+_DETACH = Argument(("--detach",), "do not wait: print the job's number")
+_REMOTE = Argument(("-r", "--remote"), "ask the registry, not the cache")
+
+COMMANDS = (
+    Command("status", "status:status", "daemon, projects, queue and cache at a glance", "status"),
+    Command(
+        "pack",
+        "transfer:pack",
+        "pack a directory as a kit",
+        "pack . -t registry.example.com/team/sentiment:v1,latest --push",
+        (
+            Argument(("directory",), "the project's directory", metavar="DIR"),
+            Argument(
+                ("-t", "--tag"),
+                "what to call the kit, with further tags after commas",
+                metavar="REF[,TAG...]",
+                is_required=True,
+            ),
+            Argument(("-f", "--kitfile"), "another Kitfile", metavar="KITFILE"),
+            Argument(
+                ("--compression",),
+                "of the layers: none, gzip, gzip-fastest or zstd",
+                metavar="C",
+                choices=COMPRESSIONS,
+            ),
+            Argument(("--push",), "push the kit as well"),
+            _DETACH,
+        ),
+    ),
+    Command(
+        "push",
+        "transfer:push",
+        "copy a kit to its registry, or to another reference",
+        "push registry.example.com/team/sentiment:v1",
+        (
+            _REFERENCE,
+            Argument(("target",), "where to, if elsewhere", metavar="DST", is_optional=True),
+            _DETACH,
+        ),
+    ),
+    Command(
+        "pull",
+        "transfer:pull",
+        "copy a kit to the cache",
+        "pull registry.example.com/team/sentiment:v1",
+        (_REFERENCE, _DETACH),
+    ),
+    Command(
+        "unpack",
+        "unpack:unpack_kit",
+        "write a kit's files to a directory",
+        "unpack team/sentiment:v1 -d model --filter model",
+        (
+            _REFERENCE,
+            Argument(("-d", "--dir"), "where to (default: here)", metavar="DIR"),
+            Argument(
+                ("-f", "--filter"),
+                "only this: TYPE[,TYPE...][:NAME[,NAME...]]",
+                metavar="FILTER",
+                is_repeated=True,
+            ),
+            Argument(("-o", "--overwrite"), "replace files that exist"),
+            Argument(("-i", "--ignore-existing"), "keep files that exist"),
+        ),
+    ),
+    Command(
+        "list",
+        "kit:list_kits",
+        "kits in the cache",
+        "list team/sentiment",
+        (Argument(("repository",), "only this one", metavar="REPO", is_optional=True),),
+    ),
+    Command(
+        "inspect",
+        "kit:inspect_kit",
+        "a kit's digest, manifest and configuration as JSON",
+        "inspect team/sentiment:v1",
+        (_REFERENCE, _REMOTE),
+    ),
+    Command(
+        "info",
+        "kit:show_info",
+        "a kit's Kitfile",
+        "info team/sentiment:v1",
+        (_REFERENCE, _REMOTE),
+    ),
+    Command(
+        "jobs list",
+        "jobs:list_jobs",
+        "what was, is and will be done, newest first",
+        "jobs list --state failed",
+        (
+            Argument(("--state",), "only in this state", metavar="STATE", choices=JOB_STATES),
+            Argument(("--kind",), "only of this kind: pack, push, pull …", metavar="KIND"),
+            Argument(("--project",), "only of this project", metavar="NAME"),
+            Argument(("-n", "--limit"), "at most this many (default: 50)", metavar="N", read=int),
+        ),
+    ),
+    Command("jobs show", "jobs:show_job", "one job", "jobs show 12", (_JOB,)),
+    Command(
+        "jobs wait",
+        "jobs:wait_job",
+        "wait until a job has ended",
+        "jobs wait 12 --timeout 15m",
+        (
+            _JOB,
+            Argument(
+                ("--timeout",), "give up after 30s, 15m, 1h …", metavar="D", read=parse_duration_s
+            ),
+        ),
+    ),
+    Command("jobs cancel", "jobs:cancel_job", "stop a job", "jobs cancel 12", (_JOB,)),
+    Command("jobs retry", "jobs:retry_job", "run a failed job again", "jobs retry 12", (_JOB,)),
+    Command("jobs log", "jobs:show_log", "a job's events", "jobs log 12 -f", (_JOB, _FOLLOW)),
+    Command("projects list", "projects:list_projects", "what is watched", "projects list"),
+    Command(
+        "projects add",
+        "projects:add_project",
+        "watch a directory",
+        "projects add sentiment . -t registry.example.com/team/sentiment:latest --push",
+        (
+            _PROJECT,
+            Argument(("path",), "its directory", metavar="PATH"),
+            Argument(
+                ("-t", "--tag"),
+                "what to call its kits, with tags after commas",
+                metavar="REF[,TAG...]",
+                is_required=True,
+            ),
+            Argument(("-f", "--kitfile"), "another Kitfile, relative to PATH", metavar="KITFILE"),
+            Argument(("--push",), "push every new kit"),
+            Argument(("--no-push",), "keep kits in the cache"),
+        ),
+    ),
+    Command(
+        "projects remove",
+        "projects:remove_project",
+        "watch a directory no longer; its kits stay",
+        "projects remove sentiment",
+        (_PROJECT,),
+    ),
+    Command(
+        "projects rescan",
+        "projects:rescan_project",
+        "look at a project's files now",
+        "projects rescan sentiment",
+        (_PROJECT,),
+    ),
+    Command(
+        "projects hold",
+        "projects:hold_project",
+        "pack a project no more until it is released",
+        "projects hold sentiment",
+        (_PROJECT,),
+    ),
+    Command(
+        "projects release",
+        "projects:release_project",
+        "let a held project be packed again",
+        "projects release sentiment",
+        (_PROJECT,),
+    ),
+    Command(
+        "why",
+        "why:explain",
+        "why a project waits, a job ran or a blob is kept",
+        "why sentiment",
+        (Argument(("subject",), "a project, a job or a digest", metavar="PROJECT|JOB|DIGEST"),),
+    ),
+    Command(
+        "events",
+        "events:show_events",
+        "what happened",
+        "events -f",
+        (
+            _FOLLOW,
+            Argument(("--since",), "only what came after event SEQ", metavar="SEQ", read=int),
+        ),
+    ),
+    Command("cache stats", "cache:show_stats", "how much the cache holds", "cache stats"),
+    Command("config show", "config:show_config", "the effective configuration", "config show"),
+    Command(
+        "completion",
+        "completion:print_script",
+        "a completion script for a shell",
+        "completion bash > ~/.local/share/bash-completion/completions/kitctl",
+        (
+            Argument(
+                ("shell",), "which shell", metavar="bash|zsh|fish", choices=("bash", "zsh", "fish")
+            ),
+        ),
+    ),
+    Command("version", "version:show_version", "versions of kitctl and kitd", "version"),
+)

@@ -1,0 +1,123 @@
+"""From the words of a command line to a command and its arguments. Pure.
+
+The options that every command has may stand anywhere, and are taken out by hand: they have to be
+found before the command is known, and a command without arguments of its own then needs no
+argparse, which is a good part of the start-up of `kitctl status`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kitd.ctl.command import COMMANDS, Argument, Command
+from kitd.ctl.error import UsageError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+GLOBAL_OPTIONS = (
+    Argument(("--socket",), "the daemon's socket", metavar="PATH"),
+    Argument(("--json",), "print one JSON document and nothing else"),
+    Argument(("-q", "--quiet"), "no progress, no messages"),
+    Argument(("-h", "--help"), "say how it is used"),
+)
+
+
+class Options(NamedTuple):
+    """The options of every command."""
+
+    socket: Path | None = None
+    json: bool = False
+    quiet: bool = False
+    help: bool = False
+
+
+def split_options(words: Sequence[str]) -> tuple[Options, list[str]]:
+    """Return the options that every command has, and the other words. Raises `UsageError`."""
+    options = Options()
+    rest: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        if word == "--":
+            rest += [word, *remaining]
+        elif word == "--json":
+            options = options._replace(json=True)
+        elif word in ("-q", "--quiet"):
+            options = options._replace(quiet=True)
+        elif word in ("-h", "--help"):
+            options = options._replace(help=True)
+        elif word == "--socket" or word.startswith("--socket="):
+            path = next(remaining, "") if word == "--socket" else word.partition("=")[2]
+            if not path:
+                raise UsageError("--socket needs a path", hint="kitctl --socket PATH COMMAND")
+            options = options._replace(socket=Path(path))
+        else:
+            rest.append(word)
+    return options, rest
+
+
+def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
+    """Return the command that the first word or two name, and the rest. Raises `UsageError`."""
+    for command in COMMANDS:
+        name = command.name.split(" ")
+        if list(words[: len(name)]) == name:
+            return command, list(words[len(name) :])
+    group = [command.name.split(" ")[1] for command in COMMANDS if in_group(command, words[0])]
+    if group and len(words) == 1:
+        raise UsageError(f"{words[0]} what?", hint=f"one of: {', '.join(group)}")
+    wrong = words[1] if group else words[0]
+    known = group or [command.name.split(" ")[0] for command in COMMANDS]
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+    near = get_close_matches(wrong, known, n=1)
+    raise UsageError(
+        f"there is no command {wrong[:40]!r}" + (f" of {words[0]}" if group else ""),
+        hint=f"did you mean {near[0]}?" if near else "see: kitctl --help",
+    )
+
+
+def in_group(command: Command, group: str) -> bool:
+    """Whether a command is one of several that begin with the same word."""
+    return command.name.startswith(f"{group} ")
+
+
+def parse_arguments(command: Command, words: Sequence[str]) -> Mapping[str, Any]:
+    """Return the command's arguments by parameter. Raises `UsageError`."""
+    if not words and not command.arguments:
+        return {}
+    return vars(build_parser(command).parse_args(words))
+
+
+def build_parser(command: Command) -> "ArgumentParser":
+    """Return the parser of one command; it raises `UsageError` where argparse would exit."""
+    import argparse  # noqa: PLC0415 - see the top of this module
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> Any:
+            raise UsageError(f"{command.name}: {message}", hint=f"kitctl {command.name} --help")
+
+    parser = Parser(
+        prog=f"kitctl {command.name}",
+        description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+        epilog=f"example: kitctl {command.example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    for argument in command.arguments:
+        _add(parser, argument)
+    return parser
+
+
+def _add(parser: "ArgumentParser", argument: Argument) -> None:
+    if argument.is_option and argument.metavar is None:
+        parser.add_argument(*argument.names, help=argument.help, action="store_true")
+        return
+    details: dict[str, Any] = {"type": argument.read, "choices": argument.choices}
+    if argument.is_option:
+        details["required"] = argument.is_required
+        if argument.is_repeated:
+            details |= {"action": "append", "default": []}
+    elif argument.is_optional:
+        details["nargs"] = "?"
+    parser.add_argument(*argument.names, help=argument.help, metavar=argument.metavar, **details)

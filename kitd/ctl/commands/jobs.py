@@ -1,0 +1,134 @@
+"""`kitctl jobs …`: the queue."""
+
+from kitd.client import Client, request
+from kitd.client.record import Event, Job
+from kitd.ctl.event_line import event_line
+from kitd.ctl.exit_code import ExitCode
+from kitd.ctl.follow import follow_job
+from kitd.ctl.format import age, elapsed, printable, size
+from kitd.ctl.session import Session
+from kitd.ctl.table import Column, render
+
+_NO_JOBS = "No jobs."
+
+
+def list_jobs(
+    session: Session,
+    *,
+    state: str | None,
+    kind: str | None,
+    project: str | None,
+    limit: int | None,
+) -> int:
+    """Show jobs, newest first."""
+    asked = request.list_jobs(state=state, kind=kind, project=project, limit=limit)
+    with session.connect() as client:
+        jobs = client.call(asked)
+    columns = (
+        Column("JOB", is_right=True),
+        Column("KIND"),
+        Column("STATE", paint=session.terminal.paint_state),
+        Column("PROJECT", can_shrink=True),
+        Column("CREATED"),
+        Column("TOOK", is_right=True),
+        Column("REFERENCE", can_shrink=True),
+    )
+    rows = [
+        (
+            str(job.id),
+            job.kind,
+            job.state,
+            job.project or "-",
+            age(job.created, session.now_s),
+            elapsed(job.started, job.finished, session.now_s),
+            job.reference or "-",
+        )
+        for job in jobs
+    ]
+    lines = render(columns, rows, width=session.terminal.width) if rows else [_NO_JOBS]
+    session.terminal.show([job.document for job in jobs], "\n".join(lines))
+    return ExitCode.DONE
+
+
+def show_job(session: Session, *, job: int) -> int:
+    """Show one job."""
+    with session.connect() as client:
+        answer = client.call(request.get_job(job))
+    session.terminal.show(answer.document, _describe(session, answer))
+    return ExitCode.DONE
+
+
+def wait_job(session: Session, *, job: int, timeout: float | None) -> int:
+    """Wait until a job has ended; fail if it did."""
+    with session.connect() as client:
+        ended = follow_job(session, client, job, timeout)
+    session.terminal.show(ended.document, _describe(session, ended))
+    return ExitCode.DONE if ended.state == "succeeded" else ExitCode.FAILED
+
+
+def cancel_job(session: Session, *, job: int) -> int:
+    """Stop a job, or keep it from starting."""
+    with session.connect() as client:
+        answer = client.call(request.cancel_job(job))
+    session.terminal.show(answer.document, f"job {answer.id} is {printable(answer.state)}")
+    return ExitCode.DONE
+
+
+def retry_job(session: Session, *, job: int) -> int:
+    """Run a failed job again."""
+    with session.connect() as client:
+        answer = client.call(request.retry_job(job))
+    session.terminal.show(answer.document, f"job {answer.id} is {printable(answer.state)}")
+    return ExitCode.DONE
+
+
+def show_log(session: Session, *, job: int, follow: bool) -> int:
+    """Show the events of a job; with `follow` until it has ended."""
+    terminal = session.terminal
+    with session.connect() as client:
+        if follow:
+            return _follow_log(session, client, job)
+        events = client.call(request.log_job(job))
+    text = "\n".join(event_line(event) for event in events) or "No events."
+    terminal.show([event.document for event in events], text)
+    return ExitCode.DONE
+
+
+def _follow_log(session: Session, client: Client, job: int) -> int:
+    shown = 0
+    # The subscription says when to look again; the log is what is shown, so nothing comes twice.
+    with client.subscribe(job=job) as subscription:
+        while True:
+            current = client.call(request.get_job(job))
+            for event in client.call(request.log_job(job)):
+                if event.seq > shown:
+                    session.terminal.show_line(event.document, event_line(event))
+                    shown = event.seq
+            if current.is_terminal:
+                return ExitCode.DONE
+            while not isinstance(subscription.read(), Event):
+                pass
+
+
+def _describe(session: Session, job: Job) -> str:
+    """Return what there is to say about a job, a fact a line."""
+    facts = [
+        ("job", f"{job.id} ({job.kind})"),
+        ("state", job.state),
+        ("project", job.project),
+        ("reference", job.reference),
+        ("created", job.created),
+        ("started", job.started),
+        ("finished", job.finished),
+        ("took", elapsed(job.started, job.finished, session.now_s)),
+        ("attempt", f"{job.attempt} of {job.max_attempts}"),
+        ("next run", job.run_at if job.state == "scheduled" else None),
+        ("digest", str(job.result["digest"]) if job.result and "digest" in job.result else None),
+    ]
+    if job.progress is not None:
+        done, total = size(job.progress.bytes), size(job.progress.total)
+        facts.append(("progress", f"{job.progress.phase}, {done} of {total}"))
+    if job.error is not None:
+        facts.append(("error", job.error.message))
+        facts.append(("hint", job.error.hint))
+    return "\n".join(f"{name:<10} {printable(text)}" for name, text in facts if text)

@@ -1,0 +1,104 @@
+"""`kitctl pack`, `push` and `pull`: the commands that start a job and wait for it."""
+
+import os
+from typing import Any
+
+from kitd.client import Client, request
+from kitd.client.record import Job
+from kitd.client.request import Request
+from kitd.ctl.exit_code import ExitCode
+from kitd.ctl.follow import complete_job
+from kitd.ctl.format import plural, printable, size
+from kitd.ctl.session import Session
+
+
+def pack(
+    session: Session,
+    *,
+    directory: str,
+    tag: str,
+    kitfile: str | None,
+    compression: str | None,
+    push: bool,
+    detach: bool,
+) -> int:
+    """Pack a directory; with `push` wait for the push as well."""
+    path = os.path.abspath(directory)
+    asked = request.pack(
+        path,
+        tag,
+        kitfile=None if kitfile is None else _below(path, kitfile),
+        compression=compression,
+        push=push or None,
+    )
+    with session.connect() as client:
+        job = client.call(asked)
+        if detach:
+            return _show_started(session, job)
+        document = _complete(session, client, job.id)
+        lines = [_packed(document)]
+        if isinstance(push_job := document.get("push_job"), int) and push:
+            document["push"] = _complete(session, client, push_job)
+            lines.append(_moved("pushed", document["push"]))
+    session.terminal.show(document, "\n".join(lines))
+    return ExitCode.DONE
+
+
+def _below(directory: str, file: str) -> str:
+    """Return a file as the daemon takes it: relative to the directory if it lies there."""
+    path = os.path.abspath(file)
+    return os.path.relpath(path, directory) if path.startswith(f"{directory}/") else path
+
+
+def push(session: Session, *, reference: str, target: str | None, detach: bool) -> int:
+    """Copy a kit from the cache to a registry."""
+    return _transfer(session, request.push(reference, target), "pushed", detach=detach)
+
+
+def pull(session: Session, *, reference: str, detach: bool) -> int:
+    """Copy a kit from its registry to the cache."""
+    return _transfer(session, request.pull(reference), "pulled", detach=detach)
+
+
+def _transfer(session: Session, asked: Request[Job], done: str, *, detach: bool) -> int:
+    with session.connect() as client:
+        job = client.call(asked)
+        if detach:
+            return _show_started(session, job)
+        document = _complete(session, client, job.id)
+    session.terminal.show(document, _moved(done, document))
+    return ExitCode.DONE
+
+
+def _show_started(session: Session, job: Job) -> int:
+    session.terminal.show({"job": job.id}, str(job.id))
+    return ExitCode.DONE
+
+
+def _complete(session: Session, client: Client, job: int) -> dict[str, Any]:
+    ended = complete_job(session, client, job)
+    return {"job": ended.id, **(ended.result or {})}
+
+
+def _packed(document: dict[str, Any]) -> str:
+    layers = document.get("layers") or []
+    total = size(sum(layer.get("size", 0) for layer in layers))
+    reused = sum(1 for layer in layers if layer.get("reused"))
+    what = "unchanged" if document.get("unchanged") else "packed"
+    return f"{what} {_name(document)}: {plural(len(layers), 'layer')}, {total}" + (
+        f", {reused} reused" if reused else ""
+    )
+
+
+def _moved(done: str, document: dict[str, Any]) -> str:
+    moved = document.get("bytes") or {}
+    facts = [
+        f"{size(moved[kind])} {kind}"
+        for kind in ("sent", "received", "mounted", "skipped")
+        if moved.get(kind)
+    ]
+    return f"{done} {_name(document)}" + (f": {', '.join(facts)}" if facts else "")
+
+
+def _name(document: dict[str, Any]) -> str:
+    return printable(f"{document.get('reference')}@{document.get('digest')}")

@@ -1,0 +1,19 @@
+"""`kitctl why`."""
+
+from kitd.client import request
+from kitd.ctl.exit_code import ExitCode
+from kitd.ctl.format import printable
+from kitd.ctl.session import Session
+
+
+def explain(session: Session, *, subject: str) -> int:
+    """Say why a project waits, a job ran or a blob is kept."""
+    with session.connect() as client:
+        answer = client.call(request.why(subject))
+    reasons = [
+        str(reason.get("text")) for reason in answer.get("reasons") or [] if "text" in reason
+    ]
+    lines = [printable(f"{subject}:")]
+    lines += [printable(f"  {reason}") for reason in reasons or ["nothing is known about it"]]
+    session.terminal.show(answer, "\n".join(lines))
+    return ExitCode.DONE

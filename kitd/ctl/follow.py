@@ -1,0 +1,59 @@
+"""Waiting for a job in front of a person: progress, retries, the end, or Ctrl-C."""
+
+from kitd.client import Client
+from kitd.client.error import DeadlineExceededError
+from kitd.client.record import Job, Progress
+from kitd.ctl.error import InterruptedByUserError, JobFailedError
+from kitd.ctl.format import printable
+from kitd.ctl.progress import ProgressLine
+from kitd.ctl.session import Session
+
+
+def follow_job(session: Session, client: Client, job: int, timeout_s: float | None = None) -> Job:
+    """Return a job once it has ended, well or not, and show its progress meanwhile.
+
+    Raises `InterruptedByUserError` on Ctrl-C, `DeadlineExceededError` after `timeout_s`.
+    """
+    current: Job | None = None
+    try:
+        with ProgressLine(session.terminal) as line:
+            for item in client.follow(job, timeout_s=timeout_s):
+                if isinstance(item, Progress):
+                    line.update(item)
+                    continue
+                if current is not None and item.state != current.state:
+                    line.clear()
+                    _note_retry(session, item)
+                current = item
+    except KeyboardInterrupt:
+        raise InterruptedByUserError(
+            f"job {job} goes on", hint=f"wait for it with: kitctl jobs wait {job}"
+        ) from None
+    except DeadlineExceededError as error:
+        if current is None:
+            raise
+        raise DeadlineExceededError(
+            f"job {current.id} is still {current.state}: {error}",
+            hint=f"wait longer with: kitctl jobs wait {current.id}",
+        ) from error
+    assert current is not None
+    return current
+
+
+def complete_job(session: Session, client: Client, job: int) -> Job:
+    """Return a job once it has succeeded, and show its progress meanwhile.
+
+    Raises `JobFailedError`, and what `follow_job` raises.
+    """
+    ended = follow_job(session, client, job)
+    if ended.state != "succeeded":
+        raise JobFailedError(ended)
+    return ended
+
+
+def _note_retry(session: Session, job: Job) -> None:
+    if job.error is not None and job.state in ("scheduled", "ready"):
+        session.terminal.note(
+            f"job {job.id}: attempt {job.attempt} of {job.max_attempts} failed, trying again: "
+            f"{printable(job.error.message)}"
+        )

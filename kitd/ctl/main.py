@@ -1,0 +1,82 @@
+"""The entry point of `kitctl`: find the command, run it, turn what it raised into an exit code."""
+
+import io
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from kitd.ctl.command_line import Options, find_command, parse_arguments, split_options
+from kitd.ctl.error import InterruptedByUserError
+from kitd.ctl.exit_code import ExitCode, exit_code_of
+from kitd.ctl.format import printable
+from kitd.ctl.session import Session
+from kitd.ctl.terminal import Terminal
+from kitd.errors import KitdError
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command line, `sys.argv` by default, and return the exit code."""
+    given = sys.argv[1:] if words is None else words
+    # Which streams there are has to be known before the first mistake can be told.
+    terminal = _terminal(Options(json="--json" in given))
+    try:
+        options, rest = split_options(given)
+        terminal = _terminal(options)
+        return _run(terminal, options, rest)
+    except KitdError as error:
+        _report(terminal, error)
+        return exit_code_of(error)
+    except KeyboardInterrupt:
+        _report(terminal, InterruptedByUserError("interrupted"))
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # `kitctl events | head` ends here. Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+
+
+def _terminal(options: Options) -> Terminal:
+    for stream in (sys.stdout, sys.stderr):
+        # A character that the locale does not have is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    return Terminal(sys.stdout, sys.stderr, os.environ, json_only=options.json, quiet=options.quiet)
+
+
+def _run(terminal: Terminal, options: Options, words: Sequence[str]) -> int:
+    if options.help or not words:
+        return _help(terminal, options, words)
+    command, rest = find_command(words)
+    arguments = parse_arguments(command, rest)
+    session = Session(terminal, options.socket, time.time())
+    return command.load()(session, **arguments)
+
+
+def _help(terminal: Terminal, options: Options, words: Sequence[str]) -> int:
+    from kitd.ctl import help as texts  # noqa: PLC0415 - needs the parser of every command
+
+    if not words:
+        text = texts.overview()
+    elif len(words) == 1 and texts.is_group(words[0]):
+        text = texts.overview(words[0])
+    else:
+        command, _ = find_command(words)
+        text = texts.command_help(command)
+    if not options.help:
+        terminal.complain(text)
+        return ExitCode.USAGE
+    print(text)
+    return ExitCode.DONE
+
+
+def _report(terminal: Terminal, error: KitdError) -> None:
+    hint = f" ({error.hint})" if error.hint else ""
+    terminal.complain(printable(f"kitctl: {error.message}{hint}"))
+    if terminal.json_only:
+        document = {"code": error.code, "message": error.message, "hint": error.hint}
+        terminal.show_line({"error": document}, "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

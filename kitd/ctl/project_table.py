@@ -1,0 +1,38 @@
+"""Projects as a table, for `status` and `projects list`."""
+
+from collections.abc import Sequence
+
+from kitd.client.record import Project
+from kitd.ctl.format import age, printable, short_digest
+from kitd.ctl.session import Session
+from kitd.ctl.table import Column, render
+
+NO_PROJECTS = "No projects yet. Watch one with: kitctl projects add NAME PATH -t REF"
+
+
+def project_lines(session: Session, projects: Sequence[Project]) -> list[str]:
+    """Return a table of projects, and why those that are stuck are."""
+    terminal = session.terminal
+    columns = (
+        Column("PROJECT", can_shrink=True),
+        Column("STATE", paint=terminal.paint_state),
+        Column("LAST KIT"),
+        Column("PACKED"),
+        Column("REFERENCE", can_shrink=True),
+    )
+    rows = [
+        (
+            project.name,
+            project.state,
+            short_digest(project.last_digest) if project.last_digest else "-",
+            age(project.last_packed, session.now_s),
+            project.reference,
+        )
+        for project in projects
+    ]
+    reasons = [
+        f"  {printable(project.name)}: {printable(project.reason)}"
+        for project in projects
+        if project.reason
+    ]
+    return render(columns, rows, width=terminal.width) + reasons

@@ -1,0 +1,97 @@
+"""Where a command's words go: results to stdout, everything said on the way to stderr."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+_COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2"}
+_STATE_COLOURS = {
+    "ready": "green",
+    "degraded": "yellow",
+    "stopping": "yellow",
+    "running": "cyan",
+    "packing": "cyan",
+    "pushing": "cyan",
+    "succeeded": "green",
+    "failed": "red",
+    "blocked": "red",
+    "held": "yellow",
+    "cancelled": "dim",
+    "superseded": "dim",
+}
+
+
+class Terminal:
+    """The two streams of a process, and what may be done to them."""
+
+    def __init__(
+        self,
+        stdout: TextIO,
+        stderr: TextIO,
+        environ: Mapping[str, str],
+        *,
+        json_only: bool,
+        quiet: bool,
+    ) -> None:
+        self._stdout = stdout
+        self._stderr = stderr
+        self.json_only = json_only
+        self._quiet = quiet
+        self.width = None if json_only else _width(stdout, environ)
+        self.has_progress = stderr.isatty() and not quiet and environ.get("TERM") != "dumb"
+        self.progress_width = _width(stderr, environ) or 80
+        self._has_colour = (
+            self.width is not None
+            and not environ.get("NO_COLOR")
+            and environ.get("TERM", "dumb") != "dumb"
+        )
+
+    def show(self, document: Any, text: str) -> None:
+        """Print a result: the one JSON document, or the text that says the same."""
+        self._print(json.dumps(document, indent=2) if self.json_only else text)
+
+    def show_line(self, document: Any, text: str) -> None:
+        """Print one of a stream of results: a JSON object a line, or a line of text."""
+        compact = json.dumps(document, separators=(",", ":")) if self.json_only else text
+        self._print(compact)
+
+    def note(self, text: str) -> None:
+        """Say something on the way, unless `--quiet`."""
+        if not self._quiet:
+            self.complain(text)
+
+    def complain(self, text: str) -> None:
+        """Say what went wrong."""
+        print(text, file=self._stderr, flush=True)
+
+    def draw(self, line: str) -> None:
+        """Replace the line that shows progress; an empty one removes it."""
+        self._stderr.write(f"\r\x1b[K{line}")
+        self._stderr.flush()
+
+    def paint(self, colour: str, text: str) -> str:
+        """Return the text in a colour, where there are colours."""
+        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self._has_colour else text
+
+    def paint_state(self, state: str) -> str:
+        """Return the state of a job, a project or the daemon in its colour."""
+        colour = _STATE_COLOURS.get(state)
+        return state if colour is None else self.paint(colour, state)
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stdout, flush=True)
+
+
+def _width(stream: TextIO, environ: Mapping[str, str]) -> int | None:
+    """Return the width of a terminal in cells, or None where the stream is none."""
+    # shutil has this too, and costs a command a tenth of its start-up.
+    if not stream.isatty():
+        return None
+    columns = environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except OSError:
+        return 80

@@ -1,0 +1,310 @@
+"""The blocking and the asynchronous client on a real socket."""
+
+import asyncio
+import json
+import os
+import socket
+import time
+from contextlib import aclosing
+
+import pytest
+
+from kitd.client import AsyncClient, Client, request
+from kitd.client.error import (
+    AccessDeniedError,
+    DaemonUnreachableError,
+    DeadlineExceededError,
+    ProtocolError,
+    RpcError,
+)
+from kitd.client.record import Event, Progress
+
+PING = request.Request("system.ping", {}, lambda answer: answer)
+"""Answered: the peer, which lives in this process, has accepted the connection."""
+
+
+def handles() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_call_returns_a_typed_answer_and_keeps_the_document(peer, job):
+    peer.on("jobs.get", job(novelty=1))
+    with Client.connect(peer.path) as client:
+        found = client.call(request.get_job(12))
+    assert (found.id, found.kind, found.is_terminal) == (12, "pack", True)
+    assert found.document["novelty"] == 1
+    assert peer.calls == [("jobs.get", {"id": 12})]
+
+
+def test_arguments_that_are_not_given_are_not_sent(peer):
+    peer.on("jobs.list", {"jobs": [], "as_of_seq": 0})
+    with Client.connect(peer.path) as client:
+        assert client.call(request.list_jobs(state="failed")) == ()
+    assert peer.made("jobs.list") == [{"state": "failed"}]
+
+
+def test_an_error_carries_the_daemons_code_message_and_hint(peer, refusal):
+    peer.on("jobs.get", refusal("not_found", "no job 7", "list them"))
+    with Client.connect(peer.path) as client, pytest.raises(RpcError) as caught:
+        client.call(request.get_job(7))
+    error = caught.value
+    assert (error.code, error.message, error.hint) == ("not_found", "no job 7", "list them")
+    assert not error.retryable
+
+
+def test_an_error_without_an_id_ends_the_call(peer, answer):
+    body = {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "not JSON"}}
+    peer.on("system.status", answer(raw=json.dumps(body).encode() + b"\n"))
+    with Client.connect(peer.path) as client, pytest.raises(RpcError, match="not JSON"):
+        client.call(request.status())
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"nonsense\n",
+        b"[1]\n",
+        b"{}\n",
+        b"\xff\xfe\n",
+        b"[" * 100_000 + b"\n",
+        b'{"jsonrpc":"2.0","id":99,"result":{}}\n',
+        b"x" * (4 << 20) + b"xx",
+    ],
+    ids=["text", "list", "empty", "not UTF-8", "nested", "another id", "endless line"],
+)
+def test_what_is_not_the_protocol_is_refused(peer, answer, raw):
+    peer.on("jobs.get", answer(raw=raw))
+    with Client.connect(peer.path) as client, pytest.raises(ProtocolError):
+        client.call(request.get_job(1))
+
+
+@pytest.mark.parametrize("result", [None, [], {"id": "12"}, {"id": True}, {"id": 12}])
+def test_an_answer_of_another_shape_is_refused(peer, result):
+    peer.on("jobs.get", result)
+    with Client.connect(peer.path) as client, pytest.raises(ProtocolError):
+        client.call(request.get_job(1))
+
+
+def test_a_request_that_the_daemon_would_refuse_is_not_sent(peer):
+    with Client.connect(peer.path) as client, pytest.raises(ProtocolError, match="1 MiB"):
+        client.call(request.why("x" * (1 << 20)))
+    assert peer.calls == []
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_it_is_sent(peer):
+    path = os.fsdecode(b"/srv/\xff")
+    with Client.connect(peer.path) as client, pytest.raises(ProtocolError, match="UTF-8"):
+        client.call(request.pack(path, "r"))
+    assert peer.calls == []
+
+
+def test_a_silent_daemon_is_given_up(peer, answer):
+    peer.on("system.status", answer(silent=True))
+    started = time.monotonic()
+    with Client.connect(peer.path) as client:
+        with pytest.raises(DeadlineExceededError):
+            client.call(request.status(), timeout_s=0.05)
+        # The late answer could be taken for another one: the connection is over.
+        with pytest.raises(DaemonUnreachableError):
+            client.call(request.status())
+    assert time.monotonic() - started < 5
+
+
+def test_a_daemon_that_hangs_up_is_told_apart_from_an_error(peer, answer):
+    peer.on("system.status", answer(hang_up=True))
+    with Client.connect(peer.path) as client, pytest.raises(DaemonUnreachableError):
+        client.call(request.status())
+
+
+def test_no_socket_says_how_to_start_the_daemon(tmp_path):
+    with pytest.raises(DaemonUnreachableError) as caught:
+        Client.connect(tmp_path / "none.sock")
+    assert caught.value.hint == "start it with: kitd serve"
+
+
+def test_a_dead_socket_says_how_to_start_the_daemon(tmp_path):
+    path = tmp_path / "dead.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with pytest.raises(DaemonUnreachableError, match="refused"):
+        Client.connect(path)
+
+
+def test_a_path_too_long_for_a_socket_is_unreachable(tmp_path):
+    with pytest.raises(DaemonUnreachableError):
+        Client.connect(tmp_path / ("x" * 120))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="changes the user to one without access")
+def test_a_socket_without_access_is_denied(tmp_path):
+    path = tmp_path / "private.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        path.chmod(0o600)
+        child = os.fork()
+        if child == 0:
+            os.setresuid(65534, 65534, 65534)
+            try:
+                Client.connect(path)
+            except AccessDeniedError:
+                os._exit(7)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_layers_arrive_as_descriptors_behind_notifications(peer, answer, notify, tmp_path):
+    (tmp_path / "a").write_bytes(b"first")
+    (tmp_path / "b").write_bytes(b"second")
+    opened = tuple(os.open(tmp_path / name, os.O_RDONLY) for name in "ab")
+    peer.on("kits.open", answer({"count": 2}, opened, before=(notify(1, "kit.packed"),)))
+    with Client.connect(peer.path) as client:
+        received = client.open_layers("sha256:m", ["sha256:a", "sha256:b"])
+        contents = [os.pread(handle, 10, 0) for handle in received]
+        assert not any(os.get_inheritable(handle) for handle in received)
+    for handle in (*received, *opened):
+        os.close(handle)
+    assert contents == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_another_number_of_descriptors_is_refused_and_none_leaks(peer, answer, count):
+    opened = tuple(os.open("/dev/null", os.O_RDONLY) for _ in range(count))
+    peer.on("system.ping", {})
+    peer.on("kits.open", answer({"count": 2}, opened))
+    with Client.connect(peer.path) as client:
+        client.call(PING)
+        before = handles()
+        with pytest.raises(ProtocolError):
+            client.open_layers("sha256:m", ["sha256:a", "sha256:b"])
+        assert handles() == before
+    for handle in opened:
+        os.close(handle)
+
+
+def test_descriptors_that_nobody_asked_for_are_closed(peer, answer, job):
+    handle = os.open("/dev/null", os.O_RDONLY)
+    peer.on("system.ping", {})
+    peer.on("jobs.get", answer(job(), (handle,)))
+    with Client.connect(peer.path) as client:
+        client.call(PING)
+        before = handles()
+        client.call(request.get_job(12))
+        assert handles() == before
+    os.close(handle)
+
+
+def test_following_a_job_tells_progress_and_ends_with_its_last_state(peer, answer, job, notify):
+    progress = {"job": 12, "phase": "packing", "bytes": 5, "total": 10}
+    others = progress | {"job": 13}
+    peer.on(
+        "events.subscribe",
+        answer(
+            {"subscription": 1, "head_seq": 4},
+            after=(
+                {"method": "$/heartbeat", "params": {"head_seq": 4}},
+                {"method": "$/progress", "params": others},
+                {"method": "$/progress", "params": progress},
+                notify(5, "job.succeeded", subscription=9),
+                notify(6, "job.succeeded"),
+            ),
+        ),
+    )
+    peer.on("events.unsubscribe", {})
+    peer.on("jobs.get", job(state="running"), job(state="succeeded"))
+    with Client.connect(peer.path) as client:
+        running, moved, ended = client.follow(12)
+    assert (running.state, ended.state) == ("running", "succeeded")
+    assert moved == Progress("packing", 5, 10)
+    # Subscribed before it looked, so that nothing falls in between.
+    assert [name for name, _ in peer.calls] == [
+        "events.subscribe",
+        "jobs.get",
+        "jobs.get",
+        "events.unsubscribe",
+    ]
+
+
+def test_waiting_goes_on_with_the_successor_of_a_superseded_job(peer, job):
+    peer.on("events.subscribe", {"subscription": 1, "head_seq": 4})
+    peer.on("events.unsubscribe", {})
+    peer.on("jobs.get", job(state="superseded", superseded_by=13), job(id=13))
+    with Client.connect(peer.path) as client:
+        assert client.wait(12).id == 13
+
+
+def test_waiting_ends_at_the_deadline(peer, job):
+    peer.on("events.subscribe", {"subscription": 1, "head_seq": 4})
+    peer.on("jobs.get", job(state="running"))
+    with Client.connect(peer.path) as client, pytest.raises(DeadlineExceededError):
+        client.wait(12, timeout_s=0.05)
+
+
+def test_a_reader_that_lagged_goes_on_where_it_stopped(peer, answer, notify):
+    lagged = {"method": "events.lagged", "params": {"subscription": 1, "last_seq": 7}}
+    peer.on(
+        "events.subscribe",
+        answer({"subscription": 1, "head_seq": 4}, after=(notify(7, "kit.packed"), lagged)),
+        answer({"subscription": 2, "head_seq": 9}, after=(notify(8, "kit.pushed", "", 2),)),
+    )
+    with Client.connect(peer.path) as client:
+        subscription = client.subscribe(from_seq=6)
+        first, second = subscription.read(), subscription.read()
+    assert isinstance(first, Event)
+    assert isinstance(second, Event)
+    assert (first.seq, second.seq) == (7, 8)
+    assert peer.made("events.subscribe") == [{"from_seq": 6}, {"from_seq": 7}]
+
+
+async def test_async_calls_overlap_on_one_connection(peer, job):
+    peer.on("jobs.get", lambda params: job(id=params["id"]))
+    async with AsyncClient.connect(peer.path) as client, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(client.call(request.get_job(number))) for number in range(20)]
+    assert [task.result().id for task in tasks] == list(range(20))
+
+
+async def test_async_errors_are_those_of_the_blocking_client(peer, answer, refusal):
+    peer.on("jobs.get", refusal("not_found"))
+    peer.on("system.status", answer(silent=True))
+    peer.on("system.why", answer(hang_up=True))
+    async with AsyncClient.connect(peer.path) as client:
+        with pytest.raises(RpcError):
+            await client.call(request.get_job(1))
+        with pytest.raises(DeadlineExceededError):
+            await client.call(request.status(), timeout_s=0.05)
+        with pytest.raises(DaemonUnreachableError):
+            await client.call(request.why("x"))
+        with pytest.raises(DaemonUnreachableError):
+            await client.call(request.why("x"))
+
+
+async def test_async_connect_says_how_to_start_the_daemon(tmp_path):
+    with pytest.raises(DaemonUnreachableError, match="there is no socket"):
+        async with AsyncClient.connect(tmp_path / "none.sock"):
+            pass
+
+
+async def test_async_wait_asks_until_the_job_has_ended(peer, job):
+    peer.on(
+        "jobs.wait", job(state="running"), job(state="superseded", superseded_by=13), job(id=13)
+    )
+    async with AsyncClient.connect(peer.path) as client:
+        assert (await client.wait(12)).id == 13
+    assert [params["id"] for params in peer.made("jobs.wait")] == [12, 12, 13]
+
+
+async def test_async_events_go_on_where_a_lagging_reader_stopped(peer, answer, notify):
+    lagged = {"method": "events.lagged", "params": {"subscription": 1, "last_seq": 7}}
+    peer.on(
+        "events.subscribe",
+        answer({"subscription": 1, "head_seq": 4}, after=(notify(7, "kit.packed"), lagged)),
+        answer({"subscription": 1, "head_seq": 9}, after=(notify(8, "kit.pushed"),)),
+    )
+    seen = []
+    async with AsyncClient.connect(peer.path) as client, aclosing(client.events()) as events:
+        async for event in events:
+            seen.append(event.seq)
+            if len(seen) == 2:
+                break
+    assert seen == [7, 8]
+    assert peer.made("events.subscribe") == [{}, {"from_seq": 7}]

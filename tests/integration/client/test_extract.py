@@ -1,0 +1,498 @@
+"""Unpacking to a real directory: what is written, and that nothing is when something is wrong."""
+
+import gzip
+import hashlib
+import io
+import itertools
+import os
+import stat
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kitd.client.extract import OpenLayer, extract
+from kitd.client.placement import Existing
+from kitd.client.record import Layer
+from kitd.errors import KitdError
+
+TAR = "application/vnd.kitops.modelkit.model.v1.tar"
+RAW = "application/vnd.kitops.modelkit.model.v1.raw"
+
+Unpack = Callable[..., tuple[int, int]]
+
+
+def digest(content: bytes) -> str:
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def block(
+    name: bytes = b"f", kind: bytes = b"0", size: bytes = b"00000000000\0", **at: bytes
+) -> bytes:
+    """Make a header by hand, with a right checksum and any field (`at_257=…`) overwritten."""
+    header = bytearray(512)
+    header[: len(name)] = name
+    header[100:108] = b"0000644\0"
+    header[124:136] = size
+    header[156:157] = kind
+    header[257:265] = b"ustar\x0000"
+    for field, value in at.items():
+        start = int(field.removeprefix("at_"))
+        header[start : start + len(value)] = value
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    return bytes(header)
+
+
+def padded(content: bytes) -> bytes:
+    return content + bytes(-len(content) % 512)
+
+
+def octal(size: int) -> bytes:
+    return f"{size:011o}\0".encode()
+
+
+def pax(*records: bytes) -> bytes:
+    data = b"".join(records)
+    return block(b"x", b"x", octal(len(data))) + padded(data)
+
+
+def record(key: bytes, value: bytes) -> bytes:
+    body = b" " + key + b"=" + value + b"\n"
+    length = len(body) + 1
+    while len(str(length)) + len(body) != length:
+        length = len(str(length)) + len(body)
+    return str(length).encode() + body
+
+
+END = bytes(1024)
+
+
+def tar(**files: bytes) -> bytes:
+    body = b"".join(
+        block(name.replace("__", "/").encode(), b"0", octal(len(data))) + padded(data)
+        for name, data in files.items()
+    )
+    return body + END
+
+
+def layer_of(
+    content: bytes, media_type: str = TAR, plain: bytes | None = None, path: str = ""
+) -> Layer:
+    plain = content if plain is None else plain
+    return Layer(digest(content), len(content), media_type, digest(plain), path)
+
+
+def snapshot(root: Path) -> dict[str, object]:
+    """Return everything below a directory, links not followed."""
+    found: dict[str, object] = {}
+    for path in sorted(root.rglob("*")):
+        info = path.lstat()
+        content: object = None
+        if stat.S_ISREG(info.st_mode):
+            content = path.read_bytes()
+        elif stat.S_ISLNK(info.st_mode):
+            content = os.readlink(path)
+        found[str(path.relative_to(root))] = (stat.filemode(info.st_mode), content)
+    return found
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    path = tmp_path / "world" / "target"
+    path.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture
+def unpack(tmp_path: Path, target: Path) -> Unpack:
+    """Unpack blobs, given as layer and content, from real files."""
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    os.umask(0o022)
+
+    def run(
+        *layers: tuple[Layer, bytes] | bytes, into: Path = target, **options
+    ) -> tuple[int, int]:
+        def opened() -> Iterator[OpenLayer]:
+            for number, item in enumerate(layers):
+                layer, content = item if isinstance(item, tuple) else (layer_of(item), item)
+                path = blobs / str(number)
+                path.write_bytes(content)
+                handle = os.open(path, os.O_RDONLY)
+                try:
+                    yield OpenLayer(layer, handle)
+                finally:
+                    os.close(handle)
+
+        options = {"kitfile": None, "progress": lambda _: None} | options
+        generator = opened()
+        try:
+            return extract(into, generator, **options)
+        finally:
+            generator.close()
+
+    return run
+
+
+def test_layers_and_kitfile_are_written(target, unpack):
+    result = unpack(tar(a=b"1", d__b=b"22"), tar(d__c=b"333"), kitfile="name: x\n")
+    assert result == (4, 1 + 2 + 3 + 8)
+    assert snapshot(target) == {
+        "Kitfile": ("-rw-r--r--", b"name: x\n"),
+        "a": ("-rw-r--r--", b"1"),
+        "d": ("drwxr-xr-x", None),
+        "d/b": ("-rw-r--r--", b"22"),
+        "d/c": ("-rw-r--r--", b"333"),
+    }
+
+
+def test_a_missing_target_is_created_with_its_parents(target, unpack):
+    unpack(tar(a=b"1"), into=target / "x" / "y")
+    assert (target / "x" / "y" / "a").read_bytes() == b"1"
+
+
+def test_a_target_that_was_created_goes_again_after_a_failure(target, unpack):
+    with pytest.raises(KitdError):
+        unpack(b"nonsense", into=target / "x" / "y")
+    assert snapshot(target) == {}
+
+
+def test_modes_follow_the_umask_and_lose_the_special_bits(target, unpack):
+    directory = block(b"d", b"5", at_100=b"0001777\0")
+    file = block(b"d/f", at_100=b"0006777\0")
+    unpack(directory + file + END)
+    assert snapshot(target) == {"d": ("drwxr-xr-x", None), "d/f": ("-rwxr-xr-x", b"")}
+
+
+def test_a_directory_that_is_not_writable_is_filled_first(target, unpack):
+    unpack(block(b"d", b"5", at_100=b"0000555\0") + block(b"d/f") + END)
+    assert snapshot(target) == {"d": ("dr-xr-xr-x", None), "d/f": ("-rw-r--r--", b"")}
+    (target / "d").chmod(0o755)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_gzip_layers_are_inflated(target, unpack, members):
+    plain = tar(a=b"x" * 3_000_000)
+    cuts = [len(plain) * part // members for part in range(members + 1)]
+    stored = b"".join(gzip.compress(plain[a:b]) for a, b in itertools.pairwise(cuts))
+    unpack((layer_of(stored, TAR + "+gzip", plain), stored))
+    assert (target / "a").stat().st_size == 3_000_000
+
+
+@pytest.mark.parametrize("suffix", ["", "+gzip"])
+def test_a_raw_layer_is_one_file(target, unpack, suffix):
+    stored = gzip.compress(b"weights") if suffix else b"weights"
+    unpack((layer_of(stored, RAW + suffix, b"weights", "models/w.bin"), stored))
+    assert (target / "models" / "w.bin").read_bytes() == b"weights"
+
+
+def test_progress_adds_up_to_the_stored_bytes(unpack):
+    content = tar(a=b"x" * 2_500_000)
+    steps: list[int] = []
+    unpack(content, progress=steps.append)
+    assert sum(steps) == len(content)
+    assert len(steps) > 1
+
+
+def test_zeros_after_the_end_are_what_other_tools_write(target, unpack):
+    unpack(tar(a=b"1") + bytes(9216))
+    assert (target / "a").exists()
+
+
+SHORT_GZIP = gzip.compress(tar(a=b"1"))
+
+HOSTILE: dict[str, bytes | tuple[Layer, bytes]] = {
+    "parent": block(b"../evil") + END,
+    "parent inside": block(b"a/../../evil") + END,
+    "absolute": block(b"/tmp/kitd-evil") + END,
+    "dot": block(b".", b"5") + END,
+    "dot slash": block(b"./", b"5") + END,
+    "empty name": block(b"") + END,
+    "absolute by prefix": block(b"evil", at_345=b"/tmp") + END,
+    "parent by prefix": block(b"evil", at_345=b"..") + END,
+    "parent by PAX": pax(record(b"path", b"../evil")) + block(b"safe") + END,
+    "absolute by PAX": pax(record(b"path", b"/tmp/kitd-evil")) + block(b"safe") + END,
+    "NUL by PAX": pax(record(b"path", b"evil\0safe")) + block(b"safe") + END,
+    "empty by PAX": pax(record(b"path", b"")) + block(b"safe") + END,
+    "parent by long name": block(b"l", b"L", octal(8)) + padded(b"../evil\0") + block(b"s") + END,
+    "long name within": block(b"l", b"L", octal(9)) + padded(b"evil\0safe") + block(b"s") + END,
+    "too long": pax(record(b"path", b"x" * 4097)) + block(b"safe") + END,
+    "too deep": pax(record(b"path", b"d/" * 257 + b"evil")) + block(b"safe") + END,
+    "component too long": pax(record(b"path", b"x" * 300)) + block(b"safe") + END,
+    "hard link": block(b"evil", b"1", at_157=b"/etc/passwd") + END,
+    "symbolic link": block(b"evil", b"2", at_157=b"..") + END,
+    "link then through it": block(b"d", b"2", at_157=b"..") + block(b"d/evil") + END,
+    "character device": block(b"evil", b"3") + END,
+    "block device": block(b"evil", b"4") + END,
+    "fifo": block(b"evil", b"6") + END,
+    "contiguous": block(b"evil", b"7") + END,
+    "sparse": block(b"evil", b"S") + END,
+    "sparse by PAX": pax(record(b"GNU.sparse.major", b"1")) + block(b"evil") + END,
+    "global header": block(b"evil", b"g") + END,
+    "long link name": block(b"evil", b"K") + END,
+    "unknown type": block(b"evil", b"Z") + END,
+    "multi-volume": block(b"evil", b"M") + END,
+    "directory with content": block(b"evil", b"5", octal(512)) + bytes(512) + END,
+    "file named as directory": block(b"evil/") + END,
+    "two PAX headers": pax(record(b"path", b"a")) + pax(record(b"path", b"b")) + block() + END,
+    "PAX at the end": pax(record(b"path", b"a")) + END,
+    "PAX key twice": pax(record(b"path", b"a"), record(b"path", b"b")) + block() + END,
+    "PAX wrong length": block(b"x", b"x", octal(9)) + padded(b"99 path=a") + block() + END,
+    "PAX no length": block(b"x", b"x", octal(7)) + padded(b"path=a\n") + block() + END,
+    "PAX negative length": block(b"x", b"x", octal(10)) + padded(b"-9 path=a\n") + block() + END,
+    "PAX no equals": block(b"x", b"x", octal(7)) + padded(b"7 path\n") + block() + END,
+    "PAX size words": pax(record(b"size", b"lots")) + block() + END,
+    "PAX size negative": pax(record(b"size", b"-1")) + block() + END,
+    "PAX size endless": pax(record(b"size", b"9" * 40)) + block() + END,
+    "PAX header huge": block(b"x", b"x", octal((1 << 20) + 1)) + bytes(2048) + END,
+    "size beyond the content": block(b"evil", b"0", b"77777777777\0") + END,
+    "size beyond the disk": pax(record(b"size", b"4611686018427387904")) + block(b"evil") + END,
+    "size by base-256": block(b"evil", b"0", b"\x80" + b"\xff" * 11) + END,
+    "size not octal": block(b"evil", b"0", b"00000000009\0") + END,
+    "size negative": block(b"evil", b"0", b"-0000000001\0") + END,
+    "wrong checksum": block(b"evil")[:148] + b"000000\0 " + block(b"evil")[156:] + END,
+    "no magic": block(b"evil", at_257=bytes(8)) + END,
+    "no end": block(b"evil"),
+    "one zero block": block(b"evil") + bytes(512),
+    "data after the end": block(b"evil") + END + b"more",
+    "megabytes after the end": block(b"evil") + END + bytes(2 << 20),
+    "content cut short": block(b"evil", b"0", octal(5000)) + b"x" * 100,
+    "same file twice": block(b"evil") + block(b"evil") + END,
+    "same file by another name": block(b"evil") + block(b"./evil") + END,
+    "file and directory": block(b"evil") + block(b"evil", b"5") + END,
+    "file below a file": block(b"evil") + block(b"evil/x") + END,
+    "not a tar": b"<html>" + bytes(2000),
+    "nothing": b"",
+    "wrong digest": (layer_of(tar(evil=b"1"))._replace(digest=digest(b"")), tar(evil=b"1")),
+    "wrong diffId": (layer_of(tar(evil=b"1"))._replace(diff_id=digest(b"")), tar(evil=b"1")),
+    "digest of no kind": (layer_of(tar(evil=b"1"))._replace(digest="md5:00"), tar(evil=b"1")),
+    "too short": (layer_of(tar(evil=b"1"))._replace(size=9999), tar(evil=b"1")),
+    "too long a blob": (layer_of(tar(evil=b"1"))._replace(size=1), tar(evil=b"1")),
+    "unknown type of layer": (layer_of(tar(evil=b"1"), "text/plain"), tar(evil=b"1")),
+    "unknown compression": (layer_of(tar(evil=b"1"), TAR + "+lzma"), tar(evil=b"1")),
+    "zstd": (layer_of(tar(evil=b"1"), TAR + "+zstd"), tar(evil=b"1")),
+    "gzip that is none": (layer_of(tar(evil=b"1"), TAR + "+gzip"), tar(evil=b"1")),
+    "gzip cut short": (
+        layer_of(SHORT_GZIP[:-9], TAR + "+gzip", tar(a=b"1")),
+        SHORT_GZIP[:-9],
+    ),
+    "gzip with more behind": (
+        layer_of(SHORT_GZIP + b"more", TAR + "+gzip", tar(a=b"1")),
+        SHORT_GZIP + b"more",
+    ),
+    "gzip with another diffId": (
+        layer_of(SHORT_GZIP, TAR + "+gzip", b"another"),
+        SHORT_GZIP,
+    ),
+    "raw without a name": (layer_of(b"x", RAW), b"x"),
+    "raw outside": (layer_of(b"x", RAW, path="../evil"), b"x"),
+    "raw absolute": (layer_of(b"x", RAW, path="/tmp/kitd-evil"), b"x"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_layer_leaves_no_trace(tmp_path, target, unpack, case):
+    (target / "mine").write_text("stays")
+    before = snapshot(tmp_path / "world")
+    with pytest.raises(KitdError) as caught:
+        # A good layer before it: even what was in order is not written.
+        unpack(tar(good=b"1"), case, kitfile="name: x\n")
+    assert "\n" not in caught.value.message
+    assert snapshot(tmp_path / "world") == before
+    assert not Path("/tmp/kitd-evil").exists()
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("symbolic link", "'evil' is a symbolic link"),
+        ("fifo", "'evil' is a fifo"),
+        ("parent by PAX", "'../evil' has a name that leads out"),
+        ("same file twice", "'evil' twice"),
+        ("zstd", "zstd, which is not supported yet"),
+        ("size beyond the disk", "no space for 4611686018427387904 bytes of 'evil'"),
+    ],
+)
+def test_the_message_names_the_entry_and_the_reason(unpack, case, words):
+    with pytest.raises(KitdError) as caught:
+        unpack(HOSTILE[case])
+    assert words in caught.value.message
+
+
+def test_a_gzip_bomb_of_zeros_is_given_up_early(target, unpack):
+    squeezer = zlib.compressobj(9, wbits=31)
+    stored = squeezer.compress(tar(a=b"1"))
+    stored += b"".join(squeezer.compress(bytes(1 << 20)) for _ in range(64)) + squeezer.flush()
+    with pytest.raises(KitdError, match="goes on after its end"):
+        unpack((layer_of(stored, TAR + "+gzip"), stored))
+    assert snapshot(target) == {}
+
+
+LINK_CASES = [
+    lambda target: (target / "d").symlink_to(target.parent),
+    lambda target: ((target / "x").mkdir(), (target / "d").symlink_to("x")),
+    lambda target: (target / "d").symlink_to("nowhere"),
+    lambda target: (target / "d").write_text("a file"),
+]
+
+
+@pytest.mark.parametrize("existing", Existing)
+@pytest.mark.parametrize("make", LINK_CASES, ids=["outside", "inside", "dangling", "file"])
+def test_a_parent_that_is_no_directory_is_not_gone_through(
+    tmp_path, target, unpack, make, existing
+):
+    make(target)
+    before = snapshot(tmp_path / "world")
+    with pytest.raises(KitdError, match="'d' is a"):
+        unpack(tar(a=b"1", d__evil=b"2"), existing=existing)
+    assert snapshot(tmp_path / "world") == before
+
+
+def test_existing_files_are_refused_all_by_name(target, unpack):
+    for name in "abcdefg":
+        (target / name).write_text("mine")
+    before = snapshot(target)
+    with pytest.raises(KitdError) as caught:
+        unpack(tar(new=b"1", **dict.fromkeys("abcdefg", b"2")))
+    assert caught.value.message == "already there: a, b, c, d, e and 2 more"
+    assert snapshot(target) == before
+
+
+def test_overwrite_replaces_the_content_and_keeps_the_mode(target, unpack):
+    (target / "a").write_text("mine")
+    (target / "a").chmod(0o600)
+    assert unpack(tar(a=b"theirs", b=b"new"), existing=Existing.OVERWRITE) == (2, 9)
+    assert snapshot(target) == {"a": ("-rw-------", b"theirs"), "b": ("-rw-r--r--", b"new")}
+
+
+def test_overwriting_leaves_other_links_to_the_file_alone(target, unpack):
+    (target / "a").write_text("mine")
+    (target / "other").hardlink_to(target / "a")
+    unpack(tar(a=b"theirs"), existing=Existing.OVERWRITE)
+    assert (target / "other").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.symlink_to("other"),
+        lambda path: path.mkdir(),
+        os.mkfifo,
+    ],
+    ids=["link", "directory", "fifo"],
+)
+def test_overwrite_replaces_files_only(target, unpack, make):
+    make(target / "z")
+    before = snapshot(target)
+    with pytest.raises(KitdError, match="'z' is a"):
+        unpack(tar(a=b"1", z=b"2"), existing=Existing.OVERWRITE)
+    assert snapshot(target) == before
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.write_text("mine"),
+        lambda path: path.symlink_to("/etc/passwd"),
+        lambda path: path.mkdir(),
+    ],
+    ids=["file", "link", "directory"],
+)
+def test_keep_leaves_whatever_is_there(target, unpack, make):
+    make(target / "z")
+    before = snapshot(target)
+    assert unpack(tar(a=b"1", z=b"2"), existing=Existing.KEEP) == (1, 1)
+    assert snapshot(target) == before | {"a": ("-rw-r--r--", b"1")}
+
+
+@pytest.mark.parametrize("existing", Existing)
+def test_the_same_kitfile_is_accepted(target, unpack, existing):
+    (target / "Kitfile").write_text("name: x\n")
+    unpack(tar(a=b"1"), kitfile="name: x\n", existing=existing)
+    assert (target / "Kitfile").read_text() == "name: x\n"
+
+
+@pytest.mark.parametrize("existing", [Existing.REFUSE, Existing.KEEP])
+@pytest.mark.parametrize("other", ["name: y\n", "name: x\nmore: 1\n", ""])
+def test_another_kitfile_is_refused(target, unpack, existing, other):
+    (target / "Kitfile").write_text(other)
+    before = snapshot(target)
+    with pytest.raises(KitdError, match="another Kitfile"):
+        unpack(tar(a=b"1"), kitfile="name: x\n", existing=existing)
+    assert snapshot(target) == before
+
+
+def test_overwrite_replaces_another_kitfile(target, unpack):
+    (target / "Kitfile").write_text("name: y\n")
+    unpack(tar(a=b"1"), kitfile="name: x\n", existing=Existing.OVERWRITE)
+    assert (target / "Kitfile").read_text() == "name: x\n"
+
+
+def test_a_layer_may_not_bring_a_kitfile_of_its_own(target, unpack):
+    with pytest.raises(KitdError, match="'Kitfile' twice"):
+        unpack(tar(Kitfile=b"evil"), kitfile="name: x\n")
+    assert snapshot(target) == {}
+
+
+@pytest.mark.parametrize("when", [1, 2, 3])
+def test_ctrl_c_leaves_no_trace(target, unpack, when):
+    (target / "a").write_text("mine")
+    before = snapshot(target)
+    steps = iter(range(1, 10))
+
+    def interrupt(_: int) -> None:
+        if next(steps) == when:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unpack(
+            *(tar(**{f"{name}__f": b"x" * 100}) for name in "xyz"),
+            existing=Existing.OVERWRITE,
+            progress=interrupt,
+        )
+    assert snapshot(target) == before
+
+
+def test_a_failure_in_the_middle_of_placing_is_undone(target, unpack):
+    """A name that only this disk refuses is met after other files have theirs."""
+    (target / "a").write_text("mine")
+    (target / "a").chmod(0o640)
+    before = snapshot(target)
+    with pytest.raises(KitdError, match="too long"):
+        unpack(
+            tar(a=b"theirs", b__new=b"1"),
+            pax(record(b"path", b"z/" + b"x" * 300)) + block(b"safe") + END,
+            existing=Existing.OVERWRITE,
+        )
+    assert snapshot(target) == before
+
+
+def test_the_target_may_be_reached_through_a_link(tmp_path, target, unpack):
+    (tmp_path / "link").symlink_to(target)
+    unpack(tar(a=b"1"), into=tmp_path / "link")
+    assert (target / "a").exists()
+
+
+def test_no_descriptor_is_left_open(target, unpack):
+    before = len(os.listdir("/proc/self/fd"))
+    unpack(tar(a=b"1", d__e__f=b"2"), kitfile="name: x\n")
+    for case in HOSTILE.values():
+        with pytest.raises(KitdError):
+            unpack(case)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_tars_of_the_standard_library_are_unpacked(target, unpack, tmp_path):
+    source = tmp_path / "source"
+    (source / "deep" / "er").mkdir(parents=True)
+    (source / "deep" / "er" / ("n" * 120)).write_bytes(b"long")
+    (source / "weights.bin").write_bytes(os.urandom(100_000))
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for child in sorted(source.iterdir()):
+            archive.add(child, arcname=child.name)
+    unpack(buffer.getvalue())
+    assert snapshot(target) == snapshot(source)

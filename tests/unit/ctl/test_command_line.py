@@ -1,0 +1,182 @@
+"""Command lines, and the table that they are read by."""
+
+import inspect
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kitd.ctl import completion
+from kitd.ctl import help as texts
+from kitd.ctl.command import COMMANDS
+from kitd.ctl.command_line import Options, find_command, parse_arguments, split_options
+from kitd.ctl.error import UsageError
+from kitd.ctl.reference import has_registry, split_tags
+
+
+def test_options_of_every_command_may_stand_anywhere():
+    options, rest = split_options(["--socket", "/s", "jobs", "--json", "list", "-q"])
+    assert options == Options(Path("/s"), json=True, quiet=True)
+    assert rest == ["jobs", "list"]
+    assert split_options(["--socket=/s"])[0].socket == Path("/s")
+
+
+def test_words_after_two_dashes_are_left_alone():
+    assert split_options(["why", "--", "--json"]) == (Options(), ["why", "--", "--json"])
+
+
+@pytest.mark.parametrize("words", [["--socket"], ["--socket", ""], ["--socket="]])
+def test_an_option_without_its_value_is_refused(words):
+    with pytest.raises(UsageError, match="--socket"):
+        split_options(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["stauts"], "did you mean status?"),
+        (["jobs", "lst"], "did you mean list?"),
+        (["jobs"], "one of: list, show, wait, cancel, retry, log"),
+        (["xyzzy"], "see: kitctl --help"),
+    ],
+)
+def test_an_unknown_command_is_refused_with_the_nearest(words, hint):
+    with pytest.raises(UsageError) as caught:
+        find_command(words)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("status", {}),
+        ("jobs wait 12 --timeout 2m", {"job": 12, "timeout": 120.0}),
+        (
+            "pack . -t r:v1 --push",
+            {
+                "directory": ".",
+                "tag": "r:v1",
+                "kitfile": None,
+                "compression": None,
+                "push": True,
+                "detach": False,
+            },
+        ),
+        ("push a", {"reference": "a", "target": None, "detach": False}),
+        (
+            "unpack r -f model -f docs:x -i",
+            {
+                "reference": "r",
+                "dir": None,
+                "filter": ["model", "docs:x"],
+                "overwrite": False,
+                "ignore_existing": True,
+            },
+        ),
+        ("events --since 5", {"follow": False, "since": 5}),
+    ],
+)
+def test_arguments_are_read(line, expected):
+    command, rest = find_command(line.split())
+    assert parse_arguments(command, rest) == expected
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "status now",
+        "pack .",
+        "pack -t r",
+        "pack . -t r --pus",
+        "pack . -t r --compression lzma",
+        "jobs show x",
+        "jobs wait 12 --timeout soon",
+        "jobs list --state done",
+        "push a b c",
+        "completion tcsh",
+        "events --nonsense",
+    ],
+)
+def test_what_a_command_does_not_take_is_refused(line):
+    command, rest = find_command(line.split())
+    with pytest.raises(UsageError):
+        parse_arguments(command, rest)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_has_a_function_that_takes_its_arguments(command):
+    parameters = inspect.signature(command.load()).parameters
+    assert next(iter(parameters)) == "session"
+    assert {*parameters} - {"session"} == {argument.parameter for argument in command.arguments}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_has_help_with_an_example_that_parses(command):
+    assert f"example: kitctl {command.example}" in texts.command_help(command)
+    found, rest = find_command(command.example.partition(" >")[0].split())
+    assert found is command
+    parse_arguments(found, rest)
+
+
+def test_the_overview_names_every_command():
+    assert all(f"  {command.name} " in texts.overview() for command in COMMANDS)
+    assert "jobs wait" in texts.overview("jobs")
+    assert "projects" not in texts.overview("jobs")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_name_every_command(shell):
+    script = completion.SCRIPTS[shell]()
+    assert all(word in script for command in COMMANDS for word in command.name.split(" "))
+    if (program := shutil.which(shell)) is not None:
+        checked = subprocess.run(
+            [program, "-n"], input=script, text=True, capture_output=True, check=False
+        )
+        assert (checked.returncode, checked.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["sta"], "status"),
+        (["jobs", "w"], "wait"),
+        (["pack", "--comp"], "--compression"),
+        (["jobs", "list", "--st"], "--state"),
+    ],
+)
+def test_bash_completes_commands_and_options(words, found):
+    line = " ".join(f"'{word}'" for word in ["kitctl", *words])
+    script = (
+        f"{completion.bash()}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}; _kitctl\n"
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert found in done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [
+        ("team/m", ("team/m", ())),
+        ("team/m:v1", ("team/m", ("v1",))),
+        ("host:5000/m", ("host:5000/m", ())),
+        ("host:5000/m:v1,latest", ("host:5000/m", ("v1", "latest"))),
+    ],
+)
+def test_tags_are_split_from_the_repository(text, split):
+    assert split_tags(text) == split
+
+
+@pytest.mark.parametrize(
+    ("text", "remote"),
+    [
+        ("m:v1", False),
+        ("team/m:v1", False),
+        ("localhost/m", False),
+        ("localhost:5000/m", True),
+        ("r.example.com/m", True),
+    ],
+)
+def test_only_references_with_a_registry_can_be_pulled(text, remote):
+    assert has_registry(text) is remote
