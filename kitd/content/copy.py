@@ -52,10 +52,13 @@ async def walk(source: Fetcher, root: Descriptor) -> tuple[Descriptor, ...]:
     Reads manifests only. Layers whose license keeps them from registries are not part of it (OCI
     image spec, layer.md). Raises `ContentError` for a graph beyond the bounds.
     """
-    ordered: dict[str, Descriptor] = {}
+    # A hostile index may name one digest both as a blob and as a manifest: two nodes, because only
+    # the second has children.
+    ordered: dict[tuple[str, bool], Descriptor] = {}
 
     async def visit(node: Descriptor, depth: int) -> None:
-        if node.digest in ordered or is_nondistributable(node.media_type):
+        key = (node.digest, is_manifest(node.media_type))
+        if key in ordered or is_nondistributable(node.media_type):
             return
         if depth > MAX_DEPTH or len(ordered) >= MAX_NODES:
             raise ContentError(f"the graph of {root.digest} is too deep or too large to follow")
@@ -63,7 +66,7 @@ async def walk(source: Fetcher, root: Descriptor) -> tuple[Descriptor, ...]:
             content = await read(source, node, max_bytes=MAX_MANIFEST_BYTES)
             for child in parse_manifest(content, node.media_type).children:
                 await visit(child, depth + 1)
-        ordered[node.digest] = node
+        ordered[key] = node
 
     await visit(root, 0)
     return tuple(ordered.values())
@@ -100,7 +103,9 @@ async def copy_graph(
     async def push(node: Descriptor) -> None:
         nonlocal sent
         async with slots:
-            sent += await target.push(node, metered)
+            pushed = await target.push(node, metered)
+        # Not `sent += await ...`, which would read `sent` before the others have added to it.
+        sent += pushed
         moved(node, node.size)
 
     await _all(push, (node for node in nodes if not is_manifest(node.media_type)))

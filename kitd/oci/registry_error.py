@@ -43,7 +43,9 @@ def parse_error_body(body: bytes, content_type: str) -> tuple[RegistryMessage, .
         if "html" in content_type.lower() or text.lstrip()[:1] == "<":
             title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
             words = _line(title.group(1) if title else re.sub(r"<[^>]*>", " ", text))
-            return (RegistryMessage("", f"an HTML page ({words[:120]})"),)
+            return (
+                RegistryMessage("", f"an HTML page ({words[:120]})" if words else "an HTML page"),
+            )
         words = _line(text)
         return (RegistryMessage("", words),) if words else ()
     if not isinstance(document, Mapping):

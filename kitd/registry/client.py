@@ -1,0 +1,73 @@
+"""The way in: repositories for whoever asks, one set of connections for each registry."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from kitd.oci.reference import InvalidReferenceError, Repository
+from kitd.registry.repository import RemoteRepository
+from kitd.registry.request import Request
+from kitd.registry.settings import RegistrySettings
+from kitd.registry.transport import Surroundings, Transport
+
+
+class RegistryClient:
+    """Owns the transports: use as an async context manager.
+
+    `settings_of` gives the settings of a registry (`host[:port]`) as they are now. After a change
+    new repositories use new connections; those in use keep theirs.
+    """
+
+    def __init__(
+        self, settings_of: Callable[[str], RegistrySettings], surroundings: Surroundings
+    ) -> None:
+        self._settings_of = settings_of
+        self._surroundings = surroundings
+        self._transports: dict[tuple[str, RegistrySettings], Transport] = {}
+        self._opening = asyncio.Lock()
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._open.aclose()
+
+    async def repository(
+        self, repository: Repository, *, mount_from: Sequence[str] = ()
+    ) -> RemoteRepository:
+        """Return a repository as a content store; nothing is sent.
+
+        `mount_from` are names of repositories of the same registry that may lend blobs. Raises
+        `InvalidReferenceError` for one that is local, `RegistryTlsError`.
+        """
+        if repository.is_local:
+            raise InvalidReferenceError(
+                f"{repository.name} is on no registry",
+                hint=f"name one, such as registry.example.com/{repository.name}",
+            )
+        transport = await self._transport(repository.registry)
+        return RemoteRepository(repository, transport, mount_from=mount_from)
+
+    async def ping(self, registry: str) -> None:
+        """Ask whether a registry is there and takes the credentials. Raises `RegistryError`."""
+        transport = await self._transport(registry)
+        request = Request(operation="log in", method="GET", url=transport.url(""))
+        async with transport.send(request):
+            pass
+
+    async def _transport(self, registry: str) -> Transport:
+        key = (registry, self._settings_of(registry))
+        async with self._opening:
+            if key not in self._transports:
+                transport = await Transport.open(*key, self._surroundings)
+                self._open.push_async_callback(transport.close)
+                self._transports[key] = transport
+            return self._transports[key]

@@ -1,0 +1,358 @@
+"""Finding the credentials for a registry, where docker, podman and friends keep them.
+
+Sources: docker's `config.json` and credential helper protocol, containers-auth.json(5). The
+environment comes in as a mapping. Files are read anew for each look-up, so that a login is seen at
+once; who sends many requests keeps what it found.
+"""
+
+import asyncio
+import base64
+import os
+import re
+import shutil
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from kitd.blocking import run_blocking
+from kitd.errors import Disposition, KitdError
+from kitd.oci.json_reader import InvalidJsonError, Json, read_object
+from kitd.registry.settings import (
+    DOCKER_HUB,
+    Anonymous,
+    CredentialSource,
+    DockerCredentials,
+    PasswordFile,
+    TokenFile,
+)
+
+MAX_FILE_BYTES = 1024 * 1024
+MAX_SECRET_BYTES = 64 * 1024
+HELPER_DEADLINE_S = 10.0
+
+_HUB_KEY = "https://index.docker.io/v1/"
+"""What docker's files and helpers call Docker Hub."""
+_HUB_HOSTS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
+_IDENTITY_USER = "<token>"
+"""The user name with which helpers mark an identity token."""
+_HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class CredentialsError(KitdError):
+    """A file or a helper with credentials cannot be used."""
+
+    code = "registry_credentials"
+
+
+class HelperTimeoutError(CredentialsError):
+    """A credential helper did not answer in time."""
+
+    disposition: ClassVar[Disposition] = Disposition.RETRY
+
+
+@dataclass(frozen=True, slots=True)
+class Password:
+    """A user and its password, or a token in the place of one."""
+
+    username: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityToken:
+    """A long-lived token that a token server exchanges for access tokens (OAuth2 refresh token)."""
+
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryToken:
+    """An access token, sent as it is."""
+
+    secret: str = field(repr=False)
+
+
+Credential = Password | IdentityToken | RegistryToken
+
+
+@dataclass(frozen=True, slots=True)
+class AuthFile:
+    """The content of one `config.json` or `auth.json`."""
+
+    path: Path
+    entries: Mapping[str, Credential]
+    """By registry, or by registry and path: the keys as they stand, normalised."""
+    helpers: Mapping[str, str]
+    store: str | None
+
+    def helper_for(self, registry: str) -> str | None:
+        """Return the name of the helper that keeps the registry's credentials."""
+        return self.helpers.get(_key(registry)) or self.store
+
+    def entry_for(self, registry: str, repository: str | None) -> Credential | None:
+        """Return the entry with the longest path that holds the repository."""
+        host = _key(registry)
+        parts = repository.split("/") if repository else []
+        for length in range(len(parts), -1, -1):
+            if entry := self.entries.get("/".join([host, *parts[:length]])):
+                return entry
+        return None
+
+
+async def find_credential(
+    source: CredentialSource,
+    registry: str,
+    repository: str | None,
+    environment: Mapping[str, str],
+) -> Credential | None:
+    """Return the credential for a repository of a registry (`host[:port]`), None if there is none.
+
+    Raises `CredentialsError`.
+    """
+    match source:
+        case Anonymous():
+            return None
+        case PasswordFile(username, path):
+            return Password(username, await run_blocking(_read_secret, path))
+        case TokenFile(path):
+            return IdentityToken(await run_blocking(_read_secret, path))
+        case DockerCredentials():
+            for path in auth_paths(environment):
+                if credential := await _search(path, registry, repository, environment):
+                    return credential
+            return None
+
+
+def auth_paths(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the files to search, the first with an answer wins (containers-auth.json(5)).
+
+    A file named by REGISTRY_AUTH_FILE is the only one.
+    """
+    if named := environment.get("REGISTRY_AUTH_FILE"):
+        return (Path(named),)
+    paths = []
+    home = environment.get("HOME")
+    if runtime := environment.get("XDG_RUNTIME_DIR"):
+        paths.append(Path(runtime, "containers/auth.json"))
+    if config := environment.get("XDG_CONFIG_HOME") or (home and f"{home}/.config"):
+        paths.append(Path(config, "containers/auth.json"))
+    if docker := environment.get("DOCKER_CONFIG") or (home and f"{home}/.docker"):
+        paths.append(Path(docker, "config.json"))
+    return tuple(paths)
+
+
+def parse_auth_file(content: bytes, path: Path) -> AuthFile:
+    """Read a file with credentials; keys it does not know are somebody else's.
+
+    Raises `CredentialsError`, which names the file and never what is in it.
+    """
+    try:
+        document = read_object(content, max_bytes=MAX_FILE_BYTES)
+    except InvalidJsonError as error:
+        raise _malformed(path, str(error)) from None
+    entries = {}
+    for key, entry in _object(document, "auths", path).items():
+        if not isinstance(entry, Mapping):
+            raise _malformed(path, f"the entry of {key[:80]!r} is not an object")
+        try:
+            credential = _credential(entry)
+        except ValueError:
+            # The cause would quote the secret.
+            raise _malformed(path, f"the entry of {key[:80]!r} cannot be decoded") from None
+        if credential is not None:
+            entries[_key(key)] = credential
+    helpers = {
+        _key(host): name
+        for host, name in _object(document, "credHelpers", path).items()
+        if isinstance(name, str)
+    }
+    store = document.get("credsStore")
+    return AuthFile(path, entries, helpers, store if isinstance(store, str) else None)
+
+
+def parse_helper_answer(output: bytes) -> Credential | None:
+    """Read what a helper printed for `get`. Raises `ValueError` for what is no credential."""
+    try:
+        answer = read_object(output, max_bytes=MAX_SECRET_BYTES)
+    except InvalidJsonError:
+        raise ValueError("not a JSON object") from None
+    match answer:
+        case {"Username": str(username), "Secret": str(secret)}:
+            return _login(username, secret)
+    raise ValueError("no Username or no Secret")
+
+
+def _object(document: Mapping[str, Json], key: str, path: Path) -> Mapping[str, Json]:
+    value = document.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise _malformed(path, f"{key} is not an object")
+    return value
+
+
+def _credential(entry: Mapping[str, Json]) -> Credential | None:
+    """Return what an entry of `auths` holds. Raises `ValueError` where it cannot be decoded."""
+    texts = {key: value for key, value in entry.items() if isinstance(value, str) and value}
+    if "identitytoken" in texts:
+        return IdentityToken(texts["identitytoken"])
+    if "registrytoken" in texts:
+        return RegistryToken(texts["registrytoken"])
+    if "auth" in texts:
+        pair = base64.b64decode(texts["auth"], validate=True).decode()
+        username, colon, secret = pair.partition(":")
+        if not colon:
+            raise ValueError("no colon between user and password")
+        return _login(username, secret.rstrip("\0"))
+    return _login(texts.get("username", ""), texts.get("password", ""))
+
+
+def _login(username: str, secret: str) -> Credential | None:
+    if username == _IDENTITY_USER:
+        return IdentityToken(secret)
+    return Password(username, secret) if username and secret else None
+
+
+def _key(text: str) -> str:
+    """Return `host[:port][/path]` for a key of a credentials file, whatever wrote it.
+
+    URLs and the API versions in them are docker's old habit: only their host counts.
+    """
+    _, scheme, rest = text.rpartition("://")
+    host, _, path = rest.partition("/")
+    path = path.strip("/")
+    if host in _HUB_HOSTS:
+        host = DOCKER_HUB
+    return host if scheme or path in ("", "v1", "v2") else f"{host}/{path}"
+
+
+def _malformed(path: Path, reason: str) -> CredentialsError:
+    return CredentialsError(
+        f"cannot read the credentials in {path}: {reason}", hint="mend the file, or log in again"
+    )
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a small file. Raises `CredentialsError`, `FileNotFoundError`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CredentialsError(
+            f"cannot read {path}: {error.strerror}", hint="the user kitd runs as must read it"
+        ) from error
+    if len(content) > max_bytes:
+        raise CredentialsError(f"{path} has more than {max_bytes} bytes")
+    return content
+
+
+def _read_secret(path: Path) -> str:
+    """Return the text of a password or token file without the newline an editor leaves."""
+    try:
+        secret = _read(path, MAX_SECRET_BYTES).decode().strip("\r\n")
+    except FileNotFoundError:
+        raise CredentialsError(f"{path} does not exist") from None
+    except UnicodeDecodeError:
+        raise CredentialsError(f"{path} is not UTF-8 text") from None
+    if not secret:
+        raise CredentialsError(f"{path} is empty")
+    return secret
+
+
+def _read_auth_file(path: Path) -> AuthFile | None:
+    try:
+        return parse_auth_file(_read(path, MAX_FILE_BYTES), path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+async def _search(
+    path: Path, registry: str, repository: str | None, environment: Mapping[str, str]
+) -> Credential | None:
+    """Return what one file, or the helper it names, has for the repository."""
+    file = await run_blocking(_read_auth_file, path)
+    if file is None:
+        return None
+    if helper := file.helper_for(registry):
+        server = _HUB_KEY if registry == DOCKER_HUB else registry
+        if credential := await ask_helper(helper, server, environment):
+            return credential
+    return file.entry_for(registry, repository)
+
+
+async def ask_helper(name: str, server: str, environment: Mapping[str, str]) -> Credential | None:
+    """Ask `docker-credential-<name>` for a server; None where it keeps nothing for it.
+
+    Raises `CredentialsError` where it cannot be run, fails or takes longer than
+    `HELPER_DEADLINE_S`.
+    """
+    program = f"docker-credential-{name}"
+    path = shutil.which(program, path=environment.get("PATH", ""))
+    if _HELPER_NAME.fullmatch(name) is None or path is None:
+        raise CredentialsError(
+            f"the credential helper {program[:96]!r} is not on the PATH",
+            hint="install it, or remove it from the file with the registry credentials",
+        )
+    try:
+        async with asyncio.timeout(HELPER_DEADLINE_S):
+            status, output = await _run(path, server.encode(), environment)
+    except TimeoutError:
+        raise HelperTimeoutError(
+            f"{program} gave no answer for {server} within {HELPER_DEADLINE_S:.0f} s",
+            hint=f"try: echo {server} | {program} get",
+        ) from None
+    except OSError as error:
+        raise CredentialsError(f"cannot run {path}: {error.strerror}") from error
+    if status != 0 and b"credentials not found" in output:
+        return None
+    reason = f"it ended with status {status}"
+    if status == 0:
+        try:
+            return parse_helper_answer(output)
+        except ValueError as error:
+            reason = str(error)
+    raise CredentialsError(
+        f"{program} gave no credentials for {server}: {reason}",
+        hint=f"try: echo {server} | {program} get",
+    )
+
+
+async def _run(path: str, question: bytes, environment: Mapping[str, str]) -> tuple[int, bytes]:
+    """Return the exit status and the first `MAX_SECRET_BYTES` of what the program printed."""
+    process = await asyncio.create_subprocess_exec(
+        path,
+        "get",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=environment,
+        # Helpers are scripts more often than not: what they started has to end with them.
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    output = b""
+    try:
+        # A helper that needs no question may be gone before it is asked.
+        with suppress(ConnectionError):
+            process.stdin.write(question)
+            await process.stdin.drain()
+        process.stdin.close()
+        while chunk := await process.stdout.read(MAX_SECRET_BYTES - len(output)):
+            output += chunk
+        # One that prints more would wait for a reader for ever.
+        if len(output) < MAX_SECRET_BYTES:
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            # A process counts as ended when its output was read to the end.
+            while await process.stdout.read(MAX_SECRET_BYTES):
+                pass
+    return await process.wait(), output

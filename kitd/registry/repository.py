@@ -1,0 +1,290 @@
+"""A repository of a registry as a content store: resolve, fetch, exists, push, tag, list tags."""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+
+from aiohttp import ClientResponse
+from yarl import URL
+
+from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk, Fetcher
+from kitd.content.verify import read
+from kitd.oci.descriptor import Descriptor
+from kitd.oci.digest import InvalidDigestError, abbreviate, digest_of, parse_digest
+from kitd.oci.json_reader import InvalidJsonError, read_object
+from kitd.oci.manifest import MAX_MANIFEST_BYTES, InvalidManifestError, parse_manifest
+from kitd.oci.media_type import ACCEPT, is_manifest
+from kitd.oci.reference import InvalidReferenceError, Repository, check_tag
+from kitd.registry.auth.scope import pull, push
+from kitd.registry.errors import RegistryMismatchError, RegistryProtocolError, http_errors
+from kitd.registry.location import InvalidLocationError, resolve_location, same_origin
+from kitd.registry.profile import profile_for
+from kitd.registry.request import Request
+from kitd.registry.settings import remote_name
+from kitd.registry.transport import Transport
+from kitd.registry.upload import Upload
+
+TAGS_A_PAGE = 1000
+MAX_TAG_PAGES = 1000
+MAX_TAG_PAGE_BYTES = 4 * 1024 * 1024
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/(?:[0-9]{1,18}|\*)")
+_MISSING = frozenset({404})
+_NO_HEAD = frozenset({405, 501})
+
+
+class RemoteRepository:
+    """`Target`, `Resolver` and `Tagger` over a transport, which it does not own.
+
+    `mount_from` names repositories of the same registry that are asked for a blob before it is
+    sent. Every method raises `RegistryError` and its family.
+    """
+
+    def __init__(
+        self, repository: Repository, transport: Transport, *, mount_from: Sequence[str] = ()
+    ) -> None:
+        self.repository = repository
+        self._transport = transport
+        self._name = remote_name(repository.registry, repository.name)
+        self._mount_from = tuple(remote_name(repository.registry, name) for name in mount_from)
+        # A kit is pushed once and then tagged several times.
+        self._pushed: tuple[Descriptor, bytes] | None = None
+
+    async def resolve(self, identifier: str) -> Descriptor:
+        """Return the manifest that a tag or a digest names.
+
+        Raises `RegistryNotFoundError`; `InvalidReferenceError` or `InvalidDigestError` for text
+        that is neither.
+        """
+        asked = parse_digest(identifier) if ":" in identifier else None
+        tag = check_tag(identifier) if asked is None else None
+        request = Request(
+            operation=f"find {self._name}:{tag}" if tag else f"find {self._name}@{asked}",
+            method="HEAD",
+            url=self._transport.url(f"{self._name}/manifests/{identifier}"),
+            scopes=(pull(self._name),),
+            headers={"Accept": ACCEPT},
+            accept=_NO_HEAD,
+        )
+        async with self._transport.send(request) as response:
+            described = _described(response) if response.status == 200 else None
+        # Some registries answer HEAD with less than a descriptor, or not at all.
+        target = described or await self._read_described(request.url, request.operation)
+        if asked is not None and target.digest != asked:
+            raise self._mismatch(f"it answered with {target.digest}", request.operation)
+        return target
+
+    @asynccontextmanager
+    async def fetch(self, target: Descriptor, *, offset: int = 0) -> AsyncIterator[ByteStream]:
+        """Open a blob or a manifest from `offset`. Raises `RegistryNotFoundError`.
+
+        The stream raises `RegistryMismatchError` where the registry sends more or fewer bytes than
+        `target` has. The digest is the reader's to check.
+        """
+        operation = f"fetch {abbreviate(target.digest)} from {self._name}"
+        headers = {"Accept": target.media_type if is_manifest(target.media_type) else "*/*"}
+        if 0 < offset < target.size:
+            headers["Range"] = f"bytes={offset}-{target.size - 1}"
+        request = Request(
+            operation=operation,
+            method="GET",
+            url=self._url_of(target),
+            scopes=(pull(self._name),),
+            headers=headers,
+        )
+        async with self._transport.send(request) as response:
+            start = self._start_of(response, target, offset, operation)
+            async with aclosing(self._stream(response, target, start, offset, operation)) as stream:
+                yield stream
+
+    async def exists(self, target: Descriptor) -> bool:
+        """Whether the repository holds this content with this size."""
+        return await self._exists(target, writing=False)
+
+    async def push(self, target: Descriptor, source: Fetcher) -> int:
+        """Make a blob or a manifest present and return the bytes that were sent.
+
+        Raises what the source raises, too.
+        """
+        if await self._exists(target, writing=True):
+            return 0
+        if is_manifest(target.media_type):
+            content = await read(source, target, max_bytes=MAX_MANIFEST_BYTES)
+            await self._put_manifest(target, content, target.digest)
+            self._pushed = (target, content)
+            return target.size
+        profile = profile_for(self.repository.registry, self._transport.settings, target.size)
+        upload = Upload(self._transport, self._name, target, source)
+        return await upload.run(profile, self._mount_from)
+
+    async def tag(self, target: Descriptor, tag: str) -> None:
+        """Let `tag` name a manifest that the repository holds.
+
+        Registries take the manifest again for that: the one just pushed, else it is read back.
+        """
+        if self._pushed is not None and self._pushed[0].digest == target.digest:
+            content = self._pushed[1]
+        else:
+            content = await read(self, target, max_bytes=MAX_MANIFEST_BYTES)
+        await self._put_manifest(target, content, check_tag(tag))
+
+    async def tags(self) -> AsyncIterator[str]:
+        """Yield the tags in the registry's order. Raises `RegistryNotFoundError`."""
+        operation = f"list the tags of {self._name}"
+        url: URL | None = self._transport.url(f"{self._name}/tags/list?n={TAGS_A_PAGE}")
+        for _ in range(MAX_TAG_PAGES):
+            if url is None:
+                return
+            request = Request(
+                operation=operation, method="GET", url=url, scopes=(pull(self._name),)
+            )
+            async with self._transport.send(request) as response:
+                body = await self._transport.read(
+                    response, operation=operation, max_bytes=MAX_TAG_PAGE_BYTES
+                )
+                url = self._next_page(response, operation)
+            for tag in self._parse_tags(body, operation):
+                yield tag
+        raise self._violation(f"it lists more than {MAX_TAG_PAGES} pages", operation)
+
+    def _url_of(self, target: Descriptor) -> URL:
+        kind = "manifests" if is_manifest(target.media_type) else "blobs"
+        return self._transport.url(f"{self._name}/{kind}/{target.digest}")
+
+    async def _exists(self, target: Descriptor, *, writing: bool) -> bool:
+        # Before a push the token for writing is asked for at once; it allows reading, too.
+        request = Request(
+            operation=f"look for {abbreviate(target.digest)} in {self._name}",
+            method="HEAD",
+            url=self._url_of(target),
+            scopes=(push(self._name) if writing else pull(self._name),),
+            headers={"Accept": target.media_type} if is_manifest(target.media_type) else {},
+            accept=_MISSING,
+        )
+        async with self._transport.send(request) as response:
+            # Content of another size is other content; a registry that keeps quiet is believed.
+            length = response.headers.get("Content-Length", str(target.size))
+            return response.status == 200 and length == str(target.size)
+
+    async def _read_described(self, url: URL, operation: str) -> Descriptor:
+        """Return the descriptor of a manifest by reading it."""
+        request = Request(
+            operation=operation,
+            method="GET",
+            url=url,
+            scopes=(pull(self._name),),
+            headers={"Accept": ACCEPT},
+        )
+        async with self._transport.send(request) as response:
+            content = await self._transport.read(
+                response, operation=operation, max_bytes=MAX_MANIFEST_BYTES
+            )
+            sent_as = _media_type(response)
+        try:
+            # Generic types such as application/json say nothing: the document's own type counts.
+            manifest = parse_manifest(content, sent_as if is_manifest(sent_as) else None)
+        except InvalidManifestError as error:
+            raise self._violation(str(error), operation) from error
+        return Descriptor(manifest.media_type, digest_of(content), len(content))
+
+    def _start_of(
+        self, response: ClientResponse, target: Descriptor, offset: int, operation: str
+    ) -> int:
+        """Return the offset at which the body begins; what it announces must fit the target."""
+        start, end = 0, target.size
+        if response.status == 206:
+            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if match is None:
+                raise self._violation("it sends a part and does not say which", operation)
+            start, end = int(match.group(1)), int(match.group(2)) + 1
+        if start not in (0, offset) or end != target.size:
+            raise self._mismatch(f"it sends bytes {start} to {end} of {target.size}", operation)
+        length = response.headers.get("Content-Length")
+        if length is not None and length != str(end - start):
+            raise self._mismatch(f"it sends {length} bytes, not {end - start}", operation)
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding.lower() not in ("", "identity"):
+            raise self._violation(f"it sends content encoded as {encoding[:40]!r}", operation)
+        return start
+
+    async def _stream(
+        self, response: ClientResponse, target: Descriptor, start: int, offset: int, operation: str
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield the body from `offset` of the content; it begins at `start`."""
+        position = start
+        while True:
+            with http_errors(self.repository.registry, operation):
+                chunk = await response.content.read(CHUNK_BYTES)
+            if not chunk:
+                break
+            skipped = max(offset - position, 0)
+            position += len(chunk)
+            if position > target.size:
+                raise self._mismatch(f"it sent more than {target.size} bytes", operation)
+            if skipped < len(chunk):
+                yield memoryview(chunk)[skipped:] if skipped else chunk
+        if position != target.size:
+            raise self._mismatch(f"it sent {position} of {target.size} bytes", operation)
+
+    async def _put_manifest(self, target: Descriptor, content: bytes, identifier: str) -> None:
+        operation = f"push the manifest {abbreviate(target.digest)} to {self._name}:{identifier}"
+        request = Request(
+            operation=operation,
+            method="PUT",
+            url=self._transport.url(f"{self._name}/manifests/{identifier}"),
+            scopes=(push(self._name),),
+            headers={"Content-Type": target.media_type},
+            content=content,
+        )
+        async with self._transport.send(request) as response:
+            stored = response.headers.get("Docker-Content-Digest", target.digest)
+        if stored != target.digest:
+            raise self._mismatch(f"it stored {stored[:160]!r} instead", operation)
+
+    def _next_page(self, response: ClientResponse, operation: str) -> URL | None:
+        """Return the URL of the page that a Link header (RFC 8288) announces."""
+        link = response.links.get("next")
+        if link is None:
+            return None
+        try:
+            url = resolve_location(response.url, str(link["url"]))
+        except InvalidLocationError as error:
+            raise self._violation(str(error), operation) from error
+        if not same_origin(url, self._transport.origin):
+            raise self._violation(f"the next page is at {url.host}", operation)
+        return url
+
+    def _parse_tags(self, body: bytes, operation: str) -> Sequence[str]:
+        try:
+            listed = read_object(body, max_bytes=MAX_TAG_PAGE_BYTES).get("tags")
+            # A repository whose manifests have no tags is listed as null by some.
+            names = [] if listed is None else listed
+            if isinstance(names, str) or not isinstance(names, Sequence):
+                raise self._violation("the tags are not a list", operation)
+            return [check_tag(name if isinstance(name, str) else "") for name in names]
+        except (InvalidJsonError, InvalidReferenceError) as error:
+            raise self._violation(str(error), operation) from error
+
+    def _mismatch(self, reason: str, operation: str) -> RegistryMismatchError:
+        return RegistryMismatchError(reason, host=self.repository.registry, operation=operation)
+
+    def _violation(self, reason: str, operation: str) -> RegistryProtocolError:
+        return RegistryProtocolError(reason, host=self.repository.registry, operation=operation)
+
+
+def _media_type(response: ClientResponse) -> str:
+    """Return the Content-Type without its parameters, lower case."""
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _described(response: ClientResponse) -> Descriptor | None:
+    """Return the descriptor in the headers of a manifest's answer, None if it is not whole."""
+    media_type = _media_type(response)
+    length = response.headers.get("Content-Length", "")
+    digest = response.headers.get("Docker-Content-Digest", "")
+    if not is_manifest(media_type) or re.fullmatch("[0-9]{1,18}", length) is None:
+        return None
+    try:
+        return Descriptor(media_type, parse_digest(digest), int(length))
+    except InvalidDigestError:
+        return None

@@ -1,0 +1,134 @@
+"""Real parts that several rooms test against: Debian's docker-registry, and skopeo to look."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+START_DEADLINE_S = 20.0
+USER, PASSWORD = "ada", "correct horse"
+# bcrypt of PASSWORD with the lowest cost, as `htpasswd -B -C 4` writes it.
+HTPASSWD = "ada:$2y$04$n2VdU65JvKU8Wfz3zxLbH.kPCs7bMRZW.MjSWqc/To3qQWtIRd0SW\n"
+
+
+@dataclass(frozen=True, slots=True)
+class DockerRegistry:
+    """A running docker-registry: `host` as references name it, `root` where its storage is."""
+
+    host: str
+    root: Path
+    username: str = USER
+    password: str = PASSWORD
+
+
+def require(program: str) -> str:
+    """Return the path of a program; without it skip, or fail where everything must run."""
+    path = shutil.which(program)
+    if path is None:
+        missing = f"{program} is not installed (Debian has a package of that name)"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return path
+
+
+def listening_host(log: Path, process: subprocess.Popen[bytes]) -> str:
+    """Return the address that the registry says it listens on, once it does."""
+    deadline = time.monotonic() + START_DEADLINE_S
+    while time.monotonic() < deadline and process.poll() is None:
+        for line in log.read_text().splitlines(keepends=True):
+            if line.endswith("\n") and "listening on " in (said := json.loads(line)["msg"]):
+                return said.removeprefix("listening on ").partition(",")[0]
+        time.sleep(0.005)
+    raise AssertionError(f"docker-registry did not start:\n{log.read_text()}")
+
+
+@pytest.fixture
+def start_docker_registry(tmp_path: Path) -> Iterator[Callable[..., DockerRegistry]]:
+    """Start registries with `http` and `auth` sections of their configuration; all stop after."""
+    program = require("docker-registry")
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(*, http: dict | None = None, auth: dict | None = None) -> DockerRegistry:
+        home = tmp_path / f"docker-registry-{len(processes)}"
+        root = home / "storage"
+        root.mkdir(parents=True)
+        configuration = {
+            "version": "0.1",
+            "log": {"level": "info", "formatter": "json"},
+            "storage": {
+                "filesystem": {"rootdirectory": str(root)},
+                "delete": {"enabled": True},
+            },
+            "http": {"addr": "127.0.0.1:0", "secret": "tests", **(http or {})},
+            **({"auth": auth} if auth else {}),
+        }
+        # JSON is YAML.
+        (home / "config.yml").write_text(json.dumps(configuration))
+        log = home / "log"
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                [program, "serve", home / "config.yml"],
+                stdout=subprocess.DEVNULL,
+                stderr=sink,
+                env={"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"},
+            )
+        processes.append(process)
+        return DockerRegistry(listening_host(log, process), root)
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def docker_registry(start_docker_registry: Callable[..., DockerRegistry]) -> DockerRegistry:
+    """An empty registry of its own that lets everybody in."""
+    return start_docker_registry()
+
+
+@pytest.fixture
+def docker_registry_with_login(
+    start_docker_registry: Callable[..., DockerRegistry], tmp_path: Path
+) -> DockerRegistry:
+    """An empty registry that wants Basic authentication: `username` and `password`."""
+    path = tmp_path / "htpasswd"
+    path.write_text(HTPASSWD)
+    return start_docker_registry(auth={"htpasswd": {"realm": "tests", "path": str(path)}})
+
+
+@pytest.fixture
+def skopeo(tmp_path: Path) -> Callable[..., bytes]:
+    """Run skopeo with its own empty home and return what it prints."""
+    program = require("skopeo")
+    home = tmp_path / "skopeo-home"
+    home.mkdir()
+
+    def run(*arguments: str | Path) -> bytes:
+        done = subprocess.run(
+            [program, "--insecure-policy", *map(str, arguments)],
+            capture_output=True,
+            check=False,
+            timeout=60,
+            env={"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(tmp_path)},
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def free_address() -> str:
+    """A loopback address that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{sock.getsockname()[1]}"

@@ -1,0 +1,343 @@
+"""Logging in, at Debian's docker-registry and at peers with a will of their own."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import subprocess
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from kitd.content.verify import read
+from kitd.registry.credentials import CredentialsError
+from kitd.registry.errors import RegistryDeniedError, RegistryProtocolError
+from kitd.registry.settings import Anonymous, PasswordFile, RegistrySettings, TokenFile
+
+SERVICE, ISSUER = "tests", "the token server of the tests"
+IDENTITY_TOKEN = "an-identity-token"
+
+
+def login(path: Path, host: str, entry: dict) -> dict[str, str]:
+    """Write a docker config.json as a login does and return the environment that leads to it."""
+    path.mkdir(exist_ok=True)
+    (path / "config.json").write_text(json.dumps({"auths": {host: entry}}))
+    return {"DOCKER_CONFIG": str(path)}
+
+
+def basic(username: str, password: str) -> str:
+    return base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
+# Basic, with a registry that checks it.
+
+
+async def test_a_docker_login_is_used(docker_registry_with_login, connect, cache, tmp_path):
+    registry = docker_registry_with_login
+    entry = {"auth": basic(registry.username, registry.password)}
+    environment = login(tmp_path / "docker", registry.host, entry)
+    target = cache.put(b"secret weights")
+    remote = await connect(registry.host, environment=environment)
+
+    await remote.push(target, cache)
+
+    assert await read(remote, target, max_bytes=100) == b"secret weights"
+
+
+async def test_a_password_file_is_used(docker_registry_with_login, connect, tmp_path):
+    registry = docker_registry_with_login
+    (tmp_path / "password").write_text(registry.password + "\n")
+    settings = RegistrySettings(credentials=PasswordFile(registry.username, tmp_path / "password"))
+    await (await connect.client(settings)).ping(registry.host)
+
+
+async def test_a_helper_is_asked(docker_registry_with_login, connect, tmp_path):
+    registry = docker_registry_with_login
+    helper = tmp_path / "docker-credential-tests"
+    answer = json.dumps({"Username": registry.username, "Secret": registry.password})
+    helper.write_text(
+        f'#!/bin/sh\nread server\n[ "$1 $server" = "get {registry.host}" ] && echo \'{answer}\'\n'
+    )
+    helper.chmod(0o755)
+    (tmp_path / "config.json").write_text('{"credsStore": "tests"}')
+    environment = {"DOCKER_CONFIG": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    client = await connect.client(RegistrySettings(), environment)
+    await client.ping(registry.host)
+
+
+@pytest.mark.parametrize("entry", [None, {"auth": basic("ada", "wrong")}], ids=["none", "wrong"])
+async def test_without_the_right_password_the_error_says_how_to_log_in(
+    docker_registry_with_login, connect, cache, tmp_path, entry
+):
+    host = docker_registry_with_login.host
+    environment = login(tmp_path / "docker", host, entry) if entry else {}
+    remote = await connect(host, environment=environment)
+    with pytest.raises(RegistryDeniedError, match="HTTP 401") as caught:
+        await remote.push(cache.put(b"x"), cache)
+    assert caught.value.code == "registry_denied"
+    assert f"kitctl login {host}" in caught.value.hint
+    assert "wrong" not in str(caught.value)
+
+
+async def test_anonymous_looks_for_no_credentials(docker_registry_with_login, connect, tmp_path):
+    host = docker_registry_with_login.host
+    environment = {"DOCKER_CONFIG": str(tmp_path)}
+    (tmp_path / "config.json").write_text("not even JSON")
+    client = await connect.client(RegistrySettings(credentials=Anonymous()), environment)
+    with pytest.raises(RegistryDeniedError):
+        await client.ping(host)
+
+
+async def test_a_password_that_changed_is_looked_up_again(serve, connect, cache, tmp_path):
+    valid = "Basic " + basic("ada", "first")
+
+    async def handler(request):
+        if request.headers.get("Authorization") == valid:
+            return web.Response(headers={"Content-Length": "1"})
+        return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="tests"'})
+
+    host = await serve(handler)
+    password = tmp_path / "password"
+    password.write_text("first")
+    settings = RegistrySettings(credentials=PasswordFile("ada", password))
+    remote = await connect(host, settings=settings)
+    target = cache.put(b"1")
+    assert await remote.exists(target)
+
+    password.write_text("second")
+    valid = "Basic " + basic("ada", "second")
+
+    assert await remote.exists(target)
+
+
+async def test_a_file_that_cannot_be_read_is_named(docker_registry_with_login, connect, tmp_path):
+    (tmp_path / "config.json").write_text('{"auths": {"host": {"auth": "c2VjcmV0"}}}')
+    client = await connect.client(RegistrySettings(), {"DOCKER_CONFIG": str(tmp_path)})
+    with pytest.raises(CredentialsError, match=r"config\.json") as caught:
+        await client.ping(docker_registry_with_login.host)
+    assert "secret" not in str(caught.value)
+
+
+# Bearer, with a token server whose tokens docker-registry believes.
+
+
+def encoded(part: bytes) -> str:
+    return base64.urlsafe_b64encode(part).rstrip(b"=").decode()
+
+
+@dataclass
+class TokenServer:
+    """Signs tokens as distribution's token specification wants them, for Ada only."""
+
+    key: Path
+    certificate: Path
+    requests: list[dict] = field(default_factory=list)
+    life_s: int = 300
+
+    def sign(self, access: list[dict]) -> str:
+        der = subprocess.check_output(
+            ["openssl", "x509", "-in", self.certificate, "-outform", "DER"]
+        )
+        header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
+        now = int(time.time())
+        claims = {
+            "iss": ISSUER,
+            "sub": "ada",
+            "aud": SERVICE,
+            "nbf": now - 60,
+            "iat": now,
+            "exp": now + 300,
+            "jti": hashlib.sha256(repr(access).encode()).hexdigest(),
+            "access": access,
+        }
+        signed = ".".join(encoded(json.dumps(part).encode()) for part in (header, claims))
+        signature = subprocess.run(
+            ["openssl", "dgst", "-sha256", "-sign", self.key],
+            input=signed.encode(),
+            capture_output=True,
+            check=True,
+        ).stdout
+        return f"{signed}.{encoded(signature)}"
+
+    async def handle(self, request: web.Request) -> web.Response:
+        if request.method == "POST":
+            form = dict(await request.post())
+            self.requests.append(form)
+            scopes = form["scope"].split()
+            known = form["refresh_token"] == IDENTITY_TOKEN
+        else:
+            self.requests.append(dict(request.query))
+            scopes = request.query.getall("scope", [])
+            known = request.headers.get("Authorization") == "Basic " + basic("ada", "pw")
+        if not known:
+            return web.json_response({"details": "unknown user"}, status=401)
+        access = []
+        for scope in scopes:
+            kind, name, actions = scope.split(":")
+            access.append({"type": kind, "name": name, "actions": actions.split(",")})
+        token = await asyncio.to_thread(self.sign, access)
+        return web.json_response({"access_token": token, "expires_in": self.life_s})
+
+
+@pytest.fixture
+def token_server(tmp_path) -> TokenServer:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=tokens"]
+    subprocess.run([*new, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return TokenServer(key, certificate)
+
+
+@pytest.fixture
+async def token_registry(token_server, serve, start_docker_registry):
+    realm = f"http://{await serve(token_server.handle)}/token"
+    return start_docker_registry(
+        auth={
+            "token": {
+                "realm": realm,
+                "service": SERVICE,
+                "issuer": ISSUER,
+                "rootcertbundle": str(token_server.certificate),
+            }
+        }
+    )
+
+
+async def test_one_token_serves_a_whole_push(
+    token_registry, token_server, connect, cache, tmp_path
+):
+    environment = login(tmp_path, token_registry.host, {"auth": basic("ada", "pw")})
+    remote = await connect(token_registry.host, environment=environment)
+    targets = [cache.put(f"layer {number}".encode()) for number in range(8)]
+
+    async with asyncio.TaskGroup() as group:
+        for target in targets:
+            group.create_task(remote.push(target, cache))
+
+    asked = [request["scope"] for request in token_server.requests]
+    assert asked == ["repository:team/model:pull,push"]
+    assert token_server.requests[0]["account"] == "ada"
+    assert await read(remote, targets[0], max_bytes=100) == b"layer 0"
+
+
+async def test_an_identity_token_is_exchanged(
+    token_registry, token_server, connect, cache, tmp_path
+):
+    (tmp_path / "token").write_text(IDENTITY_TOKEN)
+    settings = RegistrySettings(credentials=TokenFile(tmp_path / "token"))
+    remote = await connect(token_registry.host, settings=settings)
+
+    await remote.push(cache.put(b"layer"), cache)
+
+    assert token_server.requests[0]["grant_type"] == "refresh_token"
+    assert token_server.requests[0]["service"] == SERVICE
+
+
+async def test_a_mount_asks_for_one_token_over_both_repositories(
+    token_registry, token_server, connect, cache, tmp_path
+):
+    environment = login(tmp_path, token_registry.host, {"auth": basic("ada", "pw")})
+    target = cache.put(b"shared layer")
+    base = await connect(token_registry.host, "team/base", environment=environment)
+    await base.push(target, cache)
+    remote = await connect(token_registry.host, environment=environment, mount_from=("team/base",))
+    assert await remote.push(target, cache) == 0
+    assert await remote.exists(target)
+
+
+async def test_a_token_server_that_refuses_is_reported_as_denied(
+    token_registry, connect, cache, tmp_path
+):
+    environment = login(tmp_path, token_registry.host, {"auth": basic("ada", "wrong")})
+    remote = await connect(token_registry.host, environment=environment)
+    with pytest.raises(RegistryDeniedError, match="unknown user"):
+        await remote.push(cache.put(b"layer"), cache)
+
+
+# Bearer, with peers of our own.
+
+
+@dataclass
+class BearerPeer:
+    """Accepts the tokens that it handed out and has not revoked; tells what it was asked."""
+
+    scope: str = ""
+    valid: set[str] = field(default_factory=set)
+    seen: Counter = field(default_factory=Counter)
+    scopes: list[list[str]] = field(default_factory=list)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        if request.path == "/token":
+            # Long enough for a second flight to start, were there one.
+            await asyncio.sleep(0)
+            self.seen["token"] += 1
+            self.scopes.append(request.query.getall("scope", []))
+            token = f"token-{self.seen['token']}"
+            self.valid.add(token)
+            return web.json_response({"token": token})
+        self.seen["registry"] += 1
+        if request.headers.get("Authorization", "").removeprefix("Bearer ") in self.valid:
+            return web.Response(headers={"Content-Length": "1"})
+        scope = f',scope="{self.scope}"' if self.scope else ""
+        challenge = f'Bearer realm="/token",service="tests"{scope}'
+        return web.Response(status=401, headers={"WWW-Authenticate": challenge})
+
+
+async def test_a_relative_realm_and_a_token_for_everybody(serve, connect, cache):
+    peer = BearerPeer()
+    remote = await connect(await serve(peer.handle))
+    target = cache.put(b"1")
+    async with asyncio.TaskGroup() as group:
+        for _ in range(5):
+            group.create_task(remote.exists(target))
+    assert peer.seen["token"] == 1
+
+
+async def test_a_revoked_token_is_replaced_once(serve, connect, cache):
+    peer = BearerPeer()
+    remote = await connect(await serve(peer.handle))
+    target = cache.put(b"1")
+    await remote.exists(target)
+    peer.valid.clear()
+    assert await remote.exists(target)
+    assert peer.seen["token"] == 2
+
+
+async def test_a_scope_under_another_name_is_asked_for_from_then_on(serve, connect, cache):
+    peer = BearerPeer(scope="repository:proxy/team/model:pull")
+    remote = await connect(await serve(peer.handle))
+    await remote.exists(cache.put(b"1"))
+    assert peer.scopes == [["repository:team/model:pull", "repository:proxy/team/model:pull"]]
+
+
+async def test_a_registry_that_refuses_its_own_tokens_is_asked_twice_only(serve, connect, cache):
+    seen = Counter()
+
+    async def handler(request):
+        seen[request.path] += 1
+        if request.path == "/token":
+            return web.json_response({"token": "useless"})
+        challenge = 'Bearer realm="/token",service="tests"'
+        return web.Response(status=401, headers={"WWW-Authenticate": challenge})
+
+    remote = await connect(await serve(handler))
+    with pytest.raises(RegistryDeniedError):
+        await remote.exists(cache.put(b"1"))
+    assert seen.total() == 3
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"no JSON", b'{"token": "two\\r\\nlines"}', b'{"token": 5}', b'"x"']
+)
+async def test_a_token_server_without_a_token_is_a_clear_error(serve, connect, cache, body):
+    async def handler(request):
+        if request.path == "/token":
+            return web.Response(body=body)
+        return web.Response(status=401, headers={"WWW-Authenticate": 'Bearer realm="/token"'})
+
+    remote = await connect(await serve(handler))
+    with pytest.raises(RegistryProtocolError, match="token"):
+        await remote.exists(cache.put(b"1"))
