@@ -120,11 +120,7 @@ class Story:
     def pushed(self) -> bool:
         """Whether every job has ended well and the registry has the kit."""
         jobs = json.loads(self.kitctl("--json", "jobs", "list", show=False))
-        return (
-            bool(jobs)
-            and all(job["state"] == "succeeded" for job in jobs)
-            and bool(self.tags())
-        )
+        return bool(jobs) and all(job["state"] == "succeeded" for job in jobs) and bool(self.tags())
 
     def tell(self) -> None:
         """Live through the story. Raises `DemoError`."""
@@ -177,6 +173,17 @@ def configure(story: Story) -> Path:
     return path
 
 
+def stop(daemon: "subprocess.Popen[bytes]", place: Path) -> None:
+    """End the daemon as its owner would. Raises `DemoError`."""
+    daemon.send_signal(signal.SIGTERM)
+    code = daemon.wait(timeout=30)
+    if code != 0:
+        raise DemoError(f"kitd ended with {code}")
+    if (place / "kitd.sock").exists():
+        raise DemoError("the socket is still there")
+    print("kitd stopped in good order")
+
+
 def run(place: Path) -> None:
     """Tell the story in a directory. Raises `DemoError`."""
     story = Story(place)
@@ -196,13 +203,7 @@ def run(place: Path) -> None:
             )
             story.tell()
             say("Stop")
-            daemon.send_signal(signal.SIGTERM)
-            code = daemon.wait(timeout=30)
-            if code != 0:
-                raise DemoError(f"kitd ended with {code}")
-            if (place / "kitd.sock").exists():
-                raise DemoError("the socket is still there")
-            print("kitd stopped in good order")
+            stop(daemon, place)
         except BaseException:
             daemon.kill()
             daemon.wait()
