@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test quick check static format fuzz soak bench lock clean
+.PHONY: help demo test quick check static format docs bench lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,6 +45,9 @@ check: static test ## everything that has to pass before a change lands
 format: $(VENV)/.dev ## rewrite the sources in the house format
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+docs: $(VENV)/.dev ## write the reference pages that follow from the code
+	$(BIN)/python docs/reference.py
 
 bench: $(VENV)/.dev ## measure against the peers found on PATH
 	$(BIN)/python -m benchmarks

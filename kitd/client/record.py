@@ -51,6 +51,7 @@ class Job(NamedTuple):
     result: Document | None
     error: Failure | None
     superseded_by: int | None
+    followed_by: tuple[int, ...]
     document: Document
 
     @property
@@ -152,6 +153,10 @@ def _texts(document: Document, key: str) -> tuple[str, ...]:
     return tuple(str(item) for item in _optional(document, key, list) or ())
 
 
+def _numbers(document: Document, key: str) -> tuple[int, ...]:
+    return tuple(_field({key: item}, key, int) for item in _optional(document, key, list) or ())
+
+
 def _records(document: Document, key: str, read: Callable[[Any], T]) -> tuple[T, ...]:
     return tuple(read(item) for item in _field(document, key, list))
 
@@ -191,6 +196,7 @@ def read_job(answer: Any) -> Job:
         result=_optional(document, "result", dict),
         error=None if error is None else _read_failure(error),
         superseded_by=_optional(document, "superseded_by", int),
+        followed_by=_numbers(document, "followed_by"),
         document=document,
     )
 

@@ -168,6 +168,8 @@ async def serve(
     settings = pack_settings(config.modelkit, environ)
     access = await run_blocking(access_rules, config.rpc)
     stop = asyncio.Event()
+    for section in _idle_sections(config):
+        log.warning("config.not_acted_upon", section=section, hint="this version does not have it")
     async with AsyncExitStack() as stack:
         stack.enter_context(locked_state_dir(config.state_dir))
         store = BlobStore(config.cache_dir)
@@ -269,6 +271,17 @@ async def serve(
             server.stop(RPC_GRACE_S)
             await serving
     log.info("daemon.stopped")
+
+
+def _idle_sections(config: Config) -> tuple[str, ...]:
+    """Return what is configured and not there yet; nobody should have to find out."""
+    configured = {
+        "mirrors": bool(config.mirrors),
+        "webhooks": config.webhooks.listen is not None,
+        "metrics": config.metrics.listen is not None,
+        "cache.stream_over": config.cache.stream_over_bytes is not None,
+    }
+    return tuple(section for section, present in configured.items() if present)
 
 
 def _reported(job: Job, progress: Progress) -> subscription.Progress:

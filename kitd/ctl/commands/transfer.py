@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from kitd.client import Client, request
+from kitd.client import request
 from kitd.client.record import Job
 from kitd.client.request import Request
 from kitd.ctl.exit_code import ExitCode
@@ -35,11 +35,14 @@ def pack(
         job = client.call(asked)
         if detach:
             return _show_started(session, job)
-        document = _complete(session, client, job.id)
+        packed = complete_job(session, client, job.id)
+        document = _document(packed)
+        _note_warnings(session, document)
         lines = [_packed(document)]
-        if isinstance(push_job := document.get("push_job"), int) and push:
-            document["push"] = _complete(session, client, push_job)
-            lines.append(_moved("pushed", document["push"]))
+        if push:
+            for follower in packed.followed_by:
+                document["push"] = _document(complete_job(session, client, follower))
+                lines.append(_moved("pushed", document["push"]))
     session.terminal.show(document, "\n".join(lines))
     return ExitCode.DONE
 
@@ -65,7 +68,8 @@ def _transfer(session: Session, asked: Request[Job], done: str, *, detach: bool)
         job = client.call(asked)
         if detach:
             return _show_started(session, job)
-        document = _complete(session, client, job.id)
+        document = _document(complete_job(session, client, job.id))
+    _note_warnings(session, document)
     session.terminal.show(document, _moved(done, document))
     return ExitCode.DONE
 
@@ -75,9 +79,13 @@ def _show_started(session: Session, job: Job) -> int:
     return ExitCode.DONE
 
 
-def _complete(session: Session, client: Client, job: int) -> dict[str, Any]:
-    ended = complete_job(session, client, job)
-    return {"job": ended.id, **(ended.result or {})}
+def _document(job: Job) -> dict[str, Any]:
+    return {"job": job.id, **(job.result or {})}
+
+
+def _note_warnings(session: Session, document: dict[str, Any]) -> None:
+    for warning in (*(document.get("warnings") or ()), *(document.get("notes") or ())):
+        session.terminal.note(f"warning: {printable(str(warning))}")
 
 
 def _packed(document: dict[str, Any]) -> str:

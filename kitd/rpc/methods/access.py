@@ -23,8 +23,30 @@ async def require_readable(peer: Peer, path: str) -> str:
         raise NotFoundError(
             f"cannot look at {path[:200]}: {error.strerror}", hint="correct the path"
         ) from error
-    if peer.uid not in (0, os.geteuid(), status.st_uid):
+    if not _is_trusted(peer) and peer.uid != status.st_uid:
         raise DeniedError(
             f"{path[:200]} belongs to another user", hint="ask its owner, or an admin of kitd"
         )
     return path
+
+
+def require_kitfile(peer: Peer, kitfile: str | None) -> str | None:
+    """Return the path of a Kitfile that the caller may have read.
+
+    Relative to the project, or absolute for those who may name any path. Raises
+    `InvalidParamsError`, `DeniedError`.
+    """
+    if kitfile is None:
+        return None
+    path = PurePosixPath(kitfile)
+    if not kitfile or "\0" in kitfile or ".." in path.parts:
+        raise InvalidParamsError(f"{kitfile[:200]!r} is not a path within the project")
+    if path.is_absolute() and not _is_trusted(peer):
+        raise DeniedError(
+            f"{kitfile[:200]} is outside of the project", hint="put the Kitfile into the project"
+        )
+    return kitfile
+
+
+def _is_trusted(peer: Peer) -> bool:
+    return peer.uid in (0, os.geteuid())

@@ -38,7 +38,7 @@ class EventPage(msgspec.Struct, frozen=True):
     floor_seq: int
 
 
-class Opened(msgspec.Struct, frozen=True):
+class Subscribed(msgspec.Struct, frozen=True):
     """The number that notifications of this subscription carry."""
 
     subscription: int
@@ -89,11 +89,11 @@ async def read(context: Context[Services], params: Page) -> EventPage:
     return EventPage(tuple(found), await events.head_seq(), floor_seq)
 
 
-async def subscribe(context: Context[Services], params: Wanted) -> Reply[Opened]:
+async def subscribe(context: Context[Services], params: Wanted) -> Reply[Subscribed]:
     """Follow events: those after the cursor, then each as it happens, without a gap."""
     subscription = await context.subscriptions.open(_filter(params), params.from_seq)
-    opened = Opened(subscription.number, subscription.head_seq)
-    return Reply(opened, after=subscription.start)
+    subscribed = Subscribed(subscription.number, subscription.head_seq)
+    return Reply(subscribed, after=subscription.start)
 
 
 async def unsubscribe(context: Context[Services], params: SubscriptionId) -> Empty:
@@ -104,6 +104,6 @@ async def unsubscribe(context: Context[Services], params: SubscriptionId) -> Emp
 
 METHODS: tuple[Method[Services], ...] = (
     method("events.read", Role.READ, Page, EventPage, read),
-    method("events.subscribe", Role.READ, Wanted, Opened, subscribe, alone=True),
+    method("events.subscribe", Role.READ, Wanted, Subscribed, subscribe, alone=True),
     method("events.unsubscribe", Role.READ, SubscriptionId, Empty, unsubscribe),
 )

@@ -32,7 +32,7 @@ from kitd.queue.fact import Fact, PackAsked, PackSource, PullAsked, PushAsked
 from kitd.rpc.connection import MAX_DESCRIPTORS
 from kitd.rpc.error import InvalidParamsError
 from kitd.rpc.method import Context, Method, Params, Reply, method
-from kitd.rpc.methods.access import require_readable
+from kitd.rpc.methods.access import require_kitfile, require_readable
 from kitd.rpc.methods.services import Services
 from kitd.rpc.methods.wire import Facts, WireJob, wire_job
 from kitd.rpc.outbox import close_all
@@ -158,7 +158,7 @@ class OpenParams(Params, frozen=True):
     layers: tuple[str, ...]
 
 
-class Opened(msgspec.Struct, frozen=True):
+class OpenedLayers(msgspec.Struct, frozen=True):
     """How many descriptors come along, in the order they were asked for."""
 
     count: int
@@ -188,7 +188,7 @@ async def pack(context: Context[Services], params: PackParams) -> Queued:
     source = PackSource(
         project=None,
         path=await require_readable(context.peer, params.path),
-        kitfile=params.kitfile,
+        kitfile=require_kitfile(context.peer, params.kitfile),
         repository=reference.repository,
         tags=tuple(dict.fromkeys((reference.tag or DEFAULT_TAG, *more, *params.tags))),
         push=params.push,
@@ -316,7 +316,7 @@ async def plan(context: Context[Services], params: PlanParams) -> Plan:
     )
 
 
-async def open_layers(context: Context[Services], params: OpenParams) -> Reply[Opened]:
+async def open_layers(context: Context[Services], params: OpenParams) -> Reply[OpenedLayers]:
     """Hand over read-only file descriptors of a kit's layers."""
     services = context.services
     if len(params.layers) > MAX_DESCRIPTORS:
@@ -334,7 +334,7 @@ async def open_layers(context: Context[Services], params: OpenParams) -> Reply[O
     except KitdError:
         close_all(handles)
         raise
-    return Reply(Opened(len(handles)), tuple(handles))
+    return Reply(OpenedLayers(len(handles)), tuple(handles))
 
 
 METHODS: tuple[Method[Services], ...] = (
@@ -345,5 +345,5 @@ METHODS: tuple[Method[Services], ...] = (
     method("kits.inspect", Role.READ, Which, Inspection, inspect),
     method("kits.info", Role.READ, Which, Info, info),
     method("kits.plan", Role.READ, PlanParams, Plan, plan),
-    method("kits.open", Role.READ, OpenParams, Opened, open_layers, alone=True),
+    method("kits.open", Role.READ, OpenParams, OpenedLayers, open_layers, alone=True),
 )

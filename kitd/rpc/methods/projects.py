@@ -8,7 +8,7 @@ from kitd.config.tag_template import parse_tag_template
 from kitd.oci.reference import parse_tagged
 from kitd.rpc.error import InvalidParamsError
 from kitd.rpc.method import Context, Method, Params, method
-from kitd.rpc.methods.access import require_readable
+from kitd.rpc.methods.access import require_kitfile, require_readable
 from kitd.rpc.methods.services import Services
 from kitd.rpc.methods.wire import Empty, Nothing, WireProject
 from kitd.rpc.peer import Role
@@ -64,7 +64,7 @@ async def add(context: Context[Services], params: NewProject) -> WireProject:
     return await context.services.projects.add(
         params.name,
         path=await require_readable(context.peer, params.path),
-        kitfile=params.kitfile,
+        kitfile=require_kitfile(context.peer, params.kitfile),
         repository=reference.repository,
         tags=tags,
         push=params.push,

@@ -58,7 +58,6 @@ PACKED = {
         {"mediaType": "x", "digest": "sha256:b", "size": 1024, "reused": False},
     ],
     "unchanged": False,
-    "push_job": None,
 }
 MOVED = {
     "digest": PACKED["digest"],
@@ -213,7 +212,7 @@ def test_a_kitfile_is_named_from_here_and_sent_from_the_project(
 
 def test_pack_and_push_waits_for_both(peer, kitctl, job, ended):
     peer.on("kits.pack", {"job": job(state="ready")})
-    ended({"result": PACKED | {"push_job": 13}}, {"id": 13, "kind": "push", "result": MOVED})
+    ended({"result": PACKED, "followed_by": [13]}, {"id": 13, "kind": "push", "result": MOVED})
     done = kitctl("pack", "/m", "-t", "r", "--push", "--json")
     document = json.loads(done.stdout)
     assert (document["job"], document["digest"]) == (12, PACKED["digest"])

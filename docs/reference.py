@@ -1,0 +1,191 @@
+"""Writes the reference pages that follow from the code: `make docs`.
+
+`docs/errors.md` from the error classes, `docs/rpc.md` from the methods. A test compares the pages
+with what this would write.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import kitd
+from kitd import __version__
+from kitd.errors import KitdError
+from kitd.jobs.pack import PackResult
+from kitd.jobs.transfer import TransferResult
+from kitd.rpc.error import FAILED, NUMBERS
+from kitd.rpc.methods import METHODS
+from kitd.rpc.openrpc import openrpc_document
+
+HERE = Path(__file__).parent
+
+ERRORS = """\
+# Error codes
+
+Every error that can reach a person has a code that does not change, a message that says what failed
+on which thing and why, and where possible a hint that says what to do next. `kitctl` prints them as
+`kitctl: message (hint)`; with `--json` also as `{"error": {"code", "message", "hint"}}`; on the
+socket they are JSON-RPC errors whose `data.code` is the code below.
+
+*Then* says what the queue does with a job that ended this way: **fail** (the input or the
+configuration has to change), **retry** (with growing pauses), or **snooze** (again soon, without
+counting the attempt).
+
+| code | what happened | then |
+|---|---|---|
+"""
+
+RPC = """\
+# The socket, for programs
+
+JSON-RPC 2.0 over a Unix stream socket, one JSON object a line, UTF-8. Requests have at most 1 MiB,
+batches at most 64 calls, parameters are objects. Where the socket is: see
+[configuration.md](configuration.md). Try it:
+
+```console
+$ echo '{"jsonrpc":"2.0","id":1,"method":"system.ping"}' | nc -U -q1 "$KITD_SOCKET"
+{"jsonrpc":"2.0","id":1,"result":{}}
+```
+
+`system.discover` returns this page as an OpenRPC document.
+
+**Who may call.** The kernel says who connects. The daemon's own user and root are `admin`;
+`rpc.access` gives others `read`, `submit` or `admin`. A role may call what the lower roles may.
+
+**Events.** `events.subscribe` answers with a number; after it come `events.event` notifications
+`{subscription, event}`: first those after `from_seq`, then each as it happens, in order and without
+a gap. `$/progress` `{job, phase, bytes, total}` tells how far a running job is, at most four times
+a second. `$/heartbeat` `{head_seq}` comes every 15 seconds. Whoever reads too slowly gets
+`events.lagged` `{subscription, last_seq}` and goes on from there with a new subscription.
+
+**File descriptors.** `kits.open` sends the descriptors of layers along with the first byte of its
+response (`SCM_RIGHTS`), read-only, in the order they were asked for.
+
+**Results.** The `result` of a job that succeeded is a `PackResult` for pack, a `TransferResult` for
+push and pull. `followed_by` names the jobs that its end asked for, such as the push after a pack.
+
+**Cancelling.** `$/cancelRequest` `{id}` takes back a call, not the job that it started; that is
+`jobs.cancel`.
+"""
+
+
+def error_classes() -> Iterator[type[KitdError]]:
+    """Return every error class that has a code of its own."""
+    for module in pkgutil.walk_packages(kitd.__path__, "kitd."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    pending: list[type[KitdError]] = [KitdError]
+    while pending:
+        current = pending.pop()
+        pending += current.__subclasses__()
+        if isinstance(vars(current).get("code"), str):
+            yield current
+
+
+def errors_page() -> str:
+    """Return docs/errors.md."""
+    meanings: dict[str, dict[str, str]] = {}
+    for error in error_classes():
+        text = (inspect.getdoc(error) or "").partition("\n\n")[0].replace("\n", " ")
+        meanings.setdefault(error.code, {})[text] = str(error.disposition)
+    rows = [
+        f"| `{code}` | {' '.join(sorted(texts))} | {', '.join(sorted(set(texts.values())))} |\n"
+        for code, texts in sorted(meanings.items())
+    ]
+    return ERRORS + "".join(rows)
+
+
+def shown(name: str) -> str:
+    """Return a type's name as the page has it."""
+    return name.rpartition(".")[2].removeprefix("Wire")
+
+
+def type_of(schema: Mapping[str, Any]) -> str:
+    """Return a JSON schema as a person writes a type."""
+    if "$ref" in schema:
+        return shown(str(schema["$ref"]).rpartition("/")[2])
+    if "anyOf" in schema:
+        return " or ".join(type_of(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {type_of(schema.get('items', {}))}"
+    return str(schema.get("type", "any"))
+
+
+def fields(schema: Mapping[str, Any]) -> str:
+    """Return the fields of an object schema, those that may be left out with a `?`."""
+    required = schema.get("required", ())
+    return ", ".join(
+        f"`{name}`{'' if name in required else '?'}: {type_of(kind)}"
+        for name, kind in schema.get("properties", {}).items()
+    )
+
+
+def methods_section(document: Mapping[str, Any]) -> Iterator[str]:
+    """Return the methods, group by group."""
+    roles = {method.name: method.role.label for method in METHODS}
+    group = ""
+    for method in sorted(document["methods"], key=lambda method: str(method["name"])):
+        name = str(method["name"])
+        if name.partition(".")[0] != group:
+            group = name.partition(".")[0]
+            yield f"\n## {group}\n"
+        yield f"\n### `{name}`\n\n{method['summary']} Role: {roles[name]}.\n\n"
+        for param in method["params"]:
+            optional = "" if param.get("required") else "?"
+            yield f"- `{param['name']}`{optional}: {type_of(param['schema'])}\n"
+        yield f"- returns {type_of(method['result']['schema'])}\n"
+
+
+def types_section(schemas: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Return the shapes that methods answer with."""
+    yield "\n## Types\n\n| type | fields |\n|---|---|\n"
+    for name, schema in sorted(schemas.items(), key=lambda item: shown(item[0])):
+        if listed := fields(schema):
+            about = " ".join(str(schema.get("description", "")).split())
+            yield f"| **{shown(name)}** | {about}<br>{listed} |\n"
+
+
+def numbers_section(numbers: Sequence[tuple[str, int]]) -> Iterator[str]:
+    """Return the numbers of errors."""
+    yield "\n## Error numbers\n\n| number | `data.code` |\n|---|---|\n"
+    yield from (f"| {number} | `{code}` |\n" for code, number in numbers)
+    yield f"| {FAILED} | any other of [errors.md](errors.md) |\n"
+    yield (
+        "\n`error.data` is `{code, retryable, retry_after_ms, hint}`. The message is for people,\n"
+        "the data for programs.\n"
+    )
+
+
+def rpc_page() -> str:
+    """Return docs/rpc.md."""
+    document = openrpc_document(METHODS, version=__version__)
+    schemas: Mapping[str, Mapping[str, Any]] = document["components"]["schemas"]  # type: ignore[index]  # an OpenRPC document has them
+    _, results = msgspec.json.schema_components(
+        (PackResult, TransferResult), ref_template="#/components/schemas/{name}"
+    )
+    sections = (
+        *methods_section(document),
+        *types_section({**schemas, **results}),
+        *numbers_section(sorted(NUMBERS.items(), key=lambda item: -item[1])),
+    )
+    return RPC + "".join(sections)
+
+
+PAGES = {"errors.md": errors_page, "rpc.md": rpc_page}
+
+
+def main() -> None:
+    """Write the pages."""
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

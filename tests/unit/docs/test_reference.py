@@ -1,0 +1,43 @@
+"""The reference pages say what the code says."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The program that writes the pages."""
+    spec = importlib.util.spec_from_file_location("reference", DOCS / "reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["errors.md", "rpc.md"])
+def test_a_page_is_what_the_code_gives(reference, name):
+    """`make docs` would change nothing."""
+    assert (DOCS / name).read_text(encoding="utf-8") == reference.PAGES[name]()
+
+
+def test_the_code_map_names_every_room():
+    """docs/architecture.md has a row for each package and module of kitd."""
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    package = DOCS.parent / "kitd"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    modules = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    named = set(re.findall(r"`(?:kitd/)?([a-z_]+(?:\.py)?)`", page))
+
+    assert rooms - named == set()
+    assert modules - named == set()
+
+
+def test_links_between_pages_lead_somewhere():
+    """Every relative link of every page names a file."""
+    for page in [*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
