@@ -61,8 +61,8 @@ def _load(config: Path | None, socket: Path | None) -> Loaded | None:
         places = find_places(
             os.environ,
             os.geteuid(),
-            config=None if config is None else config.absolute(),
-            socket=None if socket is None else socket.absolute(),
+            config=None if config is None else str(config.absolute()),
+            socket=None if socket is None else str(socket.absolute()),
         )
         return load_config(places)
     except ConfigError as error:

@@ -8,7 +8,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from kitd.client import request as requests
@@ -38,7 +37,7 @@ class AsyncClient:
     """A connection to the daemon and what it can be asked. Made by `connect`."""
 
     def __init__(
-        self, path: Path, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self._path = path
         self._reader = reader
@@ -49,14 +48,14 @@ class AsyncClient:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, path: Path | None = None) -> AsyncIterator[Self]:
+    async def connect(cls, path: str | os.PathLike[str] | None = None) -> AsyncIterator[Self]:
         """Connect to the socket at `path`, by default this user's daemon; hang up on leaving.
 
         Raises `DaemonUnreachableError`, `AccessDeniedError`, `InvalidPlaceError`.
         """
-        path = path or find_socket(os.environ, os.getuid()).path
-        async with _streams(path) as (reader, writer):
-            client = cls(path, reader, writer)
+        place = find_socket(os.environ, os.getuid()).path if path is None else os.fspath(path)
+        async with _streams(place) as (reader, writer):
+            client = cls(place, reader, writer)
             receiver = asyncio.create_task(client._receive())
             try:
                 yield client
@@ -158,7 +157,7 @@ class AsyncClient:
 
 @asynccontextmanager
 async def _streams(
-    path: Path,
+    path: str,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):

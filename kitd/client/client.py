@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Self, TypeVar
 
 from kitd.client import request as requests
@@ -24,12 +23,13 @@ class Client:
         self._connection = connection
 
     @classmethod
-    def connect(cls, path: Path | None = None) -> Self:
+    def connect(cls, path: str | os.PathLike[str] | None = None) -> Self:
         """Connect to the socket at `path`, by default this user's daemon.
 
         Raises `DaemonUnreachableError`, `AccessDeniedError`, `InvalidPlaceError`.
         """
-        return cls(Connection(path or find_socket(os.environ, os.getuid()).path))
+        place = find_socket(os.environ, os.getuid()).path if path is None else os.fspath(path)
+        return cls(Connection(place))
 
     def call(self, request: Request[T], *, timeout_s: float = CALL_TIMEOUT_S) -> T:
         """Send one of the requests of `kitd.client.request` and return its answer.

@@ -12,7 +12,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 from kitd.client.error import (
@@ -40,7 +39,7 @@ CHUNK_BYTES = 1 << 16
 _INTEGER_BYTES = 4
 
 
-def unreachable(path: Path, error: OSError) -> DaemonUnreachableError | AccessDeniedError:
+def unreachable(path: str, error: OSError) -> DaemonUnreachableError | AccessDeniedError:
     """Return what to tell a person when connecting to the socket at `path` failed."""
     if error.errno in (errno.EACCES, errno.EPERM):
         return AccessDeniedError(
@@ -70,7 +69,7 @@ def close_all(descriptors: Sequence[int]) -> None:
 class Connection:
     """One connected socket. Use as a context manager, or call `close`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         """Connect. Raises `DaemonUnreachableError`, `AccessDeniedError`."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._received = bytearray()
@@ -80,7 +79,7 @@ class Connection:
         self._last_id = 0
         try:
             self._socket.settimeout(CONNECT_TIMEOUT_S)
-            self._socket.connect(os.fspath(path))
+            self._socket.connect(path)
         except OSError as error:
             self._socket.close()
             raise unreachable(path, error) from error

@@ -17,7 +17,7 @@ _NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{MAX_NAME - 1}}}")
 _MODE = re.compile(r"(?:0o?)?([0-7]{3})")
 
 
-def parse_path(text: str, *, home: Path | None) -> Path:
+def parse_path(text: str, *, home: str | None) -> Path:
     """Return an absolute path; a leading `~/` is `home`. Raises `InvalidValueError`.
 
     The text is not repeated in the error: it may be a secret in the place of its file's name.

@@ -26,7 +26,7 @@ def load_config(places: Places) -> Loaded:
 
     A missing file gives the defaults, unless a flag or a variable named it. Raises `ConfigError`.
     """
-    path = places.config.path
+    path = Path(places.config.path)
     try:
         content, mode = _read(path)
     except FileNotFoundError as error:

@@ -85,8 +85,8 @@ def _config(places: Places) -> Reader[model.Config]:
     return section(
         model.Config,
         {
-            "state_dir": places.state_dir.path,
-            "rpc": model.RpcConfig(socket=places.socket.path),
+            "state_dir": Path(places.state_dir.path),
+            "rpc": model.RpcConfig(socket=Path(places.socket.path)),
         },
         state_dir=_unless_explicit(places.state_dir, path),
         log=section(model.LogConfig, level=choice(model.LogLevel), format=choice(model.LogFormat)),
@@ -135,7 +135,7 @@ def _unless_explicit(place: Place, read: Reader[Path]) -> Reader[Path]:
 
     def read_unless_explicit(value: Value) -> Path:
         found = read(value)
-        return place.path if place.is_explicit else found
+        return Path(place.path) if place.is_explicit else found
 
     return read_unless_explicit
 
@@ -144,7 +144,7 @@ def _rpc(places: Places) -> Reader[model.RpcConfig]:
     socket = parsed(lambda found: check_socket_path(parse_path(found, home=places.home)))
     return section(
         model.RpcConfig,
-        {"socket": places.socket.path},
+        {"socket": Path(places.socket.path)},
         socket=_unless_explicit(places.socket, socket),
         mode=parsed(parse_mode),
         access=listing(

@@ -9,14 +9,13 @@ A place is chosen by, in this order: a flag, kitd's own variable (`KITD_CONFIG`,
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from kitd.errors import KitdError
 
-SYSTEM_CONFIG = Path("/etc/kitd/kitd.yaml")
-SYSTEM_STATE_DIR = Path("/var/lib/kitd")
-SYSTEM_SOCKET = Path("/run/kitd/kitd.sock")
+SYSTEM_CONFIG = "/etc/kitd/kitd.yaml"
+SYSTEM_STATE_DIR = "/var/lib/kitd"
+SYSTEM_SOCKET = "/run/kitd/kitd.sock"
 
 
 class InvalidPlaceError(KitdError):
@@ -25,11 +24,12 @@ class InvalidPlaceError(KitdError):
     code = "invalid_place"
 
 
-# Named tuples, not dataclasses: importing those costs the client more than all the rest here.
+# Named tuples and strings, not dataclasses and paths: importing those would cost the client more
+# than all the rest here.
 class Place(NamedTuple):
     """A path; an explicit one, from a flag or kitd's own variable, beats the file."""
 
-    path: Path
+    path: str
     is_explicit: bool
 
 
@@ -39,15 +39,15 @@ class Places(NamedTuple):
     config: Place
     state_dir: Place
     socket: Place
-    home: Path | None
+    home: str | None
 
 
 def find_places(
     environ: Mapping[str, str],
     uid: int,
     *,
-    config: Path | None = None,
-    socket: Path | None = None,
+    config: str | None = None,
+    socket: str | None = None,
 ) -> Places:
     """Return the places of a daemon; `config` and `socket` are flags. Raises `InvalidPlaceError`.
 
@@ -61,14 +61,14 @@ def find_places(
     )
 
 
-def find_config(environ: Mapping[str, str], uid: int, flag: Path | None = None) -> Place:
+def find_config(environ: Mapping[str, str], uid: int, flag: str | None = None) -> Place:
     """Return where the configuration file is or would be. Raises `InvalidPlaceError`."""
     if flag is not None:
         return Place(flag, is_explicit=True)
     if (path := _own(environ, "KITD_CONFIG")) is not None:
         return Place(path, is_explicit=True)
     if is_user_mode(environ, uid):
-        path = _xdg(environ, "XDG_CONFIG_HOME", ".config") / "kitd" / "kitd.yaml"
+        path = _xdg(environ, "XDG_CONFIG_HOME", ".config") + "/kitd/kitd.yaml"
         return Place(path, is_explicit=False)
     return Place(SYSTEM_CONFIG, is_explicit=False)
 
@@ -80,23 +80,23 @@ def find_state_dir(environ: Mapping[str, str], uid: int) -> Place:
     if (path := _granted(environ, "STATE_DIRECTORY")) is not None:
         return Place(path, is_explicit=False)
     if is_user_mode(environ, uid):
-        path = _xdg(environ, "XDG_STATE_HOME", ".local/state") / "kitd"
+        path = _xdg(environ, "XDG_STATE_HOME", ".local/state") + "/kitd"
         return Place(path, is_explicit=False)
     return Place(SYSTEM_STATE_DIR, is_explicit=False)
 
 
-def find_socket(environ: Mapping[str, str], uid: int, flag: Path | None = None) -> Place:
+def find_socket(environ: Mapping[str, str], uid: int, flag: str | None = None) -> Place:
     """Return where the daemon listens and its clients connect. Raises `InvalidPlaceError`."""
     if flag is not None:
         return Place(flag, is_explicit=True)
     if (path := _own(environ, "KITD_SOCKET")) is not None:
         return Place(path, is_explicit=True)
     if (path := _granted(environ, "RUNTIME_DIRECTORY")) is not None:
-        return Place(path / "kitd.sock", is_explicit=False)
+        return Place(f"{path}/kitd.sock", is_explicit=False)
     if (path := _absolute(environ, "XDG_RUNTIME_DIR")) is not None:
-        return Place(path / "kitd" / "kitd.sock", is_explicit=False)
+        return Place(f"{path}/kitd/kitd.sock", is_explicit=False)
     if is_user_mode(environ, uid):
-        return Place(find_state_dir(environ, uid).path / "kitd.sock", is_explicit=False)
+        return Place(f"{find_state_dir(environ, uid).path}/kitd.sock", is_explicit=False)
     return Place(SYSTEM_SOCKET, is_explicit=False)
 
 
@@ -105,13 +105,13 @@ def is_user_mode(environ: Mapping[str, str], uid: int) -> bool:
     return uid != 0 or _absolute(environ, "XDG_RUNTIME_DIR") is not None
 
 
-def _absolute(environ: Mapping[str, str], name: str) -> Path | None:
+def _absolute(environ: Mapping[str, str], name: str) -> str | None:
     """Return an absolute path; others are ignored, as the XDG base directory spec asks."""
     value = environ.get(name, "")
-    return Path(value) if value.startswith("/") else None
+    return value if value.startswith("/") else None
 
 
-def _own(environ: Mapping[str, str], name: str) -> Path | None:
+def _own(environ: Mapping[str, str], name: str) -> str | None:
     """Return the path in one of kitd's own variables; empty counts as not set."""
     value = environ.get(name, "")
     if value and not value.startswith("/"):
@@ -119,13 +119,13 @@ def _own(environ: Mapping[str, str], name: str) -> Path | None:
     return _absolute(environ, name)
 
 
-def _granted(environ: Mapping[str, str], name: str) -> Path | None:
+def _granted(environ: Mapping[str, str], name: str) -> str | None:
     """Return the first of the directories that systemd made for the service (systemd.exec(5))."""
     first = environ.get(name, "").partition(":")[0]
-    return Path(first) if first.startswith("/") else None
+    return first if first.startswith("/") else None
 
 
-def _xdg(environ: Mapping[str, str], name: str, below_home: str) -> Path:
+def _xdg(environ: Mapping[str, str], name: str, below_home: str) -> str:
     if (path := _absolute(environ, name)) is not None:
         return path
     if (home := _absolute(environ, "HOME")) is None:
@@ -133,4 +133,4 @@ def _xdg(environ: Mapping[str, str], name: str, below_home: str) -> Path:
             f"neither {name} nor HOME is set to an absolute path",
             hint="set HOME, or name each place: KITD_CONFIG, KITD_STATE_DIR, KITD_SOCKET",
         )
-    return home / below_home
+    return f"{home}/{below_home}"

@@ -6,7 +6,6 @@ argparse, which is a good part of the start-up of `kitctl status`.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kitd.ctl.command import COMMANDS, Argument, Command
@@ -26,7 +25,7 @@ GLOBAL_OPTIONS = (
 class Options(NamedTuple):
     """The options of every command."""
 
-    socket: Path | None = None
+    socket: str | None = None
     json: bool = False
     quiet: bool = False
     help: bool = False
@@ -50,7 +49,7 @@ def split_options(words: Sequence[str]) -> tuple[Options, list[str]]:
             path = next(remaining, "") if word == "--socket" else word.partition("=")[2]
             if not path:
                 raise UsageError("--socket needs a path", hint="kitctl --socket PATH COMMAND")
-            options = options._replace(socket=Path(path))
+            options = options._replace(socket=path)
         else:
             rest.append(word)
     return options, rest

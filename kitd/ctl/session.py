@@ -1,6 +1,5 @@
 """What every command is given: the daemon, the terminal and the time."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 from kitd.client import Client
@@ -11,7 +10,7 @@ class Session(NamedTuple):
     """One run of `kitctl`. `socket` is None for this user's daemon; `now_s` is wall-clock time."""
 
     terminal: Terminal
-    socket: Path | None
+    socket: str | None
     now_s: float
 
     def connect(self) -> Client:

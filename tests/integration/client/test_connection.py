@@ -144,12 +144,15 @@ def test_a_socket_without_access_is_denied(tmp_path):
         path.chmod(0o600)
         child = os.fork()
         if child == 0:
-            os.setresuid(65534, 65534, 65534)
+            # Whatever happens, this copy of the test run ends here.
+            code = 1
             try:
+                os.setresuid(65534, 65534, 65534)
                 Client.connect(path)
             except AccessDeniedError:
-                os._exit(7)
-            os._exit(1)
+                code = 7
+            finally:
+                os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 

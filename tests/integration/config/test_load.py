@@ -11,10 +11,10 @@ from kitd.config.problem import ConfigError
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     return Places(
-        config=Place(tmp_path / "kitd.yaml", is_explicit=False),
-        state_dir=Place(tmp_path / "state", is_explicit=False),
-        socket=Place(tmp_path / "kitd.sock", is_explicit=False),
-        home=tmp_path,
+        config=Place(str(tmp_path / "kitd.yaml"), is_explicit=False),
+        state_dir=Place(str(tmp_path / "state"), is_explicit=False),
+        socket=Place(str(tmp_path / "kitd.sock"), is_explicit=False),
+        home=str(tmp_path),
     )
 
 
@@ -23,11 +23,11 @@ def explicit(places: Places) -> Places:
 
 
 def test_the_file_is_read_and_named(places: Places) -> None:
-    places.config.path.write_text("log: {level: debug}\n")
-    places.config.path.chmod(0o644)
+    Path(places.config.path).write_text("log: {level: debug}\n")
+    Path(places.config.path).chmod(0o644)
     loaded = load_config(places)
     assert loaded.config.log.level is LogLevel.DEBUG
-    assert loaded.path == places.config.path
+    assert loaded.path == Path(places.config.path)
     assert loaded.warnings == ()
 
 
@@ -35,39 +35,39 @@ def test_a_missing_file_in_the_default_place_is_the_defaults(places: Places) -> 
     loaded = load_config(places)
     assert loaded.path is None
     assert loaded.config.projects == {}
-    assert loaded.config.state_dir == places.state_dir.path
+    assert loaded.config.state_dir == Path(places.state_dir.path)
 
 
 def test_a_missing_file_that_was_asked_for_is_an_error(places: Places) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(explicit(places))
-    assert caught.value.message == f"{places.config.path}: cannot be read: no such file"
+    assert caught.value.message == f"{Path(places.config.path)}: cannot be read: no such file"
 
 
 @pytest.mark.parametrize("is_explicit", [True, False])
 def test_a_file_that_cannot_be_read_is_an_error(places: Places, is_explicit: bool) -> None:
-    places.config.path.mkdir()
+    Path(places.config.path).mkdir()
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_config(explicit(places) if is_explicit else places)
 
 
 def test_problems_name_the_file(places: Places) -> None:
-    places.config.path.write_text("logs: {}\n")
+    Path(places.config.path).write_text("logs: {}\n")
     with pytest.raises(ConfigError) as caught:
         load_config(places)
-    path = places.config.path
+    path = Path(places.config.path)
     assert caught.value.lines == (f"{path}:1:1: logs: unknown key (did you mean 'log'?)",)
 
 
 def test_an_endless_file_is_read_up_to_the_bound(places: Places) -> None:
-    endless = places._replace(config=Place(Path("/dev/zero"), is_explicit=True))
+    endless = places._replace(config=Place("/dev/zero", is_explicit=True))
     with pytest.raises(ConfigError, match="larger than 1024 KiB"):
         load_config(endless)
 
 
 @pytest.mark.parametrize("mode", [0o664, 0o646])
 def test_a_file_that_others_can_change_is_warned_about(places: Places, mode: int) -> None:
-    places.config.path.touch()
-    places.config.path.chmod(mode)
+    Path(places.config.path).touch()
+    Path(places.config.path).chmod(mode)
     (warning,) = load_config(places).warnings
-    assert f"chmod go-w {places.config.path}" in warning
+    assert f"chmod go-w {Path(places.config.path)}" in warning

@@ -16,10 +16,10 @@ from kitd.oci.digest import digest_of
 from kitd.oci.reference import check_tag
 
 PLACES = Places(
-    config=Place(Path("/etc/kitd/kitd.yaml"), is_explicit=False),
-    state_dir=Place(Path("/var/lib/kitd"), is_explicit=False),
-    socket=Place(Path("/run/kitd/kitd.sock"), is_explicit=False),
-    home=Path("/home/ada"),
+    config=Place("/etc/kitd/kitd.yaml", is_explicit=False),
+    state_dir=Place("/var/lib/kitd", is_explicit=False),
+    socket=Place("/run/kitd/kitd.sock", is_explicit=False),
+    home="/home/ada",
 )
 EXAMPLE = (Path(__file__).parents[3] / "config" / "kitd.example.yaml").read_bytes()
 

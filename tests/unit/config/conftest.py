@@ -2,7 +2,6 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +13,10 @@ from kitd.config.places import Place, Places
 @pytest.fixture
 def places() -> Places:
     return Places(
-        config=Place(Path("/home/ada/.config/kitd/kitd.yaml"), is_explicit=False),
-        state_dir=Place(Path("/home/ada/.local/state/kitd"), is_explicit=False),
-        socket=Place(Path("/run/user/1000/kitd/kitd.sock"), is_explicit=False),
-        home=Path("/home/ada"),
+        config=Place("/home/ada/.config/kitd/kitd.yaml", is_explicit=False),
+        state_dir=Place("/home/ada/.local/state/kitd", is_explicit=False),
+        socket=Place("/run/user/1000/kitd/kitd.sock", is_explicit=False),
+        home="/home/ada",
     )
 
 

@@ -37,9 +37,11 @@ def problems(parse: Parse, text: str) -> tuple[str, ...]:
 def test_an_empty_document_or_section_is_all_defaults(
     parse: Parse, places: Places, text: str
 ) -> None:
-    expected = Config(state_dir=places.state_dir.path, rpc=RpcConfig(socket=places.socket.path))
+    expected = Config(
+        state_dir=Path(places.state_dir.path), rpc=RpcConfig(socket=Path(places.socket.path))
+    )
     assert parse(text) == expected
-    assert parse(text).cache_dir == places.state_dir.path / "cache"
+    assert parse(text).cache_dir == Path(places.state_dir.path) / "cache"
 
 
 def test_values_become_domain_types(parse: Parse) -> None:
@@ -143,8 +145,8 @@ def test_explicit_places_beat_the_file_and_others_do_not(places: Places) -> None
     assert (config.state_dir, config.rpc.socket) == (Path("/file/state"), Path("/file/kitd.sock"))
 
     explicit = places._replace(
-        state_dir=Place(Path("/env/state"), is_explicit=True),
-        socket=Place(Path("/flag/kitd.sock"), is_explicit=True),
+        state_dir=Place("/env/state", is_explicit=True),
+        socket=Place("/flag/kitd.sock", is_explicit=True),
     )
     config = parse_config(content, source="f", places=explicit)
     assert (config.state_dir, config.rpc.socket) == (Path("/env/state"), Path("/flag/kitd.sock"))

@@ -83,9 +83,9 @@ def test_defaults_follow_the_mode_and_are_not_explicit(
     environ: dict[str, str], uid: int, config: str, state_dir: str, socket: str
 ) -> None:
     places = find_places(environ, uid)
-    assert places.config == Place(Path(config), is_explicit=False)
-    assert places.state_dir == Place(Path(state_dir), is_explicit=False)
-    assert places.socket == Place(Path(socket), is_explicit=False)
+    assert places.config == Place(config, is_explicit=False)
+    assert places.state_dir == Place(state_dir, is_explicit=False)
+    assert places.socket == Place(socket, is_explicit=False)
 
 
 @pytest.mark.parametrize("uid", [ADA, ROOT])
@@ -98,18 +98,18 @@ def test_variables_beat_directories_and_flags_beat_variables(uid: int) -> None:
         "RUNTIME_DIRECTORY": "/d/run",
     }
     places = find_places(environ, uid)
-    assert places.config == Place(Path("/v/kitd.yaml"), is_explicit=True)
-    assert places.state_dir == Place(Path("/v/state"), is_explicit=True)
-    assert places.socket == Place(Path("/v/kitd.sock"), is_explicit=True)
+    assert places.config == Place("/v/kitd.yaml", is_explicit=True)
+    assert places.state_dir == Place("/v/state", is_explicit=True)
+    assert places.socket == Place("/v/kitd.sock", is_explicit=True)
 
-    flagged = find_places(environ, uid, config=Path("/f/kitd.yaml"), socket=Path("/f/kitd.sock"))
-    assert flagged.config == Place(Path("/f/kitd.yaml"), is_explicit=True)
-    assert flagged.socket == Place(Path("/f/kitd.sock"), is_explicit=True)
+    flagged = find_places(environ, uid, config="/f/kitd.yaml", socket="/f/kitd.sock")
+    assert flagged.config == Place("/f/kitd.yaml", is_explicit=True)
+    assert flagged.socket == Place("/f/kitd.sock", is_explicit=True)
 
 
 def test_the_socket_of_a_user_without_a_session_follows_the_state_directory() -> None:
     socket = find_socket({"KITD_STATE_DIR": "/srv/kitd"}, ADA)
-    assert socket == Place(Path("/srv/kitd/kitd.sock"), is_explicit=False)
+    assert socket == Place("/srv/kitd/kitd.sock", is_explicit=False)
 
 
 @pytest.mark.parametrize("name", ["KITD_CONFIG", "KITD_STATE_DIR", "KITD_SOCKET"])
