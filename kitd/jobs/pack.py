@@ -132,8 +132,13 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
         summary = KitSummary(packed.model_name, packed.author, key)
         effects.append(RecordManifest(repository, target, parse_manifest(content), summary))
     # A project whose content is that of its last kit keeps its kit and its tags: no new version,
-    # not even by name. What a person asked for by name is named in any case.
-    quiet = args.project is not None and await ports.catalog.packed_content(args.project) == key
+    # not even by name. What a person asked for by name is named in any case, and so is a kit that
+    # the repository does not have, or has no more.
+    quiet = (
+        existing is not None
+        and args.project is not None
+        and await ports.catalog.packed_content(args.project) == key
+    )
     tags, omitted = render_tags(
         () if quiet else args.tags,
         TagContext(

@@ -105,7 +105,9 @@ def _record_manifest(connection: sqlite3.Connection, effect: RecordManifest, now
     )
     if kit is not None:
         connection.execute(
-            "UPDATE manifests SET model_name = ?, author = ?, content_key = ? WHERE digest = ?",
+            # Only a pack knows the content key: a pull of the same kit does not unlearn it.
+            "UPDATE manifests SET model_name = ?, author = ?,"
+            " content_key = coalesce(?, content_key) WHERE digest = ?",
             (kit.model_name, kit.author, kit.content_key, target.digest),
         )
     connection.executemany(
@@ -317,7 +319,7 @@ class Catalog:
         ]
 
     async def kits(self, repository: Repository | None = None) -> Sequence[CataloguedKit]:
-        """Return the manifests of one or of all repositories with their tags, newest first."""
+        """Return manifests with their tags, by repository, the newest of each first."""
         registry, name = (repository.registry, repository.name) if repository else (None, None)
         rows = await self._database.read(
             "SELECT r.registry, r.name, m.digest, m.model_name, m.author, m.layer_bytes,"

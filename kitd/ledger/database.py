@@ -16,7 +16,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +47,19 @@ _PRAGMAS = (
 )
 
 
+_OWN_FAULTS = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_MISUSE,
+        sqlite3.SQLITE_RANGE,
+    }
+)
+"""Primary result codes that blame a statement, where all others blame the file or the disk."""
+
+
 class LedgerError(KitdError):
     """The ledger could not be read or written."""
 
@@ -73,6 +86,15 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
             f"the ledger {path} is damaged: {error}",
             hint="stop kitd and restore the file from a backup",
         ) from error
+
+
+def _ends_batch(error: Exception) -> bool:
+    """Whether a transaction's error is the disk's and not its own: it spoils all that share it."""
+    if not isinstance(error, sqlite3.DatabaseError):
+        return False
+    # Errors that the `sqlite3` module finds by itself have no code; the low byte is the primary.
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF not in _OWN_FAULTS
 
 
 def migrations() -> tuple[str, ...]:
@@ -107,21 +129,22 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    # Whose file it is comes first: one that is refused is not touched.
     version = _pragma(connection, "user_version")
     application = _pragma(connection, "application_id")
     fresh = version == 0 and _pragma(connection, "schema_version") == 0
     if not fresh and application != APPLICATION_ID:
         raise LedgerVersionError(f"{path} is not a ledger of kitd", hint="choose another state_dir")
-    if fresh:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    for pragma in _PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}")
     scripts = migrations()
     if version > len(scripts):
         raise LedgerVersionError(
             f"{path} has schema {version}, this kitd knows up to {len(scripts)}",
             hint="start the newer kitd that wrote it, or restore a backup",
         )
+    if fresh:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    for pragma in _PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
     for number, script in enumerate(scripts[version:], start=version + 1):
         connection.executescript(
             f"BEGIN IMMEDIATE;\n{script}\n"
@@ -174,10 +197,11 @@ class Database:
         )
         self._thread.start()
         try:
-            reader = await aiosqlite.connect(f"{self.path.as_uri()}?mode=ro", uri=True)
-            self._reader = reader
-            reader.row_factory = sqlite3.Row
-            await reader.execute("PRAGMA query_only = ON")
+            with _sqlite_errors(self.path):
+                reader = await aiosqlite.connect(f"{self.path.as_uri()}?mode=ro", uri=True)
+                self._reader = reader
+                reader.row_factory = sqlite3.Row
+                await reader.execute("PRAGMA query_only = ON")
         except BaseException:
             await self.close()
             raise
@@ -197,12 +221,17 @@ class Database:
             await self._reader.close()
             self._reader = None
         if self._thread is not None:
+            # Forgotten first: what is asked for from here on is refused, not left unanswered.
+            thread, self._thread = self._thread, None
             self._inbox.put(None)
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
+            await asyncio.to_thread(thread.join)
 
     def on_commit(self, listener: Callable[[], None]) -> None:
-        """Call `listener` on the loop after every commit; it must be quick and never raise."""
+        """Call `listener` on the loop after every commit that changed something.
+
+        It must be quick and never raise. A listener may write in turn: what changes nothing wakes
+        nobody.
+        """
         self._listeners.append(listener)
 
     async def write(self, function: Transaction[T]) -> T:
@@ -243,13 +272,18 @@ class Database:
                     break
             running = work is not None
             if batch:
-                self._commit(connection, batch)
+                changed = self._commit(connection, batch)
                 self._loop.call_soon_threadsafe(self._answer, batch)
-        with _sqlite_errors(self.path):
+                if changed:
+                    self._loop.call_soon_threadsafe(self._notify)
+        # A courtesy to the next start: where the disk does not take it, the WAL stays and is read.
+        with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
 
-    def _commit(self, connection: sqlite3.Connection, batch: list[_Work]) -> None:
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Work]) -> bool:
+        """Run and commit a batch; return whether it changed anything."""
+        before = connection.total_changes
         try:
             with _sqlite_errors(self.path):
                 connection.execute("BEGIN IMMEDIATE")
@@ -262,16 +296,15 @@ class Database:
                 connection.rollback()
             for work in batch:
                 work.error = error
+            return False
+        return connection.total_changes > before
 
     def _run(self, connection: sqlite3.Connection, work: _Work) -> None:
         connection.execute("SAVEPOINT work")
         try:
             work.result = work.function(connection)
         except Exception as error:
-            # A broken rule is the function's own affair and goes to whoever awaits it; a disk
-            # that fails ends the whole batch.
-            ours = isinstance(error, sqlite3.IntegrityError)
-            if isinstance(error, sqlite3.DatabaseError) and not ours:
+            if _ends_batch(error):
                 raise
             work.error = error
             connection.execute("ROLLBACK TO work")
@@ -280,5 +313,7 @@ class Database:
     def _answer(self, batch: list[_Work]) -> None:
         for work in batch:
             work.resolve()
+
+    def _notify(self) -> None:
         for listener in self._listeners:
             listener()

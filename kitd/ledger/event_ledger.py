@@ -128,7 +128,8 @@ class EventLedger:
                 wanted.job,
                 wanted.project,
                 json.dumps(sorted(wanted.types)),
-                min(limit, MAX_READ),
+                # SQLite takes a negative limit for none.
+                max(0, min(limit, MAX_READ)),
             ),
         )
         return [

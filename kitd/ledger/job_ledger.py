@@ -7,7 +7,7 @@ the claim number, so an attempt that was given up for dead cannot finish its suc
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kitd.clock import Clock
 from kitd.errors import KitdError, NotFoundError
@@ -119,11 +119,12 @@ def enqueue(connection: sqlite3.Connection, request: JobRequest, now_us: int) ->
         case Admission.JOIN, Job() as found:
             return _join(connection, found, request, now_us)
         case Admission.REPLACE, Job() as found:
-            # The new row needs the key that the old one holds, and the old one the new id.
+            # The new row needs the key that the old one holds, and the old one the new id. Whoever
+            # waited for the old one waits for the new one now, as urgently.
             _end(connection, found, Signal.SUPERSEDE, now_us)
-            job = _insert(connection, request, now_us)
-            connection.execute("UPDATE jobs SET superseded_by = ? WHERE id = ?", (job.id, found.id))
-            _tell(connection, now_us, "job.superseded", found, {"by": job.id})
+            priority = max(request.priority, found.priority)
+            job = _insert(connection, replace(request, priority=priority), now_us)
+            _succeeded_by(connection, found, job.id, now_us)
             return job
         case _:
             return _insert(connection, request, now_us)
@@ -170,6 +171,11 @@ def _end(connection: sqlite3.Connection, job: Job, signal: Signal, now_us: int) 
     )
 
 
+def _succeeded_by(connection: sqlite3.Connection, job: Job, successor: int, now_us: int) -> None:
+    connection.execute("UPDATE jobs SET superseded_by = ? WHERE id = ?", (successor, job.id))
+    _tell(connection, now_us, "job.superseded", job, {"by": successor})
+
+
 def _current(connection: sqlite3.Connection, attempt: Job) -> Job:
     """Return the job if this attempt of it is the running one. Raises `FencedError`."""
     job = _select(connection, attempt.id)
@@ -178,47 +184,48 @@ def _current(connection: sqlite3.Connection, attempt: Job) -> Job:
     return job
 
 
+def _may_wait(connection: sqlite3.Connection, job: Job, now_us: int) -> bool:
+    """Clear the way for a running job to wait again, or end it: cancelled, or out of date.
+
+    Where another job of its key waits, the newer of the two is the one that is still wanted.
+    """
+    if job.cancel_requested:
+        _end(connection, job, Signal.CANCEL, now_us)
+        _tell(connection, now_us, "job.cancelled", job)
+        return False
+    row = connection.execute(
+        "SELECT * FROM jobs WHERE key = ? AND state IN ('scheduled', 'ready')", (job.key,)
+    ).fetchone()
+    if row is None:
+        return True
+    waiting = _job(row)
+    older, newer = (job, waiting) if job.id < waiting.id else (waiting, job)
+    _end(connection, older, Signal.SUPERSEDE, now_us)
+    _succeeded_by(connection, older, newer.id, now_us)
+    return newer is job
+
+
 def _come_back(
     connection: sqlite3.Connection, job: Job, failure: Failure, run_at_us: int, now_us: int
 ) -> None:
-    """Let a job wait for its next attempt, unless a newer job of its key waits already."""
-    row = connection.execute(
-        "SELECT id FROM jobs WHERE key = ? AND state IN ('scheduled', 'ready')", (job.key,)
-    ).fetchone()
-    if row is not None:
-        _end(connection, job, Signal.SUPERSEDE, now_us)
-        connection.execute(
-            "UPDATE jobs SET superseded_by = ?, error_code = ?, error_message = ?, error_hint = ?"
-            " WHERE id = ?",
-            (row["id"], failure.code, failure.message, failure.hint, job.id),
-        )
-        _tell(connection, now_us, "job.superseded", job, {"by": row["id"]})
+    """Let a job wait for its next attempt, if it still may."""
+    connection.execute(
+        "UPDATE jobs SET error_code = ?, error_message = ?, error_hint = ? WHERE id = ?",
+        (failure.code, failure.message, failure.hint, job.id),
+    )
+    if not _may_wait(connection, job, now_us):
         return
     connection.execute(
-        "UPDATE jobs SET state = ?, epoch = NULL, run_at_us = ?, error_code = ?,"
-        " error_message = ?, error_hint = ? WHERE id = ?",
-        (
-            step(job.state, Signal.BACK_OFF),
-            run_at_us,
-            failure.code,
-            failure.message,
-            failure.hint,
-            job.id,
-        ),
+        "UPDATE jobs SET state = ?, epoch = NULL, run_at_us = ? WHERE id = ?",
+        (step(job.state, Signal.BACK_OFF), run_at_us, job.id),
     )
     delay_ms = (run_at_us - now_us) // 1000
     _tell(connection, now_us, "job.retrying", job, {**_failure_data(failure), "delay_ms": delay_ms})
 
 
 def _interrupt(connection: sqlite3.Connection, job: Job, now_us: int, why: str) -> None:
-    """Put a running job back as it was; if a newer one of its key waits, that one serves both."""
-    row = connection.execute(
-        "SELECT id FROM jobs WHERE key = ? AND state IN ('scheduled', 'ready')", (job.key,)
-    ).fetchone()
-    if row is not None:
-        _end(connection, job, Signal.SUPERSEDE, now_us)
-        connection.execute("UPDATE jobs SET superseded_by = ? WHERE id = ?", (row["id"], job.id))
-        _tell(connection, now_us, "job.superseded", job, {"by": row["id"]})
+    """Put a running job back as it was, if it still may wait."""
+    if not _may_wait(connection, job, now_us):
         return
     connection.execute(
         "UPDATE jobs SET state = ?, epoch = NULL, attempt = attempt - 1 WHERE id = ?",
@@ -272,10 +279,13 @@ class JobLedger:
 
         def transaction(connection: sqlite3.Connection) -> int | None:
             now_us = self._clock.now_us()
-            connection.execute(
-                "UPDATE jobs SET state = 'ready' WHERE state = 'scheduled' AND run_at_us <= ?",
+            due = connection.execute(
+                "UPDATE jobs SET state = 'ready' WHERE state = 'scheduled' AND run_at_us <= ?"
+                " RETURNING *",
                 (now_us,),
-            )
+            ).fetchall()
+            for job in map(_job, due):
+                _tell(connection, now_us, "job.due", job)
             row = connection.execute(
                 "SELECT min(run_at_us) FROM jobs WHERE state = 'scheduled'"
             ).fetchone()
@@ -409,9 +419,10 @@ class JobLedger:
         return await self._database.write(transaction)
 
     async def retry(self, job_id: int) -> Job:
-        """Let a failed or cancelled job run again, with all its attempts.
+        """Let a failed or cancelled job run again, with all its attempts, and return it.
 
-        Raises `NotFoundError`, `IllegalTransitionError`, also where a newer job took its place.
+        Where a job of its key waits already, that one is returned and nothing changes. Raises
+        `NotFoundError`, `IllegalTransitionError`.
         """
 
         def transaction(connection: sqlite3.Connection) -> Job:
@@ -435,7 +446,7 @@ class JobLedger:
         return await self._database.write(transaction)
 
     async def recover(self) -> int:
-        """Put back every job that a former life of the daemon left running; return how many."""
+        """Put back or end every job that a former life left running; return how many."""
 
         def transaction(connection: sqlite3.Connection) -> int:
             rows = connection.execute(
@@ -443,11 +454,7 @@ class JobLedger:
             ).fetchall()
             now_us = self._clock.now_us()
             for job in map(_job, rows):
-                if job.cancel_requested:
-                    _end(connection, job, Signal.CANCEL, now_us)
-                    _tell(connection, now_us, "job.cancelled", job)
-                else:
-                    _interrupt(connection, job, now_us, "kitd ended without stopping")
+                _interrupt(connection, job, now_us, "kitd ended without stopping")
             return len(rows)
 
         return await self._database.write(transaction)
@@ -465,7 +472,14 @@ class JobLedger:
             "SELECT * FROM jobs WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR kind = ?2)"
             " AND (?3 IS NULL OR project = ?3) AND (?4 IS NULL OR id < ?4)"
             " ORDER BY id DESC LIMIT ?5",
-            (wanted.state, wanted.kind, wanted.project, wanted.before, min(wanted.limit, MAX_LIST)),
+            (
+                wanted.state,
+                wanted.kind,
+                wanted.project,
+                wanted.before,
+                # SQLite takes a negative limit for none.
+                max(0, min(wanted.limit, MAX_LIST)),
+            ),
         )
         return [_job(row) for row in rows]
 

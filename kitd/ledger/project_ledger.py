@@ -56,7 +56,8 @@ class ProjectLedger:
     async def configured(self, definitions: Mapping[str, str]) -> None:
         """Make the rows of source `config` exactly these; what was packed of each stays known.
 
-        A project whose definition changed is packed again: its fingerprint is forgotten.
+        A project whose definition changed is packed and named again, be its content the same: its
+        fingerprint and content key are forgotten.
         """
 
         def transaction(connection: sqlite3.Connection) -> None:
@@ -148,6 +149,7 @@ def _upsert(connection: sqlite3.Connection, name: str, source: str, definition: 
     connection.execute(
         "INSERT INTO projects (name, source, definition) VALUES (?1, ?2, ?3)"
         " ON CONFLICT (name) DO UPDATE SET source = ?2, definition = ?3,"
-        " fingerprint = CASE definition WHEN ?3 THEN fingerprint END",
+        " fingerprint = CASE definition WHEN ?3 THEN fingerprint END,"
+        " content_key = CASE definition WHEN ?3 THEN content_key END",
         (name, source, definition),
     )

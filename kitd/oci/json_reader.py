@@ -5,6 +5,8 @@ no duplicate keys, no NaN or Infinity, and one error type. Typed getters name th
 """
 
 import json
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
@@ -12,6 +14,8 @@ from kitd.errors import KitdError
 
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
+MAX_INTEGER = 2**63 - 1
+"""What sizes are in every other implementation, and in the ledger."""
 MAX_DEPTH = 64
 """Deeper documents than any manifest, config or webhook in use."""
 
@@ -25,14 +29,21 @@ class InvalidJsonError(KitdError):
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
         raise InvalidJsonError(f"the key {twice[:80]!r} is given twice")
     return mapping
 
 
 def _constant(name: str) -> NoReturn:
     raise InvalidJsonError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise InvalidJsonError(f"{text[:80]} is too large for a number")
+    return number
 
 
 def _depth(content: bytes) -> int:
@@ -65,7 +76,17 @@ def read_json(content: bytes, *, max_bytes: int) -> Json:
     if content.count(b"[") + content.count(b"{") > MAX_DEPTH and _depth(content) > MAX_DEPTH:
         raise InvalidJsonError(f"the document is nested deeper than {MAX_DEPTH} levels")
     try:
-        document: Json = json.loads(content, object_pairs_hook=_unique, parse_constant=_constant)
+        # JSON is UTF-8 (RFC 8259, section 8.1). Left to itself the decoder would also take UTF-16,
+        # in which brackets hide from the count above.
+        document: Json = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_constant,
+            parse_float=_finite,
+        )
+        if b"\\u" in content:
+            # An escape can stand for half a surrogate pair: a string that nothing can store.
+            json.dumps(document, ensure_ascii=False).encode("utf-8")
     except ValueError as error:
         raise InvalidJsonError(f"not JSON: {error}") from error
     return document
@@ -117,10 +138,12 @@ class Reader:
         raise self.fail(key, "a string")
 
     def integer(self, key: str, *, minimum: int = 0) -> int:
-        """Return an integer of at least `minimum`."""
+        """Return an integer of at least `minimum` and at most `MAX_INTEGER`."""
         value = self._mapping.get(key)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= minimum:
-            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            if minimum <= value <= MAX_INTEGER:
+                return value
+            raise self._error(f"{self._path}{key}: expected an integer from {minimum} to 2^63-1")
         raise self.fail(key, f"an integer of at least {minimum}")
 
     def text_map(self, key: str) -> Mapping[str, str]:

@@ -73,10 +73,12 @@ def parse_manifest(content: bytes, media_type: str | None = None) -> Manifest:
         raise reader.fail("schemaVersion", "2")
     own = reader.optional_text("mediaType")
     if own and media_type and own != media_type:
-        raise InvalidManifestError(f"the manifest says it is {own}, its sender {media_type}")
+        raise InvalidManifestError(
+            f"the manifest says it is {own[:160]!r}, its sender {media_type[:160]!r}"
+        )
     kind = own or media_type or (types.OCI_INDEX if "manifests" in document else types.OCI_MANIFEST)
     if not types.is_manifest(kind):
-        raise InvalidManifestError(f"{kind} is not a manifest that kitd can follow")
+        raise InvalidManifestError(f"{kind[:160]!r} is not a manifest that kitd can follow")
     indexed = kind in types.INDEXES
     config = reader.optional_child("config")
     if indexed == (config is not None) or ("layers" in document and "manifests" in document):

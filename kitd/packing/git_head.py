@@ -4,8 +4,9 @@ git takes locks in the tree it looks at, even to look (`git status` rewrites the
 reads the two files that matter (gitrepository-layout(5)). A worktree's `.git` file is not followed.
 """
 
-import os
 import re
+
+from kitd.packing.scan import read_beneath
 
 MAX_BYTES = 1 << 20
 
@@ -34,8 +35,6 @@ def _packed(root: int, name: str) -> str | None:
 
 def _read(root: int, path: str) -> str | None:
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root)
-        with os.fdopen(handle, "rb") as file:
-            return file.read(MAX_BYTES).decode("utf-8", "replace")
+        return read_beneath(root, path, MAX_BYTES).decode("utf-8", "replace")
     except OSError:
         return None

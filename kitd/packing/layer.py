@@ -15,11 +15,12 @@ from typing import Protocol
 
 from kitd.content.store import Chunk
 from kitd.modelkit.manifest import file_metadata
-from kitd.modelkit.media_type import Compression, LayerFormat
+from kitd.modelkit.media_type import Compression, LayerFormat, LayerKind
 from kitd.modelkit.plan import FILE_METADATA, LayerPlan
 from kitd.modelkit.tar import TRAILER, header, padding
 from kitd.oci.digest import Digest, from_hash
-from kitd.packing.scan import Entry, InputChangedError, InputError, printable
+from kitd.packing.mcp_bundle import bundle_problem
+from kitd.packing.scan import Entry, InputChangedError, InputError, has_moved, printable
 from kitd.store.blob_store import BlobStore, Committed, Ingest
 
 BATCH_BYTES = 1 << 20
@@ -115,6 +116,8 @@ def build_layer(
         encoder = _ENCODERS[chosen](ingest)
         if plan.type.format is LayerFormat.RAW:
             entry = _only_file(plan, entries)
+            if plan.type.kind is LayerKind.MCP_BUNDLE:
+                _require_bundle(root, entry)
             if annotations:
                 name = posixpath.basename(plan.path).decode()
                 annotations[FILE_METADATA] = file_metadata(name, entry.mode, entry.size)
@@ -134,6 +137,23 @@ def _only_file(plan: LayerPlan, entries: Sequence[Entry]) -> Entry:
             hint="set modelkit.layer_format to tar, or name the files one by one",
         )
     return files[0]
+
+
+def _require_bundle(root: int, entry: Entry) -> None:
+    file = _open(root, entry)
+    try:
+        # The reading that follows meets the same file, or none: it makes the same check.
+        _check(file, entry)
+        problem = bundle_problem(file)
+    except OSError as error:
+        raise InputError(f"cannot read {printable(entry.path)}: {error.strerror}") from error
+    finally:
+        os.close(file)
+    if problem is not None:
+        raise InputError(
+            f"{printable(entry.path)} is not an MCP bundle: {problem}",
+            hint="build it with the MCPB tools, or correct the Kitfile's mcpServers",
+        )
 
 
 def _write_raw(root: int, entry: Entry, encoder: _Encoder, advanced: Callable[[int], None]) -> None:
@@ -184,14 +204,14 @@ def _open(root: int, entry: Entry) -> int:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(entry.path, flags, dir_fd=root)
-    except PermissionError as error:
+    except OSError as error:
+        if has_moved(error):
+            raise InputChangedError(
+                f"{printable(entry.path)} is not what it was: {error.strerror}"
+            ) from error
         raise InputError(
             f"cannot read {printable(entry.path)}: {error.strerror}",
             hint="let kitd's user read it, or leave it out in .kitignore",
-        ) from error
-    except OSError as error:
-        raise InputChangedError(
-            f"{printable(entry.path)} is not what it was: {error.strerror}"
         ) from error
 
 

@@ -14,7 +14,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     """Where a project is and how it is packed. Everything here changes the fingerprint."""
 
     root: str
-    """Absolute; undecodable bytes as surrogate escapes."""
+    """Absolute. The names below it are bytes, its own are text."""
     kitfile: str | None = None
     """Relative to the root; None looks for the usual names."""
     dialect: str = "current"

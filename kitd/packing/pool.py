@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import ClassVar, Self
 
 import msgspec
-import structlog
 
 from kitd.blocking import run_blocking
 from kitd.errors import Disposition, KitdError
@@ -33,8 +32,6 @@ from kitd.packing.order import (
     WorkerError,
 )
 from kitd.store.blob_store import BlobStore
-
-log = structlog.get_logger()
 
 WARM = 1
 """Idle workers that are kept: the next small pack or scan does not pay for a start."""
@@ -121,6 +118,8 @@ class WorkerPool:
     @asynccontextmanager
     async def _worker(self) -> AsyncIterator[asyncio.subprocess.Process]:
         """Lend a process; it comes back if it is still in step, and is killed otherwise."""
+        # One that ended while it was idle has had no order that could fail.
+        self._idle = [process for process in self._idle if process.returncode is None]
         process = self._idle.pop() if self._idle else await self._spawn()
         self._busy.add(process)
         try:

@@ -5,12 +5,14 @@ of the project is ever looked at, whatever is swapped meanwhile. Names are bytes
 listed in byte order, each descended into right after its own entry, which is `kit`'s order.
 """
 
+import errno
 import hashlib
 import os
 import stat
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar
 
 from kitd.errors import Disposition, KitdError
@@ -19,6 +21,11 @@ from kitd.packing.order import Project
 
 MAX_ENTRIES = 5_000_000
 MAX_DEPTH = 512
+MAX_PATH_BYTES = 4095
+"""What the kernel opens in one call (PATH_MAX, without the NUL that ends it)."""
+_MOVED = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ESTALE}
+)
 _STATE = struct.Struct("<QQQqqI?")
 
 
@@ -86,6 +93,11 @@ def printable(path: bytes | str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def has_moved(error: OSError) -> bool:
+    """Whether something else stands where the walk saw a file or a directory."""
+    return error.errno in _MOVED
+
+
 def open_root(root: str) -> int:
     """Return a descriptor of the project's directory. Raises `MissingInputError`, `InputError`."""
     try:
@@ -97,6 +109,32 @@ def open_root(root: str) -> int:
         ) from error
     except OSError as error:
         raise InputError(f"cannot open {printable(root)}: {error.strerror}") from error
+
+
+def read_beneath(root: int, path: str, max_bytes: int) -> bytes:
+    """Return at most `max_bytes` of a regular file; no element of a relative path may be a link.
+
+    An absolute path is read as it is: whether somebody may name one is decided where they ask.
+    Raises `OSError`; `..` and links give ELOOP, what is no file EINVAL.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    opened = [os.dup(root)]
+    try:
+        if not path.startswith("/"):
+            flags |= os.O_NOFOLLOW
+            *directories, path = path.split("/")
+            if ".." in (*directories, path):
+                raise OSError(errno.ELOOP, "the path leads out of the project")
+            for directory in directories:
+                opened.append(os.open(directory or ".", flags | os.O_DIRECTORY, dir_fd=opened[-1]))
+        opened.append(os.open(path, flags, dir_fd=opened[-1]))
+        if not stat.S_ISREG(os.fstat(opened[-1]).st_mode):
+            raise OSError(errno.EINVAL, "not a file")
+        with os.fdopen(opened.pop(), "rb") as file:
+            return file.read(max_bytes)
+    finally:
+        for handle in opened:
+            os.close(handle)
 
 
 def require_paths(root: int, plans: Iterable[LayerPlan]) -> None:
@@ -133,7 +171,12 @@ def scan(root: int, selection: Selection) -> Tree:
     Raises `MissingInputError`, `InputError`, `InputChangedError`.
     """
     links: list[bytes] = []
-    entries = tuple(_walk(root, b"", selection, links, depth=0))
+    entries = tuple(islice(_walk(root, b"", selection, links, depth=0), MAX_ENTRIES + 1))
+    if len(entries) > MAX_ENTRIES or len(links) > MAX_ENTRIES:
+        raise InputError(
+            f"the project has more than {MAX_ENTRIES} files and directories",
+            hint="leave out what is no part of the kit in .kitignore",
+        )
     return Tree(entries, tuple(links))
 
 
@@ -183,17 +226,19 @@ def _descend(directory: int, name: bytes, path: bytes) -> int:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         return os.open(name, flags, dir_fd=directory)
-    except PermissionError as error:
+    except OSError as error:
+        if has_moved(error):
+            raise InputChangedError(f"{printable(path)} changed while it was looked at") from error
         raise InputError(
             f"cannot open the directory {printable(path)}: {error.strerror}",
             hint="let kitd's user read it, or leave it out in .kitignore",
         ) from error
-    except OSError as error:
-        raise InputChangedError(f"{printable(path)} changed while it was looked at") from error
 
 
 def _entry(path: bytes, status: os.stat_result, layers: tuple[int, ...]) -> Entry:
     is_dir = stat.S_ISDIR(status.st_mode)
+    if len(path) > MAX_PATH_BYTES:
+        raise InputError(f"{printable(path)[:200]}… is a path of more than {MAX_PATH_BYTES} bytes")
     return Entry(
         path=path,
         is_dir=is_dir,
@@ -216,7 +261,7 @@ def fingerprint(project: Project, kitfile: bytes, tree: Tree) -> str:
     """
     hasher = hashlib.sha256()
     for part in (project.root, project.dialect, project.layer_format, project.compression):
-        hasher.update(part.encode("utf-8", "surrogateescape") + b"\0")
+        hasher.update(part.encode("utf-8") + b"\0")
     hasher.update(hashlib.sha256(kitfile).digest())
     for entry in tree.entries:
         times = (0, 0, 0) if entry.is_dir else (entry.inode, entry.mtime_ns, entry.ctime_ns)

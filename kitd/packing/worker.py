@@ -4,12 +4,13 @@ One order at a time. The end of stdin means that the daemon is gone, and then so
 once and whatever it is doing: what it leaves is a temporary file that the next start sweeps.
 """
 
+import errno
 import os
 import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,9 @@ import msgspec
 from kitd.errors import KitdError
 from kitd.modelkit.config_blob import encode_config
 from kitd.modelkit.dialect import Dialect
+from kitd.modelkit.errors import UnsupportedKitError
 from kitd.modelkit.ignore import IgnoreRules
+from kitd.modelkit.kit_divergence import MAX_PATHS, Divergence, find_divergences
 from kitd.modelkit.kitfile import (
     KITFILE_NAMES,
     LayerDigests,
@@ -52,6 +55,7 @@ from kitd.packing.scan import (
     fingerprint,
     open_root,
     printable,
+    read_beneath,
     require_paths,
     scan,
 )
@@ -65,16 +69,18 @@ REPORT_INTERVAL_S = 0.1
 def read_small(root: int, path: str) -> bytes | None:
     """Return the content of a Kitfile or .kitignore, or None if there is none.
 
-    A link is followed here, as `kit` does: these files are read, not packed. Raises `InputError`.
+    Raises `InputError`.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=root)
-        with os.fdopen(handle, "rb") as file:
-            content = file.read(MAX_KITFILE_BYTES + 1)
+        content = read_beneath(root, path, MAX_KITFILE_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InputError(f"cannot read {printable(path)}: {error.strerror}") from error
+        linked = error.errno in (errno.ELOOP, errno.ENOTDIR)
+        raise InputError(
+            f"cannot read {printable(path)}: {error.strerror}",
+            hint="links are not followed: put the file itself there" if linked else None,
+        ) from error
     if len(content) > MAX_KITFILE_BYTES:
         raise InputError(f"{printable(path)} is larger than {MAX_KITFILE_BYTES} bytes")
     return content
@@ -100,6 +106,11 @@ class _Input:
     def __init__(self, root: int, project: Project) -> None:
         name, content = _read_kitfile(root, project)
         dialect = Dialect(project.dialect)
+        if project.compression not in MEDIA_COMPRESSION:
+            raise UnsupportedKitError(
+                f"layers cannot be compressed with {project.compression} yet",
+                hint=f"set modelkit.compression to one of {', '.join(MEDIA_COMPRESSION)}",
+            )
         self.kitfile = parse_kitfile(content, name=name)
         self.warnings = require_valid(self.kitfile, dialect, name=name)
         self.plans = plan_layers(
@@ -112,6 +123,7 @@ class _Input:
         rules = IgnoreRules.parse(read_small(root, KITIGNORE) or b"")
         self.tree: Tree = scan(root, Selection(self.plans, rules))
         self.fingerprint = fingerprint(project, content, self.tree)
+        self.dialect = dialect
 
 
 def run_scan(order: ScanOrder) -> Scanned:
@@ -141,7 +153,6 @@ def run_pack(order: PackOrder, report: Callable[[Advanced], None]) -> Packed:
     digests = [LayerDigests(Digest(layer.digest), Digest(layer.diff_id)) for layer in layers]
     config = store.put(encode_config(with_layer_digests(found.kitfile, digests)))
     package, model = found.kitfile.package, found.kitfile.model
-    links = [f"{printable(path)} is a symbolic link and stays out" for path in found.tree.links]
     return Packed(
         config_digest=config.digest,
         config_size=config.size,
@@ -151,8 +162,30 @@ def run_pack(order: PackOrder, report: Callable[[Advanced], None]) -> Packed:
         author=package.authors[0] if package.authors else "",
         package_version=package.version or None,
         git_commit=commit,
-        warnings=(*found.warnings, *links[:20]),
+        warnings=_warnings(found),
     )
+
+
+def _warnings(found: _Input) -> tuple[str, ...]:
+    links = found.tree.links
+    divergences = find_divergences(found.plans, found.tree.entries, found.dialect)
+    return (
+        *found.warnings,
+        *(f"{printable(path)} is a symbolic link and stays out" for path in links[:MAX_PATHS]),
+        *_rest(len(links), "symbolic links stay out"),
+        *(line for divergence in divergences for line in _lines(divergence)),
+    )
+
+
+def _lines(divergence: Divergence) -> Iterator[str]:
+    for path in divergence.paths:
+        yield f"{printable(path)}: {divergence.reason}"
+    yield from _rest(divergence.count, f"paths: {divergence.reason}")
+
+
+def _rest(count: int, what: str) -> Iterator[str]:
+    if count > MAX_PATHS:
+        yield f"{count - MAX_PATHS} more {what}"
 
 
 def _build(

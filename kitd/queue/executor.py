@@ -28,6 +28,8 @@ log = structlog.get_logger()
 
 SAFETY_TICK_S = 30.0
 """How often the dispatcher looks even if nothing woke it."""
+STALLED_S = 1.0
+"""How long it waits where the ledger could not be written."""
 
 
 class JobStore(Protocol):
@@ -71,18 +73,34 @@ class JobStore(Protocol):
 
 
 class _Attempt:
-    """One running attempt: its job, its task, how far it is."""
+    """One running attempt: its job, how far it is, and a way to stop its work."""
 
     def __init__(self, job: Job, changed: Callable[[Job, Progress], None]) -> None:
         self.job = job
-        self.task: asyncio.Task[None] | None = None
         self.progress: Progress | None = None
         self.cancelled = False
+        self._working: asyncio.Task[object] | None = None
         self._changed = changed
 
     def report(self, progress: Progress) -> None:
         self.progress = progress
         self._changed(self.job, progress)
+
+    async def perform(self, kind: AnyKind[P], ports: P) -> Done:
+        """Do the work. Only this can be cancelled: the writing of an attempt's end cannot."""
+        if self.cancelled:
+            raise asyncio.CancelledError
+        self._working = asyncio.current_task()
+        try:
+            return await kind.attempt(self, ports)
+        finally:
+            self._working = None
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        # A task that has not begun would end without a word if it were cancelled.
+        if self._working is not None:
+            self._working.cancel()
 
 
 class Executor(Generic[P]):
@@ -123,28 +141,40 @@ class Executor(Generic[P]):
     def cancel(self, job_id: int) -> None:
         """Stop a running attempt whose cancellation the ledger has recorded."""
         attempt = self._running.get(job_id)
-        if attempt is not None and attempt.task is not None:
-            attempt.cancelled = True
-            attempt.task.cancel()
+        if attempt is not None:
+            attempt.cancel()
 
     async def run(self) -> None:
-        """Dispatch until cancelled; then put the running jobs back and return."""
+        """Dispatch until cancelled; the running jobs are put back before that ends.
+
+        One that was claimed but had not begun stays running in the ledger: recovery puts it back.
+        """
         async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
-                due_us = await self._store.promote()
-                for job in await self._store.claim(self._free()):
-                    attempt = _Attempt(job, self._changed)
-                    self._running[job.id] = attempt
-                    attempt.task = group.create_task(self._attempt(attempt), name=f"job-{job.id}")
-                delay_s = SAFETY_TICK_S
-                if due_us is not None:
-                    delay_s = min(delay_s, max(0.0, (due_us - self._clock.now_us()) / 1_000_000))
+                try:
+                    delay_s = await self._dispatch(group)
+                except KitdError as error:
+                    if error.disposition is not Disposition.RETRY:
+                        raise
+                    log.warning("queue.stalled", code=error.code, error=error.message)
+                    delay_s = STALLED_S
                 try:
                     async with asyncio.timeout(delay_s):
                         await self._wake.wait()
                 except TimeoutError:
                     pass
+
+    async def _dispatch(self, group: asyncio.TaskGroup) -> float:
+        """Start what may run; return after how many seconds to look again."""
+        due_us = await self._store.promote()
+        for job in await self._store.claim(self._free()):
+            attempt = _Attempt(job, self._changed)
+            self._running[job.id] = attempt
+            group.create_task(self._attempt(attempt), name=f"job-{job.id}")
+        if due_us is None:
+            return SAFETY_TICK_S
+        return min(SAFETY_TICK_S, max(0.0, (due_us - self._clock.now_us()) / 1_000_000))
 
     def _free(self) -> Mapping[Lane, int]:
         used = [attempt.job.lane for attempt in self._running.values()]
@@ -168,15 +198,16 @@ class Executor(Generic[P]):
         if kind is None:
             message = f"this kitd does not know jobs of the kind {job.kind}"
             hint = "the ledger was written by another version"
-            await self._store.fail(job, Failure("unknown_kind", message, hint))
+            await _insist(lambda: self._store.fail(job, Failure("unknown_kind", message, hint)))
             return
         try:
-            done: Done = await kind.attempt(attempt, self._ports)
+            await self._succeeded(job, await attempt.perform(kind, self._ports))
         except asyncio.CancelledError:
-            # Writing the end is the one thing that must survive the cancellation.
-            await asyncio.shield(self._stopped(attempt))
+            await self._stopped(attempt)
             if not attempt.cancelled:
                 raise
+        except FencedError:
+            raise
         except KitdError as error:
             await self._failed(job, error, kind.retry)
         except Exception as error:  # the boundary: a defect must not take the daemon with it
@@ -186,18 +217,26 @@ class Executor(Generic[P]):
                 hint="the log has the details; please report it",
             )
             await self._failed(job, defect, kind.retry)
-        else:
-            result = msgspec.json.encode(done.result)
-            requests = [request for fact in done.facts for request in self._follow(fact)]
-            await _insist(lambda: self._store.succeed(job, result, done.effects, requests))
-            log.info("job.succeeded", kind=job.kind)
+
+    async def _succeeded(self, job: Job, done: Done) -> None:
+        result = msgspec.json.encode(done.result)
+        requests = [request for fact in done.facts for request in self._follow(fact)]
+        await _insist(lambda: self._store.succeed(job, result, done.effects, requests))
+        log.info("job.succeeded", kind=job.kind)
 
     async def _stopped(self, attempt: _Attempt) -> None:
+        job = attempt.job
         if attempt.cancelled:
-            await self._store.cancelled(attempt.job)
-            log.info("job.cancelled", kind=attempt.job.kind)
-        else:
-            await self._store.interrupt(attempt.job)
+            await _insist(lambda: self._store.cancelled(job))
+            log.info("job.cancelled", kind=job.kind)
+            return
+        try:
+            await self._store.interrupt(job)
+        except KitdError as error:
+            if error.disposition is not Disposition.RETRY:
+                raise
+            # kitd stops, with or without this: its next life will find the job and put it back.
+            log.warning("job.end_not_written", code=error.code, error=error.message)
 
     async def _failed(self, job: Job, error: KitdError, policy: RetryPolicy) -> None:
         # Jitter needs no secrecy.

@@ -131,9 +131,11 @@ class Ingest:
                 f"got {digest} of {self._size} bytes"
             )
         final = self._store.path_of(digest)
-        if self._store.size_of(digest) == self._size:
-            return Committed(digest, self._size, reused=True)
         with os_errors("publish", final):
+            if self._store.size_of(digest) == self._size:
+                # Whoever wrote it may not have come to this yet, and durable is durable.
+                sync_directory(final.parent)
+                return Committed(digest, self._size, reused=True)
             os.fdatasync(self._handle)
             os.fchmod(self._handle, 0o444)
             final.parent.mkdir(exist_ok=True)

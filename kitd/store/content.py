@@ -34,18 +34,29 @@ class CacheContent:
         """Ingest the blob unless it is there; verified before it gets its name."""
         if self._store.has(target):
             return 0
-        async with source.fetch(target) as stream:
-            ingest = await run_blocking(self._store.ingest, algorithm_of(target.digest))
-            try:
-                await write_stream(ingest, stream, at_most=target.size)
-                await run_blocking(ingest.commit, target)
-            finally:
-                await run_blocking(ingest.discard)
+        async with (
+            source.fetch(target) as stream,
+            _ingest(self._store, algorithm_of(target.digest)) as ingest,
+        ):
+            await write_stream(ingest, stream, at_most=target.size)
+            await run_blocking(ingest.commit, target)
         return target.size
 
     async def put(self, content: bytes) -> Digest:
         """Make a small blob durable and return its digest. Raises `StoreError`."""
         return (await run_blocking(self._store.put, content)).digest
+
+
+@asynccontextmanager
+async def _ingest(store: BlobStore, algorithm: str) -> AsyncIterator[Ingest]:
+    begun: list[Ingest] = []
+    try:
+        # Into a list, and not returned, so that one that was cancelled while it began is discarded.
+        await run_blocking(lambda: begun.append(store.ingest(algorithm)))
+        yield begun[0]
+    finally:
+        for ingest in begun:
+            await run_blocking(ingest.discard)
 
 
 async def _read(store: BlobStore, target: Descriptor, handle: int, offset: int) -> ByteStream:

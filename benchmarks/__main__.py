@@ -1,0 +1,29 @@
+"""Runs the benchmarks and prints the table: all of them, or those named on the command line."""
+
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import pack, save, status
+from benchmarks.measure import Row, machine
+
+BENCHMARKS: Mapping[str, Callable[[Path], Sequence[Row]]] = {
+    "status": status.run,
+    "save": save.run,
+    "pack": pack.run,
+}
+
+
+def main(names: Sequence[str]) -> int:
+    """Run and print."""
+    print(machine())
+    for name in names or BENCHMARKS:
+        with tempfile.TemporaryDirectory(prefix="kitd-bench-") as place:
+            for row in BENCHMARKS[name](Path(place)):
+                print(row.cells(), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

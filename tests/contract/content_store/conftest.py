@@ -1,0 +1,80 @@
+"""The stores that are held to the contract, and a source to fill them from."""
+
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from kitd.content.store import ContentNotFoundError
+from kitd.oci.descriptor import describe
+from kitd.oci.reference import Repository
+from kitd.registry.client import RegistryClient
+from kitd.registry.settings import RegistrySettings
+from kitd.registry.transport import Surroundings
+from kitd.store.blob_store import BlobStore
+from kitd.store.content import CacheContent
+
+
+class Source:
+    """Content in memory, served in pieces; `lies` are served instead of what was asked for."""
+
+    def __init__(self):
+        self.contents = {}
+        self.lies = {}
+        self.fetched = []
+
+    def add(self, content, media_type="application/octet-stream"):
+        target = describe(media_type, content)
+        self.contents[target.digest] = content
+        return target
+
+    async def exists(self, target):
+        return target.digest in self.contents
+
+    @asynccontextmanager
+    async def fetch(self, target, *, offset=0):
+        if target.digest not in self.contents:
+            raise ContentNotFoundError(f"there is no {target.digest}")
+        self.fetched.append(target.digest)
+        yield self._pieces(self.lies.get(target.digest, self.contents[target.digest])[offset:])
+
+    async def _pieces(self, content, size=300_007):
+        for start in range(0, len(content), size):
+            yield memoryview(content)[start : start + size]
+
+
+@pytest.fixture
+def source():
+    return Source()
+
+
+@asynccontextmanager
+async def cache(request):
+    store = BlobStore(request.getfixturevalue("tmp_path") / "cache")
+    store.create()
+    yield CacheContent(store)
+    assert list(store.ingest_dir.iterdir()) == []
+
+
+@asynccontextmanager
+async def repository(request):
+    host = request.getfixturevalue("docker_registry").host
+
+    async def sleep(delay_s):
+        """Wait for nothing between attempts."""
+
+    surroundings = Surroundings(environment={}, sleep=sleep)
+    async with RegistryClient(lambda _: RegistrySettings(), surroundings) as client:
+        yield await client.repository(Repository(host, "team/model"))
+
+
+@pytest.fixture(params=[cache, repository], ids=lambda make: make.__name__)
+def implementation(request):
+    if request.param is repository:
+        request.getfixturevalue("docker_registry")
+    return request.param
+
+
+@pytest.fixture
+async def store(implementation, request):
+    async with AsyncExitStack() as stack:
+        yield await stack.enter_async_context(implementation(request))

@@ -1,0 +1,149 @@
+"""When a pack makes a new kit, when it names one, and when it does neither: a real cache."""
+
+import pytest
+
+from kitd.clock import SystemClock
+from kitd.jobs.pack import PACK, PackArgs
+from kitd.jobs.port import PackSettings, Ports
+from kitd.ledger.catalog import Catalog
+from kitd.ledger.database import Database
+from kitd.ledger.job_ledger import JobLedger
+from kitd.ledger.project_ledger import ProjectLedger
+from kitd.modelkit.dialect import Dialect
+from kitd.oci.digest import digest_of
+from kitd.oci.reference import parse_repository
+from kitd.packing.order import Packed, PackedLayer
+from kitd.queue.job import Lane
+from kitd.store.blob_store import BlobStore
+from kitd.store.content import CacheContent
+from kitd.triggers import requests_for
+
+
+class Workbench:
+    """Packs whatever `content` says, and does with the job what an executor would."""
+
+    def __init__(self, database, store):
+        clock = SystemClock()
+        self.content = b"weights"
+        self.jobs = JobLedger(database, clock, epoch=1)
+        self.projects = ProjectLedger(database, clock)
+        self.catalog = Catalog(database, clock, summarize)
+        self.ports = Ports(
+            cache=CacheContent(store),
+            catalog=self.catalog,
+            packer=self,
+            remote=unreachable,
+            clock=clock,
+            settings=PackSettings(
+                dialect=Dialect.CURRENT,
+                cli_version="1.16.0",
+                compression="none",
+                layer_format="tar",
+            ),
+        )
+
+    async def pack(self, project, progress):
+        digest = digest_of(self.content)
+        return Packed(
+            config_digest=digest_of(b"{}"),
+            config_size=2,
+            layers=(
+                PackedLayer(
+                    media_type="application/vnd.kitops.modelkit.model.v1.tar",
+                    digest=digest,
+                    size=len(self.content),
+                    diff_id=digest,
+                    annotations={},
+                    reused=False,
+                ),
+            ),
+            fingerprint=digest,
+            model_name="model",
+            author="ada",
+            package_version=None,
+            git_commit=None,
+            warnings=(),
+        )
+
+    async def run(self, repository="registry.example.com/team/model", *, project="demo"):
+        """Pack once and return the result and the kinds of the jobs that follow."""
+        args = PackArgs(
+            project=project,
+            path="/srv/demo",
+            kitfile=None,
+            repository=repository,
+            tags=("latest",),
+            push=True,
+            compression=None,
+        )
+        await self.jobs.enqueue(PACK.request(args, project=project))
+        (self.job,) = await self.jobs.claim({Lane.PACK: 1})
+        done = await PACK.attempt(self, self.ports)
+        await self.jobs.succeed(self.job, b"{}", done.effects, ())
+        return done.result, [r.kind for fact in done.facts for r in requests_for(fact)]
+
+    def report(self, progress):
+        """Nobody looks."""
+
+
+async def summarize(_manifest):
+    return None
+
+
+async def unreachable(repository):
+    raise AssertionError(f"a pack does not talk to {repository}")
+
+
+@pytest.fixture
+async def bench(tmp_path):
+    store = BlobStore(tmp_path / "cache")
+    store.create()
+    async with Database(tmp_path / "ledger.sqlite3") as database:
+        bench = Workbench(database, store)
+        await bench.projects.add("demo", "{}")
+        yield bench
+
+
+async def test_a_new_content_is_a_new_kit_with_its_names(bench):
+    first, following = await bench.run()
+    assert (first.unchanged, first.tags, following) == (False, ("latest",), ["push"])
+    bench.content = b"better weights"
+    second, following = await bench.run()
+    assert (second.unchanged, second.tags, following) == (False, ("latest",), ["push"])
+    assert first.digest != second.digest
+
+
+async def test_a_project_s_last_content_is_neither_made_nor_named_again(bench):
+    first, _ = await bench.run()
+    again, following = await bench.run()
+    assert (again.digest, again.unchanged, again.tags) == (first.digest, True, ())
+    assert following == []
+
+
+async def test_a_person_s_equal_kit_is_named_though_it_is_not_made_again(bench):
+    first, _ = await bench.run()
+    again, following = await bench.run(project=None)
+    assert (again.digest, again.unchanged, again.tags) == (first.digest, True, ("latest",))
+    assert following == ["push"]
+
+
+async def test_a_project_s_equal_content_is_published_in_another_repository(bench):
+    await bench.run()
+    moved, following = await bench.run("registry.example.com/team/renamed")
+    assert (moved.tags, following) == (("latest",), ["push"])
+
+
+async def test_a_project_s_equal_content_is_published_again_where_it_was_defined_anew(bench):
+    await bench.run()
+    await bench.projects.add("demo", '{"tags":"others"}')
+    again, following = await bench.run()
+    assert (again.unchanged, again.tags, following) == (True, ("latest",), ["push"])
+
+
+async def test_a_kit_that_was_removed_is_made_and_named_again(bench):
+    first, _ = await bench.run()
+    repository = parse_repository("registry.example.com/team/model")
+    await bench.catalog.remove(repository, first.digest)
+    again, following = await bench.run()
+    assert (again.unchanged, again.tags, following) == (False, ("latest",), ["push"])
+    assert (await bench.catalog.resolve(repository, "latest")).digest == again.digest

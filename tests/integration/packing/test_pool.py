@@ -1,0 +1,221 @@
+"""Worker processes from outside: kept, killed, replaced, and never left behind."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kitd.errors import Disposition, KitdError
+from kitd.packing.order import Project
+from kitd.packing.pool import WARM, WorkerDiedError, WorkerPool
+
+KITFILE = "model: {path: weights.bin}"
+HUGE = 64 << 30
+"""Bytes of a file without content: far more than could be packed before it is stopped."""
+
+
+@pytest.fixture
+def small(project):
+    return Project(root=str(project({"Kitfile": KITFILE, "weights.bin": "weights"})))
+
+
+@pytest.fixture
+def endless(project, tmp_path):
+    """A project whose pack ends only because somebody ends it."""
+    root = project({"Kitfile": KITFILE, "weights.bin": ""}, tmp_path / "endless")
+    os.truncate(root / "weights.bin", HUGE)
+    return Project(root=str(root))
+
+
+def ignore(_advanced):
+    """Nobody watches the progress."""
+
+
+async def begin(group, pool, project):
+    """Start a pack and return its task once it has written something."""
+    advanced = asyncio.Event()
+    pack = group.create_task(outcome(pool.pack(project, lambda _: advanced.set())))
+    async with asyncio.timeout(20):
+        await advanced.wait()
+    return pack
+
+
+async def outcome(pack):
+    """Return the error that a pack ends with, so that its group lives on."""
+    try:
+        return await pack
+    except KitdError as error:
+        return error
+
+
+def in_flight(store):
+    return list(store.ingest_dir.iterdir())
+
+
+async def test_a_warm_worker_is_there_before_the_first_order_and_serves_many(
+    store, small, children
+):
+    async with WorkerPool(store.root) as pool:
+        workers = children()
+        assert len(workers) == 1
+        first = await pool.pack(small, ignore)
+        scanned = await pool.scan(small)
+        again = await pool.pack(small, ignore)
+        assert children() == workers
+    assert first.fingerprint == scanned.fingerprint == again.fingerprint
+    assert first.layers[0].digest == again.layers[0].digest
+    assert children() == set()
+
+
+async def test_orders_at_once_have_a_worker_each_and_few_stay(store, small, children):
+    async with WorkerPool(store.root) as pool:
+        packed = await asyncio.gather(*(pool.pack(small, ignore) for _ in range(3)))
+        assert len({one.config_digest for one in packed}) == 1
+        assert len(children()) == WARM
+    assert children() == set()
+    assert in_flight(store) == []
+
+
+async def test_a_refused_order_keeps_its_worker(store, small, project, tmp_path, children):
+    broken = project({"Kitfile": "modle: {}"}, tmp_path / "broken")
+    async with WorkerPool(store.root) as pool:
+        workers = children()
+        with pytest.raises(KitdError) as caught:
+            await pool.pack(Project(root=str(broken)), ignore)
+        assert caught.value.code == "invalid_kitfile"
+        assert caught.value.disposition is Disposition.FAIL
+        assert caught.value.hint
+        await pool.pack(small, ignore)
+        assert children() == workers
+
+
+async def test_progress_only_grows_and_knows_its_end(store, project):
+    root = project({"Kitfile": KITFILE, "weights.bin": bytes(20 << 20)})
+    seen = []
+    async with WorkerPool(store.root) as pool:
+        await pool.pack(Project(root=str(root)), seen.append)
+    done = [advanced.done_bytes for advanced in seen]
+    assert done
+    assert done == sorted(done)
+    assert {advanced.total_bytes for advanced in seen} == {20 << 20}
+    assert done[-1] <= 20 << 20
+
+
+async def test_a_cancelled_pack_ends_its_worker_and_leaves_nothing(store, small, endless, children):
+    async with WorkerPool(store.root) as pool:
+        workers = children()
+        async with asyncio.TaskGroup() as group:
+            pack = await begin(group, pool, endless)
+            assert len(in_flight(store)) == 1
+            pack.cancel()
+        assert pack.cancelled()
+        assert children() == set()
+        assert in_flight(store) == []
+        await pool.pack(small, ignore)
+        assert len(children()) == 1
+        assert not children() & workers
+    assert children() == set()
+
+
+async def test_a_worker_that_is_killed_is_an_error_to_try_again(store, small, endless, children):
+    async with WorkerPool(store.root) as pool:
+        async with asyncio.TaskGroup() as group:
+            pack = await begin(group, pool, endless)
+            (worker,) = children()
+            os.kill(worker, signal.SIGKILL)
+        error = pack.result()
+        assert isinstance(error, WorkerDiedError)
+        assert error.disposition is Disposition.RETRY
+        assert in_flight(store) == []
+        assert children() == set()
+        await pool.pack(small, ignore)
+    assert children() == set()
+
+
+async def test_a_worker_that_died_idle_costs_no_order(store, small, children, until):
+    async with WorkerPool(store.root) as pool:
+        (worker,) = children()
+        os.kill(worker, signal.SIGKILL)
+        await until(lambda: all(process.returncode is not None for process in pool._idle))
+        assert (await pool.scan(small)).files == 1
+        assert worker not in children()
+
+
+async def test_a_sweep_leaves_other_packs_alone(store, endless, children):
+    async with WorkerPool(store.root) as pool, asyncio.TaskGroup() as group:
+        one = await begin(group, pool, endless)
+        two = await begin(group, pool, endless)
+        assert len(in_flight(store)) == 2
+        one.cancel()
+        await asyncio.wait([one])
+        assert len(in_flight(store)) == 1
+        assert len(children()) == 1
+        two.cancel()
+    assert in_flight(store) == []
+
+
+async def test_progress_that_nobody_can_take_ends_the_worker(store, endless, children):
+    def refuse(_advanced):
+        raise ZeroDivisionError
+
+    async with WorkerPool(store.root) as pool:
+        with pytest.raises(ZeroDivisionError):
+            await pool.pack(endless, refuse)
+        assert children() == set()
+        assert in_flight(store) == []
+
+
+def alive(pid):
+    """Whether a process runs; an orphan's zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+DAEMON = """
+import asyncio, sys
+from pathlib import Path
+from kitd.packing.order import Project
+from kitd.packing.pool import WorkerPool
+
+async def main():
+    async with WorkerPool(Path(sys.argv[1])) as pool:
+        def advanced(_):
+            print(*(process.pid for process in pool._busy), flush=True)
+        await pool.pack(Project(root=sys.argv[2]), advanced)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_worker_ends_at_once_with_the_process_that_it_works_for(store, endless):
+    daemon = subprocess.Popen(
+        [sys.executable, "-c", DAEMON, store.root, endless.root], stdout=subprocess.PIPE
+    )
+    worker = int(daemon.stdout.readline())
+    assert alive(worker)
+    daemon.kill()
+    daemon.wait()
+    daemon.stdout.close()
+    deadline = time.monotonic() + 5
+    while alive(worker):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+    assert len(in_flight(store)) == 1
+    store.sweep()
+    assert in_flight(store) == []
+
+
+async def test_a_full_disk_is_the_orders_error(small_store, endless):
+    async with WorkerPool(small_store.root) as pool:
+        with pytest.raises(KitdError) as caught:
+            await pool.pack(endless, ignore)
+    assert caught.value.code == "no_space"
+    assert caught.value.disposition is Disposition.RETRY
+    assert in_flight(small_store) == []

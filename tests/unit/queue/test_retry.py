@@ -1,0 +1,76 @@
+"""What an error means for its job, and how long it waits."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kitd.errors import Disposition, KitdError, UnavailableError
+from kitd.queue.job import Failure
+from kitd.queue.retry import SNOOZE_S, ComeBack, GiveUp, RetryPolicy, failure_of, judge
+
+POLICY = RetryPolicy(max_attempts=3, base_s=2.0, cap_s=60.0)
+DRAWS = st.floats(0, 1, exclude_max=True)
+
+
+class MovedError(KitdError):
+    code = "input_changed"
+    disposition = Disposition.SNOOZE
+
+
+class InvalidError(KitdError):
+    code = "invalid_input"
+
+
+@given(st.integers(1, 10_000), DRAWS, st.floats(0.01, 60), st.floats(0.01, 10_000))
+def test_the_delay_is_a_share_of_a_capped_power_of_two(attempt, draw, base_s, cap_s):
+    delay_s = RetryPolicy(9, base_s, cap_s).delay_s(attempt, draw)
+    assert math.isfinite(delay_s)
+    assert 0 <= delay_s <= cap_s
+    if attempt < 30:
+        assert delay_s <= base_s * 2 ** (attempt - 1)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "ceiling_s"), [(1, 2.0), (2, 4.0), (3, 8.0), (5, 32.0), (6, 60.0), (9_999, 60.0)]
+)
+def test_the_jitter_is_full(attempt, ceiling_s):
+    assert POLICY.delay_s(attempt, 0.0) == 0.0
+    assert POLICY.delay_s(attempt, 0.5) == ceiling_s / 2
+    assert ceiling_s * 0.99 < POLICY.delay_s(attempt, 0.999) < ceiling_s
+
+
+def test_a_passing_error_burns_an_attempt_and_comes_back(job):
+    error = UnavailableError("the registry is away", hint="wait")
+    failure = Failure("unavailable", "the registry is away", "wait")
+    assert judge(error, job(attempt=2), POLICY, 0.5) == ComeBack(failure, 2.0, burned=True)
+
+
+@pytest.mark.parametrize("attempt", [3, 4, 100])
+def test_the_last_attempt_that_fails_ends_the_job(job, attempt):
+    verdict = judge(UnavailableError("away"), job(attempt=attempt), POLICY, 0.5)
+    assert verdict == GiveUp(Failure("unavailable", "away", None))
+
+
+def test_the_patience_is_the_jobs_and_not_the_policys(job):
+    """A job keeps what it was promised when it was made, whatever release runs it."""
+    assert isinstance(
+        judge(UnavailableError("x"), job(max_attempts=9, attempt=8), POLICY, 0), ComeBack
+    )
+    assert isinstance(
+        judge(UnavailableError("x"), job(max_attempts=1, attempt=1), POLICY, 0), GiveUp
+    )
+
+
+@given(draw=DRAWS, attempt=st.integers(1, 50))
+def test_what_cannot_get_better_ends_at_once(job, draw, attempt):
+    error = InvalidError("the Kitfile has no name")
+    assert judge(error, job(attempt=attempt), POLICY, draw) == GiveUp(failure_of(error))
+
+
+@given(draw=DRAWS, attempt=st.integers(1, 50))
+def test_an_input_that_moved_never_burns_an_attempt(job, draw, attempt):
+    error = MovedError("weights.bin changed while it was read")
+    verdict = judge(error, job(attempt=attempt), POLICY, draw)
+    assert verdict == ComeBack(failure_of(error), SNOOZE_S, burned=False)
