@@ -83,7 +83,8 @@ def error_classes() -> Iterator[type[KitdError]]:
     while pending:
         current = pending.pop()
         pending += current.__subclasses__()
-        if isinstance(vars(current).get("code"), str):
+        ours = current.__module__.startswith("kitd.")
+        if ours and isinstance(vars(current).get("code"), str):
             yield current
 
 

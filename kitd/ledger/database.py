@@ -273,9 +273,7 @@ class Database:
             running = work is not None
             if batch:
                 changed = self._commit(connection, batch)
-                self._loop.call_soon_threadsafe(self._answer, batch)
-                if changed:
-                    self._loop.call_soon_threadsafe(self._notify)
+                self._loop.call_soon_threadsafe(self._answer, batch, changed)
         # A courtesy to the next start: where the disk does not take it, the WAL stays and is read.
         with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -310,10 +308,9 @@ class Database:
             connection.execute("ROLLBACK TO work")
         connection.execute("RELEASE work")
 
-    def _answer(self, batch: list[_Work]) -> None:
+    def _answer(self, batch: list[_Work], changed: bool) -> None:  # noqa: FBT001 - a callback
         for work in batch:
             work.resolve()
-
-    def _notify(self) -> None:
-        for listener in self._listeners:
-            listener()
+        if changed:
+            for listener in self._listeners:
+                listener()

@@ -6,6 +6,7 @@ no duplicate keys, no NaN or Infinity, and one error type. Typed getters name th
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
@@ -18,6 +19,8 @@ MAX_INTEGER = 2**63 - 1
 """What sizes are in every other implementation, and in the ledger."""
 MAX_DEPTH = 64
 """Deeper documents than any manifest, config or webhook in use."""
+
+_BETWEEN_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[^][{}"]+', re.DOTALL)
 
 
 class InvalidJsonError(KitdError):
@@ -46,26 +49,14 @@ def _finite(text: str) -> float:
     return number
 
 
-def _depth(content: bytes) -> int:
-    """Return the deepest bracket nesting, without recursion, strings skipped."""
-    depth = deepest = 0
-    inside = escaped = False
-    for byte in content:
-        if inside:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                inside = False
-        elif byte == 0x22:
-            inside = True
-        elif byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
-    return deepest
+def _is_too_deep(content: bytes) -> bool:
+    """Whether brackets are nested deeper than `MAX_DEPTH`; without recursion, strings skipped."""
+    depth = 0
+    for bracket in _BETWEEN_BRACKETS.sub(b"", content):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def read_json(content: bytes, *, max_bytes: int) -> Json:
@@ -73,7 +64,7 @@ def read_json(content: bytes, *, max_bytes: int) -> Json:
     if len(content) > max_bytes:
         raise InvalidJsonError(f"the document has {len(content)} bytes, more than {max_bytes}")
     # Counting brackets is cheap beside a recursion error in the middle of a decoder.
-    if content.count(b"[") + content.count(b"{") > MAX_DEPTH and _depth(content) > MAX_DEPTH:
+    if content.count(b"[") + content.count(b"{") > MAX_DEPTH and _is_too_deep(content):
         raise InvalidJsonError(f"the document is nested deeper than {MAX_DEPTH} levels")
     try:
         # JSON is UTF-8 (RFC 8259, section 8.1). Left to itself the decoder would also take UTF-16,

@@ -154,4 +154,16 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     # Reaping must not be cut short: a process that is not waited for stays as a zombie.
-    await asyncio.shield(process.wait())
+    await asyncio.shield(_reap(process))
+
+
+async def _reap(process: asyncio.subprocess.Process) -> None:
+    """Wait for a process that ends, and for its pipes: then the event loop knows it no more."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    await process.wait()
+    while await process.stdout.read(MAX_LINE_BYTES):
+        pass
+    with contextlib.suppress(ConnectionError):
+        await process.stdin.wait_closed()

@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -243,6 +244,10 @@ def _serve(orders: "queue.SimpleQueue[bytes]", out: BinaryIO) -> None:
                 answer(run_pack(order, answer))
         except KitdError as error:
             answer(failed(error))
+        except Exception as error:  # noqa: BLE001 - the boundary: a defect is told, not died of
+            traceback.print_exc()
+            what = f"a defect in kitd: {type(error).__name__}: {error}"
+            answer(failed(KitdError(what, hint="the log has the details; please report it")))
 
 
 def main() -> None:

@@ -355,4 +355,7 @@ async def _run(path: str, question: bytes, environment: Mapping[str, str]) -> tu
             # A process counts as ended when its output was read to the end.
             while await process.stdout.read(MAX_SECRET_BYTES):
                 pass
+        # Only then is nothing of it left to the event loop.
+        with suppress(ConnectionError):
+            await process.stdin.wait_closed()
     return await process.wait(), output

@@ -81,7 +81,7 @@ async def test_a_client_that_leaves_in_the_middle_leaves_no_file_open(client, ur
 
     async with client.get(url) as response:
         assert await response.content.readexactly(1000)
-        assert blobs_open() == 1
+        assert blobs_open() >= 1
         response.close()
     async with asyncio.timeout(10):
         while blobs_open():
