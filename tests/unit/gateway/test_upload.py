@@ -133,6 +133,8 @@ async def test_a_process_that_was_killed_leaves_its_sessions_too(store, uploads)
     await later.recover()
     await later.finish(session, digest_of(CONTENT), stream())
     assert store.path_of(digest_of(CONTENT)).read_bytes() == CONTENT
+    # What the kernel does for a process that is killed.
+    await uploads.suspend()
 
 
 async def test_only_one_request_writes_to_a_session(uploads):
