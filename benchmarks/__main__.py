@@ -5,13 +5,14 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import pack, save, status
+from benchmarks import interop, pack, save, status
 from benchmarks.measure import Row, machine
 
-BENCHMARKS: Mapping[str, Callable[[Path], Sequence[Row]]] = {
+BENCHMARKS: Mapping[str, Callable[[Path], Sequence[Row | str]]] = {
     "status": status.run,
     "save": save.run,
     "pack": pack.run,
+    "interop": interop.run,
 }
 
 
@@ -21,7 +22,7 @@ def main(names: Sequence[str]) -> int:
     for name in names or BENCHMARKS:
         with tempfile.TemporaryDirectory(prefix="kitd-bench-") as place:
             for row in BENCHMARKS[name](Path(place)):
-                print(row.cells(), flush=True)
+                print(row.cells() if isinstance(row, Row) else row, flush=True)
     return 0
 
 

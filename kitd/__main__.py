@@ -109,6 +109,10 @@ async def _run(loaded: Loaded) -> int:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+        # Unhandled it would end the daemon, which is the last thing that whoever sends it wants.
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: log.warning("config.not_reloaded", hint="restart kitd")
+        )
         notify(os.environ, "READY=1")
 
     try:

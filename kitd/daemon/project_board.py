@@ -19,7 +19,7 @@ from kitd.jobs.port import PackSettings
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.project_ledger import ProjectLedger, ProjectRecord
-from kitd.oci.reference import Repository, parse_repository
+from kitd.oci.reference import Reference, Repository, parse_repository
 from kitd.packing.order import Project
 from kitd.packing.pool import WorkerPool
 from kitd.queue.effect import Emit
@@ -290,7 +290,7 @@ class ProjectBoard:
         return WireProject(
             name=record.name,
             path=definition.path,
-            reference=definition.repository,
+            reference=str(Reference(parse_repository(definition.repository))),
             tags=definition.tags,
             push=definition.push,
             state=state,

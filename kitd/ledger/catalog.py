@@ -181,9 +181,9 @@ class Catalog:
             (repository.registry, repository.name, identifier),
         )
         if not rows:
-            mark = "@" if ":" in identifier else ":"
+            named = f"{Reference(repository)}{'@' if ':' in identifier else ':'}{identifier}"
             raise ContentNotFoundError(
-                f"{repository}{mark}{identifier} is not in the cache",
+                f"{named} is not in the cache",
                 hint="kitctl list shows what is, kitctl pull fetches",
             )
         return _descriptor(rows[0])

@@ -183,7 +183,9 @@ class Executor(Generic[P]):
     async def _attempt(self, attempt: _Attempt) -> None:
         job = attempt.job
         try:
-            with structlog.contextvars.bound_contextvars(job=job.id, project=job.project):
+            named = {"job": job.id, "project": job.project, "reference": job.reference}
+            bound = {key: value for key, value in named.items() if value is not None}
+            with structlog.contextvars.bound_contextvars(**bound):
                 await self._once(attempt)
         except FencedError:
             log.warning("job.fenced", job=job.id)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from kitd import __version__
+from kitd.clock import rfc3339
 from kitd.errors import KitdError, NotFoundError
 from kitd.oci.digest import InvalidDigestError, parse_digest
 from kitd.queue.job import JobState
@@ -179,8 +180,9 @@ async def _why_job(services: Services, job_id: int) -> tuple[Facts, ...]:
     if job.superseded_by is not None:
         reasons.append({"text": f"job {job.superseded_by} took its place"})
     for event in await services.events.of_job(job_id):
-        text = f"{event.type} {' '.join(f'{key}={value}' for key, value in event.data.items())}"
-        reasons.append({"text": text.rstrip(), "seq": event.seq})
+        said = event.data.get("message") or event.data.get("why")
+        text = f"{rfc3339(event.at_us)} {event.type}" + (f": {said}" if said else "")
+        reasons.append({"text": text, "seq": event.seq})
     return tuple(reasons)
 
 

@@ -1,0 +1,87 @@
+"""Not a race: the real `kit` pulls and unpacks what kitd packed and pushed, case by case.
+
+Uses the golden cases of the tests and kitd's own registry. Trees have to be equal, modes included.
+Where kit cannot unpack what kit itself packs (a file that a `.kitignore` takes back in below a
+directory that it leaves out), the line says so.
+"""
+
+import json
+import os
+import runpy
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import peer
+from benchmarks.scene import Scene, daemon
+
+GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "conftest.py"
+DIALECTS = {"current": "1.16.0", "kit-1.7": "1.7.0"}
+
+
+def files(root: Path) -> dict[str, tuple[int, bytes]]:
+    """Return every file but the Kitfile, which is written anew: its mode and content."""
+    return {
+        str(path.relative_to(root)): (path.stat().st_mode & 0o777, path.read_bytes())
+        for path in root.rglob("*")
+        if path.is_file() and path.name != "Kitfile"
+    }
+
+
+def verdict(scene: Scene, kit: str, root: Path, reference: str) -> str:
+    """Unpack with both programs and compare."""
+    theirs, ours = scene.place / "kit" / root.name, scene.place / "kitctl" / root.name
+    scene.kitctl("unpack", reference, "-d", str(ours))
+    home = str(scene.place / "kit-home")
+    for command in (
+        [kit, "pull", reference, "--plain-http", "--config", home],
+        [kit, "unpack", reference, "-d", str(theirs), "--plain-http", "--config", home],
+    ):
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            return f"kit {command[1]} failed: {done.stderr.strip().splitlines()[-1]}"
+    return "trees equal" if files(theirs) == files(ours) else "TREES DIFFER"
+
+
+def check(scene: Scene, kit: str, dialect: str, address: str) -> Iterator[str]:
+    """Pack, push and compare every golden case."""
+    golden = runpy.run_path(str(GOLDEN))
+    for case, expected in zip(golden["CASES"], golden["EXPECTED"], strict=True):
+        if not expected["ok"]:
+            continue
+        root = scene.place / dialect / case["name"]
+        root.mkdir(parents=True)
+        golden["_materialise"](case, root)
+        reference = f"{address}/{dialect}/{case['name']}:v1"
+        packed: dict[str, Any] = json.loads(
+            scene.kitctl("--json", "pack", str(root), "-t", reference, "--push")
+        )
+        same = [layer["digest"] for layer in packed["layers"]] == [
+            layer["digest"] for layer in expected["layers"]
+        ] and packed["config"]["digest"] == expected["config"]["digest"]
+        if dialect == "kit-1.7":
+            same = same and packed["digest"] == expected["manifest"]["digest"]
+        digests = "digests equal" if same else "DIGESTS DIFFER"
+        yield f"{dialect} {case['name']}: {digests}, {verdict(scene, kit, root, reference)}"
+
+
+def run(place: Path) -> list[str]:
+    """Check both dialects."""
+    kit = peer("kit")
+    if kit is None:
+        return ["interop: kit is not on PATH"]
+    os.umask(0o022)
+    lines = []
+    for dialect, version in DIALECTS.items():
+        home = place / f"with-{dialect}"
+        home.mkdir()
+        config = {
+            "registry": {"listen": "127.0.0.1:0"},
+            "modelkit": {"dialect": dialect, "cli_version": version},
+        }
+        with daemon(home, config) as scene:
+            log = (home / "kitd.log").read_text().splitlines()
+            ready = next(json.loads(line) for line in log if '"daemon.ready"' in line)
+            lines += check(scene, kit, dialect, ready["registry"])
+    return lines
