@@ -2,16 +2,17 @@
 
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import interop, pack, save, status
+from benchmarks import idle, interop, pack, save, status
 from benchmarks.measure import Row, machine
 
-BENCHMARKS: Mapping[str, Callable[[Path], Sequence[Row | str]]] = {
+BENCHMARKS: Mapping[str, Callable[[Path], Iterable[Row | str]]] = {
     "status": status.run,
     "save": save.run,
     "pack": pack.run,
+    "idle": idle.run,
     "interop": interop.run,
 }
 

@@ -48,7 +48,8 @@ batches at most 64 calls, parameters are objects. Where the socket is: see
 [configuration.md](configuration.md). Try it:
 
 ```console
-$ echo '{"jsonrpc":"2.0","id":1,"method":"system.ping"}' | nc -U -q1 "$KITD_SOCKET"
+$ socket="${KITD_SOCKET:-$XDG_RUNTIME_DIR/kitd/kitd.sock}"
+$ echo '{"jsonrpc":"2.0","id":1,"method":"system.ping"}' | nc -U -q1 "$socket"
 {"jsonrpc":"2.0","id":1,"result":{}}
 ```
 

@@ -21,7 +21,7 @@ from kitd.config.places import find_places
 from kitd.config.problem import ConfigError
 from kitd.daemon.compose import Daemon, serve
 from kitd.daemon.log import configure_logs
-from kitd.daemon.notify import inherited_socket, notify
+from kitd.daemon.notify import inherited_socket, notify, watchdog_interval_s
 from kitd.errors import KitdError
 
 EX_SOFTWARE, EX_TEMPFAIL, EX_CONFIG = 70, 75, 78
@@ -51,8 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: KitdError) -> None:
-    hint = f" ({error.hint})" if error.hint else ""
-    print(f"kitd: {error}{hint}", file=sys.stderr)
+    print(f"kitd: {error.describe()}", file=sys.stderr)
 
 
 def _load(config: Path | None, socket: Path | None) -> Loaded | None:
@@ -99,6 +98,11 @@ async def _run(loaded: Loaded) -> int:
         log.info("config.none", hint="kitctl projects add NAME PATH -t REFERENCE watches a project")
     loop = asyncio.get_running_loop()
 
+    def beat(interval_s: float) -> None:
+        # A timer of the loop itself: a loop that hangs goes silent.
+        notify(os.environ, "WATCHDOG=1")
+        loop.call_later(interval_s, beat, interval_s)
+
     def started(daemon: Daemon) -> None:
         def stop() -> None:
             notify(os.environ, "STOPPING=1")
@@ -114,6 +118,8 @@ async def _run(loaded: Loaded) -> int:
             signal.SIGHUP, lambda: log.warning("config.not_reloaded", hint="restart kitd")
         )
         notify(os.environ, "READY=1")
+        if (interval_s := watchdog_interval_s(os.environ, os.getpid())) is not None:
+            beat(interval_s)
 
     try:
         await serve(

@@ -1,7 +1,7 @@
 """Leaving the event loop without leaving work behind.
 
 `asyncio.to_thread` forgets its thread when the waiting task is cancelled: the thread goes on with
-files that the task's cleanup is closing. Everything in kitd that blocks goes through here.
+files that the task's cleanup is closing. What may wait for a disk goes through here.
 """
 
 import asyncio

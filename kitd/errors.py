@@ -38,6 +38,10 @@ class KitdError(Exception):
         """What failed, on which thing, and why, in one line."""
         return str(self)
 
+    def describe(self) -> str:
+        """Return the message and what to do about it, in one line."""
+        return f"{self} ({self.hint})" if self.hint else str(self)
+
 
 class UnavailableError(KitdError):
     """Something kitd needs is not there right now; it may be later."""

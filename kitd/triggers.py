@@ -22,14 +22,16 @@ from kitd.queue.fact import (
 from kitd.queue.job import JobRequest
 from kitd.queue.kind import HUMAN
 
+_ASKED = "somebody asked for it"
+
 
 def requests_for(fact: Fact) -> tuple[JobRequest, ...]:
     """Return the jobs that a fact asks for, none to several."""
     match fact:
         case ProjectSettled(source):
-            return (_pack(source, priority=0),)
+            return (_pack(source, priority=0, why="the project came to rest in a new state"),)
         case PackAsked(source):
-            return (_pack(source, priority=HUMAN),)
+            return (_pack(source, priority=HUMAN, why=_ASKED),)
         case KitPacked(push=True, repository=repository) if not repository.is_local:
             args = PushArgs(
                 source=str(repository),
@@ -37,7 +39,8 @@ def requests_for(fact: Fact) -> tuple[JobRequest, ...]:
                 target=str(repository),
                 tags=fact.tags,
             )
-            return (_push(args, project=fact.project, priority=fact.priority),)
+            why = "the kit was packed, to be pushed"
+            return (_push(args, project=fact.project, priority=fact.priority, why=why),)
         case KitPacked():
             # Nobody wants it elsewhere, or its repository is the cache itself.
             return ()
@@ -48,15 +51,16 @@ def requests_for(fact: Fact) -> tuple[JobRequest, ...]:
                 target=str(fact.target),
                 tags=fact.tags,
             )
-            return (_push(args, project=None, priority=HUMAN),)
+            return (_push(args, project=None, priority=HUMAN, why=_ASKED),)
         case PullAsked(reference):
             name = str(reference.with_default_tag())
-            return (PULL.request(PullArgs(reference=name), reference=name, priority=HUMAN),)
+            pull = PullArgs(reference=name)
+            return (PULL.request(pull, reference=name, priority=HUMAN, why=_ASKED),)
         case _:
             assert_never(fact)
 
 
-def _pack(source: PackSource, *, priority: int) -> JobRequest:
+def _pack(source: PackSource, *, priority: int, why: str) -> JobRequest:
     args = PackArgs(
         project=source.project,
         path=source.path,
@@ -67,9 +71,12 @@ def _pack(source: PackSource, *, priority: int) -> JobRequest:
         compression=source.compression,
     )
     reference = str(Reference(source.repository))
-    return PACK.request(args, project=source.project, reference=reference, priority=priority)
+    return PACK.request(
+        args, project=source.project, reference=reference, priority=priority, why=why
+    )
 
 
-def _push(args: PushArgs, *, project: str | None, priority: int) -> JobRequest:
+def _push(args: PushArgs, *, project: str | None, priority: int, why: str) -> JobRequest:
     name = f":{args.tags[0]}" if args.tags else f"@{args.digest}"
-    return PUSH.request(args, project=project, reference=f"{args.target}{name}", priority=priority)
+    reference = f"{args.target}{name}"
+    return PUSH.request(args, project=project, reference=reference, priority=priority, why=why)

@@ -11,6 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A machine that is busy with something else is no counterexample.
+settings.register_profile("kitd", deadline=None)
+settings.load_profile("kitd")
 
 START_DEADLINE_S = 20.0
 USER, PASSWORD = "ada", "correct horse"
@@ -124,6 +129,29 @@ def skopeo(tmp_path: Path) -> Callable[..., bytes]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def mount_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mount small disks, of a size such as `4m`: only root can, and others skip."""
+    mounted: list[Path] = []
+
+    def mount(size: str) -> Path:
+        path = tmp_path / f"disk-{len(mounted)}"
+        path.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "kitd-test", str(path)]
+        try:
+            subprocess.run(command, capture_output=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            if os.environ.get("CI") and os.getuid() == 0:
+                raise
+            pytest.skip("mounting a small disk needs root")
+        mounted.append(path)
+        return path
+
+    yield mount
+    for path in mounted:
+        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 @pytest.fixture

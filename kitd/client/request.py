@@ -191,5 +191,5 @@ def cache_stats() -> Request[Document]:
 
 
 def show_config() -> Request[Document]:
-    """Ask for the effective configuration, secrets redacted."""
+    """Ask for the effective configuration, which names files of secrets and holds none."""
     return Request("config.show", {}, record.read_object)

@@ -43,7 +43,12 @@ class Subscription:
             remaining_s = SILENCE_S if deadline is None else deadline - time.monotonic()
             if remaining_s <= 0:
                 raise DeadlineExceededError("the time is over")
-            notification = self._connection.notification(timeout_s=min(remaining_s, SILENCE_S))
+            try:
+                notification = self._connection.notification(timeout_s=min(remaining_s, SILENCE_S))
+            except DeadlineExceededError as error:
+                if remaining_s > SILENCE_S:
+                    raise
+                raise DeadlineExceededError("the time is over") from error
             if (item := self._take(notification.method, notification.params)) is not None:
                 return item
 

@@ -40,14 +40,19 @@ ListenAddress = TcpAddress | UnixAddress
 
 
 def parse_listen_address(text: str) -> ListenAddress:
-    """Return the address. Raises `InvalidValueError`."""
+    """Return the address, of either kind. Raises `InvalidValueError`."""
     if text.startswith("unix:"):
         return UnixAddress(check_socket_path(Path(text.removeprefix("unix:"))))
+    return parse_tcp_address(text)
+
+
+def parse_tcp_address(text: str) -> TcpAddress:
+    """Return the address of a TCP port. Raises `InvalidValueError`."""
     match = _HOST_PORT.fullmatch(text)
     if match is None or int(match.group(2)) > 65_535:
         raise InvalidValueError(
             f"expected an address such as 127.0.0.1:8470, got {text[:60]!r}",
-            hint="host:port, [IPv6 address]:port or unix:/path",
+            hint="host:port or [IPv6 address]:port",
         )
     host, port = match.group(1), int(match.group(2))
     if host is None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from kitd.config.address import ListenAddress
+from kitd.config.address import ListenAddress, TcpAddress
 from kitd.config.schedule import Schedule
 from kitd.config.tag_template import TagTemplate, parse_tag_template
 from kitd.oci.reference import Repository
@@ -280,7 +280,7 @@ class WebhooksConfig:
 class GatewayConfig:
     """kitd's own OCI registry over the cache; `listen` None is off."""
 
-    listen: ListenAddress | None = None
+    listen: TcpAddress | None = None
     writable: bool = True
 
 
@@ -288,12 +288,12 @@ class GatewayConfig:
 class MetricsConfig:
     """The Prometheus endpoint; `listen` None is off."""
 
-    listen: ListenAddress | None = None
+    listen: TcpAddress | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The whole configuration. Never changed: a reload makes another one."""
+    """The whole configuration. Never changed."""
 
     state_dir: Path
     log: LogConfig = LogConfig()

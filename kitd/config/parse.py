@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from kitd.config import model, tree
-from kitd.config.address import check_socket_path, parse_listen_address
+from kitd.config.address import check_socket_path, parse_listen_address, parse_tcp_address
 from kitd.config.conflict import find_conflicts
 from kitd.config.literal import (
     parse_host,
@@ -47,6 +47,7 @@ MAX_UID = 2**32 - 2
 _duration = parsed(parse_duration)
 _size = parsed(parse_size)
 _listen = optional(parsed(parse_listen_address))
+_listen_tcp = optional(parsed(parse_tcp_address))
 _jobs = integer(1, MAX_JOBS)
 _texts = listing(text)
 
@@ -125,8 +126,8 @@ def _config(places: Places) -> Reader[model.Config]:
                 ),
             ),
         ),
-        registry=section(model.GatewayConfig, listen=_listen, writable=boolean),
-        metrics=section(model.MetricsConfig, listen=_listen),
+        registry=section(model.GatewayConfig, listen=_listen_tcp, writable=boolean),
+        metrics=section(model.MetricsConfig, listen=_listen_tcp),
     )
 
 

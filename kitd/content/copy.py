@@ -6,9 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from kitd.content.store import ByteStream, ContentError, Fetcher, Target
-from kitd.content.verify import read
+from kitd.content.verify import read_manifest
 from kitd.oci.descriptor import Descriptor
-from kitd.oci.manifest import MAX_MANIFEST_BYTES, parse_manifest
 from kitd.oci.media_type import is_manifest, is_nondistributable
 
 MAX_DEPTH = 8
@@ -63,8 +62,7 @@ async def walk(source: Fetcher, root: Descriptor) -> tuple[Descriptor, ...]:
         if depth > MAX_DEPTH or len(ordered) >= MAX_NODES:
             raise ContentError(f"the graph of {root.digest} is too deep or too large to follow")
         if is_manifest(node.media_type):
-            content = await read(source, node, max_bytes=MAX_MANIFEST_BYTES)
-            for child in parse_manifest(content, node.media_type).children:
+            for child in (await read_manifest(source, node)).children:
                 await visit(child, depth + 1)
         ordered[key] = node
 

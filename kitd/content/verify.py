@@ -2,9 +2,11 @@
 
 import hashlib
 
+from kitd.blocking import run_blocking
 from kitd.content.store import ByteStream, ContentError, Fetcher, MismatchError
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import algorithm_of, from_hash
+from kitd.oci.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 
 
 async def verified(stream: ByteStream, target: Descriptor) -> ByteStream:
@@ -37,3 +39,10 @@ async def read(source: Fetcher, target: Descriptor, *, max_bytes: int) -> bytes:
         raise ContentError(f"{target.digest} has {target.size} bytes, more than {max_bytes}")
     async with source.fetch(target) as stream:
         return b"".join([chunk async for chunk in verified(stream, target)])
+
+
+async def read_manifest(source: Fetcher, target: Descriptor) -> Manifest:
+    """Return a verified manifest or index. Raises what `read` does, `InvalidManifestError`."""
+    content = await read(source, target, max_bytes=MAX_MANIFEST_BYTES)
+    # The largest take a second to parse.
+    return await run_blocking(parse_manifest, content, target.media_type)

@@ -15,7 +15,7 @@ JOB_STATES = (
     "cancelled",
     "superseded",
 )
-COMPRESSIONS = ("none", "gzip", "gzip-fastest", "zstd")
+COMPRESSIONS = ("none", "gzip", "gzip-fastest")
 
 
 class Argument(NamedTuple):
@@ -86,7 +86,7 @@ COMMANDS = (
             Argument(("-f", "--kitfile"), "another Kitfile", metavar="KITFILE"),
             Argument(
                 ("--compression",),
-                "of the layers: none, gzip, gzip-fastest or zstd",
+                "of the layers: none, gzip or gzip-fastest",
                 metavar="C",
                 choices=COMPRESSIONS,
             ),

@@ -82,8 +82,7 @@ def _help(terminal: Terminal, options: Options, words: Sequence[str]) -> int:
 
 
 def _report(terminal: Terminal, error: KitdError) -> None:
-    hint = f" ({error.hint})" if error.hint else ""
-    terminal.complain(printable(f"kitctl: {error.message}{hint}"))
+    terminal.complain(printable(f"kitctl: {error.describe()}"))
     if terminal.json_only:
         document = {"code": error.code, "message": error.message, "hint": error.hint}
         terminal.show_line({"error": document}, "")

@@ -13,4 +13,4 @@ def split_tags(text: str) -> tuple[str, tuple[str, ...]]:
 def has_registry(text: str) -> bool:
     """Whether a reference names a registry that a kit could be pulled from."""
     host, slash, _ = text.partition("/")
-    return bool(slash) and host != "localhost" and ("." in host or ":" in host)
+    return bool(slash) and ("." in host or ":" in host)

@@ -18,7 +18,6 @@ from kitd import __version__
 from kitd.blocking import run_blocking
 from kitd.clock import SystemClock
 from kitd.config import model
-from kitd.config.address import TcpAddress
 from kitd.config.model import Config
 from kitd.config.show import show_config
 from kitd.daemon.layout_keeper import keep_layout
@@ -241,7 +240,7 @@ async def serve(
         endpoint = await run_blocking(_endpoint, config, inherited)
         stack.callback(endpoint.close)
         address = None
-        if isinstance(config.registry.listen, TcpAddress):
+        if config.registry.listen is not None:
             gateway = Gateway(store, ledgers.catalog, writable=config.registry.writable)
             listen = config.registry.listen
             address = await stack.enter_async_context(gateway.listen(listen.host, listen.port))
@@ -251,15 +250,16 @@ async def serve(
                 group.create_task(executor.run(), name="executor"),
                 group.create_task(board.run(config.projects), name="projects"),
                 group.create_task(
-                    keep_layout(config.cache_dir, ledgers.catalog, ledgers.events), name="layout"
+                    keep_layout(store, ledgers.catalog, ledgers.events), name="layout"
                 ),
             ]
+            await board.started()
             serving = group.create_task(server.serve(endpoint), name="rpc")
             started(daemon)
             log.info(
                 "daemon.ready",
                 version=__version__,
-                socket=str(config.rpc.socket),
+                socket=os.fsdecode(endpoint.listener.getsockname()),
                 registry=None if address is None else f"{address[0]}:{address[1]}",
                 projects=len(config.projects),
             )
@@ -279,6 +279,7 @@ def _idle_sections(config: Config) -> tuple[str, ...]:
         "mirrors": bool(config.mirrors),
         "webhooks": config.webhooks.listen is not None,
         "metrics": config.metrics.listen is not None,
+        "modelkit.compression: zstd": config.modelkit.compression is model.Compression.ZSTD,
         "cache.stream_over": config.cache.stream_over_bytes is not None,
     }
     return tuple(section for section, present in configured.items() if present)

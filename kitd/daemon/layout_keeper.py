@@ -3,14 +3,13 @@
 The file is derived: it is written after the tags, again at every start, and never read by kitd.
 """
 
-from pathlib import Path
-
 import structlog
 
 from kitd.blocking import run_blocking
 from kitd.errors import KitdError
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.event_ledger import EventFilter, EventLedger
+from kitd.store.blob_store import BlobStore
 from kitd.store.layout_index import write_layout_index
 
 _TAGS = EventFilter(frozenset({"tag.moved", "tag.removed", "kit.removed"}))
@@ -18,14 +17,14 @@ _TAGS = EventFilter(frozenset({"tag.moved", "tag.removed", "kit.removed"}))
 log = structlog.get_logger(__name__)
 
 
-async def keep_layout(root: Path, catalog: Catalog, events: EventLedger) -> None:
+async def keep_layout(store: BlobStore, catalog: Catalog, events: EventLedger) -> None:
     """Write `index.json` now and after every change of a tag, until cancelled."""
     seq = await events.head_seq()
     stale = True
     while True:
         if stale:
             try:
-                await run_blocking(write_layout_index, root, await catalog.tagged())
+                await run_blocking(write_layout_index, store, await catalog.tagged())
             except KitdError as error:
                 # The next change of a tag, or the next start, writes it.
                 log.warning("layout.not_written", code=error.code, error=error.message)

@@ -5,8 +5,9 @@ enqueues what follows. What a project is doing is the watcher's state, unless a 
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,17 +15,17 @@ import structlog
 
 from kitd.clock import rfc3339
 from kitd.config.model import KITFILE, ProjectConfig
-from kitd.errors import KitdError, NotFoundError
+from kitd.errors import KitdError
 from kitd.jobs.port import PackSettings
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.job_ledger import JobLedger
-from kitd.ledger.project_ledger import ProjectLedger, ProjectRecord
+from kitd.ledger.project_ledger import ProjectLedger, ProjectRecord, unknown_project
 from kitd.oci.reference import Reference, Repository, parse_repository
 from kitd.packing.order import Project
 from kitd.packing.pool import WorkerPool
 from kitd.queue.effect import Emit
 from kitd.queue.fact import PackSource, ProjectSettled
-from kitd.queue.job import Job, JobState
+from kitd.queue.job import WAITING, Job, JobState
 from kitd.rpc.methods.wire import WireProject
 from kitd.triggers import requests_for
 from kitd.watch.project_watcher import Ports, ProjectWatcher, WatchMode
@@ -84,7 +85,6 @@ class _Watched:
     definition: Definition
     watcher: ProjectWatcher
     task: asyncio.Task[None] | None = None
-    state: WatchState | None = None
     blocked: bool = False
 
 
@@ -109,6 +109,10 @@ class ProjectBoard:
         self._monotonic_s = monotonic_s
         self._watched: dict[str, _Watched] = {}
         self._group: asyncio.TaskGroup | None = None
+        # One change at a time: between the ledger's row and the watcher nobody may slip in.
+        self._changing = asyncio.Lock()
+        self._notes: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._started = asyncio.Event()
 
     async def run(self, configured: Mapping[str, ProjectConfig]) -> None:
         """Watch what is configured and what was added, until cancelled."""
@@ -121,13 +125,19 @@ class ProjectBoard:
             self._group = group
             for record in await self._projects.all():
                 self._watch(record)
-            # The group must outlive its first tasks: projects are added while it runs.
-            await asyncio.Event().wait()
+            self._started.set()
+            # The group outlives its first tasks: projects are added while it runs.
+            while True:
+                await self._take_note(await self._notes.get())
+
+    async def started(self) -> None:
+        """Return once every project has its watcher: from then on projects can be changed."""
+        await self._started.wait()
 
     def job_ended(self, job: Job) -> None:
         """Take note that an attempt of a project's job ended, one way or the other."""
-        if job.project in self._watched and job.kind == "pack" and self._group is not None:
-            self._note(self._packed(job.id, job.project))
+        if job.project in self._watched and job.kind == "pack":
+            self._notes.put_nowait(partial(self._packed, job.id, job.project))
 
     async def list(self) -> Sequence[WireProject]:
         """Return every project and what it is doing."""
@@ -151,16 +161,18 @@ class ProjectBoard:
         definition = Definition(
             path=path, kitfile=kitfile, repository=str(repository), tags=tags, push=push
         )
-        await self._projects.add(name, msgspec.json.encode(definition).decode())
-        await self._forget(name)
-        record = await self._projects.project(name)
-        self._watch(record)
+        async with self._changing:
+            await self._projects.add(name, msgspec.json.encode(definition).decode())
+            await self._forget(name)
+            record = await self._projects.project(name)
+            self._watch(record)
         return await self._view(record)
 
     async def remove(self, name: str) -> None:
         """Stop watching a project; its kits stay. Raises `NotFoundError`, a conflict."""
-        await self._projects.remove(name)
-        await self._forget(name)
+        async with self._changing:
+            await self._projects.remove(name)
+            await self._forget(name)
 
     def rescan(self, name: str) -> None:
         """Look at a project now. Raises `NotFoundError`."""
@@ -168,20 +180,22 @@ class ProjectBoard:
 
     async def hold(self, name: str) -> WireProject:
         """Keep kitd's hands off a project, also after a restart. Raises `NotFoundError`."""
-        self._find(name).watcher.hold()
-        await self._projects.hold(name, held=True)
+        async with self._changing:
+            self._find(name).watcher.hold()
+            await self._projects.hold(name, held=True)
         return await self.get(name)
 
     async def release(self, name: str) -> WireProject:
         """End a hold. Raises `NotFoundError`."""
-        await self._projects.hold(name, held=False)
-        self._find(name).watcher.release()
+        async with self._changing:
+            await self._projects.hold(name, held=False)
+            self._find(name).watcher.release()
         return await self.get(name)
 
     def _find(self, name: str) -> _Watched:
         watched = self._watched.get(name)
         if watched is None:
-            raise NotFoundError(f"there is no project {name}", hint="kitctl projects list")
+            raise unknown_project(name)
         return watched
 
     def _watch(self, record: ProjectRecord) -> None:
@@ -190,7 +204,7 @@ class ProjectBoard:
         watched = _Watched(definition, self._watcher(record, definition))
         self._watched[record.name] = watched
         watched.task = self._group.create_task(
-            self._supervise(record, watched), name=f"watch-{record.name}"
+            self._supervise(record.name, watched), name=f"watch-{record.name}"
         )
 
     def _watcher(self, record: ProjectRecord, definition: Definition) -> ProjectWatcher:
@@ -227,19 +241,23 @@ class ProjectBoard:
             watcher.hold()
         return watcher
 
-    async def _supervise(self, record: ProjectRecord, watched: _Watched) -> None:
+    async def _supervise(self, name: str, watched: _Watched) -> None:
         """Keep one watcher running; one that breaks does not take the others with it."""
         delay_s = RESTART_MIN_S
+        broken = False
         while True:
             try:
+                if broken:
+                    # What the old one believes to have told may not have arrived.
+                    async with self._changing:
+                        record = await self._projects.project(name)
+                        watched.watcher = self._watcher(record, watched.definition)
                 await watched.watcher.run()
             except Exception as error:  # the boundary between one project and all others
-                log.exception("watch.broken", project=record.name, error=str(error))
+                log.exception("watch.broken", project=name, error=str(error))
+            broken = True
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RESTART_MAX_S)
-            watched.watcher = self._watcher(
-                await self._projects.project(record.name), watched.definition
-            )
 
     async def _forget(self, name: str) -> None:
         watched = self._watched.pop(name, None)
@@ -249,9 +267,8 @@ class ProjectBoard:
 
     def _changed(self, name: str, state: WatchState) -> None:
         watched = self._watched.get(name)
-        if watched is None or self._group is None:
+        if watched is None:
             return
-        watched.state = state
         blocked = state.state is State.BLOCKED
         if blocked == watched.blocked:
             return
@@ -260,29 +277,27 @@ class ProjectBoard:
         data = {"reason": state.reason} if blocked else {}
         emit = Emit(kind, f"project:{name}", data)
         log.info(kind, project=name, reason=state.reason if blocked else None)
-        self._note(self._catalog.apply((emit,)))
+        self._notes.put_nowait(partial(self._catalog.apply, (emit,)))
 
-    def _note(self, work: Coroutine[None, None, None]) -> None:
+    async def _take_note(self, note: Callable[[], Awaitable[None]]) -> None:
         """Do what nobody waits for; should it fail, the next look makes up for it."""
-
-        async def quietly() -> None:
-            try:
-                await work
-            except KitdError as error:
-                log.warning("project.not_noted", code=error.code, error=error.message)
-
-        assert self._group is not None
-        self._group.create_task(quietly())
+        try:
+            await note()
+        except KitdError as error:
+            log.warning("project.not_noted", code=error.code, error=error.message)
 
     async def _packed(self, job_id: int, name: str) -> None:
         job = await self._jobs.job(job_id)
         watched = self._watched.get(name)
-        if watched is None:
+        if watched is None or job.state is not JobState.SUCCEEDED:
             return
-        if job.state is JobState.SUCCEEDED:
-            record = await self._projects.project(name)
-            if record.fingerprint is not None:
-                watched.watcher.packed(record.fingerprint)
+        (wish,) = requests_for(ProjectSettled(watched.definition.source(name)))
+        if job.args != wish.args:
+            # It packed what the project was before it was defined anew.
+            return
+        record = await self._projects.project(name)
+        if record.fingerprint is not None:
+            watched.watcher.packed(record.fingerprint)
 
     async def _view(self, record: ProjectRecord) -> WireProject:
         definition = msgspec.json.decode(record.definition, type=Definition)
@@ -325,6 +340,6 @@ def project_state(
         if job.error is not None and job.state in (JobState.FAILED, JobState.SCHEDULED):
             what = "failed" if job.state is JobState.FAILED else "will be tried again"
             return "blocked", f"job {job.id} {what}: {job.error.message}"
-        if job.state in (JobState.READY, JobState.SCHEDULED):
+        if job.state in WAITING:
             return "dirty", f"job {job.id} waits for its turn"
     return watch.state, watch.describe(now_s) or None

@@ -12,7 +12,7 @@ from kitd.gateway.refusal import ErrorCode, RefusedError, error_body, refusal_of
 from kitd.gateway.upload import UploadSessions
 from kitd.store.blob_store import BlobStore
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 _BLOB = "/v2/{name:.+}/blobs/{digest}"
 _UPLOADS = "/v2/{name:.+}/blobs/uploads/"
@@ -101,7 +101,12 @@ def _routing_refusal(request: web.Request, error: web.HTTPException) -> RefusedE
 def _answer(request: web.Request, error: Exception) -> web.Response:
     refusal = refusal_of(error)
     if refusal.status >= 500:
-        _log.error("request_failed", method=request.method, path=request.path[:400], exc_info=error)
+        log.error(
+            "registry.request_failed",
+            method=request.method,
+            path=request.path[:400],
+            exc_info=error,
+        )
     response = web.Response(
         status=refusal.status,
         body=error_body(refusal),

@@ -16,7 +16,7 @@ STALL_S = 60.0
 SEGMENT_BYTES = 4 << 20
 """What a client has to take within `STALL_S`: 70 kB a second."""
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 async def stream_body(request: web.Request) -> ByteStream:
@@ -69,7 +69,8 @@ async def send_file(
                 count = min(SEGMENT_BYTES, part.end - offset)
                 offset += await _send_segment(request.transport, file, offset, count)
     except (OSError, EOFError) as error:
-        _log.info("download_broke_off", path=request.path, at_byte=offset, reason=str(error))
+        reason = str(error)
+        log.info("registry.download_broke_off", path=request.path, at_byte=offset, reason=reason)
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionResetError("the response could not be completed") from error

@@ -15,7 +15,7 @@ from kitd.gateway.upload import UploadSessions
 from kitd.store.blob_store import BlobStore
 
 SWEEP_INTERVAL_S = 3600.0
-DRAIN_S = 10.0
+DRAIN_S = 5.0
 """What requests under way get to end by themselves; an upload goes on after a restart."""
 CLOSE_S = 1.0
 """What is left of them gets to notice that it is over."""
@@ -23,7 +23,7 @@ KEEPALIVE_S = 75.0
 READ_BYTES = 1 << 18
 """Received bytes that wait for their handler, per connection."""
 
-_log = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class ListenError(KitdError):
@@ -117,7 +117,7 @@ async def _start(runner: web.AppRunner, site: web.TCPSite, where: str) -> tuple[
             hint="choose another address for registry.listen",
         ) from error
     bound: tuple[str, int] = runner.addresses[0][:2]
-    _log.info("registry_listening", host=bound[0], port=bound[1])
+    log.info("registry.listening", host=bound[0], port=bound[1])
     return bound
 
 
@@ -126,5 +126,5 @@ async def _sweep(uploads: UploadSessions) -> None:
         try:
             await uploads.sweep()
         except KitdError as error:
-            _log.warning("upload_sweep_failed", code=error.code, reason=error.message)
+            log.warning("registry.upload_sweep_failed", code=error.code, reason=error.message)
         await asyncio.sleep(SWEEP_INTERVAL_S)

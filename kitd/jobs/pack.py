@@ -10,10 +10,10 @@ from kitd.jobs.port import PackSettings, Ports
 from kitd.modelkit.manifest import content_key, encode_manifest
 from kitd.modelkit.media_type import CONFIG
 from kitd.oci.descriptor import Descriptor, describe
-from kitd.oci.digest import Digest
+from kitd.oci.digest import Digest, digest_of
 from kitd.oci.manifest import parse_manifest
 from kitd.oci.media_type import OCI_MANIFEST
-from kitd.oci.reference import Reference, parse_repository
+from kitd.oci.reference import Reference, Repository, parse_repository
 from kitd.packing.order import Advanced, Packed, Project
 from kitd.queue.effect import Effect, Emit, KitSummary, MoveTags, RecordManifest, RecordPack
 from kitd.queue.fact import KitPacked
@@ -90,6 +90,14 @@ def assemble(packed: Packed, settings: PackSettings, created: datetime) -> bytes
     )
 
 
+def version_key(content: Digest, args: PackArgs) -> Digest:
+    """Return what two versions of a project share if the later one would change nothing.
+
+    Covers the content and where it was to go, under which names.
+    """
+    return digest_of(msgspec.json.encode((content, args.repository, args.tags, args.push)))
+
+
 def render_tags(
     templates: tuple[str, ...], context: TagContext
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -109,26 +117,17 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     def advanced(progress: Advanced) -> None:
         context.report(Progress("packing", progress.done_bytes, progress.total_bytes))
 
-    project = Project(
-        root=args.path,
-        kitfile=args.kitfile,
-        dialect=settings.dialect,
-        layer_format=settings.layer_format,
-        compression=args.compression or settings.compression,
-    )
-    packed = await ports.packer.pack(project, advanced)
+    packed = await ports.packer.pack(_project(args, settings), advanced)
     repository = parse_repository(args.repository)
     created = created_at(settings, ports.clock.now_us())
     key = content_key(_config(packed), _layers(packed), settings.dialect)
-    existing = await ports.catalog.with_content(repository, key)
+    existing = await _existing(ports, repository, key)
     effects: list[Effect] = []
-    if existing is not None and await ports.cache.exists(existing):
-        target = existing
-    else:
-        existing = None
+    target = existing
+    if target is None:
         content = assemble(packed, settings, created)
-        target = describe(OCI_MANIFEST, content)
         await ports.cache.put(content)
+        target = describe(OCI_MANIFEST, content)
         summary = KitSummary(packed.model_name, packed.author, key)
         effects.append(RecordManifest(repository, target, parse_manifest(content), summary))
     # A project whose content is that of its last kit keeps its kit and its tags: no new version,
@@ -137,7 +136,7 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     quiet = (
         existing is not None
         and args.project is not None
-        and await ports.catalog.packed_content(args.project) == key
+        and await ports.catalog.packed_content(args.project) == version_key(key, args)
     )
     tags, omitted = render_tags(
         () if quiet else args.tags,
@@ -151,9 +150,10 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     )
     effects.append(MoveTags(repository, tags, target.digest))
     if args.project is not None:
-        effects.append(RecordPack(args.project, packed.fingerprint, target.digest, key))
+        version = version_key(key, args)
+        effects.append(RecordPack(args.project, packed.fingerprint, target.digest, version))
     if existing is None:
-        named = {"repository": str(repository), "tags": list(tags)}
+        named = {"repository": str(Reference(repository)), "tags": list(tags)}
         effects.append(Emit("kit.packed", f"kit:{target.digest}", named))
     fact = KitPacked(
         project=args.project,
@@ -163,23 +163,39 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
         push=args.push,
         priority=context.job.priority,
     )
+    reference = Reference(repository, tag=tags[0]) if tags else None
     result = PackResult(
         digest=target.digest,
-        reference=str(
-            Reference(repository, tag=tags[0])
-            if tags
-            else Reference(repository).pinned(target.digest)
-        ),
+        reference=str(reference or Reference(repository).pinned(target.digest)),
         tags=tags,
         config=Blob(packed.config_digest, packed.config_size),
-        layers=tuple(
-            Layer(layer.media_type, layer.digest, layer.size, layer.reused)
-            for layer in packed.layers
-        ),
+        layers=_result_layers(packed),
         unchanged=existing is not None,
         warnings=(*packed.warnings, *omitted),
     )
     return Done(result, tuple(effects), () if quiet else (fact,))
+
+
+def _project(args: PackArgs, settings: PackSettings) -> Project:
+    return Project(
+        root=args.path,
+        kitfile=args.kitfile,
+        dialect=settings.dialect,
+        layer_format=settings.layer_format,
+        compression=args.compression or settings.compression,
+    )
+
+
+async def _existing(ports: Ports, repository: Repository, key: Digest) -> Descriptor | None:
+    """Return the repository's kit with this content, if the cache still holds its manifest."""
+    kit = await ports.catalog.with_content(repository, key)
+    return kit if kit is not None and await ports.cache.exists(kit) else None
+
+
+def _result_layers(packed: Packed) -> tuple[Layer, ...]:
+    return tuple(
+        Layer(layer.media_type, layer.digest, layer.size, layer.reused) for layer in packed.layers
+    )
 
 
 PACK: JobKind[PackArgs, Ports] = JobKind(

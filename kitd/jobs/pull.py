@@ -2,16 +2,16 @@
 
 import msgspec
 
+from kitd.blocking import run_blocking
 from kitd.content.copy import copy_graph, walk
 from kitd.content.store import Fetcher
-from kitd.content.verify import read
+from kitd.content.verify import read, read_manifest
 from kitd.jobs.port import Ports
 from kitd.jobs.transfer import Bytes, TransferResult
 from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, parse_config
 from kitd.modelkit.errors import InvalidConfigError
 from kitd.modelkit.media_type import is_modelkit
-from kitd.oci.descriptor import Descriptor
-from kitd.oci.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from kitd.oci.manifest import Manifest
 from kitd.oci.media_type import is_manifest
 from kitd.oci.reference import parse_reference
 from kitd.queue.effect import Effect, Emit, KitSummary, MoveTags, RecordManifest
@@ -41,7 +41,7 @@ async def run(args: PullArgs, context: JobContext, ports: Ports) -> Done:
     effects: list[Effect] = []
     for node in await walk(ports.cache, root):
         if is_manifest(node.media_type):
-            manifest = await _manifest(ports.cache, node)
+            manifest = await read_manifest(ports.cache, node)
             summary = await summarize(ports.cache, manifest)
             effects.append(RecordManifest(reference.repository, node, manifest, summary))
     tags = () if reference.tag is None else (reference.tag,)
@@ -59,11 +59,6 @@ async def run(args: PullArgs, context: JobContext, ports: Ports) -> Done:
     )
 
 
-async def _manifest(source: Fetcher, target: Descriptor) -> Manifest:
-    content = await read(source, target, max_bytes=MAX_MANIFEST_BYTES)
-    return parse_manifest(content, target.media_type)
-
-
 async def summarize(source: Fetcher, manifest: Manifest) -> KitSummary | None:
     """Return what `list` shows about a ModelKit; None for other artifacts."""
     config = manifest.config
@@ -71,7 +66,7 @@ async def summarize(source: Fetcher, manifest: Manifest) -> KitSummary | None:
         return None
     content = await read(source, config, max_bytes=MAX_CONFIG_BYTES)
     try:
-        package = parse_config(content).package
+        package = (await run_blocking(parse_config, content)).package
     except InvalidConfigError:
         # It was copied byte for byte and may be a newer tool's: what it says is just not known.
         return None

@@ -275,15 +275,8 @@ class Catalog:
                 " (SELECT 1 FROM repository_manifests WHERE digest = manifests.digest)",
                 (digest,),
             )
-            emit(
-                connection,
-                self._clock.now_us(),
-                "kit.removed",
-                f"kit:{digest}",
-                {
-                    "repository": str(repository),
-                },
-            )
+            named = {"repository": str(repository)}
+            emit(connection, self._clock.now_us(), "kit.removed", f"kit:{digest}", named)
 
         await self._database.write(transaction)
 

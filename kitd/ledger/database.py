@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import aiosqlite
 
+from kitd.blocking import run_blocking
 from kitd.errors import Disposition, KitdError
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
         hint = "free disk space on the state directory's file system" if full else None
-        raise LedgerError(f"the ledger {path} cannot be written: {error}", hint=hint) from error
+        raise LedgerError(f"the ledger {path} cannot be used: {error}", hint=hint) from error
     except sqlite3.DatabaseError as error:
         raise LedgerError(
             f"the ledger {path} is damaged: {error}",
@@ -158,6 +159,13 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return value
 
 
+def _writer_ended(defect: BaseException) -> RuntimeError:
+    """Return what a daemon dies of whose ledger can no longer be written."""
+    ended = RuntimeError("a defect ended the ledger's writer")
+    ended.__cause__ = defect
+    return ended
+
+
 class _Work:
     """One transaction on its way through the writer."""
 
@@ -187,13 +195,15 @@ class Database:
         self._inbox: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._listeners: list[Callable[[], None]] = []
         self._thread: threading.Thread | None = None
+        self._unanswered: set[asyncio.Future[Any]] = set()
+        self._defect: BaseException | None = None
         self._reader: aiosqlite.Connection | None = None
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        connection = await asyncio.to_thread(_open, self.path)
+        connection = await run_blocking(_open, self.path)
         self._thread = threading.Thread(
-            target=self._write_all, args=(connection,), name="kitd-ledger", daemon=True
+            target=self._serve, args=(connection,), name="kitd-ledger", daemon=True
         )
         self._thread.start()
         try:
@@ -224,7 +234,7 @@ class Database:
             # Forgotten first: what is asked for from here on is refused, not left unanswered.
             thread, self._thread = self._thread, None
             self._inbox.put(None)
-            await asyncio.to_thread(thread.join)
+            await run_blocking(thread.join)
 
     def on_commit(self, listener: Callable[[], None]) -> None:
         """Call `listener` on the loop after every commit that changed something.
@@ -238,11 +248,16 @@ class Database:
         """Run a transaction on the writer and return its result once it is durable.
 
         Raises what `function` raises, after undoing what it did; `LedgerError` if the disk does
-        not take it. A cancelled wait does not stop the transaction.
+        not take it; `RuntimeError` once a defect has ended the writer. A cancelled wait does not
+        stop the transaction.
         """
         if self._thread is None:
             raise LedgerError(f"the ledger {self.path} is closed")
+        if self._defect is not None:
+            raise _writer_ended(self._defect)
         future: asyncio.Future[T] = self._loop.create_future()
+        self._unanswered.add(future)
+        future.add_done_callback(self._unanswered.discard)
         self._inbox.put(_Work(function, future))
         return await future
 
@@ -255,6 +270,19 @@ class Database:
             raise LedgerError(f"the ledger {self.path} is closed")
         with _sqlite_errors(self.path):
             return list(await self._reader.execute_fetchall(sql, parameters))
+
+    def _serve(self, connection: sqlite3.Connection) -> None:
+        """Write until closed. A defect is told to all who wait: they would wait for ever."""
+        try:
+            self._write_all(connection)
+        except BaseException as error:  # noqa: BLE001 - the boundary: a thread ends in silence
+            self._loop.call_soon_threadsafe(self._give_up, error)
+
+    def _give_up(self, error: BaseException) -> None:
+        self._defect = error
+        for future in list(self._unanswered):
+            if not future.done():
+                future.set_exception(_writer_ended(error))
 
     def _write_all(self, connection: sqlite3.Connection) -> None:
         """Drain, run, commit, answer: the writer thread."""

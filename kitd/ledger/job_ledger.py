@@ -16,9 +16,18 @@ from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import emit
 from kitd.queue.effect import Effect
 from kitd.queue.job import Failure, Job, JobRequest, JobState, Lane, QueueCounts
-from kitd.queue.transition import Admission, FencedError, Signal, admit, step
+from kitd.queue.transition import (
+    Admission,
+    FencedError,
+    IllegalTransitionError,
+    Signal,
+    admit,
+    step,
+)
 
 MAX_LIST = 500
+MAX_DELAY_S = 3600.0
+"""Jobs wait minutes. One that is due later than this was scheduled before the clock went back."""
 
 
 class IdempotencyMismatchError(KitdError):
@@ -81,8 +90,12 @@ def _job(row: sqlite3.Row) -> Job:
 def _select(connection: sqlite3.Connection, job_id: int) -> Job:
     row = connection.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
     if row is None:
-        raise NotFoundError(f"there is no job {job_id}", hint="kitctl jobs list shows what exists")
+        raise _unknown(job_id)
     return _job(row)
+
+
+def _unknown(job_id: int) -> NotFoundError:
+    return NotFoundError(f"there is no job {job_id}", hint="kitctl jobs list shows what exists")
 
 
 def _tell(
@@ -109,12 +122,21 @@ def _failure_data(failure: Failure) -> Mapping[str, object]:
     return {"code": failure.code, "message": failure.message, "hint": failure.hint}
 
 
+def _cause(request: JobRequest) -> Mapping[str, object]:
+    return {"why": request.why} if request.why else {}
+
+
+def _waiting(connection: sqlite3.Connection, key: str) -> Job | None:
+    """Return the job of a key that waits; the schema allows one."""
+    row = connection.execute(
+        "SELECT * FROM jobs WHERE key = ? AND state IN ('scheduled', 'ready')", (key,)
+    ).fetchone()
+    return None if row is None else _job(row)
+
+
 def enqueue(connection: sqlite3.Connection, request: JobRequest, now_us: int) -> Job:
     """Admit a wish: a new job, the one that waits already, or one that replaces it."""
-    row = connection.execute(
-        "SELECT * FROM jobs WHERE key = ? AND state IN ('scheduled', 'ready')", (request.key,)
-    ).fetchone()
-    waiting = None if row is None else _job(row)
+    waiting = _waiting(connection, request.key)
     match admit(request, waiting), waiting:
         case Admission.JOIN, Job() as found:
             return _join(connection, found, request, now_us)
@@ -136,7 +158,7 @@ def _join(connection: sqlite3.Connection, job: Job, request: JobRequest, now_us:
         "UPDATE jobs SET priority = max(priority, ?), run_at_us = ?, state = 'ready' WHERE id = ?",
         (request.priority, min(job.run_at_us, now_us), job.id),
     )
-    _tell(connection, now_us, "job.joined", job)
+    _tell(connection, now_us, "job.joined", job, _cause(request))
     return _select(connection, job.id)
 
 
@@ -160,7 +182,7 @@ def _insert(connection: sqlite3.Connection, request: JobRequest, now_us: int) ->
     )
     assert cursor.lastrowid is not None
     job = _select(connection, cursor.lastrowid)
-    _tell(connection, now_us, "job.created", job)
+    _tell(connection, now_us, "job.created", job, _cause(request))
     return job
 
 
@@ -171,9 +193,24 @@ def _end(connection: sqlite3.Connection, job: Job, signal: Signal, now_us: int) 
     )
 
 
+def _step_asked(job: Job, signal: Signal) -> JobState:
+    """Return the state that follows what a person asks for. Raises `IllegalTransitionError`."""
+    try:
+        return step(job.state, signal)
+    except IllegalTransitionError as error:
+        raise IllegalTransitionError(f"cannot {signal} job {job.id}: it is {job.state}") from error
+
+
 def _succeeded_by(connection: sqlite3.Connection, job: Job, successor: int, now_us: int) -> None:
     connection.execute("UPDATE jobs SET superseded_by = ? WHERE id = ?", (successor, job.id))
     _tell(connection, now_us, "job.superseded", job, {"by": successor})
+
+
+def _note_failure(connection: sqlite3.Connection, job: Job, failure: Failure) -> None:
+    connection.execute(
+        "UPDATE jobs SET error_code = ?, error_message = ?, error_hint = ? WHERE id = ?",
+        (failure.code, failure.message, failure.hint, job.id),
+    )
 
 
 def _current(connection: sqlite3.Connection, attempt: Job) -> Job:
@@ -193,12 +230,9 @@ def _may_wait(connection: sqlite3.Connection, job: Job, now_us: int) -> bool:
         _end(connection, job, Signal.CANCEL, now_us)
         _tell(connection, now_us, "job.cancelled", job)
         return False
-    row = connection.execute(
-        "SELECT * FROM jobs WHERE key = ? AND state IN ('scheduled', 'ready')", (job.key,)
-    ).fetchone()
-    if row is None:
+    waiting = _waiting(connection, job.key)
+    if waiting is None:
         return True
-    waiting = _job(row)
     older, newer = (job, waiting) if job.id < waiting.id else (waiting, job)
     _end(connection, older, Signal.SUPERSEDE, now_us)
     _succeeded_by(connection, older, newer.id, now_us)
@@ -209,10 +243,7 @@ def _come_back(
     connection: sqlite3.Connection, job: Job, failure: Failure, run_at_us: int, now_us: int
 ) -> None:
     """Let a job wait for its next attempt, if it still may."""
-    connection.execute(
-        "UPDATE jobs SET error_code = ?, error_message = ?, error_hint = ? WHERE id = ?",
-        (failure.code, failure.message, failure.hint, job.id),
-    )
+    _note_failure(connection, job, failure)
     if not _may_wait(connection, job, now_us):
         return
     connection.execute(
@@ -280,9 +311,9 @@ class JobLedger:
         def transaction(connection: sqlite3.Connection) -> int | None:
             now_us = self._clock.now_us()
             due = connection.execute(
-                "UPDATE jobs SET state = 'ready' WHERE state = 'scheduled' AND run_at_us <= ?"
-                " RETURNING *",
-                (now_us,),
+                "UPDATE jobs SET state = 'ready' WHERE state = 'scheduled'"
+                " AND (run_at_us <= ?1 OR run_at_us > ?2) RETURNING *",
+                (now_us, now_us + int(MAX_DELAY_S * 1_000_000)),
             ).fetchall()
             for job in map(_job, due):
                 _tell(connection, now_us, "job.due", job)
@@ -358,10 +389,7 @@ class JobLedger:
 
         def transaction(connection: sqlite3.Connection) -> None:
             job, now_us = _current(connection, attempt), self._clock.now_us()
-            connection.execute(
-                "UPDATE jobs SET error_code = ?, error_message = ?, error_hint = ? WHERE id = ?",
-                (failure.code, failure.message, failure.hint, job.id),
-            )
+            _note_failure(connection, job, failure)
             _end(connection, job, Signal.FAIL, now_us)
             _tell(connection, now_us, "job.failed", job, _failure_data(failure))
 
@@ -407,7 +435,7 @@ class JobLedger:
 
         def transaction(connection: sqlite3.Connection) -> Job:
             job, now_us = _select(connection, job_id), self._clock.now_us()
-            step(job.state, Signal.CANCEL)
+            _step_asked(job, Signal.CANCEL)
             if job.state is JobState.RUNNING:
                 connection.execute("UPDATE jobs SET cancel_requested = 1 WHERE id = ?", (job_id,))
                 _tell(connection, now_us, "job.cancelling", job)
@@ -427,13 +455,11 @@ class JobLedger:
 
         def transaction(connection: sqlite3.Connection) -> Job:
             job, now_us = _select(connection, job_id), self._clock.now_us()
-            state = step(job.state, Signal.RETRY)
-            waiting = connection.execute(
-                "SELECT * FROM jobs WHERE key = ? AND state IN ('scheduled', 'ready')", (job.key,)
-            ).fetchone()
+            state = _step_asked(job, Signal.RETRY)
+            waiting = _waiting(connection, job.key)
             if waiting is not None:
                 # The same thing waits already: that job serves this wish too.
-                return _job(waiting)
+                return waiting
             connection.execute(
                 "UPDATE jobs SET state = ?, attempt = 0, run_at_us = ?, finished_us = NULL,"
                 " cancel_requested = 0, error_code = NULL, error_message = NULL,"
@@ -463,7 +489,7 @@ class JobLedger:
         """Return a job. Raises `NotFoundError`."""
         rows = await self._database.read("SELECT * FROM jobs WHERE id = ?", (job_id,))
         if not rows:
-            raise NotFoundError(f"there is no job {job_id}", hint="kitctl jobs list shows them")
+            raise _unknown(job_id)
         return _job(rows[0])
 
     async def list(self, wanted: JobFilter) -> Sequence[Job]:
@@ -492,6 +518,7 @@ class JobLedger:
 
     async def counts(self) -> QueueCounts:
         """Return how many jobs are in each state that is not a quiet end."""
+        # The words of the condition are those of the index `jobs_counted`.
         rows = await self._database.read(
             "SELECT state, count(*) AS jobs FROM jobs"
             " WHERE state IN ('ready', 'running', 'scheduled', 'failed') GROUP BY state"

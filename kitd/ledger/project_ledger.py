@@ -46,6 +46,11 @@ def _record(row: sqlite3.Row) -> ProjectRecord:
     )
 
 
+def unknown_project(name: str) -> NotFoundError:
+    """Return the error for a project that is not watched."""
+    return NotFoundError(f"there is no project {name}", hint="kitctl projects list")
+
+
 class ProjectLedger:
     """Reads and writes the rows of projects."""
 
@@ -95,11 +100,11 @@ class ProjectLedger:
                 "SELECT source FROM projects WHERE name = ?", (name,)
             ).fetchone()
             if row is None:
-                raise NotFoundError(f"there is no project {name}", hint="kitctl projects list")
+                raise unknown_project(name)
             if row["source"] == "config":
                 raise ProjectConflictError(
                     f"the project {name} is in the configuration file",
-                    hint="remove it there and reload",
+                    hint="remove it there and restart kitd",
                 )
             connection.execute("DELETE FROM projects WHERE name = ?", (name,))
             at_us = self._clock.now_us()
@@ -115,19 +120,9 @@ class ProjectLedger:
                 "UPDATE projects SET held = ? WHERE name = ?", (int(held), name)
             )
             if cursor.rowcount != 1:
-                raise NotFoundError(f"there is no project {name}", hint="kitctl projects list")
+                raise unknown_project(name)
             kind = "project.held" if held else "project.released"
             emit(connection, self._clock.now_us(), kind, f"project:{name}", {}, project=name)
-
-        await self._database.write(transaction)
-
-    async def unchanged(self, name: str, fingerprint: str) -> None:
-        """Note that inputs with this fingerprint give the kit that is packed already."""
-
-        def transaction(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "UPDATE projects SET fingerprint = ? WHERE name = ?", (fingerprint, name)
-            )
 
         await self._database.write(transaction)
 
@@ -141,7 +136,7 @@ class ProjectLedger:
         """Return a project. Raises `NotFoundError`."""
         rows = await self._database.read("SELECT * FROM projects WHERE name = ?", (name,))
         if not rows:
-            raise NotFoundError(f"there is no project {name}", hint="kitctl projects list")
+            raise unknown_project(name)
         return _record(rows[0])
 
 

@@ -4,8 +4,6 @@ Written byte for byte as `kit` does; read from any registry, so bounded, and len
 does not know, which a newer kit may have.
 """
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -27,7 +25,6 @@ MAX_ENTRIES = 20_000
 """Entries of one list: more than a manifest can have layers."""
 
 _ALWAYS = frozenset({(Kitfile, "manifest_version"), (Docs, "path")})
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def encode_config(kitfile: Kitfile) -> bytes:
@@ -87,7 +84,7 @@ def _record(record: type[_R], reader: Reader) -> _R:
     values: dict[str, Any] = {}
     for key, name in KEYS[record].items():
         if name == "parameters":
-            values[name] = _frozen(reader.value(key), key)
+            values[name] = _frozen(reader.value(key))
         elif name == "authors":
             values[name] = _authors(reader, key)
         elif name in {"digest", "diff_id"}:
@@ -100,12 +97,12 @@ def _record(record: type[_R], reader: Reader) -> _R:
             children = reader.children(key, at_most=MAX_ENTRIES)
             values[name] = tuple(_record(ITEMS[name], child) for child in children)
         else:
-            values[name] = _frozen(reader.text(key, ""), key)
+            values[name] = reader.text(key, "")
     return record(**values)
 
 
 def _authors(reader: Reader, key: str) -> tuple[str, ...]:
-    value = _frozen(reader.value(key), key)
+    value = _frozen(reader.value(key))
     if value is None:
         return ()
     if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
@@ -122,16 +119,10 @@ def _digest(text: str | None) -> Digest | None:
         raise InvalidConfigError(str(error)) from error
 
 
-def _frozen(value: Json, key: str) -> Json:
-    """Return a JSON value in the shape that a parsed Kitfile has, fit to be written again."""
-    if isinstance(value, str):
-        if _SURROGATE.search(value):
-            raise InvalidConfigError(f"{key}: half of a surrogate pair is not a character")
-        return value
+def _frozen(value: Json) -> Json:
+    """Return a JSON value in the shape that a parsed Kitfile has: lists become tuples."""
     if isinstance(value, Mapping):
-        return {str(_frozen(name, key)): _frozen(item, key) for name, item in value.items()}
-    if isinstance(value, Sequence):
-        return tuple(_frozen(item, key) for item in value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidConfigError(f"{key}: a number is too large")
+        return {name: _frozen(item) for name, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_frozen(item) for item in value)
     return value

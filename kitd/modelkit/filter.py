@@ -58,7 +58,7 @@ def parse_filter(text: str) -> Filter:
     try:
         chosen = frozenset(FilterType(word) for word in types.split(","))
     except ValueError as error:
-        raise _error(text, str(error)) from error
+        raise _error(text, "it names an unknown type") from error
     return Filter(chosen, frozenset(names.split(",") if colon else ()))
 
 

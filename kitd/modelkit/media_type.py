@@ -1,4 +1,4 @@
-"""Media types of ModelKits and of CNCF ModelPacks, written and parsed."""
+"""Media types of ModelKits and their layers, written and parsed; CNCF ModelPack layers parsed."""
 
 import enum
 import re
@@ -9,8 +9,6 @@ from kitd.oci.manifest import Manifest
 
 CONFIG = "application/vnd.kitops.modelkit.config.v1+json"
 ARTIFACT = "application/vnd.kitops.modelkit.manifest.v1+json"
-MODELPACK_CONFIG = "application/vnd.cncf.model.config.v1+json"
-MODELPACK_ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
 
 
 class LayerKind(enum.StrEnum):
@@ -92,16 +90,7 @@ def parse_layer_type(media_type: str) -> LayerType:
 
 def is_modelkit(manifest: Manifest) -> bool:
     """Whether the manifest is a ModelKit's; either of its two signs is enough."""
-    return _has(manifest, ARTIFACT, CONFIG)
-
-
-def is_modelpack(manifest: Manifest) -> bool:
-    """Whether the manifest is a CNCF ModelPack's and not a ModelKit's."""
-    return not is_modelkit(manifest) and _has(manifest, MODELPACK_ARTIFACT, MODELPACK_CONFIG)
-
-
-def _has(manifest: Manifest, artifact_type: str, config_type: str) -> bool:
     config = manifest.config
     return config is not None and (
-        manifest.artifact_type == artifact_type or config.media_type == config_type
+        manifest.artifact_type == ARTIFACT or config.media_type == CONFIG
     )

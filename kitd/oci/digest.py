@@ -7,7 +7,7 @@ from typing import NewType
 from kitd.errors import KitdError
 
 Digest = NewType("Digest", str)
-"""A valid digest. Made by `parse_digest`, `digest_of` or `from_hash`, never by a cast elsewhere."""
+"""A valid digest. Text from outside becomes one by `parse_digest` and in no other way."""
 
 _SHAPE = {
     "sha256": re.compile(r"[0-9a-f]{64}"),

@@ -71,10 +71,6 @@ class Reference:
         """What stands in `/v2/<name>/manifests/<identifier>`: the digest, the tag or `latest`."""
         return self.digest or self.tag or DEFAULT_TAG
 
-    def tagged(self, tag: str) -> "Reference":
-        """Return the reference to another tag of the same repository."""
-        return Reference(self.repository, tag=check_tag(tag))
-
     def pinned(self, digest: Digest) -> "Reference":
         """Return the reference to a digest in the same repository."""
         return Reference(self.repository, digest=digest)

@@ -11,7 +11,10 @@ MAX_LINE_BYTES = 32 * 1024 * 1024
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a project is and how it is packed. Everything here changes the fingerprint."""
+    """Where a project is and how it is packed: what changes here changes the fingerprint.
+
+    Of `kitfile` it is the content that does, whatever its name.
+    """
 
     root: str
     """Absolute. The names below it are bytes, its own are text."""

@@ -35,10 +35,16 @@ from kitd.store.blob_store import BlobStore
 
 WARM = 1
 """Idle workers that are kept: the next small pack or scan does not pay for a start."""
+MAX_SCANS = 4
+"""Scans at once. All projects ask for one when kitd starts, and a worker takes 25 MB; more than one
+so that a tree on a disk that is slow does not keep the others waiting. Packs are the queue's to
+bound, and wait for no scan."""
+SILENCE_S = 1800.0
+"""How long a worker may say nothing: far longer than it takes to walk a tree of millions."""
 
 
 class WorkerDiedError(KitdError):
-    """The worker process ended in the middle of an order."""
+    """The worker process could not be started, or did not live to answer an order."""
 
     code = "worker_died"
     disposition: ClassVar[Disposition] = Disposition.RETRY
@@ -47,10 +53,12 @@ class WorkerDiedError(KitdError):
 class WorkerPool:
     """Runs scans and packs in worker processes. Use as an async context manager."""
 
-    def __init__(self, cache: Path) -> None:
+    def __init__(self, cache: Path, *, silence_s: float = SILENCE_S) -> None:
         self._cache = cache
+        self._silence_s = silence_s
         self._idle: list[asyncio.subprocess.Process] = []
         self._busy: set[asyncio.subprocess.Process] = set()
+        self._scans = asyncio.Semaphore(MAX_SCANS)
         self._encoder = msgspec.json.Encoder()
         self._decoder: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
@@ -68,8 +76,9 @@ class WorkerPool:
             await _kill(process)
 
     async def scan(self, project: Project) -> Scanned:
-        """Return the state of a project's inputs. Raises `KitdError`."""
-        answer = await self._ask(ScanOrder(project=project), lambda _: None)
+        """Return the state of a project's inputs, when its turn has come. Raises `KitdError`."""
+        async with self._scans:
+            answer = await self._ask(ScanOrder(project=project), lambda _: None)
         assert isinstance(answer, Scanned)
         return answer
 
@@ -105,7 +114,7 @@ class WorkerPool:
     async def _answer(
         self, answers: asyncio.StreamReader, progress: Callable[[Advanced], None]
     ) -> Answer:
-        while line := await answers.readline():
+        while line := await self._line(answers):
             answer = self._decoder.decode(line)
             if not isinstance(answer, Advanced):
                 return answer
@@ -114,6 +123,16 @@ class WorkerPool:
             "a packing process ended in the middle of its work",
             hint="if it happens again, see whether the machine is out of memory",
         )
+
+    async def _line(self, answers: asyncio.StreamReader) -> bytes:
+        try:
+            async with asyncio.timeout(self._silence_s):
+                return await answers.readline()
+        except TimeoutError as error:
+            raise WorkerDiedError(
+                f"a packing process said nothing for {self._silence_s:g} s and was ended",
+                hint="see whether the project's file system answers",
+            ) from error
 
     @asynccontextmanager
     async def _worker(self) -> AsyncIterator[asyncio.subprocess.Process]:
@@ -135,19 +154,25 @@ class WorkerPool:
             await _kill(process)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        # Isolated (-I): neither the environment nor the working directory adds to its code.
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-m",
-            "kitd.packing.worker",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=MAX_LINE_BYTES,
-            # A terminal's Ctrl-C is for the daemon, which then ends its workers in good order.
-            start_new_session=True,
-            cwd="/",
-        )
+        try:
+            # Isolated (-I): neither the environment nor the working directory adds to its code.
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                "-m",
+                "kitd.packing.worker",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                limit=MAX_LINE_BYTES,
+                # A terminal's Ctrl-C is for the daemon, which ends its workers in good order.
+                start_new_session=True,
+                cwd="/",
+            )
+        except OSError as error:
+            raise WorkerDiedError(
+                f"cannot start a packing process: {error.strerror or error}",
+                hint="see whether the machine is out of memory, processes or file descriptors",
+            ) from error
 
 
 async def _kill(process: asyncio.subprocess.Process) -> None:

@@ -21,7 +21,7 @@ from kitd.errors import KitdError
 from kitd.modelkit.config_blob import encode_config
 from kitd.modelkit.dialect import Dialect
 from kitd.modelkit.errors import UnsupportedKitError
-from kitd.modelkit.ignore import IgnoreRules
+from kitd.modelkit.ignore import KITIGNORE_NAME, MAX_KITIGNORE_BYTES, IgnoreRules
 from kitd.modelkit.kit_divergence import MAX_PATHS, Divergence, find_divergences
 from kitd.modelkit.kitfile import (
     KITFILE_NAMES,
@@ -29,6 +29,7 @@ from kitd.modelkit.kitfile import (
     parse_kitfile,
     with_layer_digests,
 )
+from kitd.modelkit.kitfile_yaml import MAX_KITFILE_BYTES
 from kitd.modelkit.media_type import LayerFormat
 from kitd.modelkit.plan import Selection, plan_layers
 from kitd.modelkit.validation import require_valid
@@ -62,18 +63,16 @@ from kitd.packing.scan import (
 )
 from kitd.store.blob_store import BlobStore
 
-MAX_KITFILE_BYTES = 1 << 20
-KITIGNORE = ".kitignore"
 REPORT_INTERVAL_S = 0.1
 
 
-def read_small(root: int, path: str) -> bytes | None:
+def read_small(root: int, path: str, max_bytes: int) -> bytes | None:
     """Return the content of a Kitfile or .kitignore, or None if there is none.
 
     Raises `InputError`.
     """
     try:
-        content = read_beneath(root, path, MAX_KITFILE_BYTES + 1)
+        content = read_beneath(root, path, max_bytes + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -82,20 +81,20 @@ def read_small(root: int, path: str) -> bytes | None:
             f"cannot read {printable(path)}: {error.strerror}",
             hint="links are not followed: put the file itself there" if linked else None,
         ) from error
-    if len(content) > MAX_KITFILE_BYTES:
-        raise InputError(f"{printable(path)} is larger than {MAX_KITFILE_BYTES} bytes")
+    if len(content) > max_bytes:
+        raise InputError(f"{printable(path)} is larger than {max_bytes} bytes")
     return content
 
 
 def _read_kitfile(root: int, project: Project) -> tuple[str, bytes]:
     names = KITFILE_NAMES if project.kitfile is None else (project.kitfile,)
     for name in names:
-        content = read_small(root, name)
+        content = read_small(root, name, MAX_KITFILE_BYTES)
         if content is not None:
             return name, content
     raise MissingInputError(
         f"there is no {names[0]} in {printable(project.root)}",
-        hint="write one: docs/tutorial.md has a small example"
+        hint="write one: the README has a small example"
         if project.kitfile is None
         else "correct the project's kitfile setting",
     )
@@ -121,7 +120,7 @@ class _Input:
             compression=MEDIA_COMPRESSION[project.compression],
         )
         require_paths(root, self.plans)
-        rules = IgnoreRules.parse(read_small(root, KITIGNORE) or b"")
+        rules = IgnoreRules.parse(read_small(root, KITIGNORE_NAME, MAX_KITIGNORE_BYTES) or b"")
         self.tree: Tree = scan(root, Selection(self.plans, rules))
         self.fingerprint = fingerprint(project, content, self.tree)
         self.dialect = dialect

@@ -50,6 +50,7 @@ class RecordPack:
     fingerprint: str
     digest: Digest
     content_key: str
+    """Names the content and where it was to go: equal keys are no new version."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from kitd.queue.transition import FencedError
 
 P = TypeVar("P")
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 SAFETY_TICK_S = 30.0
 """How often the dispatcher looks even if nothing woke it."""

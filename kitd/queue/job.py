@@ -54,6 +54,8 @@ class JobRequest:
     reference: str | None = None
     priority: int = 0
     """Higher runs first; people's requests are above automatic ones."""
+    why: str = ""
+    """What asked for it, for people: the job's first event says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,6 +86,7 @@ class JobKind(Generic[A, P]):
         project: str | None = None,
         reference: str | None = None,
         priority: int = 0,
+        why: str = "",
     ) -> JobRequest:
         """Return the wish for a job of this kind."""
         return JobRequest(
@@ -98,6 +99,7 @@ class JobKind(Generic[A, P]):
             project=project,
             reference=reference,
             priority=priority,
+            why=why,
         )
 
     async def attempt(self, context: JobContext, ports: P) -> Done:

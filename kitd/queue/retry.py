@@ -37,7 +37,9 @@ class ComeBack:
 
 
 SNOOZE_S = 2.0
-"""How long a job waits whose input moved under it: the time a project takes to settle."""
+"""How long a job waits whose input moved under it: the time a project takes to settle. Each time
+that it happens again the wait doubles; a project that comes to rest earlier wakes its job."""
+MAX_SNOOZE_S = 120.0
 
 
 def failure_of(error: KitdError) -> Failure:
@@ -50,7 +52,9 @@ def judge(error: KitdError, job: Job, policy: RetryPolicy, draw: float) -> GiveU
     failure = failure_of(error)
     match error.disposition:
         case Disposition.SNOOZE:
-            return ComeBack(failure, SNOOZE_S, burned=False)
+            unburned = job.claim - job.attempt
+            delay_s = min(MAX_SNOOZE_S, SNOOZE_S * 2.0 ** min(max(unburned, 0), 32))
+            return ComeBack(failure, delay_s, burned=False)
         case Disposition.RETRY if job.attempt < job.max_attempts:
             return ComeBack(failure, policy.delay_s(job.attempt, draw), burned=True)
         case _:

@@ -162,7 +162,7 @@ def response_error(
         kind = RegistryServerError
     elif status in (401, 403):
         kind = RegistryDeniedError
-        hint = f"log in with 'kitctl login {host}' or 'docker login {host}'"
+        hint = f"log in with: docker login {host}"
     elif _TLS_WANTED.search(said):
         kind = RegistryTlsError
         hint = f"{host} wants TLS: set plain_http: false for it under registries"

@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from aiohttp import ClientResponse
 from yarl import URL
 
+from kitd.blocking import run_blocking
 from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk, Fetcher
 from kitd.content.verify import read
 from kitd.oci.descriptor import Descriptor
@@ -182,7 +183,9 @@ class RemoteRepository:
             sent_as = _media_type(response)
         try:
             # Generic types such as application/json say nothing: the document's own type counts.
-            manifest = parse_manifest(content, sent_as if is_manifest(sent_as) else None)
+            manifest = await run_blocking(
+                parse_manifest, content, sent_as if is_manifest(sent_as) else None
+            )
         except InvalidManifestError as error:
             raise self._violation(str(error), operation) from error
         return Descriptor(manifest.media_type, digest_of(content), len(content))

@@ -6,16 +6,13 @@ lenient reading would hide a mistake: duplicate keys, unknown members, NaN, inte
 lone surrogates and null ids are refused.
 """
 
-import json
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 import msgspec
 
 from kitd.errors import KitdError
+from kitd.oci.json_reader import InvalidJsonError, Json, read_json
 from kitd.rpc.error import InvalidRequestError, ParseError, WireError
 
 MAX_LINE_BYTES = 1 << 20
@@ -27,13 +24,9 @@ MAX_DEPTH = 32
 MAX_NAME = 256
 """Characters of a method name, and of an id that is a string."""
 
-Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 RequestId = int | str
 
 _MEMBERS = frozenset({"jsonrpc", "id", "method", "params"})
-_STRING = re.compile(rb'"[^"]*"?')
-_AS_LISTS = bytes.maketrans(b"{}", b"[]")
-_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +111,11 @@ class Batch:
 def parse(line: bytes) -> Call | Batch:
     """Return the message of one line. Raises nothing: what is wrong with it is a `Violation`."""
     try:
-        document = _read(line)
-    except ValueError as error:
-        return Violation(None, ParseError(f"not JSON: {error}"))
+        document = read_json(
+            line, max_bytes=MAX_LINE_BYTES, max_depth=MAX_DEPTH, parse_int=_bounded
+        )
+    except InvalidJsonError as error:
+        return Violation(None, ParseError(error.message))
     if not isinstance(document, list):
         return _call(document)
     if not 0 < len(document) <= MAX_BATCH:
@@ -147,58 +142,6 @@ def encode_notification(method: str, params: object) -> bytes:
 def encode_batch(responses: Sequence[bytes]) -> bytes:
     """Return the response to a batch from the responses to its calls."""
     return b"[" + b",".join(responses) + b"]"
-
-
-def _read(line: bytes) -> Json:
-    """Decode strictly. Raises `ValueError`."""
-    if _deeper_than(MAX_DEPTH, line):
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-    document: Json = json.loads(
-        line.decode(),
-        object_pairs_hook=_unique,
-        parse_constant=_constant,
-        parse_float=_finite,
-        parse_int=_bounded,
-    )
-    if b"\\u" in line:
-        # Escapes can spell half a surrogate pair, which no answer could repeat: encoding says so.
-        json.dumps(document, ensure_ascii=False).encode()
-    return document
-
-
-def _deeper_than(levels: int, line: bytes) -> bool:
-    """Whether brackets nest deeper than `levels`: by peeling, at the speed of `bytes.replace`."""
-    brackets = _STRING.sub(b"", line.replace(b"\\\\", b"").replace(b'\\"', b""))
-    brackets = brackets.translate(_AS_LISTS, _NOT_BRACKETS)
-    for _ in range(levels):
-        if not brackets:
-            return False
-        # Each round removes the innermost level, and only that.
-        brackets = brackets.replace(b"[]", b"")
-    # What was never closed counts too: the decoder would recurse into it.
-    return b"[]" in brackets or brackets.count(b"[") > levels
-
-
-def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    mapping = dict(pairs)
-    if len(mapping) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise ValueError(f"the key {key[:80]!r} is given twice")
-            seen.add(key)
-    return mapping
-
-
-def _constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError("a number is out of range")
-    return number
 
 
 def _bounded(digits: str) -> int:

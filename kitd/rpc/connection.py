@@ -12,6 +12,7 @@ import structlog
 
 from kitd.blocking import run_blocking
 from kitd.errors import KitdError
+from kitd.oci.json_reader import Json
 from kitd.rpc import codec
 from kitd.rpc.codec import Batch, Call, Notification, Request, RequestId, TooLong, Violation
 from kitd.rpc.error import (
@@ -44,7 +45,7 @@ CANCEL_REQUEST = "$/cancelRequest"
 
 S = TypeVar("S")
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -106,9 +107,9 @@ class Connection(Generic[S]):
             async with asyncio.TaskGroup() as group:
                 await self._serve(group)
         except* OSError as errors:
-            _log.debug("rpc.hung_up", pid=self.peer.pid, reason=str(errors.exceptions[0]))
-        except* Exception:  # noqa: BLE001 - the boundary: the other connections go on
-            _log.exception("rpc.connection_failed", pid=self.peer.pid)
+            log.debug("rpc.hung_up", pid=self.peer.pid, reason=str(errors.exceptions[0]))
+        except* Exception:  # the boundary: the other connections go on
+            log.exception("rpc.connection_failed", pid=self.peer.pid)
         finally:
             self.close()
 
@@ -219,7 +220,7 @@ class Connection(Generic[S]):
             self._running[call.id] = running
         return running
 
-    def _cancel(self, params: codec.Json) -> None:
+    def _cancel(self, params: Json) -> None:
         request_id = params.get("id") if isinstance(params, Mapping) else None
         running = self._running.get(request_id) if isinstance(request_id, int | str) else None
         if running is not None:
@@ -290,7 +291,7 @@ class Connection(Generic[S]):
         if method.role > Role.READ:
             code = outcome.code if isinstance(outcome, KitdError) else "ok"
             peer = self.peer
-            _log.info("rpc.call", method=method.name, uid=peer.uid, pid=peer.pid, outcome=code)
+            log.info("rpc.call", method=method.name, uid=peer.uid, pid=peer.pid, outcome=code)
         return outcome
 
 
@@ -357,7 +358,7 @@ def _encode(
 def _defect(name: str) -> InternalError:
     """Log the exception that is being handled and return what the caller is told."""
     reference = secrets.token_hex(4)
-    _log.exception("rpc.call_failed", method=name, reference=reference)
+    log.exception("rpc.call_failed", method=name, reference=reference)  # noqa: LOG004 - see above
     return InternalError(f"{name} failed inside kitd", hint=f"kitd's log has it under {reference}")
 
 

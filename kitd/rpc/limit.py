@@ -7,9 +7,10 @@ from dataclasses import dataclass
 class Limits:
     """Bounds of the server. The defaults are the contract; tests use smaller ones."""
 
-    connections: int = 64
+    connections: int = 256
     """At once. The last one is kept for root and the daemon's own user."""
-    connections_per_uid: int = 16
+    connections_per_uid: int = 192
+    """Everybody who waits for a job has one; a build machine waits for many as one user."""
     calls: int = 32
     """In flight on one connection; a batch counts as one."""
     subscriptions: int = 8

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from kitd.rpc.codec import Json
+from kitd.oci.json_reader import Json
 from kitd.rpc.error import InvalidParamsError
 from kitd.rpc.peer import Peer, Role
 from kitd.rpc.subscription import Subscriptions

@@ -26,7 +26,7 @@ _MAX_REFUSED = 16
 
 S = TypeVar("S")
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class Server(Generic[S]):
@@ -93,7 +93,7 @@ class Server(Generic[S]):
                 if error.errno not in _EXHAUSTED:
                     raise
                 # The peer stays in the backlog; trying at once would only burn the processor.
-                _log.warning("rpc.accept_paused", reason=error.strerror)
+                log.warning("rpc.accept_paused", reason=error.strerror)
                 await asyncio.sleep(_EXHAUSTED_PAUSE_S)
                 continue
             self._admit(sock, group)
@@ -105,14 +105,14 @@ class Server(Generic[S]):
         try:
             peer = peer_of(sock)
         except OSError as error:
-            _log.warning("rpc.peer_unknown", reason=str(error))
+            log.warning("rpc.peer_unknown", reason=str(error))
             sock.close()
             return
         role = role_of(peer, self._access, daemon_uid=self._daemon_uid)
         try:
             role = self._check(peer, role)
         except KitdError as error:
-            _log.warning("rpc.refused", uid=peer.uid, pid=peer.pid, reason=error.message)
+            log.warning("rpc.refused", uid=peer.uid, pid=peer.pid, reason=error.message)
             self._refuse(sock, error, group)
             return
         connection = Connection(
@@ -159,7 +159,7 @@ class Server(Generic[S]):
             await loop.sock_sendall(sock, encode_error(None, wire_error(error)) + b"\n")
             await linger(sock, self._limits.flush_s)
         except OSError as gone:
-            _log.debug("rpc.hung_up", reason=str(gone))
+            log.debug("rpc.hung_up", reason=str(gone))
         finally:
             sock.close()
             self._refused.discard(sock)

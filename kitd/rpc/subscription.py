@@ -7,13 +7,14 @@ is kept.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 import structlog
 
 from kitd.errors import KitdError, NotFoundError
+from kitd.ledger.event_ledger import EventFilter
 from kitd.rpc.codec import encode_notification
 from kitd.rpc.error import QueueFullError
 from kitd.rpc.limit import Limits
@@ -22,7 +23,7 @@ from kitd.rpc.outbox import Outbox
 _PAGE = 256
 """Events read at once."""
 
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -33,15 +34,6 @@ class Event(msgspec.Struct, frozen=True):
     type: str
     subject: str
     data: Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class EventFilter:
-    """Which events a reader wants; an empty filter wants all."""
-
-    types: frozenset[str] = field(default_factory=frozenset)
-    project: str | None = None
-    job: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +185,7 @@ class Subscriptions:
         except (KitdError, TimeoutError) as error:
             # Retention overtook the reader, it stopped reading, or the ledger failed: each time the
             # reader has everything up to `last_seq` and can subscribe from there.
-            _log.info("rpc.lagged", after_seq=subscription.after_seq, reason=str(error))
+            log.info("rpc.lagged", after_seq=subscription.after_seq, reason=str(error))
             lagged = _LaggedParams(subscription.number, subscription.after_seq)
             self._outbox.post(encode_notification("events.lagged", lagged))
             self._remove(subscription.number)

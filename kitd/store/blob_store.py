@@ -196,7 +196,7 @@ class BlobStore:
             (self.root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
             self.ingest_dir.mkdir(mode=0o700, exist_ok=True)
             self.uploads_dir.mkdir(mode=0o700, exist_ok=True)
-        replace_file(self.root / "oci-layout", LAYOUT)
+        self.replace_file("oci-layout", LAYOUT)
 
     def path_of(self, digest: Digest) -> Path:
         """Return where the blob is or would be."""
@@ -259,6 +259,23 @@ class BlobStore:
             ingest.write(content)
             return ingest.commit()
 
+    def replace_file(self, name: str, content: bytes) -> None:
+        """Replace a small file of the layout atomically and durably. Raises `StoreError`."""
+        path = self.root / name
+        # Where `sweep` finds it, should the process be killed before it is renamed.
+        temporary = self.ingest_dir / f"{self._label}{secrets.token_hex(16)}"
+        with os_errors("write", path):
+            try:
+                with temporary.open("xb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            sync_directory(path.parent)
+
     def usage(self) -> Usage:
         """Count the blobs on disk; one `stat` for each."""
         sizes = [
@@ -279,19 +296,3 @@ class BlobStore:
             freed += path.stat().st_size
             path.unlink()
         return freed
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a small file atomically and durably. Raises `StoreError`, `NoSpaceError`."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    with os_errors("write", path):
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(path.parent)

@@ -5,12 +5,11 @@ The ledger knows what is tagged; this file is written from it and can always be 
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.media_type import OCI_INDEX
 from kitd.oci.reference import Reference
-from kitd.store.blob_store import replace_file
+from kitd.store.blob_store import BlobStore
 
 REF_NAME = "org.opencontainers.image.ref.name"
 
@@ -30,6 +29,6 @@ def layout_index(tagged: Iterable[tuple[Reference, Descriptor]]) -> bytes:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def write_layout_index(root: Path, tagged: Iterable[tuple[Reference, Descriptor]]) -> None:
+def write_layout_index(store: BlobStore, tagged: Iterable[tuple[Reference, Descriptor]]) -> None:
     """Replace `index.json` atomically. Raises `StoreError`."""
-    replace_file(root / "index.json", layout_index(tagged))
+    store.replace_file("index.json", layout_index(tagged))

@@ -17,8 +17,8 @@ from pathlib import Path
 import structlog
 
 from kitd.blocking import run_blocking
-from kitd.errors import UnavailableError
-from kitd.watch.hints import HintError, HintSource, identify
+from kitd.errors import Disposition, UnavailableError
+from kitd.watch.hints import HintError, HintSource, identify, step_ms
 from kitd.watch.settle import (
     Broken,
     Observation,
@@ -28,7 +28,6 @@ from kitd.watch.settle import (
     Settler,
     State,
     WatchState,
-    describe,
 )
 
 POLL_SHARE = 20
@@ -80,7 +79,8 @@ class Intervals:
     rescan_s: float = 3600.0
     """With working hints, give or take `JITTER`."""
     poll_s: float = 5.0
-    """Without hints; longer for trees that take long to scan, see `POLL_SHARE`."""
+    """Without hints, or after a scan that failed in passing; longer for trees that take long to
+    scan, see `POLL_SHARE`."""
     missing_s: float = 2.0
     """While the project's directory is missing."""
 
@@ -115,6 +115,7 @@ class ProjectWatcher:
         self._hints: HintSource | None = None
         self._hint_error: HintError | None = None
         self._missing = False
+        self._passing = False
         self._scanned_s = -math.inf
         self._scan_duration_s = 0.0
         self._rescan_at_s = math.inf
@@ -129,7 +130,7 @@ class ProjectWatcher:
         if self._mode is WatchMode.OFF:
             return WatchState(State.IDLE, "watching is off: it is looked at when a rescan is asked")
         if self._hint_error is not None:
-            return WatchState(State.DEGRADED, describe(self._hint_error))
+            return WatchState(State.DEGRADED, self._hint_error.describe())
         return state
 
     def rescan(self) -> None:
@@ -148,10 +149,6 @@ class ProjectWatcher:
         """Note that a kit of this state exists."""
         self._become(self._settler.packed(fingerprint))
 
-    def moved(self) -> None:
-        """Let the tree settle again, more patiently: a pack found it moving."""
-        self._become(self._settler.moved(self._clock()))
-
     async def run(self) -> None:
         """Watch until cancelled. Raises what the ports raise."""
         async with contextlib.AsyncExitStack() as stack:
@@ -161,7 +158,12 @@ class ProjectWatcher:
                 # The first scan waits for the first report on the hints: from then on changes are
                 # hinted, so that none can slip in between.
                 self._hints = await stack.enter_async_context(
-                    HintSource(self._root, on_hint=self._hinted, on_health=self._hints_changed)
+                    HintSource(
+                        self._root,
+                        on_hint=self._hinted,
+                        on_health=self._hints_changed,
+                        step_ms=step_ms(self._settler.config.quiet_s),
+                    )
                 )
             while True:
                 await self._step()
@@ -201,6 +203,11 @@ class ProjectWatcher:
             if self._hints is not None:
                 self._hints.expect(identity)
             observation = await self._ports.scan()
+        # What may be gone by itself, such as a lack of memory, no change of the tree announces.
+        self._passing = (
+            isinstance(observation, Broken)
+            and observation.error.disposition is not Disposition.FAIL
+        )
         self._scanned_s = self._clock()
         self._scan_duration_s = self._scanned_s - started_s
         self._settler = self._settler.scanned(observation, started_s, self._scanned_s)
@@ -222,8 +229,10 @@ class ProjectWatcher:
             interval_s = math.inf
         elif self._missing:
             interval_s = intervals.missing_s
-        elif self._mode is WatchMode.POLL or (
-            self._mode is WatchMode.AUTO and self._hint_error is not None
+        elif (
+            self._passing
+            or self._mode is WatchMode.POLL
+            or (self._mode is WatchMode.AUTO and self._hint_error is not None)
         ):
             interval_s = max(intervals.poll_s, POLL_SHARE * self._scan_duration_s)
         else:
@@ -239,7 +248,7 @@ class ProjectWatcher:
             if known is not None:
                 log.info("watch.hints_back", project=self._name)
         elif known is None:
-            log.warning("watch.hints_lost", project=self._name, reason=describe(error))
+            log.warning("watch.hints_lost", project=self._name, reason=error.describe())
         else:
             # An attempt to open them again failed; nothing is to be learned from a scan.
             self._wake.set()

@@ -26,10 +26,6 @@ CONFIRM_S = 0.25
 """The least time between the two scans that have to agree."""
 OVERDUE_SCAN_S = 60.0
 """The least time between scans of a tree whose hints never cease, once `max_wait_s` has passed."""
-MAX_PATIENCE_S = 120.0
-"""Where the doubling of the quiet time ends for a tree that keeps moving while it is packed."""
-MIN_MOVED_PATIENCE_S = 1.0
-"""Where that doubling begins for a project with a very short quiet time."""
 
 
 class State(enum.StrEnum):
@@ -130,15 +126,9 @@ class Settler:
     _announced_s: float = -math.inf
     _resting: str | None = None
     _unsettled: _Unsettled | None = None
-    _patience_s: float | None = None
     _error: KitdError | None = None
     _held: bool = False
     _wanted_s: float | None = None
-
-    @property
-    def quiet_s(self) -> float:
-        """The quiet time that is asked for now: longer where packs found the tree moving."""
-        return self.config.quiet_s if self._patience_s is None else self._patience_s
 
     def hinted(self, now_s: float) -> Self:
         """Something under the root may have changed."""
@@ -188,23 +178,11 @@ class Settler:
         return replace(self, _resting=None, _announced=fingerprint, _announced_s=now_s)
 
     def packed(self, fingerprint: str) -> Self:
-        """Note that a kit of this state exists; the tree held still, so patience ends."""
+        """Note that a kit of this state exists."""
         # The pack of an older state may finish after a newer state was announced.
         announced = None if self._announced == fingerprint else self._announced
         resting = None if self._resting == fingerprint else self._resting
-        return replace(
-            self,
-            last_packed=fingerprint,
-            _announced=announced,
-            _resting=resting,
-            _patience_s=None,
-        )
-
-    def moved(self, now_s: float) -> Self:
-        """Let the tree settle again, with more quiet, after a pack found it moving."""
-        doubled = max(2 * self.quiet_s, MIN_MOVED_PATIENCE_S)
-        patience = min(doubled, max(MAX_PATIENCE_S, self.config.quiet_s))
-        return replace(self, _announced=None, _patience_s=patience).hinted(now_s)
+        return replace(self, last_packed=fingerprint, _announced=announced, _resting=resting)
 
     def hold(self) -> Self:
         """Scan and announce nothing until `release`."""
@@ -238,9 +216,9 @@ class Settler:
     def state(self, now_s: float) -> WatchState:
         """Return the state and why nothing happens yet."""
         if self._held:
-            return WatchState(State.HELD, "held: nothing is packed until it is released")
+            return WatchState(State.HELD, "nothing is packed until it is released")
         if self._error is not None:
-            return WatchState(State.BLOCKED, describe(self._error))
+            return WatchState(State.BLOCKED, self._error.describe())
         if self._unsettled is not None:
             return self._unsettled_state(self._unsettled, now_s)
         if self._announced is not None or self._resting is not None:
@@ -249,7 +227,7 @@ class Settler:
 
     def _unsettled_state(self, unsettled: _Unsettled, now_s: float) -> WatchState:
         until = self._scan_s(unsettled)
-        quiet_until = unsettled.active_s + self.quiet_s
+        quiet_until = unsettled.active_s + self.config.quiet_s
         seen = unsettled.candidate is not None
         if seen and self._turn_s > max(quiet_until, now_s):
             return WatchState(
@@ -266,7 +244,7 @@ class Settler:
         if seen and quiet_until <= now_s:
             return WatchState(State.SETTLING, "waiting for a second scan to agree", until)
         return WatchState(
-            State.DIRTY, f"waiting for {self.quiet_s:g} s without a change", quiet_until
+            State.DIRTY, f"waiting for {self.config.quiet_s:g} s without a change", quiet_until
         )
 
     @property
@@ -284,19 +262,14 @@ class Settler:
 
     def _scan_s(self, unsettled: _Unsettled) -> float:
         """Return when the next scan begins; one that begins later may settle the tree."""
-        rested = unsettled.active_s + self.quiet_s
+        rested = unsettled.active_s + self.config.quiet_s
         overdue = max(
             self._overdue_s(unsettled),
-            unsettled.candidate_s + max(self.quiet_s, OVERDUE_SCAN_S),
+            unsettled.candidate_s + max(self.config.quiet_s, OVERDUE_SCAN_S),
         )
         if unsettled.candidate is None:
             return min(rested, overdue)
         return max(min(rested, overdue), unsettled.candidate_s + CONFIRM_S, self._turn_s)
-
-
-def describe(error: KitdError) -> str:
-    """Return what is wrong and what to do about it, in one line."""
-    return error.message if error.hint is None else f"{error.message} ({error.hint})"
 
 
 def _hinted_since(unsettled: _Unsettled | None, started_s: float) -> _Unsettled | None:

@@ -8,7 +8,7 @@ from kitd.ctl.session import Session
 
 
 def show_config(session: Session) -> int:
-    """Show the effective configuration; the daemon has taken the secrets out."""
+    """Show the effective configuration; it names files of secrets and holds none."""
     with session.connect() as client:
         config = client.call(request.show_config()).get("config")
     # JSON is YAML: what is printed can be pasted into a configuration file.

@@ -10,6 +10,8 @@ from kitd.ctl.session import Session
 from kitd.ctl.table import Column, render
 
 _NO_JOBS = "No jobs."
+_PAGE = 500
+"""What one call returns at most."""
 
 
 def list_jobs(
@@ -21,9 +23,19 @@ def list_jobs(
     limit: int | None,
 ) -> int:
     """Show jobs, newest first."""
-    asked = request.list_jobs(state=state, kind=kind, project=project, limit=limit)
+    jobs: list[Job] = []
     with session.connect() as client:
-        jobs = client.call(asked)
+        while True:
+            wanted = None if limit is None else min(limit - len(jobs), _PAGE)
+            before = jobs[-1].id if jobs else None
+            page = client.call(
+                request.list_jobs(
+                    state=state, kind=kind, project=project, limit=wanted, before=before
+                )
+            )
+            jobs += page
+            if limit is None or len(jobs) >= limit or len(page) < _PAGE:
+                break
     columns = (
         Column("JOB", is_right=True),
         Column("KIND"),

@@ -37,7 +37,8 @@ def list_kits(session: Session, *, repository: str | None) -> int:
         for kit in kits
         for tag in kit.tags or (_NONE,)
     ]
-    lines = render(_COLUMNS, rows, width=session.terminal.width) if rows else [_NO_KITS]
+    none = _NO_KITS if repository is None else f"No kits of {printable(repository)}."
+    lines = render(_COLUMNS, rows, width=session.terminal.width) if rows else [none]
     session.terminal.show([kit.document for kit in kits], "\n".join(lines))
     return ExitCode.DONE
 

@@ -53,6 +53,9 @@ CREATE UNIQUE INDEX jobs_running ON jobs (lock) WHERE state = 'running';
 CREATE INDEX jobs_ready ON jobs (lane, priority DESC, id) WHERE state = 'ready';
 CREATE INDEX jobs_scheduled ON jobs (run_at_us) WHERE state = 'scheduled';
 CREATE INDEX jobs_by_project ON jobs (project, id) WHERE project IS NOT NULL;
+-- What status counts, without a look at the jobs that ended well: they only ever become more.
+CREATE INDEX jobs_counted ON jobs (state)
+    WHERE state IN ('ready', 'running', 'scheduled', 'failed');
 
 CREATE TABLE idempotency (
     uid        INTEGER NOT NULL,

@@ -7,12 +7,12 @@ import msgspec
 
 from kitd.clock import rfc3339
 from kitd.ledger import event_ledger
-from kitd.ledger.event_ledger import EventLedger
+from kitd.ledger.event_ledger import EventFilter, EventLedger
 from kitd.rpc.method import Context, Method, Params, Reply, method
 from kitd.rpc.methods.services import Services
 from kitd.rpc.methods.wire import Empty
 from kitd.rpc.peer import Role
-from kitd.rpc.subscription import Event, EventFilter
+from kitd.rpc.subscription import Event
 
 
 class Wanted(Params, frozen=True, kw_only=True):
@@ -68,8 +68,7 @@ class LedgerEvents:
 
     async def read(self, after_seq: int, limit: int, wanted: EventFilter) -> Sequence[Event]:
         """Return the wanted events after a cursor."""
-        chosen = event_ledger.EventFilter(wanted.types, wanted.project, wanted.job)
-        return [wire_event(event) for event in await self._ledger.read(after_seq, limit, chosen)]
+        return [wire_event(event) for event in await self._ledger.read(after_seq, limit, wanted)]
 
     async def wait(self, after_seq: int) -> None:
         """Return once there is a later event."""

@@ -4,9 +4,10 @@ import hashlib
 
 import msgspec
 
+from kitd.blocking import run_blocking
 from kitd.config.tag_template import parse_tag_template
 from kitd.content.store import Fetcher
-from kitd.content.verify import read
+from kitd.content.verify import read, read_manifest
 from kitd.errors import KitdError
 from kitd.ledger.job_ledger import IdempotencyKey
 from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, parse_config, to_document
@@ -264,13 +265,13 @@ async def _find(services: Services, text: str, *, remote: bool) -> tuple[Fetcher
 async def _open(source: Fetcher, target: Descriptor) -> tuple[bytes, Manifest, Kitfile]:
     """Return a ModelKit's manifest, raw and parsed, and its config."""
     content = await read(source, target, max_bytes=MAX_MANIFEST_BYTES)
-    manifest = parse_manifest(content, target.media_type)
+    manifest = await run_blocking(parse_manifest, content, target.media_type)
     if manifest.config is None or not is_modelkit(manifest):
         raise UnsupportedKitError(
             f"{target.digest} is not a ModelKit but {manifest.artifact_type or target.media_type}"
         )
     config = await read(source, manifest.config, max_bytes=MAX_CONFIG_BYTES)
-    return content, manifest, parse_config(config)
+    return content, manifest, await run_blocking(parse_config, config)
 
 
 async def inspect(context: Context[Services], params: Which) -> Inspection:
@@ -289,7 +290,8 @@ async def info(context: Context[Services], params: Which) -> Info:
     """Show a kit's Kitfile."""
     source, target = await _find(context.services, params.reference, remote=params.remote)
     _, _, kitfile = await _open(source, target)
-    return Info(digest=target.digest, kitfile=to_document(kitfile), yaml=kitfile_to_yaml(kitfile))
+    yaml = await run_blocking(kitfile_to_yaml, kitfile)
+    return Info(digest=target.digest, kitfile=to_document(kitfile), yaml=yaml)
 
 
 async def plan(context: Context[Services], params: PlanParams) -> Plan:
@@ -297,10 +299,11 @@ async def plan(context: Context[Services], params: PlanParams) -> Plan:
     filters = tuple(parse_filter(text) for text in params.filters)
     source, target = await _find(context.services, params.reference, remote=False)
     _, manifest, kitfile = await _open(source, target)
+    yaml = await run_blocking(kitfile_to_yaml, kitfile) if selects_kitfile(filters) else None
     return Plan(
         digest=target.digest,
         reference=params.reference,
-        yaml=kitfile_to_yaml(kitfile) if selects_kitfile(filters) else None,
+        yaml=yaml,
         layers=tuple(
             WireLayer(
                 digest=layer.target.digest,
@@ -322,8 +325,8 @@ async def open_layers(context: Context[Services], params: OpenParams) -> Reply[O
     if len(params.layers) > MAX_DESCRIPTORS:
         raise InvalidParamsError(f"at most {MAX_DESCRIPTORS} layers at once")
     target = await services.catalog.manifest(parse_digest(params.digest))
-    content = await read(services.cache, target, max_bytes=MAX_MANIFEST_BYTES)
-    layers = {layer.digest: layer for layer in parse_manifest(content).layers}
+    manifest = await read_manifest(services.cache, target)
+    layers = {layer.digest: layer for layer in manifest.layers}
     handles: list[int] = []
     try:
         for text in params.layers:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,6 +13,7 @@ from kitd.content.copy import MAX_DEPTH, MAX_NODES, copy_graph, walk
 from kitd.content.store import ContentError, ContentNotFoundError
 from kitd.content.verify import read
 from kitd.errors import KitdError
+from kitd.oci.manifest import parse_manifest
 from kitd.oci.media_type import OCI_EMPTY, OCI_INDEX, OCI_MANIFEST
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
@@ -175,6 +177,21 @@ async def test_a_graph_has_a_bounded_number_of_nodes(source):
     root = add_index(source, manifests)
     with pytest.raises(ContentError, match="too deep or too large"):
         await walk(source, root)
+
+
+async def test_the_loop_goes_on_while_a_large_manifest_is_parsed(source):
+    root = add_manifest(source, [source.add(bytes([number]), LAYER) for number in range(256)] * 60)
+    began_s = time.perf_counter()
+    parse_manifest(source.contents[root.digest])
+    parsing_s = time.perf_counter() - began_s
+    loop = asyncio.get_running_loop()
+    walking = asyncio.create_task(walk(source, root))
+    longest_s, last_s = 0.0, loop.time()
+    while not walking.done():
+        await asyncio.sleep(0)
+        longest_s, last_s = max(longest_s, loop.time() - last_s), loop.time()
+    assert len(walking.result()) == 256 + 2
+    assert longest_s < parsing_s / 2
 
 
 async def test_a_manifest_that_is_not_one_is_refused(source, tmp_path):

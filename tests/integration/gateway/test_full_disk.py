@@ -2,7 +2,6 @@
 
 import io
 import os
-import subprocess
 
 import pytest
 
@@ -14,17 +13,9 @@ CONTENT = os.urandom(3 << 20)
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(mount_disk):
     """Mount four megabytes."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "kitd-test", str(path)]
-    try:
-        subprocess.run(mount, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mounting a small disk needs root")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
+    return mount_disk("4m")
 
 
 async def test_a_full_disk_fails_the_push_and_loses_nothing(small_disk, listen):

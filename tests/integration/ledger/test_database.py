@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import subprocess
 import threading
 from contextlib import closing
 
@@ -246,17 +245,9 @@ async def test_a_full_file_undoes_the_batch_and_recovers(database, keys, sql):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(mount_disk):
     """Mount one megabyte."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "kitd-test", str(path)]
-    try:
-        subprocess.run(mount, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mounting a small disk needs root")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
+    return mount_disk("1m")
 
 
 async def fill(database, answered):
@@ -302,3 +293,18 @@ async def test_no_thread_is_left(tmp_path):
     async with Database(tmp_path / "ledger.sqlite3"):
         assert "kitd-ledger" in [thread.name for thread in threading.enumerate()]
     assert "kitd-ledger" not in [thread.name for thread in threading.enumerate()]
+
+
+async def test_a_defect_of_the_writer_is_told_to_all_who_wait_and_who_come(database):
+    """A daemon that waits for an answer for ever would be half dead."""
+
+    def end_the_thread(_connection):
+        raise SystemExit
+
+    async with asyncio.timeout(5):
+        together = [database.write(end_the_thread), database.write(lambda _: 1)]
+        for outcome in await asyncio.gather(*together, return_exceptions=True):
+            assert isinstance(outcome, RuntimeError)
+            assert isinstance(outcome.__cause__, SystemExit)
+        with pytest.raises(RuntimeError, match="ended the ledger's writer"):
+            await database.write(lambda _: 2)

@@ -124,14 +124,6 @@ async def test_a_project_is_held_and_released(projects, told):
     assert [kind for kind, _, _ in told()] == ["project.held", "project.released"]
 
 
-async def test_inputs_that_give_the_same_kit_are_remembered(projects, packed):
-    await projects.configured({"a": "1"})
-    await packed("a")
-    await projects.unchanged("a", "touched")
-    record = await projects.project("a")
-    assert (record.fingerprint, record.content_key, record.digest) == ("touched", "key", KIT)
-
-
 async def test_what_does_not_exist_is_not_found(projects, told):
     for attempt in (projects.remove("x"), projects.hold("x", held=True), projects.project("x")):
         with pytest.raises(NotFoundError, match="no project x"):

@@ -3,7 +3,6 @@
 import asyncio
 import importlib.util
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,21 +46,11 @@ def project(tmp_path):
 
 
 @pytest.fixture
-def small_store(tmp_path):
+def small_store(mount_disk):
     """Return a store on a disk of four megabytes."""
-    root = tmp_path / "disk"
-    root.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4M", "small", str(root)]
-    try:
-        subprocess.run(mount, capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        if os.environ.get("CI") and os.getuid() == 0:
-            raise
-        pytest.skip("mounting a small disk needs root")
-    store = BlobStore(root / "cache")
+    store = BlobStore(mount_disk("4m") / "cache")
     store.create()
-    yield store
-    subprocess.run(["umount", "-l", str(root)], check=True)
+    return store
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

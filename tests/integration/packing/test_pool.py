@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from kitd.errors import Disposition, KitdError
 from kitd.packing.order import Project
-from kitd.packing.pool import WARM, WorkerDiedError, WorkerPool
+from kitd.packing.pool import MAX_SCANS, WARM, WorkerDiedError, WorkerPool
 
 KITFILE = "model: {path: weights.bin}"
 HUGE = 64 << 30
@@ -144,6 +145,44 @@ async def test_a_worker_that_died_idle_costs_no_order(store, small, children, un
         await until(lambda: all(process.returncode is not None for process in pool._idle))
         assert (await pool.scan(small)).files == 1
         assert worker not in children()
+
+
+async def test_many_scans_at_once_take_turns_with_few_workers(store, small, children):
+    async with WorkerPool(store.root) as pool:
+        most = 0
+        async with asyncio.TaskGroup() as group:
+            scans = [group.create_task(pool.scan(small)) for _ in range(4 * MAX_SCANS)]
+            while not all(scan.done() for scan in scans):
+                most = max(most, len(children()))
+                await asyncio.sleep(0.005)
+        assert len({scan.result().fingerprint for scan in scans}) == 1
+        # One that is being reaped may still be seen beside its successor.
+        assert MAX_SCANS <= most <= 2 * MAX_SCANS
+    assert children() == set()
+
+
+async def test_a_worker_that_is_stopped_is_given_up_and_replaced(store, small, children):
+    async with WorkerPool(store.root, silence_s=1.0) as pool:
+        (worker,) = children()
+        os.kill(worker, signal.SIGSTOP)
+        with pytest.raises(WorkerDiedError, match="said nothing for 1 s") as caught:
+            await pool.scan(small)
+        assert caught.value.disposition is Disposition.RETRY
+        assert children() == set()
+        assert (await pool.scan(small)).files == 1
+
+
+async def test_a_worker_that_cannot_be_started_is_an_error_to_try_again(store, small):
+    async with WorkerPool(store.root) as pool:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        async with pool._worker():
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+            try:
+                with pytest.raises(WorkerDiedError, match="cannot start a packing process"):
+                    await pool.scan(small)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (await pool.scan(small)).files == 1
 
 
 async def test_a_sweep_leaves_other_packs_alone(store, endless, children):

@@ -79,7 +79,7 @@ async def test_without_the_right_password_the_error_says_how_to_log_in(
     with pytest.raises(RegistryDeniedError, match="HTTP 401") as caught:
         await remote.push(cache.put(b"x"), cache)
     assert caught.value.code == "registry_denied"
-    assert f"kitctl login {host}" in caught.value.hint
+    assert f"docker login {host}" in caught.value.hint
     assert "wrong" not in str(caught.value)
 
 

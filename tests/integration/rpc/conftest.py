@@ -12,12 +12,13 @@ import msgspec
 import pytest
 
 from kitd.errors import KitdError, NotFoundError
+from kitd.ledger.event_ledger import EventFilter
 from kitd.rpc.endpoint import bind_endpoint
 from kitd.rpc.limit import Limits
 from kitd.rpc.method import Context, Params, Reply, method
 from kitd.rpc.peer import Role
 from kitd.rpc.server import Server
-from kitd.rpc.subscription import Event, EventFilter
+from kitd.rpc.subscription import Event
 
 DEADLINE_S = 10
 

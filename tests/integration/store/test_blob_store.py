@@ -15,7 +15,7 @@ from kitd.content.store import ContentError, ContentNotFoundError, MismatchError
 from kitd.errors import Disposition
 from kitd.oci.descriptor import describe
 from kitd.oci.digest import digest_of, from_hash
-from kitd.store.blob_store import BlobStore, NoSpaceError, StoreError, Usage, replace_file
+from kitd.store.blob_store import BlobStore, NoSpaceError, StoreError, Usage
 
 CONTENT = os.urandom(300_000)
 TARGET = describe("application/octet-stream", CONTENT)
@@ -216,20 +216,20 @@ def test_a_full_disk_is_named_and_nothing_stays(small_store):
 
 
 def test_a_small_file_is_not_replaced_by_half_a_new_one(small_store):
-    path = small_store.root / "index.json"
-    replace_file(path, b"old")
+    small_store.replace_file("index.json", b"old")
     with pytest.raises(NoSpaceError):
-        replace_file(path, bytes(4 << 20))
-    assert path.read_bytes() == b"old"
+        small_store.replace_file("index.json", bytes(4 << 20))
+    assert (small_store.root / "index.json").read_bytes() == b"old"
+    assert ingests(small_store) == []
     assert sorted(entry.name for entry in small_store.root.iterdir()) == [
         "blobs", "index.json", "ingest", "oci-layout", "uploads",
     ]  # fmt: skip
 
 
-def test_whoever_reads_a_file_while_it_is_replaced_sees_one_or_the_other(tmp_path):
-    path = tmp_path / "index.json"
+def test_whoever_reads_a_file_while_it_is_replaced_sees_one_or_the_other(store):
+    path = store.root / "index.json"
     contents = [bytes([65 + number]) * 50_000 for number in range(20)]
-    replace_file(path, contents[0])
+    store.replace_file("index.json", contents[0])
     code = (
         "import pathlib, sys; path = pathlib.Path(sys.argv[1]); print(flush=True)\n"
         "while (content := path.read_bytes()) != b'end':\n"
@@ -238,11 +238,11 @@ def test_whoever_reads_a_file_while_it_is_replaced_sees_one_or_the_other(tmp_pat
     reader = subprocess.Popen([sys.executable, "-c", code, path], stdout=subprocess.PIPE)
     assert reader.stdout.readline() == b"\n"
     for content in contents:
-        replace_file(path, content)
-    replace_file(path, b"end")
+        store.replace_file("index.json", content)
+    store.replace_file("index.json", b"end")
     assert reader.wait(timeout=20) == 0
     reader.stdout.close()
-    assert os.listdir(tmp_path) == ["index.json"]
+    assert ingests(store) == []
 
 
 WRITER = """
@@ -287,6 +287,7 @@ from kitd.store.blob_store import BlobStore
 store = BlobStore(Path(sys.argv[1]), label="dead-")
 for number in itertools.count():
     store.put(b"%d" % number * 50_000)
+    store.replace_file("index.json", b"%d" % number * 50_000)
     print(flush=True)
 """
 
@@ -308,3 +309,5 @@ def test_a_process_that_is_killed_leaves_whole_blobs_and_what_a_sweep_removes(st
     assert len(blobs(store)) >= blobs_before
     BlobStore(store.root, label="dead-").sweep()
     assert ingests(store) == []
+    left = {path.name for path in store.root.iterdir()}
+    assert left == {"blobs", "index.json", "ingest", "oci-layout", "uploads"}

@@ -43,7 +43,7 @@ def write(store, manifests):
         (parse_reference(reference), describe(OCI_MANIFEST, content))
         for reference, content in manifests.items()
     ]
-    write_layout_index(store.root, tagged)
+    write_layout_index(store, tagged)
 
 
 def test_skopeo_finds_each_kit_by_its_reference(store, manifests, skopeo):
@@ -54,7 +54,7 @@ def test_skopeo_finds_each_kit_by_its_reference(store, manifests, skopeo):
 
 
 def test_an_empty_store_has_an_empty_index(store):
-    write_layout_index(store.root, [])
+    write_layout_index(store, [])
     index = json.loads((store.root / "index.json").read_bytes())
     assert index["schemaVersion"] == 2
     assert index["manifests"] == []
@@ -62,6 +62,6 @@ def test_an_empty_store_has_an_empty_index(store):
 
 def test_writing_the_index_again_replaces_it(store, manifests):
     write(store, manifests)
-    write_layout_index(store.root, [])
+    write_layout_index(store, [])
     assert (store.root / "index.json").read_bytes() == layout_index([])
     assert not list(store.root.glob(".*"))

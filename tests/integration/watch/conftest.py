@@ -64,10 +64,14 @@ class Watched:
         self.settled: list[str] = []
         self.states: list[WatchState] = []
         self.scans = 0
+        self.passing: list[KitdError] = []
+        """What the next scans fail with."""
         self.watcher: ProjectWatcher
 
     async def scan(self) -> Observation:
         self.scans += 1
+        if self.passing:
+            return Broken(self.passing.pop())
         try:
             return Snapshot(await asyncio.to_thread(fingerprint, self.root))
         except OSError as error:

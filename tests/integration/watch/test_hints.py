@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kitd.watch.hints import HintError, HintSource, hint_error, identify, is_hint
+from kitd.watch.hints import HintError, HintSource, hint_error, identify, is_hint, step_ms
 
 
 class Heard:
@@ -38,6 +38,31 @@ async def test_a_change_is_hinted_within_a_tenth_of_a_second(root: Path, until):
             delays.append(time.monotonic() - began_s)
     # The median, because other work may hold this machine's processors for a moment.
     assert sorted(delays)[2] < 0.15
+
+
+@pytest.mark.parametrize(
+    ("quiet_s", "expected_ms"), [(0.0, 40), (0.3, 40), (0.5, 50), (2.0, 200), (3600.0, 200)]
+)
+def test_a_hint_is_late_by_a_fraction_of_the_quiet_time(quiet_s: float, expected_ms: int):
+    assert step_ms(quiet_s) == expected_ms
+
+
+async def test_a_root_at_rest_wakes_its_thread_once_a_step(root: Path, until):
+    heard = Heard()
+    source = HintSource(root, on_hint=heard.hint, on_health=heard.health.append, step_ms=200)
+    async with source:
+        await until(lambda: heard.health == [None])
+        (thread,) = (t for t in threading.enumerate() if t.name == f"hints:{root.name}")
+        status = Path(f"/proc/self/task/{thread.native_id}/status")
+
+        def wakeups() -> int:
+            return int(status.read_text().partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+        before, began_s = wakeups(), time.monotonic()
+        await asyncio.sleep(1)  # for wake-ups that must not come
+        steps = (time.monotonic() - began_s) / 0.2
+        # A few more where the lock of the interpreter was taken.
+        assert 1 <= wakeups() - before <= 2 * steps + 2
 
 
 async def test_pruned_directories_give_no_hints(root: Path, until):

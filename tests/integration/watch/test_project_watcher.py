@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kitd.errors import UnavailableError
 from kitd.watch.project_watcher import Intervals, WatchMode
 from kitd.watch.settle import SettleConfig
 
@@ -80,6 +81,14 @@ async def test_a_missing_root_blocks_until_it_is_there(root: Path, watch, until)
         await until(lambda: watched.current)
         (root / "file").write_text("hinted")
         await until(lambda: watched.current)
+
+
+async def test_a_scan_that_fails_in_passing_is_tried_again_without_a_hint(root: Path, watch, until):
+    """Nothing in the tree will change when the machine has memory again."""
+    async with watch(known=False, intervals=POLLING) as watched:
+        watched.passing = [UnavailableError("no memory"), UnavailableError("no memory")]
+        await until(lambda: watched.current)
+    assert "blocked" in [state.state for state in watched.states]
 
 
 async def test_a_root_that_is_deleted_and_made_again_is_followed(root: Path, watch, until):
@@ -155,15 +164,6 @@ async def test_a_held_project_is_told_after_its_release(root: Path, watch, until
         assert (watched.state, watched.settled) == ("held", [])
         watched.watcher.release()
         await until(lambda: watched.current)
-
-
-async def test_a_tree_that_moved_under_a_pack_is_told_again(root: Path, watch, until):
-    async with watch() as watched:
-        (root / "file").write_text("content")
-        await until(lambda: len(watched.settled) == 1)
-        watched.watcher.moved()
-        await until(lambda: len(watched.settled) == 2)
-    assert watched.settled[0] == watched.settled[1]
 
 
 async def test_a_scan_that_fails_blocks_and_mends_by_itself(root: Path, watch, until):

@@ -116,14 +116,6 @@ class Settling(RuleBasedStateMachine):
             self.settler = self.settler.packed(self.told)
 
     @rule()
-    def pack_finds_it_moving(self) -> None:
-        if self.told == str(self.tree):
-            # The tree really moved, since a pack says so; the change had no hint.
-            self.tree += 1
-            self.last_change_s = self.now_s
-        self.settler = self.settler.moved(self.now_s)
-
-    @rule()
     def hold(self) -> None:
         self.held = True
         self.settler = self.settler.hold()

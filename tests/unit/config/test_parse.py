@@ -256,7 +256,8 @@ def test_all_problems_are_reported_in_the_order_of_the_file(parse: Parse) -> Non
         ("metrics: {listen: 'h:70000'}\n", "1:19: metrics.listen: expected an address such as"),
         ("metrics: {listen: '[::g]:1'}\n", "1:19: metrics.listen: expected an address such as"),
         ("metrics: {listen: '[1:2]:1'}\n", "1:19: metrics.listen: [1:2] is not an IPv6 address"),
-        ("metrics: {listen: 'unix:x'}\n", "1:19: metrics.listen: the path of a socket must be"),
+        ("webhooks: {listen: 'unix:x'}\n", "1:20: webhooks.listen: the path of a socket must be"),
+        ("registry: {listen: 'unix:/x'}\n", "1:20: registry.listen: expected an address such as"),
         ("registries: {harbor: {}}\n", "1:14: registries.harbor: 'harbor' is not a registry host"),
         (
             "registries: {'https://r.example': {}}\n",

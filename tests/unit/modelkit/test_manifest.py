@@ -44,7 +44,6 @@ def test_kit_1_7_is_not_told_when():
 def test_both_dialects_are_modelkits(dialect):
     manifest = parse_manifest(encode_manifest(CONFIG, [LAYER], dialect, cli_version="1"))
     assert types.is_modelkit(manifest)
-    assert not types.is_modelpack(manifest)
 
 
 def test_the_content_key_changes_with_config_layers_annotations_and_dialect():

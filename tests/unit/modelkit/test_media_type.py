@@ -61,17 +61,16 @@ def test_everything_else_is_refused(text):
 
 
 @pytest.mark.parametrize(
-    ("artifact_type", "config_type", "kit", "pack"),
+    ("artifact_type", "config_type", "kit"),
     [
-        (None, types.CONFIG, True, False),
-        (types.ARTIFACT, "application/vnd.oci.empty.v1+json", True, False),
-        (types.MODELPACK_ARTIFACT, types.MODELPACK_CONFIG, False, True),
-        (None, types.MODELPACK_CONFIG, False, True),
-        (types.ARTIFACT, types.MODELPACK_CONFIG, True, False),
-        (None, "application/vnd.oci.image.config.v1+json", False, False),
+        (None, types.CONFIG, True),
+        (types.ARTIFACT, "application/vnd.oci.empty.v1+json", True),
+        (types.ARTIFACT, "application/vnd.cncf.model.config.v1+json", True),
+        (None, "application/vnd.cncf.model.config.v1+json", False),
+        (None, "application/vnd.oci.image.config.v1+json", False),
     ],
 )
-def test_either_sign_tells_a_kit(artifact_type, config_type, kit, pack):
+def test_either_sign_tells_a_kit(artifact_type, config_type, kit):
     config = describe(config_type, b"{}")
     manifest = Manifest(OCI_MANIFEST, artifact_type, config, (), (), None, {})
-    assert (types.is_modelkit(manifest), types.is_modelpack(manifest)) == (kit, pack)
+    assert types.is_modelkit(manifest) == kit

@@ -74,3 +74,11 @@ def test_an_input_that_moved_never_burns_an_attempt(job, draw, attempt):
     error = MovedError("weights.bin changed while it was read")
     verdict = judge(error, job(attempt=attempt), POLICY, draw)
     assert verdict == ComeBack(failure_of(error), SNOOZE_S, burned=False)
+
+
+@pytest.mark.parametrize(
+    ("claim", "delay_s"), [(1, 2.0), (2, 4.0), (3, 8.0), (7, 120.0), (10_000, 120.0)]
+)
+def test_an_input_that_keeps_moving_is_left_alone_for_longer_and_longer(job, claim, delay_s):
+    verdict = judge(MovedError("moved"), job(attempt=1, claim=claim), POLICY, 0.5)
+    assert verdict == ComeBack(failure_of(MovedError("moved")), delay_s, burned=False)

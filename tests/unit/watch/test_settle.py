@@ -5,7 +5,6 @@ import pytest
 from kitd.errors import KitdError
 from kitd.watch.settle import (
     CONFIRM_S,
-    MAX_PATIENCE_S,
     OVERDUE_SCAN_S,
     Broken,
     Scan,
@@ -225,27 +224,6 @@ def test_a_hold_keeps_back_what_had_settled():
 def test_release_of_what_is_not_held_changes_nothing():
     settler = Settler(PATIENT)
     assert settler.release(1) is settler
-
-
-def test_a_moving_tree_needs_more_and_more_quiet_until_it_is_packed():
-    settler = settle(Settler(PATIENT), "a", 0)
-    quiet = []
-    now = 10.0
-    for _ in range(8):
-        settler = settler.moved(now)
-        quiet.append(settler.quiet_s)
-        settler = look(settler, "a", now + settler.quiet_s)
-        settler = look(settler, "a", now + settler.quiet_s + CONFIRM_S)
-        now += settler.quiet_s + CONFIRM_S
-        assert settler.due(now) == Settled("a")
-        settler = settler.announced("a", now)
-    assert quiet == [4, 8, 16, 32, 64, MAX_PATIENCE_S, MAX_PATIENCE_S, MAX_PATIENCE_S]
-    assert settler.packed("a").quiet_s == PATIENT.quiet_s
-
-
-@pytest.mark.parametrize(("quiet_s", "expected_s"), [(0.0, 1.0), (0.3, 1.0), (300.0, 300.0)])
-def test_patience_of_extreme_quiet_times(quiet_s: float, expected_s: float):
-    assert Settler(SettleConfig(quiet_s=quiet_s)).moved(0).quiet_s == expected_s
 
 
 def test_no_quiet_time_still_confirms():

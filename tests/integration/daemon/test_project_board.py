@@ -1,0 +1,145 @@
+"""Projects that come, change and go while they are watched, over a real ledger and real workers."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+import structlog
+
+from kitd.clock import SystemClock
+from kitd.daemon.project_board import ProjectBoard
+from kitd.jobs.port import PackSettings
+from kitd.ledger.catalog import Catalog
+from kitd.ledger.database import Database
+from kitd.ledger.job_ledger import JobLedger
+from kitd.ledger.project_ledger import ProjectLedger
+from kitd.modelkit.dialect import Dialect
+from kitd.oci.reference import parse_repository
+from kitd.packing.pool import WorkerPool
+from kitd.store.blob_store import BlobStore
+
+REPOSITORY = parse_repository("demo")
+SETTINGS = PackSettings(
+    dialect=Dialect.CURRENT, cli_version="1.16.0", compression="none", layer_format="tar"
+)
+
+
+async def nothing(_manifest):
+    """No kit is summarised here."""
+
+
+async def until(condition, within_s=15.0):
+    """Poll for a condition, with a deadline."""
+    async with asyncio.timeout(within_s):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+def watchers():
+    """Return the names of the tasks that watch projects."""
+    return sorted(t.get_name() for t in asyncio.all_tasks() if t.get_name().startswith("watch-"))
+
+
+@pytest.fixture
+async def database(tmp_path):
+    async with Database(tmp_path / "ledger.sqlite3") as database:
+        yield database
+
+
+@pytest.fixture
+def new_board(database, tmp_path):
+    """Run a board; its jobs go to another ledger where the test has one that does not work."""
+    clock = SystemClock()
+    store = BlobStore(tmp_path / "cache")
+    store.create()
+
+    @asynccontextmanager
+    async def new_board(jobs_database=database):
+        async with WorkerPool(store.root) as pool:
+            board = ProjectBoard(
+                projects=ProjectLedger(database, clock),
+                jobs=JobLedger(jobs_database, clock, 1),
+                catalog=Catalog(database, clock, nothing),
+                pool=pool,
+                settings=SETTINGS,
+                monotonic_s=clock.monotonic_s,
+            )
+            running = asyncio.create_task(board.run({}))
+            await board.started()
+            try:
+                yield board
+                assert not running.done(), running
+            finally:
+                running.cancel()
+                await asyncio.wait([running])
+            assert running.cancelled()
+            assert watchers() == []
+
+    return new_board
+
+
+@pytest.fixture
+def project(tmp_path):
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "Kitfile").write_text("model: {path: weights.bin}")
+    (root / "weights.bin").write_text("weights")
+    return root
+
+
+def add(board, path, **changes):
+    definition = {"kitfile": None, "repository": REPOSITORY, "tags": ("latest",), "push": False}
+    return board.add("demo", path=str(path), **definition | changes)
+
+
+async def test_a_project_that_is_added_twice_at_once_has_one_watcher(new_board, project):
+    async with new_board() as board:
+        await asyncio.gather(*(add(board, project, tags=(f"v{n}",)) for n in range(8)))
+        assert watchers() == ["watch-demo"]
+
+
+async def test_a_project_that_comes_and_goes_at_once_is_there_or_not(new_board, project):
+    async with new_board() as board:
+        for _ in range(20):
+            await asyncio.gather(add(board, project), board.remove("demo"), return_exceptions=True)
+            known = [f"watch-{view.name}" for view in await board.list()]
+            assert watchers() == known
+
+
+async def test_a_hold_and_a_release_at_once_leave_the_watcher_as_the_ledger_says(
+    new_board, project, database
+):
+    async with new_board() as board:
+        await add(board, project)
+        for _ in range(10):
+            changes = [board.hold("demo"), board.release("demo"), board.hold("demo")]
+            await asyncio.gather(*changes)
+            (row,) = await database.read("SELECT held FROM projects")
+            assert ((await board.get("demo")).state == "held") == bool(row["held"])
+
+
+async def test_a_broken_watcher_starts_again_and_takes_nothing_with_it(
+    new_board, project, database
+):
+    """It cannot tell that its tree settled, then finds no row of its own, and recovers."""
+    refuse = "CREATE TRIGGER t BEFORE INSERT ON jobs BEGIN SELECT raise(ABORT, 'refused'); END"
+    with structlog.testing.capture_logs() as said:
+
+        async def broken(error):
+            return any(line["event"] == "watch.broken" and error in line["error"] for line in said)
+
+        async with new_board() as board:
+            await database.write(lambda connection: connection.execute(refuse).rowcount)
+            await add(board, project)
+            await until(lambda: broken("refused"))
+            forget = "UPDATE projects SET name = 'gone'"
+            await database.write(lambda connection: connection.execute(forget).rowcount)
+            await until(lambda: broken("there is no project demo"))
+            mend = "UPDATE projects SET name = 'demo'"
+            await database.write(lambda connection: connection.execute(mend).rowcount)
+            await database.write(lambda connection: connection.execute("DROP TRIGGER t").rowcount)
+
+            async def told():
+                return await database.read("SELECT 1 FROM jobs WHERE project = 'demo'")
+
+            await until(told)
