@@ -6,6 +6,7 @@ missing=
 command -v docker-registry >/dev/null 2>&1 || missing="$missing docker-registry"
 command -v skopeo >/dev/null 2>&1 || missing="$missing skopeo"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
+command -v git >/dev/null 2>&1 || missing="$missing git"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "not installed, and cannot be installed here:$missing"

@@ -1,7 +1,6 @@
 """What goes wrong outside of kitd: one clear line each, the right state, nothing half done."""
 
 import json
-import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -207,25 +206,9 @@ def test_a_page_instead_of_a_registry_is_called_that(kitd, project, html_host):
     assert len(answer.err.strip().splitlines()) == 1
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 4 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "kitd-test", place],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"cannot mount a small file system: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
-
-
-def test_a_full_disk_fails_the_attempt_and_publishes_nothing(kitd, project, small_disk, eventually):
+def test_a_full_disk_fails_the_attempt_and_publishes_nothing(kitd, project, mount_disk, eventually):
     """The job says so and comes back by itself once there is room; no part of a kit is named."""
+    small_disk = mount_disk("4m")
     with (project / "model.bin").open("r+b") as file:
         file.truncate(8 << 20)
     daemon = kitd({"cache": {"dir": str(small_disk / "cache")}}).start()
