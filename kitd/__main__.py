@@ -10,7 +10,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -19,7 +19,7 @@ from kitd import __version__
 from kitd.config.load import Loaded, load_config
 from kitd.config.places import find_places
 from kitd.config.problem import ConfigError
-from kitd.daemon.compose import Daemon, serve
+from kitd.daemon.compose import serve
 from kitd.daemon.log import configure_logs
 from kitd.daemon.notify import inherited_socket, notify, watchdog_interval_s
 from kitd.errors import KitdError
@@ -103,10 +103,10 @@ async def _run(loaded: Loaded) -> int:
         notify(os.environ, "WATCHDOG=1")
         loop.call_later(interval_s, beat, interval_s)
 
-    def started(daemon: Daemon) -> None:
+    def started(stop_serving: Callable[[], None]) -> None:
         def stop() -> None:
             notify(os.environ, "STOPPING=1")
-            daemon.stop()
+            stop_serving()
             for number in (signal.SIGTERM, signal.SIGINT):
                 # The second one means it: whatever is running is put back at the next start.
                 loop.add_signal_handler(number, os._exit, 128 + number)

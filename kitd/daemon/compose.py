@@ -104,23 +104,6 @@ def access_rules(config: model.RpcConfig) -> tuple[AccessRule, ...]:
     )
 
 
-class Daemon:
-    """A running daemon: what its owner may do with it."""
-
-    def __init__(self, stop: asyncio.Event, gateway: tuple[str, int] | None) -> None:
-        self._stop = stop
-        self.gateway = gateway
-        """Where kitd's own registry listens."""
-
-    def stop(self) -> None:
-        """Begin to stop, in good order."""
-        self._stop.set()
-
-    async def stopped(self) -> None:
-        """Return once `stop` was called."""
-        await self._stop.wait()
-
-
 @dataclass(frozen=True, slots=True)
 class _Ledgers:
     database: Database
@@ -156,9 +139,9 @@ async def serve(
     environ: Mapping[str, str],
     *,
     inherited: socket.socket | None,
-    started: Callable[[Daemon], None],
+    started: Callable[[Callable[[], None]], None],
 ) -> None:
-    """Run the daemon until it is stopped. `started` is called once it answers.
+    """Run the daemon until it is stopped. Once it answers, `started` is given what stops it.
 
     Raises `KitdError` where it cannot start, and what a part of it died of.
     """
@@ -244,7 +227,6 @@ async def serve(
             gateway = Gateway(store, ledgers.catalog, writable=config.registry.writable)
             listen = config.registry.listen
             address = await stack.enter_async_context(gateway.listen(listen.host, listen.port))
-        daemon = Daemon(stop, address)
         async with asyncio.TaskGroup() as group:
             workers = [
                 group.create_task(executor.run(), name="executor"),
@@ -255,7 +237,7 @@ async def serve(
             ]
             await board.started()
             serving = group.create_task(server.serve(endpoint), name="rpc")
-            started(daemon)
+            started(stop.set)
             log.info(
                 "daemon.ready",
                 version=__version__,
@@ -263,7 +245,7 @@ async def serve(
                 registry=None if address is None else f"{address[0]}:{address[1]}",
                 projects=len(config.projects),
             )
-            await daemon.stopped()
+            await stop.wait()
             log.info("daemon.stopping")
             for worker in workers:
                 worker.cancel()

@@ -141,11 +141,12 @@ class ProjectBoard:
 
     async def list(self) -> Sequence[WireProject]:
         """Return every project and what it is doing."""
-        return [await self._view(record) for record in await self._projects.all()]
+        return await self._views(await self._projects.all())
 
     async def get(self, name: str) -> WireProject:
         """Return one project. Raises `NotFoundError`."""
-        return await self._view(await self._projects.project(name))
+        (view,) = await self._views([await self._projects.project(name)])
+        return view
 
     async def add(
         self,
@@ -164,9 +165,8 @@ class ProjectBoard:
         async with self._changing:
             await self._projects.add(name, msgspec.json.encode(definition).decode())
             await self._forget(name)
-            record = await self._projects.project(name)
-            self._watch(record)
-        return await self._view(record)
+            self._watch(await self._projects.project(name))
+        return await self.get(name)
 
     async def remove(self, name: str) -> None:
         """Stop watching a project; its kits stay. Raises `NotFoundError`, a conflict."""
@@ -299,9 +299,15 @@ class ProjectBoard:
         if record.fingerprint is not None:
             watched.watcher.packed(record.fingerprint)
 
-    async def _view(self, record: ProjectRecord) -> WireProject:
+    async def _views(self, records: Sequence[ProjectRecord]) -> Sequence[WireProject]:
+        latest = await self._jobs.latest_of([record.name for record in records])
+        return [self._view(record, latest[record.name]) for record in records]
+
+    def _view(self, record: ProjectRecord, latest: Sequence[Job]) -> WireProject:
         definition = msgspec.json.decode(record.definition, type=Definition)
-        state, reason = await self._state(record)
+        watched = self._watched.get(record.name)
+        watch_state = watched.watcher.state if watched is not None else None
+        state, reason = project_state(watch_state, latest, self._monotonic_s())
         return WireProject(
             name=record.name,
             path=definition.path,
@@ -315,12 +321,6 @@ class ProjectBoard:
             last_job=record.packed_by,
             source=record.source,
         )
-
-    async def _state(self, record: ProjectRecord) -> tuple[str, str | None]:
-        latest = await self._jobs.latest(record.name)
-        watched = self._watched.get(record.name)
-        state = watched.watcher.state if watched is not None else None
-        return project_state(state, latest, self._monotonic_s())
 
 
 def project_state(

@@ -121,6 +121,7 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     repository = parse_repository(args.repository)
     created = created_at(settings, ports.clock.now_us())
     key = content_key(_config(packed), _layers(packed), settings.dialect)
+    version = version_key(key, args)
     existing = await _existing(ports, repository, key)
     effects: list[Effect] = []
     target = existing
@@ -136,7 +137,7 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     quiet = (
         existing is not None
         and args.project is not None
-        and await ports.catalog.packed_content(args.project) == version_key(key, args)
+        and await ports.catalog.packed_content(args.project) == version
     )
     tags, omitted = render_tags(
         () if quiet else args.tags,
@@ -150,7 +151,6 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     )
     effects.append(MoveTags(repository, tags, target.digest))
     if args.project is not None:
-        version = version_key(key, args)
         effects.append(RecordPack(args.project, packed.fingerprint, target.digest, version))
     if existing is None:
         named = {"repository": str(Reference(repository)), "tags": list(tags)}

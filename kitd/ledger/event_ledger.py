@@ -73,6 +73,18 @@ def emit(
     )
 
 
+def _event(row: sqlite3.Row) -> Event:
+    return Event(
+        seq=row["seq"],
+        at_us=row["at_us"],
+        type=row["type"],
+        subject=row["subject"],
+        job=row["job"],
+        project=row["project"],
+        data=json.loads(row["data"]),
+    )
+
+
 class EventLedger:
     """Reads the stream and wakes those who wait for its end to move."""
 
@@ -119,7 +131,7 @@ class EventLedger:
             )
         wanted = wanted or EventFilter()
         rows = await self._database.read(
-            "SELECT seq, at_us, type, subject, job, project, data FROM events"
+            "SELECT * FROM events"
             " WHERE seq > ?1 AND (?2 IS NULL OR job = ?2) AND (?3 IS NULL OR project = ?3)"
             " AND (?4 = '[]' OR type IN (SELECT value FROM json_each(?4)))"
             " ORDER BY seq LIMIT ?5",
@@ -132,22 +144,14 @@ class EventLedger:
                 max(0, min(limit, MAX_READ)),
             ),
         )
-        return [
-            Event(
-                seq=row["seq"],
-                at_us=row["at_us"],
-                type=row["type"],
-                subject=row["subject"],
-                job=row["job"],
-                project=row["project"],
-                data=json.loads(row["data"]),
-            )
-            for row in rows
-        ]
+        return [_event(row) for row in rows]
 
     async def of_job(self, job: int) -> Sequence[Event]:
         """Return what is still held of a job's events, oldest first, at most `MAX_READ`."""
-        return await self.read(await self.floor_seq(), MAX_READ, EventFilter(job=job))
+        rows = await self._database.read(
+            "SELECT * FROM events WHERE job = ? ORDER BY seq LIMIT ?", (job, MAX_READ)
+        )
+        return [_event(row) for row in rows]
 
     async def wait(self, after_seq: int) -> None:
         """Return once an event later than `after_seq` exists."""

@@ -511,10 +511,21 @@ class JobLedger:
 
     async def latest(self, project: str) -> Sequence[Job]:
         """Return the newest few jobs of a project, newest first."""
+        return (await self.latest_of([project]))[project]
+
+    async def latest_of(self, projects: Sequence[str]) -> Mapping[str, Sequence[Job]]:
+        """Return the newest few jobs of each project, newest first, in one look."""
         rows = await self._database.read(
-            "SELECT * FROM jobs WHERE project = ? ORDER BY id DESC LIMIT 8", (project,)
+            "SELECT jobs.* FROM json_each(?) AS wanted JOIN jobs ON jobs.id IN"
+            " (SELECT id FROM jobs WHERE project = wanted.value ORDER BY id DESC LIMIT 8)"
+            " ORDER BY jobs.id DESC",
+            (json.dumps(list(projects)),),
         )
-        return [_job(row) for row in rows]
+        found: dict[str, list[Job]] = {project: [] for project in projects}
+        for job in map(_job, rows):
+            assert job.project is not None
+            found[job.project].append(job)
+        return found
 
     async def counts(self) -> QueueCounts:
         """Return how many jobs are in each state that is not a quiet end."""

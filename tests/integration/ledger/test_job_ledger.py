@@ -580,6 +580,17 @@ class TestReading:
             await jobs.enqueue(wish(f"other{number}"))
         assert [job.key for job in await jobs.latest("p")] == list("98765432")
 
+    async def test_each_of_several_projects_has_its_latest_jobs(self, jobs, wish):
+        for number in range(10):
+            await jobs.enqueue(wish(f"p{number}", project="p"))
+            await jobs.enqueue(wish(f"q{number}", project="q"))
+        latest = await jobs.latest_of(["q", "p", "none"])
+        assert {name: [job.key for job in of] for name, of in latest.items()} == {
+            "p": [f"p{number}" for number in range(9, 1, -1)],
+            "q": [f"q{number}" for number in range(9, 1, -1)],
+            "none": [],
+        }
+
     async def test_counts_are_of_what_is_not_quietly_over(self, jobs, wish):
         for key in "abcdefg":
             await jobs.enqueue(wish(key))
