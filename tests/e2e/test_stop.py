@@ -117,7 +117,7 @@ def test_a_stop_puts_the_pack_of_a_project_back(kitd, watched, endless, eventual
     daemon = kitd(watched("demo", push=False)).start()
     eventually(
         "the pack to write",
-        lambda: (job := running(daemon, "pack")) and job["progress"]["bytes"],
+        lambda: (job := running(daemon, "pack")) and job["progress"] and job["progress"]["bytes"],
     )
 
     stop(daemon, number)
