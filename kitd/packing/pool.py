@@ -17,6 +17,7 @@ from typing import ClassVar, Self
 import msgspec
 
 from kitd.blocking import run_blocking
+from kitd.child import reap
 from kitd.errors import Disposition, KitdError
 from kitd.packing.order import (
     MAX_LINE_BYTES,
@@ -179,16 +180,4 @@ async def _kill(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.kill()
     # Reaping must not be cut short: a process that is not waited for stays as a zombie.
-    await asyncio.shield(_reap(process))
-
-
-async def _reap(process: asyncio.subprocess.Process) -> None:
-    """Wait for a process that ends, and for its pipes: then the event loop knows it no more."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.close()
-    await process.wait()
-    while await process.stdout.read(MAX_LINE_BYTES):
-        pass
-    with contextlib.suppress(ConnectionError):
-        await process.stdin.wait_closed()
+    await asyncio.shield(reap(process))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from kitd.blocking import run_blocking
+from kitd.child import reap
 from kitd.errors import Disposition, KitdError
 from kitd.oci.json_reader import InvalidJsonError, Json, read_object
 from kitd.registry.settings import (
@@ -352,10 +353,5 @@ async def _run(path: str, question: bytes, environment: Mapping[str, str]) -> tu
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            # A process counts as ended when its output was read to the end.
-            while await process.stdout.read(MAX_SECRET_BYTES):
-                pass
-        # Only then is nothing of it left to the event loop.
-        with suppress(ConnectionError):
-            await process.stdin.wait_closed()
-    return await process.wait(), output
+        status = await reap(process)
+    return status, output
