@@ -1,25 +1,69 @@
-"""Ending child processes so that nothing of them is left to the event loop."""
+"""Child processes: begun and ended so that nothing of them is left, whenever that is cancelled."""
 
 import asyncio
 import contextlib
+import os
+import signal
+from collections.abc import Mapping
 
 READ_BYTES = 1 << 16
 
 
-async def reap(process: asyncio.subprocess.Process) -> int:
-    """Wait for a child that ends, and for its pipes; return its exit status.
+async def spawn(
+    *command: str,
+    env: Mapping[str, str] | None = None,
+    stderr: int | None = None,
+    limit: int = READ_BYTES,
+) -> asyncio.subprocess.Process:
+    """Start a child with pipes for stdin and stdout, in a session of its own. Raises `OSError`.
 
-    Its stdin and stdout have to be pipes. What it still prints is thrown away.
+    `limit` is the longest line that can be read from it. `end` it in any case; when this is
+    cancelled, the child is ended with all that it started.
     """
+    # In a task: where it is cancelled itself, asyncio ends the child and not the child's children.
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            env=env,
+            limit=limit,
+            cwd="/",
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        while not starting.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([starting])
+        if starting.exception() is None:
+            await end(starting.result())
+        raise
+
+
+async def end(process: asyncio.subprocess.Process) -> None:
+    """Kill a child of `spawn`, with all that it started, unless it ended; leave nothing of it.
+
+    What it printed and nobody read is thrown away.
+    """
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    # Must not be cut short: a process that is not waited for stays as a zombie.
+    await asyncio.shield(_reap(process))
+
+
+async def _reap(process: asyncio.subprocess.Process) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.close()
-    # A process counts as ended when its output was read to the end, so this comes first.
+    # By hand: the loop closes pipes once everybody who has them is gone, which may be never where
+    # an ended child left children, and the rest a round later, which a loop may not have.
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
     while await process.stdout.read(READ_BYTES):
         pass
-    status = await process.wait()
     with contextlib.suppress(ConnectionError):
         await process.stdin.wait_closed()
-    # The loop does so by itself, a round later: one that ends now would leave it undone.
-    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
-    return status
+    await process.wait()

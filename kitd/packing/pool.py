@@ -5,7 +5,6 @@ temporary files of that worker are removed, nothing else can be left of it.
 """
 
 import asyncio
-import contextlib
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +16,7 @@ from typing import ClassVar, Self
 import msgspec
 
 from kitd.blocking import run_blocking
-from kitd.child import reap
+from kitd.child import end, spawn
 from kitd.errors import Disposition, KitdError
 from kitd.packing.order import (
     MAX_LINE_BYTES,
@@ -74,7 +73,7 @@ class WorkerPool:
         trace: TracebackType | None,
     ) -> None:
         for process in (*self._idle, *self._busy):
-            await _kill(process)
+            await end(process)
 
     async def scan(self, project: Project) -> Scanned:
         """Return the state of a project's inputs, when its turn has come. Raises `KitdError`."""
@@ -145,39 +144,25 @@ class WorkerPool:
         try:
             yield process
         except BaseException:
-            await _kill(process)
+            await end(process)
             raise
         finally:
             self._busy.discard(process)
         if len(self._idle) < WARM:
             self._idle.append(process)
         else:
-            await _kill(process)
+            await end(process)
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         try:
-            # Isolated (-I): neither the environment nor the working directory adds to its code.
-            return await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-m",
-                "kitd.packing.worker",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=MAX_LINE_BYTES,
-                # A terminal's Ctrl-C is for the daemon, which ends its workers in good order.
-                start_new_session=True,
-                cwd="/",
+            # Isolated (-I): neither the environment nor the working directory adds to its code. A
+            # session of its own, because a terminal's Ctrl-C is for the daemon, which ends its
+            # workers in good order.
+            return await spawn(
+                sys.executable, "-I", "-m", "kitd.packing.worker", limit=MAX_LINE_BYTES
             )
         except OSError as error:
             raise WorkerDiedError(
                 f"cannot start a packing process: {error.strerror or error}",
                 hint="see whether the machine is out of memory, processes or file descriptors",
             ) from error
-
-
-async def _kill(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
-    # Reaping must not be cut short: a process that is not waited for stays as a zombie.
-    await asyncio.shield(reap(process))

@@ -7,10 +7,8 @@ once; who sends many requests keeps what it found.
 
 import asyncio
 import base64
-import os
 import re
 import shutil
-import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from kitd.blocking import run_blocking
-from kitd.child import reap
+from kitd.child import end, spawn
 from kitd.errors import Disposition, KitdError
 from kitd.oci.json_reader import InvalidJsonError, Json, read_object
 from kitd.registry.settings import (
@@ -325,16 +323,7 @@ async def ask_helper(name: str, server: str, environment: Mapping[str, str]) -> 
 
 async def _run(path: str, question: bytes, environment: Mapping[str, str]) -> tuple[int, bytes]:
     """Return the exit status and the first `MAX_SECRET_BYTES` of what the program printed."""
-    process = await asyncio.create_subprocess_exec(
-        path,
-        "get",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=environment,
-        # Helpers are scripts more often than not: what they started has to end with them.
-        start_new_session=True,
-    )
+    process = await spawn(path, "get", env=environment, stderr=asyncio.subprocess.DEVNULL)
     assert process.stdin is not None
     assert process.stdout is not None
     output = b""
@@ -350,8 +339,6 @@ async def _run(path: str, question: bytes, environment: Mapping[str, str]) -> tu
         if len(output) < MAX_SECRET_BYTES:
             await process.wait()
     finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        status = await reap(process)
-    return status, output
+        # Helpers are scripts more often than not: what they started ends with them.
+        await end(process)
+    return await process.wait(), output
