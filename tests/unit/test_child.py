@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import select
+import signal
 import sys
 from pathlib import Path
 
@@ -11,9 +12,35 @@ import pytest
 
 from kitd.child import end, spawn
 
+DEADLINE_S = 10.0
 TALKATIVE = "import sys; sys.stdout.write('x' * 10_000_000)"
 SILENT = "import sys; sys.stdin.read()"
 FAILING = "raise SystemExit(3)"
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """The path of a named pipe, and a descriptor to read what is written there."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    yield path, file
+    os.close(file)
+
+
+def _read(file):
+    assert select.select([file], [], [], DEADLINE_S)[0]
+    return os.read(file, 100)
+
+
+async def _nobody_writes(file):
+    """Return at the end of the pipe: all that had it open to write are gone."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                assert os.read(file, 1) == b""
+                return
+            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(("code", "status"), [(TALKATIVE, 0), (SILENT, 0), (FAILING, 3)])
@@ -35,53 +62,33 @@ async def test_a_child_that_runs_is_killed(code):
     assert not Path(f"/proc/{process.pid}").exists()
 
 
-async def test_an_ended_child_whose_own_child_goes_on_is_waited_for_no_longer(tmp_path):
+async def test_an_ended_child_whose_own_child_goes_on_is_waited_for_no_longer(pipe):
     """The grandchild has the pipes, so their end would not come."""
-    alive = tmp_path / "alive"
-    os.mkfifo(alive)
-    process = await spawn("sh", "-c", f"setsid sleep 1000 2> {alive} & exit 0")
-    file = await asyncio.to_thread(alive.open, "rb")
+    path, file = pipe
+    process = await spawn("sh", "-c", f"setsid sh -c 'echo $$; sleep 1000' > {path} & exit 0")
+    pid = int(await asyncio.to_thread(_read, file))
     async with asyncio.timeout(10):
         while process.returncode is None:
             await asyncio.sleep(0.005)
         await end(process)
     assert await process.wait() == 0
-    for pid in _sleepers(alive):
-        os.kill(pid, 9)
-    assert select.select([file], [], [], 10)[0]
-    assert file.read() == b""
-    file.close()
-
-
-def _sleepers(pipe: Path) -> list[int]:
-    return [
-        int(place.name)
-        for place in Path("/proc").iterdir()
-        if place.name.isdecimal()
-        and (place / "cmdline").read_bytes() == b"sleep\x001000\x00"
-        and os.readlink(place / "fd" / "2") == str(pipe)
-    ]
+    os.killpg(pid, signal.SIGKILL)
+    await _nobody_writes(file)
 
 
 @pytest.mark.parametrize("rounds", range(2, 9))
-async def test_a_start_that_is_cancelled_leaves_no_grandchild(tmp_path, rounds):
+async def test_a_start_that_is_cancelled_leaves_no_grandchild(pipe, rounds):
     """Whether the event loop knows of the child yet or not."""
-    alive, born = tmp_path / "alive", tmp_path / "born"
-    os.mkfifo(alive)
-    os.mkfifo(born)
-    file = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
-    starting = asyncio.create_task(spawn("sh", "-c", f"sleep 1000 > {alive} & echo > {born}; wait"))
+    path, file = pipe
+    starting = asyncio.create_task(spawn("sh", "-c", f"(echo; sleep 1000) > {path} & wait"))
     for _ in range(rounds):
         await asyncio.sleep(0)
     # Not in a thread: the loop must not get any further before the grandchild is there.
-    assert born.read_bytes() == b"\n"
+    assert _read(file) == b"\n"
     starting.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await end(await starting)
-    # The end of the pipe: nobody who could write to it is left.
-    assert select.select([file], [], [], 10)[0]
-    assert os.read(file, 1) == b""
-    os.close(file)
+    await _nobody_writes(file)
 
 
 def test_a_loop_that_ends_right_after_leaves_nothing_open():
