@@ -5,7 +5,8 @@ files that the task's cleanup is closing. What may wait for a disk goes through 
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import ParamSpec, TypeVar
 
@@ -20,16 +21,20 @@ async def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwar
 
 async def run_in(executor: Executor | None, function: Callable[[], T]) -> T:
     """Run `function` in `executor`; when cancelled, wait for it before raising."""
-    future = asyncio.get_running_loop().run_in_executor(executor, function)
+    # A cancellation must not cut this short: the thread still holds the resources.
+    return await uninterrupted(asyncio.get_running_loop().run_in_executor(executor, function))
+
+
+async def uninterrupted(work: Awaitable[T]) -> T:
+    """Return what `work` returns; when cancelled, however often, wait for it before raising."""
+    future = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        # A second cancellation must not cut this short: the thread still holds the resources.
         while not future.done():
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([future])
-            except asyncio.CancelledError:
-                continue
         if not future.cancelled():
+            # Taken, so that nobody is warned of an exception that nobody asked for.
             future.exception()
         raise

@@ -6,6 +6,8 @@ import os
 import signal
 from collections.abc import Mapping
 
+from kitd.blocking import uninterrupted
+
 READ_BYTES = 1 << 16
 
 
@@ -34,11 +36,8 @@ async def spawn(
         )
     )
     try:
-        return await asyncio.shield(starting)
+        return await uninterrupted(starting)
     except asyncio.CancelledError:
-        while not starting.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([starting])
         if starting.exception() is None:
             await end(starting.result())
         raise
