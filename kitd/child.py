@@ -13,6 +13,7 @@ READ_BYTES = 1 << 16
 
 async def spawn(
     *command: str,
+    cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     stderr: int | None = None,
     limit: int = READ_BYTES,
@@ -31,7 +32,7 @@ async def spawn(
             stderr=stderr,
             env=env,
             limit=limit,
-            cwd="/",
+            cwd=cwd,
             start_new_session=True,
         )
     )

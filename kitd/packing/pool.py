@@ -159,7 +159,7 @@ class WorkerPool:
             # session of its own, because a terminal's Ctrl-C is for the daemon, which ends its
             # workers in good order.
             return await spawn(
-                sys.executable, "-I", "-m", "kitd.packing.worker", limit=MAX_LINE_BYTES
+                sys.executable, "-I", "-m", "kitd.packing.worker", cwd="/", limit=MAX_LINE_BYTES
             )
         except OSError as error:
             raise WorkerDiedError(

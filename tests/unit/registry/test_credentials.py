@@ -226,6 +226,13 @@ async def test_a_helper_that_is_not_installed_is_named(helper, name):
         await ask_helper(name, "r.example.com", helper("exit 0"))
 
 
+async def test_a_helper_is_found_on_a_path_that_begins_here(helper, tmp_path, monkeypatch):
+    environment = helper('echo \'{"Username": "u", "Secret": "s"}\'')
+    monkeypatch.chdir(tmp_path)
+    environment = {**environment, "PATH": environment["PATH"].replace(str(tmp_path), ".")}
+    assert await ask_helper("tests", "r.example.com", environment) == Password("u", "s")
+
+
 async def test_a_helper_that_is_no_longer_wanted_ends_with_all_it_started(helper, tmp_path):
     alive = tmp_path / "alive"
     os.mkfifo(alive)
