@@ -11,14 +11,16 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
 from kitd.blocking import run_blocking
 from kitd.errors import Disposition, UnavailableError
-from kitd.watch.hints import HintError, HintSource, identify, step_ms
+from kitd.watch.hints import HintError, Hints, Subscription
+from kitd.watch.identity import identify
+from kitd.watch.sentry import Guard, Sentry
 from kitd.watch.settle import (
     Broken,
     Observation,
@@ -49,6 +51,11 @@ class WatchMode(enum.StrEnum):
     """Scans at an interval."""
     OFF = "off"
     """Not at all: only a rescan that is asked for."""
+
+    @property
+    def is_hinted(self) -> bool:
+        """Whether notifications are of use."""
+        return self in (WatchMode.AUTO, WatchMode.NATIVE)
 
 
 class RootMissingError(UnavailableError):
@@ -85,6 +92,15 @@ class Intervals:
     """While the project's directory is missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Senses:
+    """What tells all watchers when to look."""
+
+    hints: Hints
+    sentry: Sentry
+    intervals: Intervals = field(default_factory=Intervals)
+
+
 class ProjectWatcher:
     """One project. `run` watches it; the other methods are for the loop that `run` runs in.
 
@@ -98,8 +114,8 @@ class ProjectWatcher:
         mode: WatchMode,
         settle: SettleConfig,
         ports: Ports,
+        senses: Senses,
         *,
-        intervals: Intervals | None = None,
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -107,12 +123,13 @@ class ProjectWatcher:
         self._root = root
         self._mode = mode
         self._ports = ports
-        self._intervals = intervals or Intervals()
+        self._senses = senses
         self._clock = clock
         self._uniform = uniform
         self._settler = Settler(settle)
         self._wake = asyncio.Event()
-        self._hints: HintSource | None = None
+        self._subscription: Subscription | None = None
+        self._guard: Guard | None = None
         self._hint_error: HintError | None = None
         self._missing = False
         self._passing = False
@@ -149,20 +166,33 @@ class ProjectWatcher:
         """Note that a kit of this state exists."""
         self._become(self._settler.packed(fingerprint))
 
+    def moved(self, fingerprint: str) -> None:
+        """Note that the tree was not in this state any more when it was to be packed."""
+        self._become(self._settler.moved(fingerprint, self._clock()))
+
+    def last_turn(self, at_s: float) -> None:
+        """Note when a state was announced in an earlier life, on this life's clock."""
+        self._become(self._settler.last_turn(at_s))
+
     async def run(self) -> None:
         """Watch until cancelled. Raises what the ports raise."""
         async with contextlib.AsyncExitStack() as stack:
+            if self._mode is not WatchMode.OFF:
+                self._guard = stack.enter_context(
+                    self._senses.sentry.guard(self._root, self.rescan)
+                )
             if self._mode is WatchMode.POLL:
                 self.rescan()
-            elif self._mode is not WatchMode.OFF:
-                # The first scan waits for the first report on the hints: from then on changes are
-                # hinted, so that none can slip in between.
-                self._hints = await stack.enter_async_context(
-                    HintSource(
+            elif self._mode.is_hinted:
+                # The first scan waits for the first gap, which comes when changes are hinted, so
+                # that none can slip in between.
+                self._subscription = await stack.enter_async_context(
+                    self._senses.hints.subscribe(
+                        self._name,
                         self._root,
                         on_hint=self._hinted,
+                        on_gap=self.rescan,
                         on_health=self._hints_changed,
-                        step_ms=step_ms(self._settler.config.quiet_s),
                     )
                 )
             while True:
@@ -191,6 +221,8 @@ class ProjectWatcher:
         started_s = self._clock()
         identity = await run_blocking(identify, self._root)
         self._missing = identity is None
+        if self._guard is not None:
+            self._guard.expect(identity)
         observation: Observation
         if identity is None:
             observation = Broken(
@@ -200,8 +232,8 @@ class ProjectWatcher:
                 )
             )
         else:
-            if self._hints is not None:
-                self._hints.expect(identity)
+            if self._subscription is not None:
+                self._subscription.expect(identity)
             observation = await self._ports.scan()
         # What may be gone by itself, such as a lack of memory, no change of the tree announces.
         self._passing = (
@@ -224,7 +256,7 @@ class ProjectWatcher:
 
     def _schedule_rescan(self) -> None:
         """Set when the next scan comes that nothing else asks for, from the end of the last."""
-        intervals = self._intervals
+        intervals = self._senses.intervals
         if self._mode is WatchMode.OFF:
             interval_s = math.inf
         elif self._missing:
@@ -249,13 +281,9 @@ class ProjectWatcher:
                 log.info("watch.hints_back", project=self._name)
         elif known is None:
             log.warning("watch.hints_lost", project=self._name, reason=error.describe())
-        else:
-            # An attempt to open them again failed; nothing is to be learned from a scan.
-            self._wake.set()
-            return
-        # What changed before hints began, or as they ended, nobody hinted at. The scan also
-        # schedules the next one by whether there are hints now.
-        self.rescan()
+        # When the next scan comes depends on whether there are hints.
+        self._schedule_rescan()
+        self._wake.set()
 
     def _become(self, settler: Settler) -> None:
         self._settler = settler

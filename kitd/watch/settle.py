@@ -10,9 +10,13 @@ The rules, in the order in which they hold a tree back:
 2. It has to be quiet: `quiet_s` since the last hint and since the last scan that differed.
 3. Two scans at least `CONFIRM_S` apart have to agree, the second of them after the quiet time,
    because a hint can be lost and a scan can be taken across a change.
-4. A tree that settled has to wait `min_interval_s` for its next turn; the last state is announced.
-5. A tree that is dirty for longer than `max_wait_s` is reported as blocked. Hints alone cannot hold
-   it back any longer, since they may concern files that no kit contains; scans that differ can.
+4. Nothing may hold it: a scan names what says that a file is not finished or that a tool is at
+   work (`Hold`). While something does, the tree is looked at again and again, ever less often.
+5. A tree that settled has to wait `min_interval_s` for its next turn; the last state is announced.
+6. A tree that moved under its pack has to be quiet twice as long each time, until a pack succeeds.
+7. A tree that is dirty for longer than `max_wait_s` is reported as blocked. Hints alone cannot hold
+   it back any longer, since they may concern files that no kit contains; scans that differ and
+   holds can.
 """
 
 import enum
@@ -26,6 +30,14 @@ CONFIRM_S = 0.25
 """The least time between the two scans that have to agree."""
 OVERDUE_SCAN_S = 60.0
 """The least time between scans of a tree whose hints never cease, once `max_wait_s` has passed."""
+PROBE_S = 1.0
+MAX_PROBE_S = 30.0
+"""A held tree is scanned again after the first of these, then after twice as long each time up to
+the second: a program that closes a file it wrote before tells nobody."""
+MAX_QUIET_S = 120.0
+"""How long a tree that keeps moving under its packs has to be quiet at most."""
+HOLD_FILE = "hold_file"
+"""The gate that a person closes."""
 
 
 class State(enum.StrEnum):
@@ -46,12 +58,27 @@ class State(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """What holds a tree back: a gate's name, the file in question and the gate's finding."""
+
+    gate: str
+    path: str
+    detail: str
+
+    def describe(self) -> str:
+        """Return the file and the finding."""
+        return f"{self.path}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
 class WatchState:
     """A state, why nothing happens yet, and until when (monotonic seconds; None: unknown)."""
 
     state: State
     reason: str
     until_s: float | None = field(default=None, compare=False)
+    holds: tuple[Hold, ...] = field(default=(), compare=False)
+    """Everything that holds the tree back; the reason names the first."""
 
     def describe(self, now_s: float) -> str:
         """Return the reason with the time that remains."""
@@ -71,9 +98,10 @@ class SettleConfig:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a scan saw: equal fingerprints mean equal inputs of a kit."""
+    """What a scan saw: equal fingerprints mean equal inputs of a kit; what is not finished."""
 
     fingerprint: str
+    holds: tuple[Hold, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +139,12 @@ class _Unsettled:
     candidate: str | None = None
     candidate_s: float = -math.inf
     """When the first of the equal scans that saw the candidate ended."""
+    holds: tuple[Hold, ...] = ()
+    """What the last scan found to hold the candidate back."""
+    probes: int = 0
+    """The scans since the candidate was quiet that found it held."""
+    probed_s: float = -math.inf
+    """When the last of them ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +163,8 @@ class Settler:
     _error: KitdError | None = None
     _held: bool = False
     _wanted_s: float | None = None
+    _moves: int = 0
+    """Packs in a row that the tree moved under."""
 
     def hinted(self, now_s: float) -> Self:
         """Something under the root may have changed."""
@@ -136,7 +172,7 @@ class Settler:
         if unsettled is None:
             unsettled = _Unsettled(since_s=now_s, active_s=now_s)
         elif now_s < self._overdue_s(unsettled):
-            unsettled = replace(unsettled, active_s=now_s, candidate=None, candidate_s=-math.inf)
+            unsettled = _Unsettled(unsettled.since_s, active_s=now_s)
         else:
             # The scan before stays: two that agree are now the only way out.
             unsettled = replace(unsettled, active_s=now_s)
@@ -158,16 +194,20 @@ class Settler:
             # leads to the next one.
             left = _hinted_since(unsettled, started_s)
             return replace(settler, _error=observation.error, _unsettled=left, _resting=None)
-        seen = observation.fingerprint
+        seen, holds = observation.fingerprint, observation.holds
         if unsettled is None:
             if seen == self._known:
                 return settler
-            unsettled = _Unsettled(now_s, now_s, seen, now_s)
+            unsettled = _Unsettled(now_s, now_s, seen, now_s, holds)
         elif unsettled.candidate is None:
-            unsettled = replace(unsettled, candidate=seen, candidate_s=now_s)
+            unsettled = replace(unsettled, candidate=seen, candidate_s=now_s, holds=holds)
         elif unsettled.candidate != seen:
-            unsettled = _Unsettled(unsettled.since_s, now_s, seen, now_s)
+            unsettled = _Unsettled(unsettled.since_s, now_s, seen, now_s, holds)
         elif started_s >= self._scan_s(unsettled):
+            if holds and seen != self._known:
+                probes = unsettled.probes + 1
+                held = replace(unsettled, holds=holds, probes=probes, probed_s=now_s)
+                return replace(settler, _unsettled=held)
             resting = None if seen == self._known else seen
             left = _hinted_since(unsettled, started_s)
             return replace(settler, _unsettled=left, _resting=resting)
@@ -182,7 +222,23 @@ class Settler:
         # The pack of an older state may finish after a newer state was announced.
         announced = None if self._announced == fingerprint else self._announced
         resting = None if self._resting == fingerprint else self._resting
-        return replace(self, last_packed=fingerprint, _announced=announced, _resting=resting)
+        return replace(
+            self, last_packed=fingerprint, _announced=announced, _resting=resting, _moves=0
+        )
+
+    def moved(self, fingerprint: str, now_s: float) -> Self:
+        """Note that the tree was not in this state any more when it was to be packed."""
+        if self._announced != fingerprint:
+            # A newer state was announced since, or a kit of this one exists after all.
+            return self
+        settler = replace(
+            self, _announced=None, _announced_s=-math.inf, _resting=None, _moves=self._moves + 1
+        )
+        return settler.hinted(now_s)
+
+    def last_turn(self, at_s: float) -> Self:
+        """Note when a state was announced before this settler began."""
+        return replace(self, _announced_s=max(self._announced_s, at_s))
 
     def hold(self) -> Self:
         """Scan and announce nothing until `release`."""
@@ -227,8 +283,10 @@ class Settler:
 
     def _unsettled_state(self, unsettled: _Unsettled, now_s: float) -> WatchState:
         until = self._scan_s(unsettled)
-        quiet_until = unsettled.active_s + self.config.quiet_s
+        quiet_until = unsettled.active_s + self._quiet_s
         seen = unsettled.candidate is not None
+        if unsettled.holds and quiet_until <= now_s:
+            return self._held_back(unsettled.holds, overdue=now_s >= self._overdue_s(unsettled))
         if seen and self._turn_s > max(quiet_until, now_s):
             return WatchState(
                 State.SETTLING,
@@ -244,8 +302,16 @@ class Settler:
         if seen and quiet_until <= now_s:
             return WatchState(State.SETTLING, "waiting for a second scan to agree", until)
         return WatchState(
-            State.DIRTY, f"waiting for {self.config.quiet_s:g} s without a change", quiet_until
+            State.DIRTY, f"waiting for {self._quiet_s:g} s without a change", quiet_until
         )
+
+    def _held_back(self, holds: tuple[Hold, ...], *, overdue: bool) -> WatchState:
+        reason = holds[0].describe()
+        if len(holds) > 1:
+            reason += f" (and {len(holds) - 1} more)"
+        if any(hold.gate == HOLD_FILE for hold in holds):
+            return WatchState(State.HELD, reason, holds=holds)
+        return WatchState(State.BLOCKED if overdue else State.SETTLING, reason, holds=holds)
 
     @property
     def _known(self) -> str | None:
@@ -257,19 +323,31 @@ class Settler:
         """When the next state may be announced."""
         return self._announced_s + self.config.min_interval_s
 
+    @property
+    def _quiet_s(self) -> float:
+        """The quiet time, longer for a tree that moved under its packs."""
+        if self._moves == 0:
+            return self.config.quiet_s
+        longer_s = max(self.config.quiet_s, CONFIRM_S) * 2.0 ** min(self._moves, 32)
+        return max(self.config.quiet_s, min(longer_s, MAX_QUIET_S))
+
     def _overdue_s(self, unsettled: _Unsettled) -> float:
         return unsettled.since_s + self.config.max_wait_s
 
     def _scan_s(self, unsettled: _Unsettled) -> float:
         """Return when the next scan begins; one that begins later may settle the tree."""
-        rested = unsettled.active_s + self.config.quiet_s
+        rested = unsettled.active_s + self._quiet_s
         overdue = max(
             self._overdue_s(unsettled),
-            unsettled.candidate_s + max(self.config.quiet_s, OVERDUE_SCAN_S),
+            unsettled.candidate_s + max(self._quiet_s, OVERDUE_SCAN_S),
         )
         if unsettled.candidate is None:
             return min(rested, overdue)
-        return max(min(rested, overdue), unsettled.candidate_s + CONFIRM_S, self._turn_s)
+        scan_s = max(min(rested, overdue), unsettled.candidate_s + CONFIRM_S, self._turn_s)
+        if unsettled.probes == 0:
+            return scan_s
+        pause_s = min(MAX_PROBE_S, PROBE_S * 2.0 ** min(unsettled.probes - 1, 32))
+        return max(scan_s, unsettled.probed_s + pause_s)
 
 
 def _hinted_since(unsettled: _Unsettled | None, started_s: float) -> _Unsettled | None:

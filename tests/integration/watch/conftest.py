@@ -3,16 +3,17 @@
 import asyncio
 import hashlib
 import os
-import threading
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from kitd.errors import KitdError
-from kitd.watch.project_watcher import Intervals, Ports, ProjectWatcher, WatchMode
+from kitd.inotify import add_watch
+from kitd.watch.inotify_hints import InotifyHints
+from kitd.watch.project_watcher import Intervals, Ports, ProjectWatcher, Senses, WatchMode
+from kitd.watch.sentry import Sentry
 from kitd.watch.settle import Broken, Observation, SettleConfig, Snapshot, WatchState
 
 QUICK = SettleConfig(quiet_s=0.3)
@@ -29,6 +30,16 @@ def fingerprint(root: Path) -> str:
             with open(path, "rb") as file:
                 hasher.update(file.read())
     return hasher.hexdigest()
+
+
+def watch_directories(root: Path, inotify: int) -> set[int]:
+    """Watch every directory below, as a scan does before it lists one."""
+    watches = set()
+    for directory, _, _ in os.walk(root):
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        watches.add(add_watch(inotify, handle))
+        os.close(handle)
+    return watches
 
 
 @pytest.fixture
@@ -50,32 +61,42 @@ def root(tmp_path: Path) -> Path:
     return directory
 
 
-@pytest.fixture(autouse=True)
-def no_thread_left() -> Iterator[None]:
-    yield
-    assert [t.name for t in threading.enumerate() if t.name.startswith("hints:")] == []
-
-
 class Watched:
     """A running watcher and everything it told."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, hints: InotifyHints, mode: WatchMode) -> None:
         self.root = root
+        self._hints = hints
+        self._mode = mode
+        self.remote: str | None = None
+        """The file system that the next scans find."""
         self.settled: list[str] = []
         self.states: list[WatchState] = []
         self.scans = 0
         self.passing: list[KitdError] = []
         """What the next scans fail with."""
         self.watcher: ProjectWatcher
+        self._loop = asyncio.get_running_loop()
 
     async def scan(self) -> Observation:
         self.scans += 1
         if self.passing:
             return Broken(self.passing.pop())
-        try:
-            return Snapshot(await asyncio.to_thread(fingerprint, self.root))
-        except OSError as error:
-            return Broken(KitdError(f"cannot scan: {error}"))
+        with self._hints.scanning():
+            try:
+                return Snapshot(await asyncio.to_thread(self._look))
+            except OSError as error:
+                return Broken(KitdError(f"cannot scan: {error}"))
+
+    def _look(self) -> str:
+        if self._mode.is_hinted:
+            assert self._hints.descriptor is not None
+            watches = watch_directories(self.root, self._hints.descriptor)
+            self._loop.call_soon_threadsafe(self._tell, watches)
+        return fingerprint(self.root)
+
+    def _tell(self, watches: set[int]) -> None:
+        self._hints.watched("demo", watches, complete=True, refused=None, remote=self.remote)
 
     async def on_settled(self, seen: str) -> None:
         self.settled.append(seen)
@@ -102,28 +123,33 @@ def watch(root: Path, until: Callable[..., Awaitable[None]]):
         known: bool = True,
         settle: SettleConfig = QUICK,
         intervals: Intervals | None = None,
+        remote: str | None = None,
     ) -> AsyncIterator[Watched]:
-        watched = Watched(at)
-        watched.watcher = ProjectWatcher(
-            "demo",
-            at,
-            mode,
-            settle,
-            Ports(watched.scan, watched.on_settled, watched.states.append),
-            intervals=intervals or Intervals(missing_s=0.1),
-        )
-        if known:
-            watched.watcher.packed(fingerprint(at))
-        task = asyncio.create_task(watched.watcher.run())
-        try:
-            if known and mode is not WatchMode.OFF:
-                await until(lambda: watched.scans and watched.state in ("idle", "degraded"))
-            yield watched
-        finally:
-            stopping_s = time.monotonic()
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled(), task.exception()
-            assert time.monotonic() - stopping_s < 0.5
+        sentry = Sentry(sweep_s=0.1)
+        async with InotifyHints() as hints:
+            watched = Watched(at, hints, mode)
+            watched.remote = remote
+            watched.watcher = ProjectWatcher(
+                "demo",
+                at,
+                mode,
+                settle,
+                Ports(watched.scan, watched.on_settled, watched.states.append),
+                Senses(hints, sentry, intervals or Intervals(missing_s=0.1)),
+            )
+            if known:
+                watched.watcher.packed(fingerprint(at))
+            tasks = [asyncio.create_task(watched.watcher.run()), asyncio.create_task(sentry.run())]
+            try:
+                if known and mode is not WatchMode.OFF:
+                    await until(lambda: watched.scans and watched.state in ("idle", "degraded"))
+                yield watched
+            finally:
+                for task in tasks:
+                    task.cancel()
+                async with asyncio.timeout(15):
+                    await asyncio.wait(tasks)
+                for task in tasks:
+                    assert task.cancelled(), task.exception()
 
     return watch

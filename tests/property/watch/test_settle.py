@@ -7,6 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from kitd.errors import KitdError
 from kitd.watch.settle import (
     Broken,
+    Hold,
     Scan,
     SettleConfig,
     Settled,
@@ -33,6 +34,7 @@ class Settling(RuleBasedStateMachine):
         self.tree = 0
         self.broken = False
         self.held = False
+        self.writing = False
         self.last_change_s = self.now_s
         self.last_hint_s = self.now_s
         self.told: str | None = None
@@ -60,12 +62,14 @@ class Settling(RuleBasedStateMachine):
     def scan(self, scan_s: float) -> None:
         self.scans += 1
         started_s = self.now_s
-        seen = Broken(KitdError("broken")) if self.broken else Snapshot(str(self.tree))
+        holds = (Hold("writer", "file", "open for writing"),) if self.writing else ()
+        seen = Broken(KitdError("broken")) if self.broken else Snapshot(str(self.tree), holds)
         self.now_s += scan_s
         self.settler = self.settler.scanned(seen, started_s, self.now_s)
 
     def hear(self, fingerprint: str) -> None:
         assert not self.held
+        assert not self.writing, "told while a file was being written"
         assert fingerprint == str(self.tree), "settled in a state the tree is not in"
         assert fingerprint != self.told, "the same state was told twice"
         assert self.now_s >= self.last_change_s + self.config.quiet_s, "not quiet yet"
@@ -126,13 +130,28 @@ class Settling(RuleBasedStateMachine):
         self.settler = self.settler.release(self.now_s)
 
     @rule()
+    def begin_or_end_to_write(self) -> None:
+        # Nobody hints when a program ends that has a file open.
+        self.drive(self.now_s)
+        self.writing = not self.writing
+
+    @rule()
+    def pack_finds_that_the_tree_moved(self) -> None:
+        if self.told is not None:
+            before = self.settler
+            self.settler = self.settler.moved(self.told, self.now_s)
+            if self.settler is not before:
+                self.told = self.told_s = None
+                self.last_hint_s = self.now_s
+
+    @rule()
     def break_or_mend(self) -> None:
         self.broken = not self.broken
 
     @rule()
     def rest_is_told_after_a_rescan(self) -> None:
         """Once nothing moves, rescans alone lead to the last state, in bounded time and scans."""
-        self.broken = False
+        self.broken = self.writing = False
         self.release()
         self.settler = self.settler.rescan(self.now_s)
         scans = self.scans

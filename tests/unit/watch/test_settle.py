@@ -5,8 +5,10 @@ import pytest
 from kitd.errors import KitdError
 from kitd.watch.settle import (
     CONFIRM_S,
+    HOLD_FILE,
     OVERDUE_SCAN_S,
     Broken,
+    Hold,
     Scan,
     SettleConfig,
     Settled,
@@ -230,3 +232,92 @@ def test_no_quiet_time_still_confirms():
     settler = look(Settler(SettleConfig(quiet_s=0)).hinted(5), "a", 5)
     assert settler.due(5) is None
     assert look(settler, "a", 5 + CONFIRM_S).due(6) == Settled("a")
+
+
+WRITER = Hold("writer", "model.bin", "a program has it open for writing")
+
+
+def probe(settler: Settler, at_s: float, *holds: Hold) -> Settler:
+    """Take the scan that is due at `at_s` of a tree in the state "a"."""
+    assert settler.due(at_s) == Scan()
+    return settler.scanned(Snapshot("a", holds), at_s, at_s)
+
+
+def test_a_held_tree_is_not_announced_and_looked_at_ever_less_often():
+    settler = probe(Settler(PATIENT).hinted(0), 2, WRITER)
+    now_s = 2 + CONFIRM_S
+    pauses = []
+    for _ in range(8):
+        settler = probe(settler, now_s, WRITER)
+        deadline_s = settler.next_deadline_s()
+        assert deadline_s is not None
+        assert settler.due(deadline_s - 0.01) is None
+        pauses.append(deadline_s - now_s)
+        now_s = deadline_s
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert probe(settler, now_s).due(now_s) == Settled("a")
+
+
+def test_the_state_names_the_first_hold_and_carries_all():
+    temporary = Hold("temporary", "x.part", "its name says that it is not finished")
+    settler = probe(Settler(PATIENT).hinted(0), 2, WRITER, temporary)
+    state = settler.state(2)
+    assert state.state is State.SETTLING
+    assert state.reason == "model.bin: a program has it open for writing (and 1 more)"
+    assert state.holds == (WRITER, temporary)
+    assert settler.state(901).state is State.BLOCKED
+
+
+def test_a_hold_file_shows_as_held():
+    hold = Hold(HOLD_FILE, ".kitd-hold", "nothing is packed while it is there")
+    assert probe(Settler(PATIENT).hinted(0), 2, hold).state(2).state is State.HELD
+
+
+def test_a_hint_ends_the_pauses_between_the_looks():
+    settler = probe(Settler(PATIENT).hinted(0), 2, WRITER)
+    for at_s in (2.25, 3.25, 5.25, 9.25):
+        settler = probe(settler, at_s, WRITER)
+    settler = settler.hinted(10)
+    assert settler.next_deadline_s() == 12
+
+
+def test_what_holds_a_packed_state_is_of_no_concern():
+    settler = Settler(PATIENT, "a").hinted(0)
+    settler = probe(probe(settler, 2, WRITER), 3, WRITER)
+    assert settler.next_deadline_s() is None
+    assert settler.state(3).reason == "nothing changed since the last kit"
+
+
+def test_a_tree_that_moves_under_its_packs_has_to_be_quiet_for_longer():
+    settler = settle(Settler(PATIENT), "a", 0)
+    quiet = []
+    now_s = 10.0
+    for _ in range(8):
+        settler = settler.moved("a", now_s)
+        deadline_s = settler.next_deadline_s()
+        assert deadline_s is not None
+        quiet.append(deadline_s - now_s)
+        now_s = deadline_s
+        settler = look(look(settler, "a", now_s), "a", now_s + CONFIRM_S)
+        now_s += CONFIRM_S
+        assert settler.due(now_s) == Settled("a")
+        settler = settler.announced("a", now_s)
+    assert quiet == pytest.approx([4, 8, 16, 32, 64, 120, 120, 120])
+    assert settler.packed("a").hinted(5000).next_deadline_s() == 5002
+
+
+def test_news_of_an_older_state_that_moved_change_nothing():
+    settler = settle(settle(Settler(PATIENT), "a", 0), "b", 10)
+    assert settler.moved("a", 20) == settler
+
+
+def test_what_moved_does_not_use_up_its_turn():
+    settler = settle(Settler(SettleConfig(min_interval_s=600)), "a", 0).moved("a", 10)
+    settler = look(look(settler, "b", 14), "b", 15)
+    assert settler.due(15) == Settled("b")
+
+
+def test_the_turn_of_an_earlier_life_counts():
+    settler = Settler(SettleConfig(min_interval_s=600), "a").last_turn(-100).hinted(0)
+    settler = look(settler, "b", 2)
+    assert settler.next_deadline_s() == 500

@@ -1,0 +1,154 @@
+"""Looking after what notifications do not tell: a suspended machine, a root that is another one.
+
+A rename or a mount above a root, or one on it, puts another directory in its place, and nothing
+happens to the directories that are watched. While the machine sleeps, network file systems and
+disks may be changed by others.
+"""
+
+import asyncio
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from kitd.watch.identity import Identity, identify
+
+SWEEP_S = 15.0
+SUSPENDED_S = 1.0
+"""A sleep that is shorter is none: the two clocks are not read at the same instant."""
+MAX_HANGING = 8
+"""So many roots that do not answer may keep a thread each; then no root is looked at."""
+
+Identify = Callable[[Path], Identity | None]
+
+
+def asleep_s() -> float:
+    """Return how long this machine was suspended since it started; 0 where it does not say."""
+    if sys.platform != "linux":
+        return 0.0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+class Guard:
+    """One root that is looked after. `on_gap` is called when it has to be scanned."""
+
+    def __init__(self, root: Path, on_gap: Callable[[], None]) -> None:
+        self.root = root
+        self.on_gap = on_gap
+        self.expected: Identity | None = None
+        self.is_expecting = False
+        self.is_closed = False
+
+    def expect(self, identity: Identity | None) -> None:
+        """Note which directory a scan begins in; None if it found none."""
+        self.expected = identity
+        self.is_expecting = True
+
+    def seen(self, identity: Identity | None) -> None:
+        """Ask for a scan if the root is not what the last one saw."""
+        if self.is_closed or not self.is_expecting or identity == self.expected:
+            return
+        self.expected = identity
+        self.on_gap()
+
+
+class _Sweep(threading.Thread):
+    """Looks at roots, one after the other, and tells the loop of those that are others."""
+
+    def __init__(
+        self, guards: Sequence[Guard], identify: Identify, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        # A daemon thread, because what hangs in the kernel must not keep kitd from ending.
+        super().__init__(name="sentry", daemon=True)
+        self._guards = guards
+        self._identify = identify
+        self._loop = loop
+        self.current: Guard | None = guards[0]
+        """Which root it waits for; None when it is through."""
+        self.is_abandoned = False
+        """Set to have it look at no further root."""
+
+    def run(self) -> None:
+        for guard in self._guards:
+            if self.is_abandoned:
+                break
+            self.current = guard
+            identity = self._identify(guard.root)
+            if identity != guard.expected:
+                # A loop that ended has nobody left to tell.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(guard.seen, identity)
+        self.current = None
+
+
+class Sentry:
+    """Looks after the roots of all projects from time to time. Belongs to one event loop.
+
+    One timer for all. A root that does not answer, because its server is gone, keeps the thread
+    that asked: until it answers, no root on the same device is looked at, and all others are.
+    """
+
+    def __init__(
+        self,
+        *,
+        sweep_s: float = SWEEP_S,
+        identify: Identify = identify,
+        asleep_s: Callable[[], float] = asleep_s,
+    ) -> None:
+        self._sweep_s = sweep_s
+        self._identify = identify
+        self._asleep_s = asleep_s
+        self._guards: list[Guard] = []
+        self._sweep: _Sweep | None = None
+        self._waited_for: Guard | None = None
+        self._hanging: list[_Sweep] = []
+
+    @contextlib.contextmanager
+    def guard(self, root: Path, on_gap: Callable[[], None]) -> Iterator[Guard]:
+        """Look after a root while the context is open, from its first `expect` on."""
+        guard = Guard(root, on_gap)
+        self._guards.append(guard)
+        try:
+            yield guard
+        finally:
+            guard.is_closed = True
+            self._guards.remove(guard)
+
+    async def run(self) -> None:
+        """Look after the roots until cancelled."""
+        slept_s = self._asleep_s()
+        while True:
+            await asyncio.sleep(self._sweep_s)
+            before_s, slept_s = slept_s, self._asleep_s()
+            if slept_s - before_s > SUSPENDED_S:
+                for guard in self._guards:
+                    guard.on_gap()
+            self._look()
+
+    def _look(self) -> None:
+        """Begin a sweep, unless one is under way that gets on."""
+        if self._sweep is not None and self._sweep.current is not None:
+            if self._sweep.current is not self._waited_for:
+                self._waited_for = self._sweep.current
+                return
+            self._sweep.is_abandoned = True
+            self._hanging.append(self._sweep)
+        self._hanging = [sweep for sweep in self._hanging if sweep.current is not None]
+        self._sweep = self._waited_for = None
+        guards = self._answering()
+        if guards and len(self._hanging) < MAX_HANGING:
+            self._sweep = _Sweep(guards, self._identify, asyncio.get_running_loop())
+            self._sweep.start()
+
+    def _answering(self) -> Sequence[Guard]:
+        hanging = [sweep.current for sweep in self._hanging]
+        devices = {guard.expected[0] for guard in hanging if guard and guard.expected}
+        return [
+            guard
+            for guard in self._guards
+            if guard.is_expecting
+            and guard not in hanging
+            and not (guard.expected and guard.expected[0] in devices)
+        ]

@@ -1,0 +1,179 @@
+"""Ownership against the kernel's side of it: no event is lost, no watch in use is removed."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from kitd.watch.ownership import Ownership
+
+NAMES = ("a", "b")
+DIRECTORIES = (1, 2, 3)
+
+
+class Kernel(RuleBasedStateMachine):
+    """Directories with watches; scans that watch some of them, later or never telling of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ownership = Ownership()
+        self.watches: dict[int, int] = {}
+        self.next_wd = 1
+        self.scans: list[tuple[str, set[int]]] = []
+        self.queue: list[tuple[int, bool]] = []
+        self.claimed: dict[str, set[int]] = {name: set() for name in NAMES}
+        # Directories that changed since, whose projects were not told yet.
+        self.owed: dict[str, set[int]] = {name: set() for name in NAMES}
+
+    @rule(name=st.sampled_from(NAMES))
+    def scan_begins(self, name: str) -> None:
+        if all(name != other for other, _ in self.scans):
+            self.ownership.scan_begins()
+            self.scans.append((name, set()))
+
+    @precondition(lambda self: self.scans)
+    @rule(data=st.data(), directory=st.sampled_from(DIRECTORIES))
+    def scan_watches(self, data: st.DataObject, directory: int) -> None:
+        _, placed = self.scans[data.draw(st.integers(0, len(self.scans) - 1))]
+        if directory not in self.watches:
+            self.watches[directory] = self.next_wd
+            self.next_wd += 1
+        placed.add(self.watches[directory])
+
+    @rule(directory=st.sampled_from(DIRECTORIES), deletes=st.booleans())
+    def directory_changes(self, directory: int, deletes: bool) -> None:
+        wd = self.watches.get(directory)
+        if wd is None:
+            return
+        self.queue.append((wd, False))
+        if deletes:
+            self.queue.append((wd, True))
+            del self.watches[directory]
+        for name in NAMES:
+            placed = any(wd in found for other, found in self.scans if other == name)
+            if placed or wd in self.claimed[name]:
+                self.owed[name].add(wd)
+
+    @rule()
+    def queue_is_read(self) -> None:
+        for wd, ended in self.queue:
+            for name in self.ownership.happened(wd, ended=ended):
+                self.owed[name].clear()
+            if ended:
+                for claimed in self.claimed.values():
+                    claimed.discard(wd)
+        self.queue.clear()
+        self.sweep()
+
+    @precondition(lambda self: self.scans)
+    @rule(data=st.data(), dies=st.booleans(), complete=st.booleans())
+    def scan_ends(self, data: st.DataObject, dies: bool, complete: bool) -> None:
+        name, placed = self.scans.pop(data.draw(st.integers(0, len(self.scans) - 1)))
+        if dies:
+            # Its next scan is to find out.
+            self.owed[name] -= placed - self.claimed[name]
+        else:
+            if self.ownership.claim(name, placed, complete=complete):
+                self.owed[name].clear()
+            if complete:
+                self.claimed[name] = set(placed)
+                self.owed[name] &= self.claimed[name]
+            else:
+                self.claimed[name] |= placed
+        self.ownership.scan_ends()
+        self.sweep()
+
+    @rule(name=st.sampled_from(NAMES))
+    def project_leaves(self, name: str) -> None:
+        self.ownership.forget(name)
+        self.claimed[name].clear()
+        placed = {wd for other, found in self.scans if other == name for wd in found}
+        self.owed[name] &= placed
+        self.sweep()
+
+    def sweep(self) -> None:
+        for wd in self.ownership.take_unowned(2):
+            assert not self.scans
+            assert all(wd not in claimed for claimed in self.claimed.values())
+            for directory, watch in list(self.watches.items()):
+                if watch == wd:
+                    del self.watches[directory]
+                    self.queue.append((wd, True))
+
+    @invariant()
+    def everybody_is_told_once_the_queue_is_read_and_their_scan_ended(self) -> None:
+        if self.queue:
+            return
+        for name in NAMES:
+            if all(name != other for other, _ in self.scans):
+                assert self.owed[name] == set()
+
+    def teardown(self) -> None:
+        """With everybody gone, no watch that anybody told of, or that had an event, is left."""
+        for name in NAMES:
+            self.ownership.forget(name)
+        while self.scans:
+            self.scans.pop()
+            self.ownership.scan_ends()
+        assert len(self.ownership) == 0
+
+
+TestOwnership = Kernel.TestCase
+TestOwnership.settings = settings(max_examples=200, stateful_step_count=40)
+
+
+def test_a_watch_of_nobody_is_removed_once_it_has_an_event():
+    ownership = Ownership()
+    assert ownership.happened(7, ended=False) == ()
+    assert ownership.take_unowned(10) == [7]
+    assert ownership.take_unowned(10) == []
+
+
+def test_nothing_is_removed_while_a_scan_is_under_way():
+    ownership = Ownership()
+    ownership.claim("a", [1, 2], complete=True)
+    ownership.scan_begins()
+    ownership.claim("a", [2], complete=True)
+    assert ownership.take_unowned(10) == []
+    ownership.scan_ends()
+    assert ownership.take_unowned(10) == [1]
+
+
+def test_a_watch_that_another_project_needs_stays():
+    ownership = Ownership()
+    ownership.claim("a", [1], complete=True)
+    ownership.claim("b", [1], complete=True)
+    ownership.forget("a")
+    assert ownership.take_unowned(10) == []
+    assert ownership.happened(1, ended=False) == ("b",)
+
+
+def test_a_watch_that_ended_before_it_was_claimed_is_told_and_not_kept():
+    ownership = Ownership()
+    ownership.scan_begins()
+    ownership.happened(1, ended=True)
+    assert ownership.claim("a", [1], complete=True)
+    ownership.scan_ends()
+    assert len(ownership) == 0
+    assert ownership.take_unowned(10) == []
+
+
+def test_an_event_before_the_claim_is_told_with_it_to_everybody_who_placed_the_watch():
+    ownership = Ownership()
+    ownership.scan_begins()
+    ownership.scan_begins()
+    assert ownership.happened(1, ended=False) == ()
+    assert ownership.claim("a", [1], complete=True)
+    ownership.scan_ends()
+    assert ownership.claim("b", [1], complete=True)
+    ownership.scan_ends()
+    assert not ownership.claim("a", [1], complete=True)
+
+
+def test_an_event_before_a_scan_is_not_told_after_it():
+    ownership = Ownership()
+    ownership.claim("a", [1], complete=True)
+    ownership.scan_begins()
+    assert ownership.happened(1, ended=False) == ("a",)
+    ownership.scan_ends()
+    ownership.scan_begins()
+    assert not ownership.claim("b", [1], complete=True)
