@@ -9,30 +9,39 @@ import hashlib
 import os
 import posixpath
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from kitd.content.store import Chunk
 from kitd.modelkit.manifest import file_metadata
 from kitd.modelkit.media_type import Compression, LayerFormat, LayerKind
 from kitd.modelkit.plan import FILE_METADATA, LayerPlan
 from kitd.modelkit.tar import TRAILER, header, padding
 from kitd.oci.digest import Digest, from_hash
+from kitd.packing.gate.writer import has_writer
 from kitd.packing.mcp_bundle import bundle_problem
 from kitd.packing.scan import Entry, InputChangedError, InputError, has_moved, printable
-from kitd.store.blob_store import BlobStore, Committed, Ingest
+from kitd.store.blob_store import BlobStore, Committed
+from kitd.store.buffer_ring import BufferRing
+from kitd.store.direct_ingest import DirectIngest
 
-BATCH_BYTES = 1 << 20
-_SMALL_BYTES = 1 << 16
+STEP_BYTES = 1 << 18
+"""How much is read at least between two reports of progress."""
+_GZIP_LEVELS = {"gzip": 6, "gzip-fastest": 1}
+MEDIA_COMPRESSION: Mapping[str, Compression] = {
+    "none": Compression.NONE,
+    "gzip": Compression.GZIP,
+    "gzip-fastest": Compression.GZIP,
+}
+"""What each setting that layers can be built with is called in a media type."""
 
 
 class _Encoder(Protocol):
     """What is done to a tar's bytes on their way into the blob."""
 
-    def write(self, data: Chunk) -> None:
-        """Take the next bytes; they may be overwritten once this returns."""
-        ...
+    ring: BufferRing
+    """Takes the tar's bytes."""
 
     def finish(self) -> Digest | None:
         """End the blob; return the digest of the bytes before encoding where it differs."""
@@ -42,58 +51,64 @@ class _Encoder(Protocol):
 class _Plain:
     """The blob is the tar."""
 
-    def __init__(self, ingest: Ingest) -> None:
-        self.write = ingest.write
+    def __init__(self, blob: BufferRing) -> None:
+        self.ring = blob
 
     def finish(self) -> Digest | None:
         return None
 
 
 class _Gzip:
-    """RFC 1952 with the header that `kit` writes: no name, no time, unknown system."""
+    """RFC 1952 with the header that `kit` writes: no name, no time, unknown system.
 
-    def __init__(self, ingest: Ingest, level: int) -> None:
-        self._ingest = ingest
+    Deflates in a thread, which then is the one that fills the blob's ring.
+    """
+
+    def __init__(self, blob: BufferRing, level: int) -> None:
+        self._blob = blob
         self._deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
         self._plain = hashlib.sha256()
         self._crc = 0
         self._size = 0
+        self.ring = BufferRing(self._plain.update, self._encode)
         fastest = 4 if level == 1 else 0
-        ingest.write(bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, fastest, 255)))
-
-    def write(self, data: Chunk) -> None:
-        self._plain.update(data)
-        self._crc = zlib.crc32(data, self._crc)
-        self._size += len(data)
-        self._ingest.write(self._deflate.compress(data))
+        blob.write(bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, fastest, 255)))
 
     def finish(self) -> Digest | None:
-        self._ingest.write(self._deflate.flush())
-        self._ingest.write(self._crc.to_bytes(4, "little"))
-        self._ingest.write((self._size % 2**32).to_bytes(4, "little"))
+        self.ring.drain()
+        self._blob.write(self._deflate.flush())
+        self._blob.write(self._crc.to_bytes(4, "little"))
+        self._blob.write((self._size % 2**32).to_bytes(4, "little"))
         return from_hash(self._plain)
 
+    def _encode(self, data: memoryview) -> None:
+        self._crc = zlib.crc32(data, self._crc)
+        self._size += len(data)
+        self._blob.write(self._deflate.compress(data))
 
-_ENCODERS: Mapping[str, Callable[[Ingest], _Encoder]] = {
-    "none": _Plain,
-    "gzip": lambda ingest: _Gzip(ingest, 6),
-    "gzip-fastest": lambda ingest: _Gzip(ingest, 1),
-}
-MEDIA_COMPRESSION: Mapping[str, Compression] = {
-    "none": Compression.NONE,
-    "gzip": Compression.GZIP,
-    "gzip-fastest": Compression.GZIP,
-}
-"""What each setting that layers can be built with is called in a media type."""
+
+@contextmanager
+def _encoder(compression: str, blob: BufferRing) -> Iterator[_Encoder]:
+    if compression == "none":
+        yield _Plain(blob)
+    else:
+        encoder = _Gzip(blob, _GZIP_LEVELS[compression])
+        with encoder.ring:
+            yield encoder
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltLayer:
-    """A durable layer: the blob, the digest before compression, the descriptor's annotations."""
+    """A durable layer: the blob, the digest before compression, the descriptor's annotations.
+
+    `written` says whether a program had one of its files open for writing when kitd began to read
+    that file; None where nobody can tell.
+    """
 
     blob: Committed
     diff_id: Digest
     annotations: Mapping[str, str]
+    written: bool | None
 
 
 def build_layer(
@@ -112,21 +127,24 @@ def build_layer(
     # MCP bundles are stored as they are, whatever the kit's compression.
     chosen = "none" if plan.type.compression is Compression.NONE else compression
     annotations = dict(plan.annotations)
-    with store.ingest() as ingest:
-        encoder = _ENCODERS[chosen](ingest)
-        if plan.type.format is LayerFormat.RAW:
-            entry = _only_file(plan, entries)
-            if plan.type.kind is LayerKind.MCP_BUNDLE:
-                _require_bundle(root, entry)
-            if annotations:
-                name = posixpath.basename(plan.path).decode()
-                annotations[FILE_METADATA] = file_metadata(name, entry.mode, entry.size)
-            _write_raw(root, entry, encoder, advanced)
+    raw = _only_file(plan, entries) if plan.type.format is LayerFormat.RAW else None
+    if raw is not None and plan.type.kind is LayerKind.MCP_BUNDLE:
+        _require_bundle(root, raw)
+    if raw is not None and annotations:
+        name = posixpath.basename(plan.path).decode()
+        annotations[FILE_METADATA] = file_metadata(name, raw.mode, raw.size)
+    if chosen == "none":
+        store.require_space(sum(entry.size for entry in entries))
+    with DirectIngest(store) as ingest, _encoder(chosen, ingest.ring) as encoder:
+        layer = _LayerWriter(root, encoder.ring, advanced)
+        if raw is not None:
+            layer.add_content(raw)
         else:
-            _write_tar(root, entries, encoder, advanced)
+            layer.add_tar(entries)
+        layer.tell()
         diff_id = encoder.finish()
         blob = ingest.commit()
-    return BuiltLayer(blob, diff_id or blob.digest, annotations)
+    return BuiltLayer(blob, diff_id or blob.digest, annotations, layer.written)
 
 
 def _only_file(plan: LayerPlan, entries: Sequence[Entry]) -> Entry:
@@ -156,47 +174,56 @@ def _require_bundle(root: int, entry: Entry) -> None:
         )
 
 
-def _write_raw(root: int, entry: Entry, encoder: _Encoder, advanced: Callable[[int], None]) -> None:
-    batch = bytearray()
-    _append(root, entry, batch, encoder, advanced)
-    encoder.write(batch)
+class _LayerWriter:
+    """Reads entries into a ring and tells how far it has come."""
 
+    def __init__(self, root: int, ring: BufferRing, advanced: Callable[[int], None]) -> None:
+        self._root = root
+        self._ring = ring
+        self._advanced = advanced
+        self._untold = 0
+        self.written: bool | None = False
 
-def _write_tar(
-    root: int, entries: Iterable[Entry], encoder: _Encoder, advanced: Callable[[int], None]
-) -> None:
-    # Small pieces are gathered: a system call and a hash call for each header would cost more than
-    # the bytes.
-    batch = bytearray()
-    for entry in entries:
-        batch += header(entry.path, entry.mode, entry.size, is_dir=entry.is_dir)
-        if not entry.is_dir:
-            _append(root, entry, batch, encoder, advanced)
-            batch += padding(entry.size)
-        if len(batch) >= BATCH_BYTES:
-            encoder.write(batch)
-            batch.clear()
-    encoder.write(batch + TRAILER)
+    def add_tar(self, entries: Iterable[Entry]) -> None:
+        """Add a whole tar."""
+        write, gap = self._ring.write, b""
+        for entry in entries:
+            write(gap + header(entry.path, entry.mode, entry.size, is_dir=entry.is_dir))
+            if not entry.is_dir:
+                self.add_content(entry)
+            gap = padding(entry.size)
+        write(gap + TRAILER)
 
+    def add_content(self, entry: Entry) -> None:
+        """Add a file's content."""
+        file = _open(self._root, entry)
+        try:
+            _check(file, entry)
+            # Before reading: what a mapping that exists already changes need not show in the file's
+            # times, while every later writer has to dirty a page first, which does.
+            self._look_for_writer(file)
+            left = entry.size
+            while left:
+                count = _read(file, entry, self._ring.room()[:left])
+                self._ring.fill(count)
+                left -= count
+                self._untold += count
+                if self._untold >= STEP_BYTES:
+                    self.tell()
+            _check(file, entry)
+        finally:
+            os.close(file)
 
-def _append(
-    root: int, entry: Entry, batch: bytearray, encoder: _Encoder, advanced: Callable[[int], None]
-) -> None:
-    """Add a file's content: to the batch if it is small, else straight to the encoder."""
-    file = _open(root, entry)
-    try:
-        _check(file, entry)
-        if entry.size <= _SMALL_BYTES:
-            content = _read(file, entry, entry.size)
-            batch += content
-            advanced(len(content))
-        else:
-            encoder.write(batch)
-            batch.clear()
-            _stream(file, entry, encoder, advanced)
-        _check(file, entry)
-    finally:
-        os.close(file)
+    def _look_for_writer(self, file: int) -> None:
+        written = has_writer(file)
+        # One file with a writer outweighs those of which nobody can tell, and these all others.
+        if written or (written is None and not self.written):
+            self.written = written
+
+    def tell(self) -> None:
+        """Report what was read and not yet reported."""
+        self._advanced(self._untold)
+        self._untold = 0
 
 
 def _open(root: int, entry: Entry) -> int:
@@ -220,30 +247,11 @@ def _check(file: int, entry: Entry) -> None:
         raise InputChangedError(f"{printable(entry.path)} changed while the kit was packed")
 
 
-def _read(file: int, entry: Entry, size: int) -> bytes:
-    """Read exactly `size` bytes, at most `BATCH_BYTES`."""
+def _read(file: int, entry: Entry, target: memoryview) -> int:
     try:
-        content = os.read(file, size)
-        while len(content) < size and (more := os.read(file, size - len(content))):
-            content += more
+        count = os.readv(file, (target,))
     except OSError as error:
         raise InputError(f"cannot read {printable(entry.path)}: {error.strerror}") from error
-    if len(content) != size:
+    if count == 0:
         raise InputChangedError(f"{printable(entry.path)} became shorter while it was read")
-    return content
-
-
-def _stream(file: int, entry: Entry, encoder: _Encoder, advanced: Callable[[int], None]) -> None:
-    buffer = bytearray(BATCH_BYTES)
-    view = memoryview(buffer)
-    left = entry.size
-    while left:
-        try:
-            count = os.readv(file, [view[: min(left, BATCH_BYTES)]])
-        except OSError as error:
-            raise InputError(f"cannot read {printable(entry.path)}: {error.strerror}") from error
-        if count == 0:
-            raise InputChangedError(f"{printable(entry.path)} became shorter while it was read")
-        encoder.write(view[:count])
-        left -= count
-        advanced(count)
+    return count

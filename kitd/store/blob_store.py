@@ -130,18 +130,7 @@ class Ingest:
                 f"asked for {expected.digest} of {expected.size} bytes, "
                 f"got {digest} of {self._size} bytes"
             )
-        final = self._store.path_of(digest)
-        with os_errors("publish", final):
-            if self._store.size_of(digest) == self._size:
-                # Whoever wrote it may not have come to this yet, and durable is durable.
-                sync_directory(final.parent)
-                return Committed(digest, self._size, reused=True)
-            os.fdatasync(self._handle)
-            os.fchmod(self._handle, 0o444)
-            final.parent.mkdir(exist_ok=True)
-            self._path.rename(final)
-            sync_directory(final.parent)
-        return Committed(digest, self._size, reused=False)
+        return self._store.publish(self._handle, self._path, digest, self._size)
 
     def suspend(self) -> None:
         """Close the file and leave it for `BlobStore.resume`. Safe to call twice."""
@@ -243,7 +232,7 @@ class BlobStore:
 
     def ingest(self, algorithm: str = "sha256") -> Ingest:
         """Begin to write a blob. Raises `StoreError`."""
-        return Ingest(self, self.ingest_dir / f"{self._label}{secrets.token_hex(16)}", algorithm)
+        return Ingest(self, self.new_temporary(), algorithm)
 
     def ingest_upload(self, name: str, algorithm: str = "sha256") -> Ingest:
         """Begin to write a blob that `resume` can go on with. Raises `StoreError`."""
@@ -252,6 +241,36 @@ class BlobStore:
     def resume(self, name: str, algorithm: str = "sha256") -> Ingest:
         """Go on with a suspended or interrupted upload. Raises `StoreError`."""
         return Ingest(self, self.uploads_dir / name, algorithm, resume=True)
+
+    def new_temporary(self) -> Path:
+        """Return a name that nobody has, where `sweep` finds what is left under it."""
+        return self.ingest_dir / f"{self._label}{secrets.token_hex(16)}"
+
+    def publish(self, handle: int, temporary: Path, digest: Digest, size: int) -> Committed:
+        """Make a temporary file, open under `handle`, the blob of its digest, durably.
+
+        The file stays where it is if the store holds the blob already. Raises `StoreError`.
+        """
+        final = self.path_of(digest)
+        with os_errors("publish", final):
+            if self.size_of(digest) == size:
+                # Whoever wrote it may not have come to this yet, and durable is durable.
+                sync_directory(final.parent)
+                return Committed(digest, size, reused=True)
+            os.fdatasync(handle)
+            os.fchmod(handle, 0o444)
+            final.parent.mkdir(exist_ok=True)
+            temporary.rename(final)
+            sync_directory(final.parent)
+        return Committed(digest, size, reused=False)
+
+    def require_space(self, size: int) -> None:
+        """Raise `NoSpaceError` if the disk has not so many bytes free now."""
+        with os_errors("write to", self.ingest_dir):
+            disk = os.statvfs(self.ingest_dir)
+            # File systems that cannot tell say that they have no blocks at all.
+            if disk.f_blocks and disk.f_bavail * disk.f_frsize < size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def put(self, content: bytes, algorithm: str = "sha256") -> Committed:
         """Publish a small blob."""
@@ -262,8 +281,7 @@ class BlobStore:
     def replace_file(self, name: str, content: bytes) -> None:
         """Replace a small file of the layout atomically and durably. Raises `StoreError`."""
         path = self.root / name
-        # Where `sweep` finds it, should the process be killed before it is renamed.
-        temporary = self.ingest_dir / f"{self._label}{secrets.token_hex(16)}"
+        temporary = self.new_temporary()
         with os_errors("write", path):
             try:
                 with temporary.open("xb") as file:

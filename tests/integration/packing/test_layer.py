@@ -1,9 +1,12 @@
 """Building layers while the tree moves: what changed between look and read is never published."""
 
+import gzip
 import os
 import shutil
 import socket
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -14,23 +17,36 @@ from kitd.modelkit.ignore import IgnoreRules
 from kitd.modelkit.kitfile import parse_kitfile
 from kitd.modelkit.media_type import LayerFormat
 from kitd.modelkit.plan import Selection, plan_layers
-from kitd.packing.layer import build_layer
+from kitd.packing.layer import MEDIA_COMPRESSION, STEP_BYTES, build_layer
 from kitd.packing.scan import InputChangedError, open_root, scan
+from kitd.store.blob_store import NoSpaceError
+from kitd.store.buffer_ring import BUFFER_BYTES
 
 BIG = 3 << 20
 FILES = {"a/small": "content", "a/z/last": "last", "b/big": bytes(BIG)}
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays_open():
+    threads, handles = set(threading.enumerate()), os.listdir("/proc/self/fd")
+    yield
+    assert set(threading.enumerate()) <= threads
+    assert os.listdir("/proc/self/fd") == handles
+
+
 @contextmanager
-def looked_at(root, kitfile=b"code: [{path: .}]", **settings):
-    """Yield a function that builds the first layer of what a scan saw just now."""
+def looked_at(root, kitfile=b"code: [{path: .}]", *, compression="none", **settings):
+    """Yield a function that builds a layer of what a scan saw just now, by default the first."""
+    settings["compression"] = MEDIA_COMPRESSION[compression]
     plans = plan_layers(parse_kitfile(kitfile), Dialect.CURRENT, **settings)
     handle = open_root(str(root))
     tree = scan(handle, Selection(plans, IgnoreRules.parse(b"")))
 
-    def build(store, advanced=lambda _: None):
-        entries = [entry for entry in tree.entries if 0 in entry.layers]
-        return build_layer(handle, plans[0], entries, store, compression="none", advanced=advanced)
+    def build(store, advanced=lambda _: None, index=0):
+        entries = [entry for entry in tree.entries if index in entry.layers]
+        return build_layer(
+            handle, plans[index], entries, store, compression=compression, advanced=advanced
+        )
 
     try:
         yield build
@@ -122,7 +138,10 @@ def test_what_changed_since_the_scan_is_not_packed(project, store, tmp_path, cha
     ids=["shrunk", "grown", "emptied", "mode", "time"],
 )
 @pytest.mark.parametrize("layer_format", LayerFormat)
-def test_what_changes_while_it_is_read_is_not_packed(project, store, change, layer_format):
+@pytest.mark.parametrize("compression", ["none", "gzip-fastest"])
+def test_what_changes_while_it_is_read_is_not_packed(
+    project, store, change, layer_format, compression
+):
     root = project(FILES)
     steps = []
 
@@ -131,8 +150,9 @@ def test_what_changes_while_it_is_read_is_not_packed(project, store, change, lay
         if sum(steps) < BIG:
             change(root / "b/big")
 
+    settings = {"layer_format": layer_format, "compression": compression}
     with (
-        looked_at(root, b"model: {path: b/big}", layer_format=layer_format) as build,
+        looked_at(root, b"model: {path: b/big}", **settings) as build,
         pytest.raises(InputChangedError, match="b/big"),
     ):
         build(store, advanced)
@@ -140,12 +160,69 @@ def test_what_changes_while_it_is_read_is_not_packed(project, store, change, lay
     assert nothing_stays(store)
 
 
+@pytest.mark.parametrize("compression", MEDIA_COMPRESSION)
+def test_whoever_is_told_of_a_step_can_end_the_work(project, store, compression):
+    class EndedError(Exception):
+        pass
+
+    def advanced(count):
+        raise EndedError
+
+    with looked_at(project(FILES), compression=compression) as build, pytest.raises(EndedError):
+        build(store, advanced)
+    assert nothing_stays(store)
+
+
+def test_a_full_disk_is_known_before_anything_is_read(project, small_store):
+    root = project({"a": "a"})
+    os.truncate(root / "a", 5 << 20)
+    steps = []
+    with looked_at(root) as build, pytest.raises(NoSpaceError):
+        build(small_store, steps.append)
+    assert steps == []
+    assert nothing_stays(small_store)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "gzip-fastest"])
+def test_a_disk_that_fills_up_while_a_layer_is_compressed_is_named(
+    project, small_store, compression
+):
+    root = project({"a": os.urandom(12 << 20)})
+    with looked_at(root, compression=compression) as build, pytest.raises(NoSpaceError):
+        build(small_store)
+    assert nothing_stays(small_store)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "gzip-fastest"])
+@pytest.mark.parametrize("size", [0, 1, 1 << 19, (5 << 20) + 7])
+def test_a_compressed_layer_is_the_same_tar(project, store, compression, size):
+    root = project({"a": os.urandom(size // 2) + bytes(size - size // 2), "b/c": "c"})
+    with looked_at(root) as build:
+        plain = build(store)
+    with looked_at(root, compression=compression) as build:
+        packed = build(store)
+    assert packed.diff_id == plain.diff_id == plain.blob.digest
+    tar = store.path_of(plain.blob.digest).read_bytes()
+    assert gzip.decompress(store.path_of(packed.blob.digest).read_bytes()) == tar
+
+
+def test_layers_can_be_built_at_the_same_time(project, store):
+    contents = {f"d{number}/big": os.urandom(BIG + number) for number in range(4)}
+    kitfile = b"code: [{path: d0}, {path: d1}, {path: d2}, {path: d3}]"
+    with looked_at(project(contents), kitfile) as build, ThreadPoolExecutor(4) as pool:
+        built = list(pool.map(lambda index: build(store, index=index), range(4)))
+    for number, layer in enumerate(built):
+        with tarfile.open(store.path_of(layer.blob.digest)) as tar:
+            name = f"d{number}/big"
+            assert tar.extractfile(name).read() == contents[name]
+
+
 def test_an_undisturbed_layer_reports_every_byte_and_is_published(project, store):
     steps = []
     with looked_at(project(FILES)) as build:
         built = build(store, steps.append)
     assert sum(steps) == BIG + len("content") + len("last")
-    assert max(steps) <= 1 << 20
+    assert max(steps) < STEP_BYTES + BUFFER_BYTES
     with tarfile.open(store.path_of(built.blob.digest)) as tar:
         assert tar.getnames() == ["a", "a/small", "a/z", "a/z/last", "b", "b/big"]
         assert tar.extractfile("a/small").read() == b"content"
@@ -176,7 +253,8 @@ def test_a_message_never_carries_a_names_control_characters(tmp_path, store):
 
 
 def test_files_at_the_edges_of_the_buffers_are_packed_whole(project, store):
-    sizes = [0, 1, 511, 512, 513, (1 << 16) - 1, 1 << 16, (1 << 16) + 1, 1 << 20, (1 << 20) + 1]
+    sizes = [0, 1, 511, 512, 513]
+    sizes += [BUFFER_BYTES + more for more in (-1024, -512, -1, 0, 1)]
     contents = {f"{size:08}": os.urandom(size) for size in sizes}
     with looked_at(project(contents)) as build:
         built = build(store)

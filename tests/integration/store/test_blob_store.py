@@ -215,6 +215,17 @@ def test_a_full_disk_is_named_and_nothing_stays(small_store):
     assert small_store.put(CONTENT).size == len(CONTENT)
 
 
+def test_a_disk_that_is_too_small_is_known_before_anything_is_written(small_store):
+    small_store.require_space(0)
+    small_store.require_space(500_000)
+    with pytest.raises(NoSpaceError) as caught:
+        small_store.require_space(1 << 20)
+    assert str(small_store.ingest_dir) in caught.value.message
+    assert "free disk space" in caught.value.hint
+    with pytest.raises(StoreError):
+        BlobStore(small_store.root / "none").require_space(0)
+
+
 def test_a_small_file_is_not_replaced_by_half_a_new_one(small_store):
     small_store.replace_file("index.json", b"old")
     with pytest.raises(NoSpaceError):
