@@ -33,8 +33,9 @@ on which thing and why, and where possible a hint that says what to do next. `ki
 socket they are JSON-RPC errors whose `data.code` is the code below.
 
 *Then* says what the queue does with a job that ended this way: **fail** (the input or the
-configuration has to change), **retry** (with growing pauses), or **snooze** (again soon, without
-counting the attempt).
+configuration has to change), **retry** (with growing pauses), **snooze** (again soon, without
+counting the attempt), or **yield** (it is over without an error, because somebody else sees to what
+follows: the project's watcher).
 
 | code | what happened | then |
 |---|---|---|

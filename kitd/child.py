@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kitd.blocking import uninterrupted
 
@@ -17,11 +17,13 @@ async def spawn(
     env: Mapping[str, str] | None = None,
     stderr: int | None = None,
     limit: int = READ_BYTES,
+    pass_fds: Sequence[int] = (),
 ) -> asyncio.subprocess.Process:
     """Start a child with pipes for stdin and stdout, in a session of its own. Raises `OSError`.
 
-    `limit` is the longest line that can be read from it. `end` it in any case; when this is
-    cancelled, the child is ended with all that it started.
+    `limit` is the longest line that can be read from it, `pass_fds` are the descriptors that it
+    inherits under their numbers. `end` it in any case; when this is cancelled, the child is ended
+    with all that it started.
     """
     # In a task: where it is cancelled itself, asyncio ends the child and not the child's children.
     starting = asyncio.create_task(
@@ -34,6 +36,7 @@ async def spawn(
             limit=limit,
             cwd=cwd,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
     )
     try:

@@ -28,8 +28,9 @@ _ASKED = "somebody asked for it"
 def requests_for(fact: Fact) -> tuple[JobRequest, ...]:
     """Return the jobs that a fact asks for, none to several."""
     match fact:
-        case ProjectSettled(source):
-            return (_pack(source, priority=0, why="the project came to rest in a new state"),)
+        case ProjectSettled(source, fingerprint):
+            why = "the project came to rest in a new state"
+            return (_pack(source, priority=0, why=why, fingerprint=fingerprint),)
         case PackAsked(source):
             return (_pack(source, priority=HUMAN, why=_ASKED),)
         case KitPacked(push=True, repository=repository) if not repository.is_local:
@@ -60,7 +61,9 @@ def requests_for(fact: Fact) -> tuple[JobRequest, ...]:
             assert_never(fact)
 
 
-def _pack(source: PackSource, *, priority: int, why: str) -> JobRequest:
+def _pack(
+    source: PackSource, *, priority: int, why: str, fingerprint: str | None = None
+) -> JobRequest:
     args = PackArgs(
         project=source.project,
         path=source.path,
@@ -69,6 +72,7 @@ def _pack(source: PackSource, *, priority: int, why: str) -> JobRequest:
         tags=source.tags,
         push=source.push,
         compression=source.compression,
+        fingerprint=fingerprint,
     )
     reference = str(Reference(source.repository))
     return PACK.request(

@@ -5,10 +5,12 @@ the socket), stopping the other way round, so that nobody is ever answered by ha
 """
 
 import asyncio
+import contextlib
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,10 +23,12 @@ from kitd.config import model
 from kitd.config.model import Config
 from kitd.config.show import show_config
 from kitd.daemon.layout_keeper import keep_layout
+from kitd.daemon.packer import Packer
 from kitd.daemon.project_board import ProjectBoard
 from kitd.daemon.state_dir import locked_state_dir
 from kitd.gateway.server import Gateway
 from kitd.jobs import KINDS
+from kitd.jobs.ahead import uploads_ahead
 from kitd.jobs.port import PackSettings, Ports
 from kitd.jobs.pull import summarize
 from kitd.ledger import life
@@ -32,6 +36,7 @@ from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.job_ledger import JobLedger
+from kitd.ledger.pack_memory import PackMemory
 from kitd.ledger.project_ledger import ProjectLedger
 from kitd.modelkit.dialect import Dialect
 from kitd.packing.pool import WorkerPool
@@ -50,12 +55,18 @@ from kitd.rpc.server import Server
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
 from kitd.triggers import requests_for
+from kitd.watch.hints import Hints
+from kitd.watch.inotify_hints import InotifyHints
+from kitd.watch.project_watcher import Intervals, Senses
+from kitd.watch.sentry import Sentry
+from kitd.watch.watchfiles_hints import WatchfilesHints
 
 log = structlog.get_logger(__name__)
 
 RPC_GRACE_S = 2.0
 """What calls in flight get to be answered when kitd stops."""
 LEDGER = "ledger.sqlite3"
+DEFAULT_INTERVALS = Intervals()
 
 
 def registry_settings(config: model.RegistryConfig) -> registry.RegistrySettings:
@@ -111,6 +122,7 @@ class _Ledgers:
     events: EventLedger
     catalog: Catalog
     projects: ProjectLedger
+    memory: PackMemory
     life: life.Life
 
 
@@ -123,15 +135,23 @@ async def _open_ledgers(
         jobs = JobLedger(database, clock, begun.epoch)
         if recovered := await jobs.recover():
             log.info("daemon.recovered", jobs=recovered)
+        memory = PackMemory(database, clock)
+        await memory.trim()
         yield _Ledgers(
             database=database,
             jobs=jobs,
             events=EventLedger(database),
             catalog=Catalog(database, clock, partial(summarize, cache)),
             projects=ProjectLedger(database, clock),
+            memory=memory,
             life=begun,
         )
         await life.end(database, clock, begun)
+
+
+def native_hints() -> AbstractAsyncContextManager[Hints]:
+    """Return the source of hints of this platform."""
+    return InotifyHints() if sys.platform == "linux" else contextlib.nullcontext(WatchfilesHints())
 
 
 async def serve(
@@ -140,9 +160,12 @@ async def serve(
     *,
     inherited: socket.socket | None,
     started: Callable[[Callable[[], None]], None],
+    hints: Callable[[], AbstractAsyncContextManager[Hints]] = native_hints,
+    intervals: Intervals = DEFAULT_INTERVALS,
 ) -> None:
     """Run the daemon until it is stopped. Once it answers, `started` is given what stops it.
 
+    `hints` and `intervals` are how projects are watched; results do not depend on either.
     Raises `KitdError` where it cannot start, and what a part of it died of.
     """
     clock = SystemClock()
@@ -166,14 +189,21 @@ async def serve(
                 Surroundings(environment=environ),
             )
         )
-        pool = await stack.enter_async_context(WorkerPool(config.cache_dir))
+        hinting = await stack.enter_async_context(hints())
+        sentry = Sentry()
+        pool = await stack.enter_async_context(
+            WorkerPool(config.cache_dir, inotify=hinting.descriptor)
+        )
+        ahead = await stack.enter_async_context(uploads_ahead(cache, registries.repository))
+        packer = Packer(pool, ledgers.memory, store)
         board = ProjectBoard(
             projects=ledgers.projects,
             jobs=ledgers.jobs,
             catalog=ledgers.catalog,
-            pool=pool,
+            packer=packer,
+            senses=Senses(hinting, sentry, intervals),
             settings=settings,
-            monotonic_s=clock.monotonic_s,
+            clock=clock,
         )
         server: Server[Services]
         executor: Executor[Ports] = Executor(
@@ -182,8 +212,9 @@ async def serve(
             Ports(
                 cache=cache,
                 catalog=ledgers.catalog,
-                packer=pool,
-                remote=registries.repository,
+                packer=packer,
+                remote=ahead.repository,
+                head_start=ahead.head_start,
                 clock=clock,
                 settings=settings,
             ),
@@ -231,6 +262,7 @@ async def serve(
             workers = [
                 group.create_task(executor.run(), name="executor"),
                 group.create_task(board.run(config.projects), name="projects"),
+                group.create_task(sentry.run(), name="sentry"),
                 group.create_task(
                     keep_layout(store, ledgers.catalog, ledgers.events), name="layout"
                 ),

@@ -13,23 +13,24 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from kitd.clock import rfc3339
+from kitd.clock import Clock, rfc3339
 from kitd.config.model import KITFILE, ProjectConfig
+from kitd.daemon.packer import Packer
 from kitd.errors import KitdError
+from kitd.jobs.pack import PACK, NotAtRestError, PackArgs
 from kitd.jobs.port import PackSettings
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.project_ledger import ProjectLedger, ProjectRecord, unknown_project
 from kitd.oci.reference import Reference, Repository, parse_repository
-from kitd.packing.order import Project
-from kitd.packing.pool import WorkerPool
+from kitd.packing.order import Project, Watched
 from kitd.queue.effect import Emit
-from kitd.queue.fact import PackSource, ProjectSettled
+from kitd.queue.fact import PackAsked, PackSource, ProjectSettled
 from kitd.queue.job import WAITING, Job, JobState
-from kitd.rpc.methods.wire import WireProject
+from kitd.rpc.methods.wire import WireHold, WireProject
 from kitd.triggers import requests_for
-from kitd.watch.project_watcher import Ports, ProjectWatcher, WatchMode
-from kitd.watch.settle import Broken, Observation, SettleConfig, Snapshot, State, WatchState
+from kitd.watch.project_watcher import Ports, ProjectWatcher, Senses, WatchMode
+from kitd.watch.settle import Broken, Hold, Observation, SettleConfig, Snapshot, State, WatchState
 
 log = structlog.get_logger(__name__)
 
@@ -97,16 +98,18 @@ class ProjectBoard:
         projects: ProjectLedger,
         jobs: JobLedger,
         catalog: Catalog,
-        pool: WorkerPool,
+        packer: Packer,
+        senses: Senses,
         settings: PackSettings,
-        monotonic_s: Callable[[], float],
+        clock: Clock,
     ) -> None:
         self._projects = projects
         self._jobs = jobs
         self._catalog = catalog
-        self._pool = pool
+        self._packer = packer
+        self._senses = senses
         self._settings = settings
-        self._monotonic_s = monotonic_s
+        self._clock = clock
         self._watched: dict[str, _Watched] = {}
         self._group: asyncio.TaskGroup | None = None
         # One change at a time: between the ledger's row and the watcher nobody may slip in.
@@ -136,8 +139,8 @@ class ProjectBoard:
 
     def job_ended(self, job: Job) -> None:
         """Take note that an attempt of a project's job ended, one way or the other."""
-        if job.project in self._watched and job.kind == "pack":
-            self._notes.put_nowait(partial(self._packed, job.id, job.project))
+        if job.project in self._watched and job.kind == PACK.name:
+            self._notes.put_nowait(partial(self._pack_ended, job.id, job.project))
 
     async def list(self) -> Sequence[WireProject]:
         """Return every project and what it is doing."""
@@ -209,37 +212,66 @@ class ProjectBoard:
 
     def _watcher(self, record: ProjectRecord, definition: Definition) -> ProjectWatcher:
         name = record.name
-        project = Project(
+        project = self._project(definition)
+
+        mode = WatchMode(definition.watch)
+
+        def watched(notice: Watched) -> None:
+            self._senses.hints.watched(
+                name,
+                notice.descriptors,
+                complete=notice.complete,
+                refused=notice.refused,
+                remote=notice.remote,
+            )
+
+        async def scan() -> Observation:
+            try:
+                with self._senses.hints.scanning():
+                    seen = await self._packer.scan(
+                        project,
+                        patience_s=definition.max_wait_s,
+                        watched=watched if mode.is_hinted else None,
+                    )
+            except KitdError as error:
+                return Broken(error)
+            holds = tuple(Hold(hold.gate, hold.path, hold.detail) for hold in seen.holds)
+            return Snapshot(seen.fingerprint, holds)
+
+        async def settled(fingerprint: str) -> None:
+            for request in requests_for(ProjectSettled(definition.source(name), fingerprint)):
+                await self._jobs.enqueue(request)
+
+        watcher = ProjectWatcher(
+            name,
+            Path(definition.path),
+            mode,
+            SettleConfig(definition.quiet_s, definition.max_wait_s, definition.min_interval_s),
+            Ports(
+                scan=scan,
+                on_settled=settled,
+                on_state=lambda state: self._changed(name, state),
+            ),
+            self._senses,
+            clock=self._clock.monotonic_s,
+        )
+        if record.fingerprint is not None:
+            watcher.packed(record.fingerprint)
+        if record.packed_us is not None:
+            ago_s = (self._clock.now_us() - record.packed_us) / 1_000_000
+            watcher.last_turn(self._clock.monotonic_s() - max(0.0, ago_s))
+        if record.held:
+            watcher.hold()
+        return watcher
+
+    def _project(self, definition: Definition) -> Project:
+        return Project(
             root=definition.path,
             kitfile=definition.kitfile,
             dialect=self._settings.dialect,
             layer_format=self._settings.layer_format,
             compression=self._settings.compression,
         )
-
-        async def scan() -> Observation:
-            try:
-                return Snapshot((await self._pool.scan(project)).fingerprint)
-            except KitdError as error:
-                return Broken(error)
-
-        async def settled(_fingerprint: str) -> None:
-            for request in requests_for(ProjectSettled(definition.source(name))):
-                await self._jobs.enqueue(request)
-
-        watcher = ProjectWatcher(
-            name,
-            Path(definition.path),
-            WatchMode(definition.watch),
-            SettleConfig(definition.quiet_s, definition.max_wait_s, definition.min_interval_s),
-            Ports(scan, settled, lambda state: self._changed(name, state)),
-            clock=self._monotonic_s,
-        )
-        if record.fingerprint is not None:
-            watcher.packed(record.fingerprint)
-        if record.held:
-            watcher.hold()
-        return watcher
 
     async def _supervise(self, name: str, watched: _Watched) -> None:
         """Keep one watcher running; one that breaks does not take the others with it."""
@@ -264,6 +296,7 @@ class ProjectBoard:
         if watched is not None and watched.task is not None:
             watched.task.cancel()
             await asyncio.wait([watched.task])
+            self._packer.forget(self._project(watched.definition))
 
     def _changed(self, name: str, state: WatchState) -> None:
         watched = self._watched.get(name)
@@ -286,18 +319,24 @@ class ProjectBoard:
         except KitdError as error:
             log.warning("project.not_noted", code=error.code, error=error.message)
 
-    async def _packed(self, job_id: int, name: str) -> None:
+    async def _pack_ended(self, job_id: int, name: str) -> None:
         job = await self._jobs.job(job_id)
         watched = self._watched.get(name)
-        if watched is None or job.state is not JobState.SUCCEEDED:
+        if watched is None:
             return
-        (wish,) = requests_for(ProjectSettled(watched.definition.source(name)))
-        if job.args != wish.args:
-            # It packed what the project was before it was defined anew.
-            return
-        record = await self._projects.project(name)
-        if record.fingerprint is not None:
-            watched.watcher.packed(record.fingerprint)
+        args = msgspec.json.decode(job.args, type=PackArgs)
+        if job.state is JobState.SUPERSEDED and args.fingerprint is not None:
+            if job.error is not None and job.error.code == NotAtRestError.code:
+                watched.watcher.moved(args.fingerprint)
+        elif job.state is JobState.SUCCEEDED:
+            (wish,) = requests_for(PackAsked(watched.definition.source(name)))
+            wanted = msgspec.json.decode(wish.args, type=PackArgs)
+            if msgspec.structs.replace(args, fingerprint=None) != wanted:
+                # It packed what the project was before it was defined anew.
+                return
+            record = await self._projects.project(name)
+            if record.fingerprint is not None:
+                watched.watcher.packed(record.fingerprint)
 
     async def _views(self, records: Sequence[ProjectRecord]) -> Sequence[WireProject]:
         latest = await self._jobs.latest_of([record.name for record in records])
@@ -307,7 +346,7 @@ class ProjectBoard:
         definition = msgspec.json.decode(record.definition, type=Definition)
         watched = self._watched.get(record.name)
         watch_state = watched.watcher.state if watched is not None else None
-        state, reason = project_state(watch_state, latest, self._monotonic_s())
+        state, reason = project_state(watch_state, latest, self._clock.monotonic_s())
         return WireProject(
             name=record.name,
             path=definition.path,
@@ -316,11 +355,16 @@ class ProjectBoard:
             push=definition.push,
             state=state,
             reason=reason,
+            holds=() if watch_state is None else tuple(map(_wire_hold, watch_state.holds)),
             last_digest=record.digest,
             last_packed=None if record.packed_us is None else rfc3339(record.packed_us),
             last_job=record.packed_by,
             source=record.source,
         )
+
+
+def _wire_hold(hold: Hold) -> WireHold:
+    return WireHold(gate=hold.gate, path=hold.path, detail=hold.detail)
 
 
 def project_state(

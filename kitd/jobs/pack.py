@@ -1,11 +1,15 @@
 """Pack: build the layers, assemble the kit, name it. Equal content never makes a new kit."""
 
 import posixpath
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from typing import ClassVar
 
 import msgspec
 
 from kitd.config.tag_template import Omission, TagContext, parse_tag_template, render_tag
+from kitd.errors import Disposition, KitdError
 from kitd.jobs.port import PackSettings, Ports
 from kitd.modelkit.manifest import content_key, encode_manifest
 from kitd.modelkit.media_type import CONFIG
@@ -14,7 +18,7 @@ from kitd.oci.digest import Digest, digest_of
 from kitd.oci.manifest import parse_manifest
 from kitd.oci.media_type import OCI_MANIFEST
 from kitd.oci.reference import Reference, Repository, parse_repository
-from kitd.packing.order import Advanced, Packed, Project
+from kitd.packing.order import Advanced, Packed, PackedLayer, Project
 from kitd.queue.effect import Effect, Emit, KitSummary, MoveTags, RecordManifest, RecordPack
 from kitd.queue.fact import KitPacked
 from kitd.queue.job import Lane, Progress
@@ -23,7 +27,10 @@ from kitd.queue.retry import RetryPolicy
 
 
 class PackArgs(msgspec.Struct, frozen=True, kw_only=True):
-    """What to pack; `tags` are templates, `repository` is `registry/name`."""
+    """What to pack; `tags` are templates, `repository` is `registry/name`.
+
+    With a `fingerprint` only the state that settled is packed, without one whatever is there.
+    """
 
     project: str | None
     path: str
@@ -32,6 +39,14 @@ class PackArgs(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...]
     push: bool
     compression: str | None
+    fingerprint: str | None = None
+
+
+class NotAtRestError(KitdError):
+    """The project left the state in which it came to rest; its watcher sees to the next."""
+
+    code = "input_changed"
+    disposition: ClassVar[Disposition] = Disposition.YIELD
 
 
 class Blob(msgspec.Struct, frozen=True):
@@ -66,11 +81,12 @@ def _config(packed: Packed) -> Descriptor:
     return Descriptor(CONFIG, Digest(packed.config_digest), packed.config_size)
 
 
+def _layer(layer: PackedLayer) -> Descriptor:
+    return Descriptor(layer.media_type, Digest(layer.digest), layer.size, layer.annotations)
+
+
 def _layers(packed: Packed) -> tuple[Descriptor, ...]:
-    return tuple(
-        Descriptor(layer.media_type, Digest(layer.digest), layer.size, layer.annotations)
-        for layer in packed.layers
-    )
+    return tuple(map(_layer, packed.layers))
 
 
 def created_at(settings: PackSettings, now_us: int) -> datetime:
@@ -117,7 +133,7 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     def advanced(progress: Advanced) -> None:
         context.report(Progress("packing", progress.done_bytes, progress.total_bytes))
 
-    packed = await ports.packer.pack(_project(args, settings), advanced)
+    packed = await _pack(args, ports, advanced)
     repository = parse_repository(args.repository)
     created = created_at(settings, ports.clock.now_us())
     key = content_key(_config(packed), _layers(packed), settings.dialect)
@@ -176,6 +192,32 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     return Done(result, tuple(effects), () if quiet else (fact,))
 
 
+async def _pack(args: PackArgs, ports: Ports, advanced: Callable[[Advanced], None]) -> Packed:
+    """Build what is missing. Raises `NotAtRestError` where a state was asked for that is gone."""
+    try:
+        with _head_start(args, ports) as send:
+            return await ports.packer.pack(
+                _project(args, ports.settings),
+                expected=args.fingerprint,
+                advanced=advanced,
+                built=lambda layer: send(_layer(layer)),
+            )
+    except KitdError as error:
+        if args.fingerprint is not None and error.disposition is Disposition.SNOOZE:
+            raise NotAtRestError(error.message, hint="it is packed once it rests again") from error
+        raise
+
+
+def _head_start(
+    args: PackArgs, ports: Ports
+) -> AbstractContextManager[Callable[[Descriptor], None]]:
+    """Return what sends layers on their way, if the kit will follow them."""
+    repository = parse_repository(args.repository)
+    if args.push and not repository.is_local:
+        return ports.head_start(repository)
+    return nullcontext(lambda _layer: None)
+
+
 def _project(args: PackArgs, settings: PackSettings) -> Project:
     return Project(
         root=args.path,
@@ -207,4 +249,7 @@ PACK: JobKind[PackArgs, Ports] = JobKind(
     key=lambda args: args.project or f"{args.path}>{args.repository}:{','.join(args.tags)}",
     lock=lambda args: args.path,
     run=run,
+    wider=lambda args: (
+        () if args.fingerprint is None else (msgspec.structs.replace(args, fingerprint=None),)
+    ),
 )

@@ -1,6 +1,7 @@
 """What job kinds are given to work with: interfaces, implemented elsewhere, wired by the daemon."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,13 +11,20 @@ from kitd.modelkit.dialect import Dialect
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Repository
-from kitd.packing.order import Advanced, Packed, Project
+from kitd.packing.order import Advanced, Packed, PackedLayer, Project
 
 
 class Packer(Protocol):
-    """Builds layers: see `kitd.packing.pool.WorkerPool`."""
+    """Builds layers: see `kitd.daemon.packer.Packer`."""
 
-    async def pack(self, project: Project, progress: Callable[[Advanced], None]) -> Packed:
+    async def pack(
+        self,
+        project: Project,
+        *,
+        expected: str | None,
+        advanced: Callable[[Advanced], None],
+        built: Callable[[PackedLayer], None],
+    ) -> Packed:
         """Build a project's layers and config in the cache."""
         ...
 
@@ -69,6 +77,8 @@ class Ports:
     catalog: Catalog
     packer: Packer
     remote: Callable[[Repository], Awaitable[Remote]]
+    head_start: Callable[[Repository], AbstractContextManager[Callable[[Descriptor], None]]]
+    """Lets a pack send its layers to where its kit will be pushed: see `kitd.jobs.ahead`."""
     clock: Clock
     settings: PackSettings
     transfers: int = 4

@@ -408,6 +408,19 @@ class JobLedger:
 
         await self._database.write(transaction)
 
+    async def step_aside(self, attempt: Job, failure: Failure) -> None:
+        """End an attempt whose job will be asked for anew if need be. Raises `FencedError`."""
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            job, now_us = _current(connection, attempt), self._clock.now_us()
+            _note_failure(connection, job, failure)
+            if not _may_wait(connection, job, now_us):
+                return
+            _end(connection, job, Signal.SUPERSEDE, now_us)
+            _tell(connection, now_us, "job.superseded", job, _failure_data(failure))
+
+        await self._database.write(transaction)
+
     async def interrupt(self, attempt: Job) -> None:
         """Put a running job back because kitd stops. Raises `FencedError`."""
 

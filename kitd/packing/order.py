@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from kitd.errors import Disposition, KitdError
+from kitd.packing.hold import Hold
 
 MAX_LINE_BYTES = 32 * 1024 * 1024
 """A kit of twenty thousand layers, the most a manifest may name, with room to spare."""
@@ -25,37 +26,38 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     compression: str = "none"
 
 
+class Glance(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cheap walk of a project found when its state was last known (`kitd.packing.glance`).
+
+    An equal glance means an equal state; another one means nothing.
+    """
+
+    digest: str
+    entries: int
+    """How large the tree was: large ones are looked at by two processes."""
+
+
 class ScanOrder(msgspec.Struct, frozen=True, kw_only=True, tag="scan"):
-    """Look at every file that a pack would take, and read none but the Kitfile and .kitignore."""
+    """Look at every file that a pack would take, and read none but what judges it finished."""
 
     project: Project
+    patience_s: float
+    """For how long an unchanged file may hold the project back that only looks unfinished."""
+    watch: bool = False
+    """Whether every directory that is entered is to be watched."""
+    known: Glance | None = None
 
 
 class PackOrder(msgspec.Struct, frozen=True, kw_only=True, tag="pack"):
-    """Build every layer into the blob store."""
+    """Build the layers that nobody knows into the blob store."""
 
     project: Project
     cache: str
     label: str
     """Begins the names of temporary files, so that a killed worker's can be found."""
-
-
-Order = ScanOrder | PackOrder
-
-
-class Advanced(msgspec.Struct, frozen=True, tag="advanced"):
-    """How far a pack is."""
-
-    done_bytes: int
-    total_bytes: int
-
-
-class Scanned(msgspec.Struct, frozen=True, tag="scanned"):
-    """The state of a project's inputs in one word; equal words mean equal inputs."""
-
-    fingerprint: str
-    files: int
-    size_bytes: int
+    known: Glance | None = None
+    expected: str | None = None
+    """The fingerprint that the project has to have; None packs it as it is."""
 
 
 class PackedLayer(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,57 @@ class PackedLayer(msgspec.Struct, frozen=True, kw_only=True):
     reused: bool
 
 
+class Known(msgspec.Struct, frozen=True, tag="known"):
+    """Answers `Planned`: the layers of these keys that the store holds."""
+
+    layers: Mapping[str, PackedLayer]
+
+
+Order = ScanOrder | PackOrder | Known
+
+
+class Watched(msgspec.Struct, frozen=True, kw_only=True, tag="watched"):
+    """The directories a scan entered, by the descriptors of their watches; before its answer."""
+
+    descriptors: tuple[int, ...]
+    complete: bool
+    """Whether these are all; a scan that failed may not have come to every directory."""
+    refused: int | None
+    """The errno of the first directory that could not be watched."""
+    remote: str | None
+    """A file system that keeps quiet about what other machines change, as `type on path`."""
+
+
+class Planned(msgspec.Struct, frozen=True, tag="planned"):
+    """Asks which layers exist: a key is a layer's whole input in one word. `Known` answers."""
+
+    keys: tuple[str, ...]
+
+
+class Advanced(msgspec.Struct, frozen=True, tag="advanced"):
+    """How far a pack is."""
+
+    done_bytes: int
+    total_bytes: int
+
+
+class Built(msgspec.Struct, frozen=True, tag="built"):
+    """A layer is done; its key, unless its files may yet change without showing it."""
+
+    key: str | None
+    layer: PackedLayer
+
+
+class Scanned(msgspec.Struct, frozen=True, kw_only=True, tag="scanned"):
+    """The state of a project's inputs in one word; equal words mean equal inputs."""
+
+    fingerprint: str
+    glance: Glance | None
+    """None where a file is so new that it may change without showing it."""
+    holds: tuple[Hold, ...]
+    warnings: tuple[str, ...]
+
+
 class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
     """Everything of a kit but its manifest."""
 
@@ -76,11 +129,20 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
     config_size: int
     layers: tuple[PackedLayer, ...]
     fingerprint: str
+    glance: Glance | None
     model_name: str
     author: str
     package_version: str | None
     git_commit: str | None
     warnings: tuple[str, ...]
+
+
+class Unchanged(msgspec.Struct, frozen=True, kw_only=True, tag="unchanged"):
+    """The known glance still holds, and so does all that is known with it but this."""
+
+    git_commit: str | None = None
+    holds: tuple[Hold, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -92,7 +154,10 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     disposition: str
 
 
-Answer = Advanced | Scanned | Packed | Failed
+Answer = Scanned | Packed | Unchanged | Failed
+"""What ends an order."""
+Notice = Watched | Planned | Advanced | Built
+"""What comes before that."""
 
 
 class WorkerError(KitdError):

@@ -5,9 +5,11 @@ temporary files of that worker are removed, nothing else can be left of it.
 """
 
 import asyncio
+import contextlib
+import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,15 +22,18 @@ from kitd.child import end, spawn
 from kitd.errors import Disposition, KitdError
 from kitd.packing.order import (
     MAX_LINE_BYTES,
-    Advanced,
     Answer,
     Failed,
+    Glance,
+    Known,
+    Notice,
     Order,
     Packed,
     PackOrder,
     Project,
     Scanned,
     ScanOrder,
+    Unchanged,
     WorkerError,
 )
 from kitd.store.blob_store import BlobStore
@@ -43,6 +48,14 @@ SILENCE_S = 1800.0
 """How long a worker may say nothing: far longer than it takes to walk a tree of millions."""
 
 
+HEAVY_BYTES = 64 << 20
+"""What a worker may take to be kept: one that walked a very large tree does not shrink again."""
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+Hear = Callable[[Notice], Awaitable[Known | None]]
+"""Is told what a worker says before its answer, and replies to `Planned`."""
+
+
 class WorkerDiedError(KitdError):
     """The worker process could not be started, or did not live to answer an order."""
 
@@ -53,14 +66,17 @@ class WorkerDiedError(KitdError):
 class WorkerPool:
     """Runs scans and packs in worker processes. Use as an async context manager."""
 
-    def __init__(self, cache: Path, *, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self, cache: Path, *, inotify: int | None = None, silence_s: float = SILENCE_S
+    ) -> None:
         self._cache = cache
+        self._inotify = inotify
         self._silence_s = silence_s
         self._idle: list[asyncio.subprocess.Process] = []
         self._busy: set[asyncio.subprocess.Process] = set()
         self._scans = asyncio.Semaphore(MAX_SCANS)
         self._encoder = msgspec.json.Encoder()
-        self._decoder: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
+        self._decoder: msgspec.json.Decoder[Answer | Notice] = msgspec.json.Decoder(Answer | Notice)
 
     async def __aenter__(self) -> Self:
         self._idle.append(await self._spawn())
@@ -75,50 +91,57 @@ class WorkerPool:
         for process in (*self._idle, *self._busy):
             await end(process)
 
-    async def scan(self, project: Project) -> Scanned:
+    async def scan(self, order: ScanOrder, hear: Hear) -> Scanned | Unchanged:
         """Return the state of a project's inputs, when its turn has come. Raises `KitdError`."""
         async with self._scans:
-            answer = await self._ask(ScanOrder(project=project), lambda _: None)
-        assert isinstance(answer, Scanned)
+            answer = await self._ask(order, hear)
+        assert isinstance(answer, Scanned | Unchanged)
         return answer
 
-    async def pack(self, project: Project, progress: Callable[[Advanced], None]) -> Packed:
+    async def pack(
+        self, project: Project, hear: Hear, *, known: Glance | None, expected: str | None
+    ) -> Packed | Unchanged:
         """Build a project's layers and config in the blob store. Raises `KitdError`.
 
         When it is cancelled or raises, complete layers may stay in the store, temporary files not.
         """
         label = f"{secrets.token_hex(8)}-"
-        order = PackOrder(project=project, cache=str(self._cache), label=label)
+        order = PackOrder(
+            project=project, cache=str(self._cache), label=label, known=known, expected=expected
+        )
         try:
-            answer = await self._ask(order, progress)
+            answer = await self._ask(order, hear)
         except BaseException:
             await run_blocking(BlobStore(self._cache, label=label).sweep)
             raise
-        assert isinstance(answer, Packed)
+        assert isinstance(answer, Packed | Unchanged)
         return answer
 
-    async def _ask(self, order: Order, progress: Callable[[Advanced], None]) -> Answer:
+    async def _ask(self, order: ScanOrder | PackOrder, hear: Hear) -> Answer:
         async with self._worker() as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
             try:
-                process.stdin.write(self._encoder.encode(order) + b"\n")
-                await process.stdin.drain()
-                answer = await self._answer(process.stdout, progress)
+                await self._say(process, order)
+                answer = await self._answer(process, hear)
             except ConnectionError as error:
                 raise WorkerDiedError("a packing process ended before its order") from error
         if isinstance(answer, Failed):
             raise WorkerError(answer)
         return answer
 
-    async def _answer(
-        self, answers: asyncio.StreamReader, progress: Callable[[Advanced], None]
-    ) -> Answer:
-        while line := await self._line(answers):
-            answer = self._decoder.decode(line)
-            if not isinstance(answer, Advanced):
-                return answer
-            progress(answer)
+    async def _say(self, process: asyncio.subprocess.Process, order: Order) -> None:
+        assert process.stdin is not None
+        process.stdin.write(self._encoder.encode(order) + b"\n")
+        await process.stdin.drain()
+
+    async def _answer(self, process: asyncio.subprocess.Process, hear: Hear) -> Answer:
+        assert process.stdout is not None
+        while line := await self._line(process.stdout):
+            said = self._decoder.decode(line)
+            if isinstance(said, Answer):
+                return said
+            reply = await hear(said)
+            if reply is not None:
+                await self._say(process, reply)
         raise WorkerDiedError(
             "a packing process ended in the middle of its work",
             hint="if it happens again, see whether the machine is out of memory",
@@ -148,7 +171,7 @@ class WorkerPool:
             raise
         finally:
             self._busy.discard(process)
-        if len(self._idle) < WARM:
+        if len(self._idle) < WARM and _resident_bytes(process.pid) < HEAVY_BYTES:
             self._idle.append(process)
         else:
             await end(process)
@@ -158,11 +181,26 @@ class WorkerPool:
             # Isolated (-I): neither the environment nor the working directory adds to its code. A
             # session of its own, because a terminal's Ctrl-C is for the daemon, which ends its
             # workers in good order.
+            inherited = () if self._inotify is None else (self._inotify,)
             return await spawn(
-                sys.executable, "-I", "-m", "kitd.packing.worker", cwd="/", limit=MAX_LINE_BYTES
+                sys.executable,
+                "-I",
+                "-m",
+                "kitd.packing.worker",
+                *map(str, inherited),
+                cwd="/",
+                limit=MAX_LINE_BYTES,
+                pass_fds=inherited,
             )
         except OSError as error:
             raise WorkerDiedError(
                 f"cannot start a packing process: {error.strerror or error}",
                 hint="see whether the machine is out of memory, processes or file descriptors",
             ) from error
+
+
+def _resident_bytes(pid: int) -> int:
+    """Return what a process takes of the memory, 0 where the system does not say (proc(5))."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * PAGE_BYTES
+    return 0

@@ -3,17 +3,20 @@
 The walk descends by directory file descriptors and never follows a link, so that nothing outside
 of the project is ever looked at, whatever is swapped meanwhile. Names are bytes; directories are
 listed in byte order, each descended into right after its own entry, which is `kit`'s order.
+
+`glance` is the same walk for those who only ask whether anything is different: it takes in more
+than the layers do, all that lies in the directories it enters, and decides nothing for it.
 """
 
 import errno
 import hashlib
+import marshal
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from kitd.errors import Disposition, KitdError
 from kitd.modelkit.plan import LayerPlan, Selection
@@ -26,7 +29,12 @@ MAX_PATH_BYTES = 4095
 _MOVED = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.ESTALE}
 )
-_STATE = struct.Struct("<QQQqqI?")
+_STATE = struct.Struct("<QQQQqqI")
+_GLANCE_MODULUS = 1 << 256
+
+Watch = Callable[[int], None]
+"""Is given the descriptor of each directory before it is listed, so that nothing that happens to it
+later goes unnoticed."""
 
 
 class InputError(KitdError):
@@ -48,8 +56,7 @@ class InputChangedError(InputError):
     disposition: ClassVar[Disposition] = Disposition.SNOOZE
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A file or directory that at least one layer takes. `path` is relative to the root."""
 
     path: bytes
@@ -65,13 +72,23 @@ class Entry:
     def same_file(self, status: os.stat_result) -> bool:
         """Whether a file's status is still the one that the walk saw."""
         return (
-            status.st_dev,
-            status.st_ino,
-            status.st_size,
-            status.st_mtime_ns,
-            status.st_ctime_ns,
-            status.st_mode,
-        ) == (self.device, self.inode, self.size, self.mtime_ns, self.ctime_ns, self.mode)
+            status.st_ino == self.inode
+            and status.st_ctime_ns == self.ctime_ns
+            and status.st_size == self.size
+            and status.st_mtime_ns == self.mtime_ns
+            and status.st_mode == self.mode
+            and status.st_dev == self.device
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a glance takes in: every entry of the directories entered, and the newest change."""
+
+    digest: str
+    entries: int
+    newest_ns: int
+    """The newest ctime of a file, in nanoseconds since the epoch; 0 without files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +97,7 @@ class Tree:
 
     entries: tuple[Entry, ...]
     links: tuple[bytes, ...]
+    sight: Sight
 
     @property
     def size_bytes(self) -> int:
@@ -165,61 +183,200 @@ def require_paths(root: int, plans: Iterable[LayerPlan]) -> None:
                 raise InputError(f"{printable(path)} is neither a file nor a directory")
 
 
-def scan(root: int, selection: Selection) -> Tree:
+def scan(root: int, selection: Selection, *, watch: Watch | None = None) -> Tree:
     """Walk below an open directory and return what the selection's layers take.
 
     Raises `MissingInputError`, `InputError`, `InputChangedError`.
     """
-    links: list[bytes] = []
-    entries = tuple(islice(_walk(root, b"", selection, links, depth=0), MAX_ENTRIES + 1))
-    if len(entries) > MAX_ENTRIES or len(links) > MAX_ENTRIES:
+    walk = _Walk(selection, watch)
+    walk.enter(root, b"", depth=0)
+    return Tree(tuple(walk.entries), tuple(walk.links), walk.sums.sight())
+
+
+def glance(
+    root: int, selection: Selection, *, part: int = 0, parts: int = 1, watch: Watch | None = None
+) -> "Sums":
+    """Walk as `scan` does and return what it would take in: its sums' `sight` is the tree's.
+
+    Of `parts` processes that walk the same tree, each takes in its share of the directories.
+    Raises what `scan` does.
+    """
+    walk = _Glance(selection, watch, part, parts)
+    walk.enter(root, b"", depth=0)
+    return walk.sums
+
+
+@dataclass(slots=True)
+class Sums:
+    """A sight in the making. Does not depend on the order or the grouping of what is added."""
+
+    total: int = 0
+    entries: int = 0
+    newest_ns: int = 0
+
+    def add(self, prefix: bytes, found: "Sequence[tuple[bytes, os.stat_result]]") -> None:
+        """Add a directory's entries. Of directories only the mode counts, as in a layer's key."""
+        records: list[tuple[object, ...]] = []
+        newest_ns = self.newest_ns
+        for name, status in found:
+            mode = status.st_mode
+            if stat.S_ISDIR(mode):
+                records.append((name, mode))
+                continue
+            ctime_ns = status.st_ctime_ns
+            newest_ns = max(newest_ns, ctime_ns)
+            records.append(
+                (
+                    name,
+                    mode,
+                    status.st_dev,
+                    status.st_ino,
+                    status.st_size,
+                    status.st_mtime_ns,
+                    ctime_ns,
+                )
+            )
+        self.newest_ns = newest_ns
+        self.entries += len(records)
+        # Version 2: later ones encode equal values in more than one way.
+        content = b"%d:%s%s" % (len(prefix), prefix, marshal.dumps(records, 2))
+        self.total += int.from_bytes(hashlib.sha256(content).digest(), "little")
+
+    def merge(self, other: "Sums") -> None:
+        """Add what another process took in."""
+        self.total += other.total
+        self.entries += other.entries
+        self.newest_ns = max(self.newest_ns, other.newest_ns)
+
+    def sight(self) -> Sight:
+        """Return what was taken in."""
+        total = self.total % _GLANCE_MODULUS
+        return Sight(f"{total:064x}", self.entries, self.newest_ns)
+
+
+class _Glance:
+    """One glance: the statuses of every so many directories, and the names of all."""
+
+    def __init__(self, selection: Selection, watch: Watch | None, part: int, parts: int) -> None:
+        self._selection = selection
+        self._watch = watch
+        self._part = part
+        self._parts = parts
+        self._turn = 0
+        self.sums = Sums()
+
+    def enter(self, directory: int, prefix: bytes, depth: int) -> None:
+        _require_depth(prefix, depth)
+        mine = self._turn % self._parts == self._part
+        self._turn += 1
+        if mine:
+            if self._watch is not None:
+                self._watch(directory)
+            found = _look(directory, prefix)
+            self.sums.add(prefix, found)
+            _require_bounded(self.sums.entries)
+            children: Sequence[bytes] = [
+                name for name, status in found if stat.S_ISDIR(status.st_mode)
+            ]
+        else:
+            children = _directories(directory, prefix)
+        for name in children:
+            path = prefix + name
+            if self._selection.enter(path):
+                child = _descend(directory, name, path)
+                try:
+                    self.enter(child, path + b"/", depth + 1)
+                finally:
+                    os.close(child)
+
+
+class _Walk:
+    """One walk. What it has found so far is in `entries` and `links`."""
+
+    def __init__(self, selection: Selection, watch: Watch | None) -> None:
+        self._selection = selection
+        self._watch = watch
+        self.entries: list[Entry] = []
+        self.links: list[bytes] = []
+        self.sums = Sums()
+
+    def enter(self, directory: int, prefix: bytes, depth: int) -> None:
+        _require_depth(prefix, depth)
+        if self._watch is not None:
+            self._watch(directory)
+        layers_of, entries = self._selection.layers_of, self.entries
+        found = _look(directory, prefix)
+        self.sums.add(prefix, found)
+        _require_bounded(self.sums.entries)
+        for name, status in found:
+            path = prefix + name
+            mode = status.st_mode
+            if stat.S_ISREG(mode):
+                layers = layers_of(path, is_dir=False)
+                if layers:
+                    entries.append(_entry(path, status, layers, is_dir=False))
+            elif stat.S_ISDIR(mode):
+                layers = layers_of(path, is_dir=True)
+                if layers:
+                    entries.append(_entry(path, status, layers, is_dir=True))
+                if self._selection.enter(path):
+                    child = _descend(directory, name, path)
+                    try:
+                        self.enter(child, path + b"/", depth + 1)
+                    finally:
+                        os.close(child)
+            elif stat.S_ISLNK(mode) and layers_of(path, is_dir=False):
+                self.links.append(path)
+
+
+def _require_depth(prefix: bytes, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise InputError(f"{printable(prefix)} is nested deeper than {MAX_DEPTH} directories")
+
+
+def _require_bounded(entries: int) -> None:
+    if entries > MAX_ENTRIES:
         raise InputError(
             f"the project has more than {MAX_ENTRIES} files and directories",
             hint="leave out what is no part of the kit in .kitignore",
         )
-    return Tree(entries, tuple(links))
 
 
-def _walk(
-    directory: int, prefix: bytes, selection: Selection, links: list[bytes], depth: int
-) -> Iterator[Entry]:
-    if depth > MAX_DEPTH:
-        raise InputError(f"{printable(prefix)} is nested deeper than {MAX_DEPTH} directories")
-    for name in sorted(os.fsencode(name) for name in _names(directory, prefix)):
-        path = prefix + name
-        status = _status(directory, name, path)
-        if stat.S_ISREG(status.st_mode):
-            layers = selection.layers_of(path, is_dir=False)
-            if layers:
-                yield _entry(path, status, layers)
-        elif stat.S_ISDIR(status.st_mode):
-            layers = selection.layers_of(path, is_dir=True)
-            if layers:
-                yield _entry(path, status, layers)
-            if selection.enter(path):
-                child = _descend(directory, name, path)
-                try:
-                    yield from _walk(child, path + b"/", selection, links, depth + 1)
-                finally:
-                    os.close(child)
-        elif stat.S_ISLNK(status.st_mode) and selection.layers_of(path, is_dir=False):
-            links.append(path)
+def _look(directory: int, prefix: bytes) -> Sequence[tuple[bytes, os.stat_result]]:
+    """Return a directory's entries in byte order."""
+    names = sorted(map(os.fsencode, _names(directory, prefix)))
+    return [(name, _status(directory, name, prefix)) for name in names]
+
+
+def _directories(directory: int, prefix: bytes) -> Sequence[bytes]:
+    """Return the names of a directory's directories in byte order."""
+    try:
+        with os.scandir(directory) as found:
+            names = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+    except OSError as error:
+        raise _cannot_list(prefix, error) from error
+    return sorted(map(os.fsencode, names))
 
 
 def _names(directory: int, prefix: bytes) -> list[str]:
     try:
         return os.listdir(directory)
     except OSError as error:
-        raise InputError(f"cannot list {printable(prefix) or '.'}: {error.strerror}") from error
+        raise _cannot_list(prefix, error) from error
 
 
-def _status(directory: int, name: bytes, path: bytes) -> os.stat_result:
+def _cannot_list(prefix: bytes, error: OSError) -> InputError:
+    return InputError(f"cannot list {printable(prefix) or '.'}: {error.strerror}")
+
+
+def _status(directory: int, name: bytes, prefix: bytes) -> os.stat_result:
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError as error:
-        raise InputChangedError(f"{printable(path)} vanished while it was looked at") from error
+        path = printable(prefix + name)
+        raise InputChangedError(f"{path} vanished while it was looked at") from error
     except OSError as error:
-        raise InputError(f"cannot look at {printable(path)}: {error.strerror}") from error
+        raise InputError(f"cannot look at {printable(prefix + name)}: {error.strerror}") from error
 
 
 def _descend(directory: int, name: bytes, path: bytes) -> int:
@@ -235,52 +392,51 @@ def _descend(directory: int, name: bytes, path: bytes) -> int:
         ) from error
 
 
-def _entry(path: bytes, status: os.stat_result, layers: tuple[int, ...]) -> Entry:
-    is_dir = stat.S_ISDIR(status.st_mode)
+def _entry(path: bytes, status: os.stat_result, layers: tuple[int, ...], *, is_dir: bool) -> Entry:
     if len(path) > MAX_PATH_BYTES:
         raise InputError(f"{printable(path)[:200]}… is a path of more than {MAX_PATH_BYTES} bytes")
     return Entry(
-        path=path,
-        is_dir=is_dir,
-        mode=status.st_mode,
-        device=status.st_dev,
-        inode=status.st_ino,
-        size=0 if is_dir else status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        ctime_ns=status.st_ctime_ns,
-        layers=layers,
+        path,
+        is_dir,
+        status.st_mode,
+        status.st_dev,
+        status.st_ino,
+        0 if is_dir else status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        layers,
     )
 
 
-def fingerprint(project: Project, kitfile: bytes, tree: Tree) -> str:
+def layer_key(plan: LayerPlan, compression: str, entries: Iterable[Entry]) -> str:
+    """Return all that a layer is built from in one word.
+
+    Covers the plan and each entry's path, kind, mode, device, inode, size and times; of
+    directories only path and mode, because their times change with entries that no layer takes.
+    """
+    hasher = hashlib.sha256()
+    annotations = repr(sorted(plan.annotations.items()))
+    for part in (plan.path, str(plan.type).encode(), compression.encode(), annotations.encode()):
+        hasher.update(b"%d:%s" % (len(part), part))
+    pack = _STATE.pack
+    for path, is_dir, mode, device, inode, size, mtime_ns, ctime_ns, _ in entries:
+        if is_dir:
+            state = pack(len(path), 0, 0, 0, 0, 0, mode)
+        else:
+            state = pack(len(path), device, inode, size, mtime_ns, ctime_ns, mode)
+        hasher.update(state + path)
+    return hasher.hexdigest()
+
+
+def fingerprint(project: Project, kitfile: bytes, layers: Iterable[str]) -> str:
     """Return the state of a project's inputs in one word.
 
-    Covers how it is packed, the Kitfile's bytes, and each entry's path, layers, kind, mode, inode,
-    size and times; of directories only path, layers and mode, because their times change with
-    entries that no layer takes.
+    Covers how it is packed, the Kitfile's bytes and the layers' keys.
     """
     hasher = hashlib.sha256()
     for part in (project.root, project.dialect, project.layer_format, project.compression):
         hasher.update(part.encode("utf-8") + b"\0")
     hasher.update(hashlib.sha256(kitfile).digest())
-    for entry in tree.entries:
-        times = (0, 0, 0) if entry.is_dir else (entry.inode, entry.mtime_ns, entry.ctime_ns)
-        inode, mtime_ns, ctime_ns = times
-        hasher.update(
-            b"%d\0%s\0%s"
-            % (
-                len(entry.path),
-                entry.path,
-                _STATE.pack(
-                    0 if entry.is_dir else entry.device,
-                    inode,
-                    entry.size,
-                    mtime_ns,
-                    ctime_ns,
-                    entry.mode,
-                    entry.is_dir,
-                ),
-            )
-        )
-        hasher.update(repr(entry.layers).encode())
+    for key in layers:
+        hasher.update(key.encode())
     return hasher.hexdigest()

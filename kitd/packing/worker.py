@@ -4,173 +4,225 @@ One order at a time. The end of stdin means that the daemon is gone, and then so
 once and whatever it is doing: what it leaves is a temporary file that the next start sweeps.
 """
 
-import errno
+import math
 import os
 import queue
+import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import msgspec
 
 from kitd.errors import KitdError
 from kitd.modelkit.config_blob import encode_config
-from kitd.modelkit.dialect import Dialect
-from kitd.modelkit.errors import UnsupportedKitError
-from kitd.modelkit.ignore import KITIGNORE_NAME, MAX_KITIGNORE_BYTES, IgnoreRules
 from kitd.modelkit.kit_divergence import MAX_PATHS, Divergence, find_divergences
-from kitd.modelkit.kitfile import (
-    KITFILE_NAMES,
-    LayerDigests,
-    parse_kitfile,
-    with_layer_digests,
-)
-from kitd.modelkit.kitfile_yaml import MAX_KITFILE_BYTES
-from kitd.modelkit.media_type import LayerFormat
-from kitd.modelkit.plan import Selection, plan_layers
-from kitd.modelkit.validation import require_valid
+from kitd.modelkit.kitfile import LayerDigests, with_layer_digests
+from kitd.mount import remote_mount
 from kitd.oci.digest import Digest
+from kitd.packing.build import build_layers
+from kitd.packing.gate import file_holds, tree_holds
 from kitd.packing.git_head import head_commit
-from kitd.packing.layer import MEDIA_COMPRESSION, build_layer
+from kitd.packing.glance import Watches, as_glance, is_unchanged, take_sight
+from kitd.packing.hold import Hold
 from kitd.packing.order import (
-    Advanced,
     Answer,
+    Glance,
+    Known,
+    Notice,
     Order,
     Packed,
     PackedLayer,
     PackOrder,
+    Planned,
     Project,
     Scanned,
     ScanOrder,
+    Unchanged,
+    Watched,
     failed,
 )
-from kitd.packing.scan import (
-    Entry,
-    InputChangedError,
-    InputError,
-    MissingInputError,
-    Tree,
-    fingerprint,
-    open_root,
-    printable,
-    read_beneath,
-    require_paths,
-    scan,
-)
+from kitd.packing.recipe import Inputs, Recipe, look, read_recipe
+from kitd.packing.scan import InputChangedError, open_root, printable
 from kitd.store.blob_store import BlobStore
 
-REPORT_INTERVAL_S = 0.1
+UNPROVEN = "?"
+"""Ends the fingerprint of a state whose files may have changed since it was packed without showing
+it: it equals no state that a scan finds."""
 
 
-def read_small(root: int, path: str, max_bytes: int) -> bytes | None:
-    """Return the content of a Kitfile or .kitignore, or None if there is none.
+class Daemon(Protocol):
+    """The other side, as the work sees it. Safe to use from several threads."""
 
-    Raises `InputError`.
-    """
+    def tell(self, notice: Notice) -> None:
+        """Say something that needs no answer."""
+        ...
+
+    def known_layers(self, keys: tuple[str, ...]) -> Mapping[str, PackedLayer]:
+        """Return the layers of these keys that are in the store."""
+        ...
+
+
+def run_scan(order: ScanOrder, daemon: Daemon, inotify: int | None) -> Scanned | Unchanged:
+    """Return the state of a project. Raises `KitdError`."""
+    project = order.project
+    watches = Watches(inotify if order.watch else None)
+    complete = False
+    root = open_root(project.root)
     try:
-        content = read_beneath(root, path, max_bytes + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        linked = error.errno in (errno.ELOOP, errno.ENOTDIR)
-        raise InputError(
-            f"cannot read {printable(path)}: {error.strerror}",
-            hint="links are not followed: put the file itself there" if linked else None,
-        ) from error
-    if len(content) > max_bytes:
-        raise InputError(f"{printable(path)} is larger than {max_bytes} bytes")
-    return content
+        tree_finding = tree_holds(root, project.root, now_ns=time.time_ns())
+        recipe = read_recipe(root, project, watch=watches.add)
+        if order.known is not None and is_unchanged(root, recipe, order.known, watches):
+            complete = True
+            return Unchanged(holds=tree_finding.holds, warnings=tree_finding.warnings)
+        looked_ns = time.time_ns()
+        inputs = look(root, project, recipe, watch=watches.add)
+        complete = True
+        return Scanned(
+            fingerprint=inputs.fingerprint,
+            glance=as_glance(recipe, inputs.tree.sight, looked_ns),
+            holds=(
+                *tree_finding.holds,
+                *_file_holds(root, inputs, daemon.known_layers(inputs.keys), order.patience_s),
+            ),
+            warnings=tree_finding.warnings,
+        )
+    finally:
+        os.close(root)
+        if order.watch:
+            daemon.tell(
+                Watched(
+                    descriptors=tuple(watches.descriptors),
+                    complete=complete,
+                    refused=watches.refused,
+                    remote=remote_mount(_mounts(), os.fsencode(os.path.realpath(project.root))),
+                )
+            )
 
 
-def _read_kitfile(root: int, project: Project) -> tuple[str, bytes]:
-    names = KITFILE_NAMES if project.kitfile is None else (project.kitfile,)
-    for name in names:
-        content = read_small(root, name, MAX_KITFILE_BYTES)
-        if content is not None:
-            return name, content
-    raise MissingInputError(
-        f"there is no {names[0]} in {printable(project.root)}",
-        hint="write one: the README has a small example"
-        if project.kitfile is None
-        else "correct the project's kitfile setting",
+def _mounts() -> bytes:
+    try:
+        return Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return b""
+
+
+def _file_holds(
+    root: int, inputs: Inputs, known: Mapping[str, PackedLayer], patience_s: float
+) -> tuple[Hold, ...]:
+    """Judge the files of the layers that nobody has built yet: the others were judged before."""
+    judged = {
+        entry.path
+        for key, layer in zip(inputs.keys, inputs.layers, strict=True)
+        if key not in known
+        for entry in layer
+        if not entry.is_dir
+    }
+    return file_holds(root, inputs.tree, judged, now_ns=time.time_ns(), patience_s=patience_s)
+
+
+def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
+    """Build a project's layers and config. Raises `KitdError`; then no kit came of it."""
+    project = order.project
+    store = BlobStore(Path(order.cache), label=order.label)
+    root = open_root(project.root)
+    try:
+        recipe = read_recipe(root, project)
+        if order.known is not None and is_unchanged(root, recipe, order.known, Watches(None)):
+            return Unchanged(git_commit=head_commit(root))
+        looked_ns = time.time_ns()
+        inputs = look(root, project, recipe)
+        if order.expected not in (None, inputs.fingerprint):
+            raise _moved(project, "since it came to rest")
+        known = daemon.known_layers(inputs.keys)
+        # What came to rest was judged then; a person who asks is told and not kept waiting.
+        holds = _file_holds(root, inputs, known, math.inf) if order.expected is None else ()
+        built = build_layers(
+            root,
+            recipe,
+            inputs,
+            store,
+            compression=project.compression,
+            known=known,
+            looked_ns=looked_ns,
+            tell=daemon.tell,
+        )
+        commit = head_commit(root)
+        if any(key not in known for key in inputs.keys):
+            _require_same(root, project, recipe, inputs)
+    finally:
+        os.close(root)
+    glance = as_glance(recipe, inputs.tree.sight, looked_ns) if built.proven else None
+    # A state that came to rest is what it was; any other may have changed since without a sign.
+    proven = built.proven or order.expected is not None
+    return _packed(
+        recipe,
+        inputs,
+        built.layers,
+        store,
+        fingerprint=inputs.fingerprint if proven else f"{inputs.fingerprint}{UNPROVEN}",
+        glance=glance,
+        commit=commit,
+        holds=holds,
     )
 
 
-class _Input:
-    """A project as it is now: Kitfile, layer plans and the walk's result."""
-
-    def __init__(self, root: int, project: Project) -> None:
-        name, content = _read_kitfile(root, project)
-        dialect = Dialect(project.dialect)
-        if project.compression not in MEDIA_COMPRESSION:
-            raise UnsupportedKitError(
-                f"layers cannot be compressed with {project.compression} yet",
-                hint=f"set modelkit.compression to one of {', '.join(MEDIA_COMPRESSION)}",
-            )
-        self.kitfile = parse_kitfile(content, name=name)
-        self.warnings = require_valid(self.kitfile, dialect, name=name)
-        self.plans = plan_layers(
-            self.kitfile,
-            dialect,
-            layer_format=LayerFormat(project.layer_format),
-            compression=MEDIA_COMPRESSION[project.compression],
-        )
-        require_paths(root, self.plans)
-        rules = IgnoreRules.parse(read_small(root, KITIGNORE_NAME, MAX_KITIGNORE_BYTES) or b"")
-        self.tree: Tree = scan(root, Selection(self.plans, rules))
-        self.fingerprint = fingerprint(project, content, self.tree)
-        self.dialect = dialect
+def _require_same(root: int, project: Project, recipe: Recipe, inputs: Inputs) -> None:
+    """Check that what the layers took is still what they would take."""
+    again = read_recipe(root, project)
+    if again.digest == recipe.digest:
+        sight = take_sight(root, again, Watches(None), entries=inputs.tree.sight.entries)
+        if sight == inputs.tree.sight:
+            return
+    # Something changed that may be in no layer.
+    if look(root, project, again).fingerprint != inputs.fingerprint:
+        raise _moved(project, "while the kit was packed")
 
 
-def run_scan(order: ScanOrder) -> Scanned:
-    """Return the state of a project. Raises `KitdError`."""
-    root = open_root(order.project.root)
-    try:
-        found = _Input(root, order.project)
-    finally:
-        os.close(root)
-    return Scanned(found.fingerprint, len(found.tree.entries), found.tree.size_bytes)
+def _moved(project: Project, when: str) -> InputChangedError:
+    return InputChangedError(f"{printable(project.root)} changed {when}")
 
 
-def run_pack(order: PackOrder, report: Callable[[Advanced], None]) -> Packed:
-    """Build a project's layers and config. Raises `KitdError`; then no kit came of it."""
-    store = BlobStore(Path(order.cache), label=order.label)
-    root = open_root(order.project.root)
-    try:
-        found = _Input(root, order.project)
-        layers = _build(root, found, order, store, report)
-        commit = head_commit(root)
-        if _Input(root, order.project).fingerprint != found.fingerprint:
-            raise InputChangedError(
-                f"{printable(order.project.root)} changed while the kit was packed"
-            )
-    finally:
-        os.close(root)
+def _packed(
+    recipe: Recipe,
+    inputs: Inputs,
+    layers: tuple[PackedLayer, ...],
+    store: BlobStore,
+    *,
+    fingerprint: str,
+    glance: Glance | None,
+    commit: str | None,
+    holds: tuple[Hold, ...],
+) -> Packed:
     digests = [LayerDigests(Digest(layer.digest), Digest(layer.diff_id)) for layer in layers]
-    config = store.put(encode_config(with_layer_digests(found.kitfile, digests)))
-    package, model = found.kitfile.package, found.kitfile.model
+    config = store.put(encode_config(with_layer_digests(recipe.kitfile, digests)))
+    package, model = recipe.kitfile.package, recipe.kitfile.model
     return Packed(
         config_digest=config.digest,
         config_size=config.size,
         layers=layers,
-        fingerprint=found.fingerprint,
+        fingerprint=fingerprint,
+        glance=glance,
         model_name=package.name or ("" if model is None else model.name),
         author=package.authors[0] if package.authors else "",
         package_version=package.version or None,
         git_commit=commit,
-        warnings=_warnings(found),
+        warnings=(
+            *_warnings(recipe, inputs),
+            *(f"{hold.path}: {hold.detail}" for hold in holds),
+        ),
     )
 
 
-def _warnings(found: _Input) -> tuple[str, ...]:
-    links = found.tree.links
-    divergences = find_divergences(found.plans, found.tree.entries, found.dialect)
+def _warnings(recipe: Recipe, inputs: Inputs) -> tuple[str, ...]:
+    links = inputs.tree.links
+    divergences = find_divergences(recipe.plans, inputs.tree.entries, recipe.dialect)
     return (
-        *found.warnings,
+        *recipe.warnings,
         *(f"{printable(path)} is a symbolic link and stays out" for path in links[:MAX_PATHS]),
         *_rest(len(links), "symbolic links stay out"),
         *(line for divergence in divergences for line in _lines(divergence)),
@@ -188,69 +240,53 @@ def _rest(count: int, what: str) -> Iterator[str]:
         yield f"{count - MAX_PATHS} more {what}"
 
 
-def _build(
-    root: int,
-    found: _Input,
-    order: PackOrder,
-    store: BlobStore,
-    report: Callable[[Advanced], None],
-) -> tuple[PackedLayer, ...]:
-    entries: list[list[Entry]] = [[] for _ in found.plans]
-    for entry in found.tree.entries:
-        for index in entry.layers:
-            entries[index].append(entry)
-    done_bytes, reported_s = 0, 0.0
+class _Pipe:
+    """The daemon at the other end of stdin and stdout."""
 
-    def advanced(count: int) -> None:
-        nonlocal done_bytes, reported_s
-        done_bytes += count
-        now_s = time.monotonic()
-        if now_s - reported_s >= REPORT_INTERVAL_S:
-            reported_s = now_s
-            report(Advanced(done_bytes, found.tree.size_bytes))
+    def __init__(self, orders: "queue.SimpleQueue[bytes]", out: BinaryIO) -> None:
+        self._orders = orders
+        self._out = out
+        self._encoder = msgspec.json.Encoder()
+        self._decoder: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
+        self._lock = threading.Lock()
 
-    layers = []
-    for plan, taken in zip(found.plans, entries, strict=True):
-        built = build_layer(
-            root, plan, taken, store, compression=order.project.compression, advanced=advanced
-        )
-        layers.append(
-            PackedLayer(
-                media_type=str(plan.type),
-                digest=built.blob.digest,
-                size=built.blob.size,
-                diff_id=built.diff_id,
-                annotations=built.annotations,
-                reused=built.blob.reused,
-            )
-        )
-    return tuple(layers)
+    def next_order(self) -> Order:
+        return self._decoder.decode(self._orders.get())
+
+    def tell(self, message: Notice | Answer) -> None:
+        line = self._encoder.encode(message) + b"\n"
+        with self._lock:
+            self._out.write(line)
+            self._out.flush()
+
+    def known_layers(self, keys: tuple[str, ...]) -> Mapping[str, PackedLayer]:
+        self.tell(Planned(keys))
+        reply = self.next_order()
+        assert isinstance(reply, Known)
+        return reply.layers
 
 
-def _serve(orders: "queue.SimpleQueue[bytes]", out: BinaryIO) -> None:
-    encoder = msgspec.json.Encoder()
-
-    def answer(message: Answer) -> None:
-        out.write(encoder.encode(message) + b"\n")
-        out.flush()
-
+def _serve(pipe: _Pipe, inotify: int | None) -> None:
     while True:
-        order = msgspec.json.decode(orders.get(), type=Order)
+        order = pipe.next_order()
         try:
             if isinstance(order, ScanOrder):
-                answer(run_scan(order))
-            else:
-                answer(run_pack(order, answer))
+                pipe.tell(run_scan(order, pipe, inotify))
+            elif isinstance(order, PackOrder):
+                pipe.tell(run_pack(order, pipe))
         except KitdError as error:
-            answer(failed(error))
+            pipe.tell(failed(error))
         except Exception as error:  # noqa: BLE001 - the boundary: a defect is told, not died of
             traceback.print_exc()
             what = f"a defect in kitd: {type(error).__name__}: {error}"
-            answer(failed(KitdError(what, hint="the log has the details; please report it")))
+            pipe.tell(failed(KitdError(what, hint="the log has the details; please report it")))
 
 
 def main() -> None:
-    """Serve orders until stdin ends."""
+    """Serve orders until stdin ends. The argument is the descriptor of the inotify, if any."""
+    inotify = int(sys.argv[1]) if len(sys.argv) > 1 else None
+    # Asking for a lease asks for this signal too.
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
     orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     out = os.fdopen(os.dup(1), "wb")
     # Nothing but answers may reach the pipe.
@@ -262,7 +298,7 @@ def main() -> None:
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
-    _serve(orders, out)
+    _serve(_Pipe(orders, out), inotify)
 
 
 if __name__ == "__main__":

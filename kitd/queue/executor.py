@@ -19,7 +19,7 @@ from kitd.queue.effect import Effect
 from kitd.queue.fact import Fact
 from kitd.queue.job import Failure, Job, JobRequest, Lane, Progress
 from kitd.queue.kind import AnyKind, Done
-from kitd.queue.retry import ComeBack, GiveUp, RetryPolicy, judge
+from kitd.queue.retry import ComeBack, GiveUp, RetryPolicy, StepAside, judge
 from kitd.queue.transition import FencedError
 
 P = TypeVar("P")
@@ -61,6 +61,10 @@ class JobStore(Protocol):
         self, attempt: Job, failure: Failure, delay_s: float, *, burned: bool
     ) -> None:
         """End an attempt that will be followed by another."""
+        ...
+
+    async def step_aside(self, attempt: Job, failure: Failure) -> None:
+        """End an attempt whose job will be asked for anew if need be."""
         ...
 
     async def interrupt(self, attempt: Job) -> None:
@@ -242,11 +246,13 @@ class Executor(Generic[P]):
 
     async def _failed(self, job: Job, error: KitdError, policy: RetryPolicy) -> None:
         # Jitter needs no secrecy.
-        verdict = judge(error, job, policy, random.random())  # noqa: S311
-        match verdict:
+        match judge(error, job, policy, random.random()):  # noqa: S311
             case GiveUp(failure):
                 await _insist(lambda: self._store.fail(job, failure))
                 log.warning("job.failed", kind=job.kind, code=failure.code, error=failure.message)
+            case StepAside(failure):
+                await _insist(lambda: self._store.step_aside(job, failure))
+                log.info("job.superseded", kind=job.kind, code=failure.code, error=failure.message)
             case ComeBack(failure, delay_s, burned):
                 await _insist(lambda: self._store.back_off(job, failure, delay_s, burned=burned))
                 log.warning(

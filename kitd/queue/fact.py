@@ -27,9 +27,10 @@ class PackSource:
 
 @dataclass(frozen=True, slots=True)
 class ProjectSettled:
-    """A project's inputs differ from its last kit's and are at rest."""
+    """A project's inputs differ from its last kit's and are at rest in this state."""
 
     source: PackSource
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,15 @@ class ComeBack:
     burned: bool
 
 
+@dataclass(frozen=True, slots=True)
+class StepAside:
+    """The job ends unfinished, and whatever asked for it asks again."""
+
+    failure: Failure
+
+
+Verdict = GiveUp | ComeBack | StepAside
+
 SNOOZE_S = 2.0
 """How long a job waits whose input moved under it: the time a project takes to settle. Each time
 that it happens again the wait doubles; a project that comes to rest earlier wakes its job."""
@@ -47,7 +56,7 @@ def failure_of(error: KitdError) -> Failure:
     return Failure(error.code, error.message, error.hint)
 
 
-def judge(error: KitdError, job: Job, policy: RetryPolicy, draw: float) -> GiveUp | ComeBack:
+def judge(error: KitdError, job: Job, policy: RetryPolicy, draw: float) -> Verdict:
     """Decide what follows a failed attempt; `draw` is uniform in [0, 1)."""
     failure = failure_of(error)
     match error.disposition:
@@ -55,6 +64,8 @@ def judge(error: KitdError, job: Job, policy: RetryPolicy, draw: float) -> GiveU
             unburned = job.claim - job.attempt
             delay_s = min(MAX_SNOOZE_S, SNOOZE_S * 2.0 ** min(max(unburned, 0), 32))
             return ComeBack(failure, delay_s, burned=False)
+        case Disposition.YIELD:
+            return StepAside(failure)
         case Disposition.RETRY if job.attempt < job.max_attempts:
             return ComeBack(failure, policy.delay_s(job.attempt, draw), burned=True)
         case _:

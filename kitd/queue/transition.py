@@ -48,7 +48,8 @@ TRANSITIONS: Mapping[tuple[JobState, Signal], JobState] = {
     (_S.FAILED, Signal.RETRY): _S.READY,
     (_S.CANCELLED, Signal.RETRY): _S.READY,
 }
-"""`running` + `supersede` happens when an attempt wants to come back while a newer job waits."""
+"""`running` + `supersede` happens when an attempt wants to come back while a newer job waits, and
+when it steps aside because its reason is gone."""
 
 
 class IllegalTransitionError(KitdError):
@@ -77,7 +78,7 @@ class Admission(enum.Enum):
     INSERT = enum.auto()
     """Nothing waits: a new job."""
     JOIN = enum.auto()
-    """The waiting job does the same: it will serve both."""
+    """The waiting job does the same or more: it will serve both."""
     REPLACE = enum.auto()
     """The waiting job is out of date: it is superseded by a new one."""
 
@@ -86,4 +87,5 @@ def admit(request: JobRequest, waiting: Job | None) -> Admission:
     """Decide how a wish meets the job of the same key that waits."""
     if waiting is None:
         return Admission.INSERT
-    return Admission.JOIN if waiting.args == request.args else Admission.REPLACE
+    serves = waiting.args in (request.args, *request.wider)
+    return Admission.JOIN if serves else Admission.REPLACE

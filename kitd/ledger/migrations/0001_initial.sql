@@ -137,3 +137,10 @@ CREATE TABLE projects (
     packed_us   INTEGER,
     packed_by   INTEGER
 ) STRICT, WITHOUT ROWID;
+
+-- What was packed before, by all that it was made from: layers, and the last pack of a project.
+CREATE TABLE packed (
+    key      TEXT PRIMARY KEY,
+    value    BLOB NOT NULL,
+    noted_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -161,6 +161,10 @@ async def _why_project(services: Services, name: str) -> tuple[Facts, ...]:
         if project.reason
         else {"text": f"{name} is {project.state}", "state": project.state}
     ]
+    reasons += [
+        {"text": f"{hold.path}: {hold.detail}", "gate": hold.gate, "path": hold.path}
+        for hold in project.holds
+    ]
     for job in await services.jobs.latest(name):
         text = f"job {job.id} ({job.kind}) {job.state}"
         if job.error is not None:

@@ -87,6 +87,14 @@ class Empty(msgspec.Struct, frozen=True):
     """Nothing to tell but that it is done."""
 
 
+class WireHold(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds a project back: a gate, the file in question, and the gate's finding."""
+
+    gate: str
+    path: str
+    detail: str
+
+
 class WireProject(msgspec.Struct, frozen=True, kw_only=True):
     """A project and what it is doing."""
 
@@ -97,6 +105,7 @@ class WireProject(msgspec.Struct, frozen=True, kw_only=True):
     push: bool
     state: str
     reason: str | None
+    holds: tuple[WireHold, ...]
     last_digest: str | None
     last_packed: str | None
     last_job: int | None

@@ -7,16 +7,21 @@ import pytest
 import structlog
 
 from kitd.clock import SystemClock
+from kitd.daemon.packer import Packer
 from kitd.daemon.project_board import ProjectBoard
 from kitd.jobs.port import PackSettings
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
 from kitd.ledger.job_ledger import JobLedger
+from kitd.ledger.pack_memory import PackMemory
 from kitd.ledger.project_ledger import ProjectLedger
 from kitd.modelkit.dialect import Dialect
 from kitd.oci.reference import parse_repository
 from kitd.packing.pool import WorkerPool
 from kitd.store.blob_store import BlobStore
+from kitd.watch.inotify_hints import InotifyHints
+from kitd.watch.project_watcher import Senses
+from kitd.watch.sentry import Sentry
 
 REPOSITORY = parse_repository("demo")
 SETTINGS = PackSettings(
@@ -55,14 +60,18 @@ def new_board(database, tmp_path):
 
     @asynccontextmanager
     async def new_board(jobs_database=database):
-        async with WorkerPool(store.root) as pool:
+        async with (
+            InotifyHints() as hints,
+            WorkerPool(store.root, inotify=hints.descriptor) as pool,
+        ):
             board = ProjectBoard(
                 projects=ProjectLedger(database, clock),
                 jobs=JobLedger(jobs_database, clock, 1),
                 catalog=Catalog(database, clock, nothing),
-                pool=pool,
+                packer=Packer(pool, PackMemory(database, clock), store),
+                senses=Senses(hints, Sentry()),
                 settings=SETTINGS,
-                monotonic_s=clock.monotonic_s,
+                clock=clock,
             )
             running = asyncio.create_task(board.run({}))
             await board.started()

@@ -1,5 +1,7 @@
 """When a pack makes a new kit, when it names one, and when it does neither: a real cache."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from kitd.clock import SystemClock
@@ -33,6 +35,7 @@ class Workbench:
             catalog=self.catalog,
             packer=self,
             remote=unreachable,
+            head_start=nobody_waits,
             clock=clock,
             settings=PackSettings(
                 dialect=Dialect.CURRENT,
@@ -42,7 +45,7 @@ class Workbench:
             ),
         )
 
-    async def pack(self, project, progress):
+    async def pack(self, project, *, expected, advanced, built):
         digest = digest_of(self.content)
         return Packed(
             config_digest=digest_of(b"{}"),
@@ -58,6 +61,7 @@ class Workbench:
                 ),
             ),
             fingerprint=digest,
+            glance=None,
             model_name="model",
             author="ada",
             package_version=None,
@@ -92,6 +96,10 @@ async def summarize(_manifest):
 
 async def unreachable(repository):
     raise AssertionError(f"a pack does not talk to {repository}")
+
+
+def nobody_waits(_repository):
+    return nullcontext(lambda _layer: None)
 
 
 @pytest.fixture

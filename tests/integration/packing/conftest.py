@@ -30,6 +30,33 @@ def store(tmp_path):
     return store
 
 
+class Daemon:
+    """The other side of the work: remembers what it is told, and may know layers."""
+
+    def __init__(self):
+        self.notices = []
+        self.layers = {}
+        self.asked = []
+        self._reactions = {}
+
+    def on(self, kind, reaction):
+        """Do something when a notice of this kind comes for the first time."""
+        self._reactions[kind] = reaction
+
+    def tell(self, notice):
+        self.notices.append(notice)
+        self._reactions.pop(type(notice), lambda _: None)(notice)
+
+    def known_layers(self, keys):
+        self.asked.append(keys)
+        return {key: self.layers[key] for key in keys if key in self.layers}
+
+
+@pytest.fixture
+def daemon():
+    return Daemon()
+
+
 @pytest.fixture
 def project(tmp_path):
     """Write a project's files, text or bytes by path, and return its directory."""

@@ -11,13 +11,18 @@ from kitd.modelkit.manifest import encode_manifest
 from kitd.modelkit.media_type import CONFIG
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import digest_of
-from kitd.packing.order import Project
+from kitd.packing.order import Known, Planned, Project
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def pack(pool, root, dialect, **settings):
-    return await pool.pack(Project(root=str(root), dialect=dialect, **settings), lambda _: None)
+    project = Project(root=str(root), dialect=dialect, **settings)
+    return await pool.pack(project, know_nothing, known=None, expected=None)
+
+
+async def know_nothing(notice):
+    return Known({}) if isinstance(notice, Planned) else None
 
 
 def described(layer):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kitd.errors import Disposition, KitdError
-from kitd.packing.order import Project
+from kitd.packing.order import Advanced, Known, Planned, Project, ScanOrder
 from kitd.packing.pool import MAX_SCANS, WARM, WorkerDiedError, WorkerPool
 
 KITFILE = "model: {path: weights.bin}"
@@ -33,17 +33,32 @@ def endless(project, tmp_path):
     return Project(root=str(root))
 
 
-def ignore(_advanced):
-    """Nobody watches the progress."""
+async def ignore(notice):
+    """Nobody watches the progress, and nothing is known."""
+    return Known({}) if isinstance(notice, Planned) else None
+
+
+def pack(pool, project, hear=ignore):
+    return pool.pack(project, hear, known=None, expected=None)
+
+
+def scan(pool, project):
+    return pool.scan(ScanOrder(project=project, patience_s=900), ignore)
 
 
 async def begin(group, pool, project):
     """Start a pack and return its task once it has written something."""
     advanced = asyncio.Event()
-    pack = group.create_task(outcome(pool.pack(project, lambda _: advanced.set())))
+
+    async def hear(notice):
+        if isinstance(notice, Advanced):
+            advanced.set()
+        return await ignore(notice)
+
+    packing = group.create_task(outcome(pack(pool, project, hear)))
     async with asyncio.timeout(20):
         await advanced.wait()
-    return pack
+    return packing
 
 
 async def outcome(pack):
@@ -64,9 +79,9 @@ async def test_a_warm_worker_is_there_before_the_first_order_and_serves_many(
     async with WorkerPool(store.root) as pool:
         workers = children()
         assert len(workers) == 1
-        first = await pool.pack(small, ignore)
-        scanned = await pool.scan(small)
-        again = await pool.pack(small, ignore)
+        first = await pack(pool, small)
+        scanned = await scan(pool, small)
+        again = await pack(pool, small)
         assert children() == workers
     assert first.fingerprint == scanned.fingerprint == again.fingerprint
     assert first.layers[0].digest == again.layers[0].digest
@@ -75,7 +90,7 @@ async def test_a_warm_worker_is_there_before_the_first_order_and_serves_many(
 
 async def test_orders_at_once_have_a_worker_each_and_few_stay(store, small, children):
     async with WorkerPool(store.root) as pool:
-        packed = await asyncio.gather(*(pool.pack(small, ignore) for _ in range(3)))
+        packed = await asyncio.gather(*(pack(pool, small) for _ in range(3)))
         assert len({one.config_digest for one in packed}) == 1
         assert len(children()) == WARM
     assert children() == set()
@@ -87,19 +102,25 @@ async def test_a_refused_order_keeps_its_worker(store, small, project, tmp_path,
     async with WorkerPool(store.root) as pool:
         workers = children()
         with pytest.raises(KitdError) as caught:
-            await pool.pack(Project(root=str(broken)), ignore)
+            await pack(pool, Project(root=str(broken)))
         assert caught.value.code == "invalid_kitfile"
         assert caught.value.disposition is Disposition.FAIL
         assert caught.value.hint
-        await pool.pack(small, ignore)
+        await pack(pool, small)
         assert children() == workers
 
 
 async def test_progress_only_grows_and_knows_its_end(store, project):
     root = project({"Kitfile": KITFILE, "weights.bin": bytes(20 << 20)})
     seen = []
+
+    async def hear(notice):
+        if isinstance(notice, Advanced):
+            seen.append(notice)
+        return await ignore(notice)
+
     async with WorkerPool(store.root) as pool:
-        await pool.pack(Project(root=str(root)), seen.append)
+        await pack(pool, Project(root=str(root)), hear)
     done = [advanced.done_bytes for advanced in seen]
     assert done
     assert done == sorted(done)
@@ -111,13 +132,13 @@ async def test_a_cancelled_pack_ends_its_worker_and_leaves_nothing(store, small,
     async with WorkerPool(store.root) as pool:
         workers = children()
         async with asyncio.TaskGroup() as group:
-            pack = await begin(group, pool, endless)
+            packing = await begin(group, pool, endless)
             assert len(in_flight(store)) == 1
-            pack.cancel()
-        assert pack.cancelled()
+            packing.cancel()
+        assert packing.cancelled()
         assert children() == set()
         assert in_flight(store) == []
-        await pool.pack(small, ignore)
+        await pack(pool, small)
         assert len(children()) == 1
         assert not children() & workers
     assert children() == set()
@@ -126,15 +147,15 @@ async def test_a_cancelled_pack_ends_its_worker_and_leaves_nothing(store, small,
 async def test_a_worker_that_is_killed_is_an_error_to_try_again(store, small, endless, children):
     async with WorkerPool(store.root) as pool:
         async with asyncio.TaskGroup() as group:
-            pack = await begin(group, pool, endless)
+            packing = await begin(group, pool, endless)
             (worker,) = children()
             os.kill(worker, signal.SIGKILL)
-        error = pack.result()
+        error = packing.result()
         assert isinstance(error, WorkerDiedError)
         assert error.disposition is Disposition.RETRY
         assert in_flight(store) == []
         assert children() == set()
-        await pool.pack(small, ignore)
+        await pack(pool, small)
     assert children() == set()
 
 
@@ -143,7 +164,7 @@ async def test_a_worker_that_died_idle_costs_no_order(store, small, children, un
         (worker,) = children()
         os.kill(worker, signal.SIGKILL)
         await until(lambda: all(process.returncode is not None for process in pool._idle))
-        assert (await pool.scan(small)).files == 1
+        assert (await scan(pool, small)).fingerprint
         assert worker not in children()
 
 
@@ -151,7 +172,7 @@ async def test_many_scans_at_once_take_turns_with_few_workers(store, small, chil
     async with WorkerPool(store.root) as pool:
         most = 0
         async with asyncio.TaskGroup() as group:
-            scans = [group.create_task(pool.scan(small)) for _ in range(4 * MAX_SCANS)]
+            scans = [group.create_task(scan(pool, small)) for _ in range(4 * MAX_SCANS)]
             while not all(scan.done() for scan in scans):
                 most = max(most, len(children()))
                 await asyncio.sleep(0.005)
@@ -162,14 +183,14 @@ async def test_many_scans_at_once_take_turns_with_few_workers(store, small, chil
 
 
 async def test_a_worker_that_is_stopped_is_given_up_and_replaced(store, small, children):
-    async with WorkerPool(store.root, silence_s=1.0) as pool:
+    async with WorkerPool(store.root, silence_s=4.0) as pool:
         (worker,) = children()
         os.kill(worker, signal.SIGSTOP)
-        with pytest.raises(WorkerDiedError, match="said nothing for 1 s") as caught:
-            await pool.scan(small)
+        with pytest.raises(WorkerDiedError, match="said nothing for 4 s") as caught:
+            await scan(pool, small)
         assert caught.value.disposition is Disposition.RETRY
         assert children() == set()
-        assert (await pool.scan(small)).files == 1
+        assert (await scan(pool, small)).fingerprint
 
 
 async def test_a_worker_that_cannot_be_started_is_an_error_to_try_again(store, small):
@@ -179,10 +200,10 @@ async def test_a_worker_that_cannot_be_started_is_an_error_to_try_again(store, s
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
             try:
                 with pytest.raises(WorkerDiedError, match="cannot start a packing process"):
-                    await pool.scan(small)
+                    await scan(pool, small)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        assert (await pool.scan(small)).files == 1
+        assert (await scan(pool, small)).fingerprint
 
 
 async def test_a_sweep_leaves_other_packs_alone(store, endless, children):
@@ -199,12 +220,12 @@ async def test_a_sweep_leaves_other_packs_alone(store, endless, children):
 
 
 async def test_progress_that_nobody_can_take_ends_the_worker(store, endless, children):
-    def refuse(_advanced):
+    async def refuse(_notice):
         raise ZeroDivisionError
 
     async with WorkerPool(store.root) as pool:
         with pytest.raises(ZeroDivisionError):
-            await pool.pack(endless, refuse)
+            await pack(pool, endless, refuse)
         assert children() == set()
         assert in_flight(store) == []
 
@@ -220,14 +241,16 @@ def alive(pid):
 DAEMON = """
 import asyncio, sys
 from pathlib import Path
-from kitd.packing.order import Project
+from kitd.packing.order import Known, Planned, Project
 from kitd.packing.pool import WorkerPool
 
 async def main():
     async with WorkerPool(Path(sys.argv[1])) as pool:
-        def advanced(_):
+        async def hear(notice):
+            if isinstance(notice, Planned):
+                return Known({})
             print(*(process.pid for process in pool._busy), flush=True)
-        await pool.pack(Project(root=sys.argv[2]), advanced)
+        await pool.pack(Project(root=sys.argv[2]), hear, known=None, expected=None)
 
 asyncio.run(main())
 """
@@ -254,7 +277,7 @@ async def test_a_worker_ends_at_once_with_the_process_that_it_works_for(store, e
 async def test_a_full_disk_is_the_orders_error(small_store, endless):
     async with WorkerPool(small_store.root) as pool:
         with pytest.raises(KitdError) as caught:
-            await pool.pack(endless, ignore)
+            await pack(pool, endless)
     assert caught.value.code == "no_space"
     assert caught.value.disposition is Disposition.RETRY
     assert in_flight(small_store) == []

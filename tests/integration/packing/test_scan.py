@@ -19,6 +19,7 @@ from kitd.modelkit.ignore import IgnoreRules
 from kitd.modelkit.kitfile import parse_kitfile
 from kitd.modelkit.plan import Selection, plan_layers
 from kitd.packing.order import Project, ScanOrder
+from kitd.packing.recipe import look, read_recipe
 from kitd.packing.scan import MAX_DEPTH, InputError, MissingInputError, open_root, scan
 from kitd.packing.worker import run_scan
 
@@ -39,7 +40,22 @@ FILES = {
 
 
 def state(root, **settings):
-    return run_scan(ScanOrder(project=Project(root=str(root), **settings))).fingerprint
+    return scanned(root, **settings).fingerprint
+
+
+def scanned(root, **settings):
+    order = ScanOrder(project=Project(root=str(root), **settings), patience_s=900)
+    return run_scan(order, Nobody(), None)
+
+
+class Nobody:
+    """A daemon that does not care and knows nothing."""
+
+    def tell(self, notice):
+        pass
+
+    def known_layers(self, keys):
+        return {}
 
 
 def append(path, text):
@@ -119,9 +135,12 @@ def test_how_a_project_is_packed_belongs_to_its_state(project, settings):
 
 
 def test_a_scan_counts_what_is_packed(project):
-    scanned = run_scan(ScanOrder(project=Project(root=str(project(FILES)))))
+    root = project(FILES)
+    handle = open_root(str(root))
+    tree = look(handle, Project(root=str(root)), read_recipe(handle, Project(root=str(root)))).tree
+    os.close(handle)
     # model, weights.bin, sub, part.bin, data and train.csv
-    assert (scanned.files, scanned.size_bytes) == (6, len("weights" + "part" + "a,b"))
+    assert (len(tree.entries), tree.size_bytes) == (6, len("weights" + "part" + "a,b"))
 
 
 IN_OPEN = 0x20
@@ -269,7 +288,7 @@ def test_a_layers_path_is_a_file_or_a_directory(project):
         state(root)
 
 
-def look(root):
+def walk(root):
     """Return the tree of a project whose only layer is the project."""
     plans = plan_layers(parse_kitfile(b"code: [{path: .}]"), Dialect.CURRENT)
     handle = open_root(str(root))
@@ -287,7 +306,7 @@ def test_links_and_special_files_stay_out(project, tmp_path):
     os.mkfifo(root / "pipe")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(root / "socket"))
-        tree = look(root)
+        tree = walk(root)
     assert [entry.path for entry in tree.entries] == [b"a", b"d", b"d/b"]
     assert tree.links == (b"d/to-outside", b"to-file")
 
@@ -300,7 +319,7 @@ def test_names_are_bytes_in_bytewise_order(tmp_path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb"):
             pass
-    assert [entry.path for entry in look(tmp_path).entries] == [
+    assert [entry.path for entry in walk(tmp_path).entries] == [
         b"B", b"a", b"a/x", b"a-b", b"a.txt", b"caf\xc3\xa9", b"caf\xe9", b"new\nline",
         b"\xff", b"\xff/\xfe",
     ]  # fmt: skip
@@ -319,16 +338,16 @@ def nest(root, depth, name):
 
 def test_a_deep_tree_is_walked_up_to_a_bound(tmp_path):
     nest(tmp_path, MAX_DEPTH, "d")
-    assert len(look(tmp_path).entries) == MAX_DEPTH
+    assert len(walk(tmp_path).entries) == MAX_DEPTH
     nest(tmp_path / "d", MAX_DEPTH, "e")
     with pytest.raises(InputError, match="nested deeper than"):
-        look(tmp_path)
+        walk(tmp_path)
 
 
 def test_a_path_that_cannot_be_opened_in_one_call_is_refused(tmp_path):
     nest(tmp_path, 25, "d" * 200)
     with pytest.raises(InputError, match="is a path of more than 4095 bytes"):
-        look(tmp_path)
+        walk(tmp_path)
 
 
 UNPRIVILEGED = """
@@ -337,6 +356,13 @@ from pathlib import Path
 from kitd.errors import KitdError
 from kitd.packing.order import PackOrder, Project, ScanOrder
 from kitd.packing.worker import run_pack, run_scan
+
+class Nobody:
+    def tell(self, notice):
+        pass
+    def known_layers(self, keys):
+        return {}
+
 if os.getuid() == 0:
     os.setgroups([])
     os.setegid(65534)
@@ -345,9 +371,9 @@ verb, root, cache = sys.argv[1:]
 project = Project(root=root)
 try:
     if verb == "scan":
-        run_scan(ScanOrder(project=project))
+        run_scan(ScanOrder(project=project, patience_s=900), Nobody(), None)
     else:
-        run_pack(PackOrder(project=project, cache=cache, label="x-"), lambda _: None)
+        run_pack(PackOrder(project=project, cache=cache, label="x-"), Nobody())
 except KitdError as error:
     print(json.dumps([error.code, error.message, error.hint, os.listdir(cache + "/ingest")]))
 """

@@ -10,7 +10,7 @@ from kitd.errors import Disposition, KitdError
 from kitd.modelkit.media_type import CONFIG
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import digest_of
-from kitd.packing.order import PackOrder, Project
+from kitd.packing.order import Advanced, Built, PackOrder, Project
 from kitd.packing.scan import InputChangedError
 from kitd.packing.worker import run_pack
 
@@ -18,10 +18,17 @@ EVERYTHING = "manifestVersion: 1.0.0\ncode: [{path: .}]\n"
 
 
 @pytest.fixture
-def pack(store):
-    def run(root, report=lambda _: None, **settings):
+def pack(store, daemon):
+    def run(root, *, known=None, expected=None, **settings):
         project = Project(root=str(root), **settings)
-        return run_pack(PackOrder(project=project, cache=str(store.root), label="x-"), report)
+        order = PackOrder(
+            project=project,
+            cache=str(store.root),
+            label="x-",
+            known=known,
+            expected=expected,
+        )
+        return run_pack(order, daemon)
 
     return run
 
@@ -71,20 +78,13 @@ def test_a_commit_is_noted(pack, project):
     ],
     ids=["new file", "changed", "gone", "Kitfile", ".kitignore"],
 )
-def test_a_tree_that_moved_after_it_was_read_gives_no_kit(pack, project, store, change):
-    """The report of a big file comes when the smaller ones before it have been read."""
-    files = {"a": "a", "b": bytes(100_000)}
-    root = project({"Kitfile": EVERYTHING, **files})
-    reports = []
-
-    def report(advanced):
-        if not reports:
-            change(root)
-        reports.append(advanced)
-
+def test_a_tree_that_moved_after_it_was_read_gives_no_kit(pack, project, store, daemon, change):
+    """A layer is told of when it has been read, and before the tree is looked at again."""
+    root = project({"Kitfile": EVERYTHING, "a": "a", "b": bytes(100_000)})
+    daemon.on(Built, lambda _: change(root))
     with pytest.raises(InputChangedError) as caught:
-        pack(root, report)
-    assert reports
+        pack(root)
+    assert any(isinstance(notice, Built) for notice in daemon.notices)
     assert caught.value.disposition is Disposition.SNOOZE
     assert nothing_in_flight(store)
 
@@ -146,7 +146,7 @@ def test_a_bundle_without_a_manifest_is_refused_by_name(pack, project):
         pack(root)
 
 
-def test_twenty_thousand_small_files_are_packed(pack, tmp_path):
+def test_twenty_thousand_small_files_are_packed(pack, daemon, tmp_path):
     root = tmp_path / "many"
     for directory in range(200):
         (root / f"{directory:03}").mkdir(parents=True)
@@ -155,7 +155,7 @@ def test_twenty_thousand_small_files_are_packed(pack, tmp_path):
             os.write(handle, b"x")
             os.close(handle)
     (root / "Kitfile").write_text("code: [{path: .}]")
-    reports = []
-    (layer,) = pack(root, reports.append).layers
+    (layer,) = pack(root).layers
     assert layer.size == 512 * (200 + 2 * 20_000) + 1024
-    assert reports[-1].total_bytes == 20_000
+    progress = [notice for notice in daemon.notices if isinstance(notice, Advanced)]
+    assert progress[-1].total_bytes == 20_000

@@ -53,7 +53,7 @@ def packed(**fields) -> KitPacked:
     ("fact", "kind", "lane", "key", "lock", "reference", "project", "priority"),
     [
         pytest.param(
-            ProjectSettled(source()),
+            ProjectSettled(source(), "f"),
             *("pack", Lane.PACK, "pack:demo", "pack:/srv/demo", str(REMOTE), "demo", 0),
             id="a project came to rest",
         ),
@@ -138,7 +138,7 @@ def test_two_kits_without_names_are_two_pushes():
 
 
 def test_a_person_and_the_watcher_never_pack_one_directory_at_once():
-    (watched,) = requests_for(ProjectSettled(source()))
+    (watched,) = requests_for(ProjectSettled(source(), "f"))
     (asked,) = requests_for(PackAsked(source(project=None)))
     assert watched.key != asked.key
     assert watched.lock == asked.lock
@@ -152,4 +152,5 @@ def test_pushes_to_one_repository_run_one_after_the_other():
 
 
 def test_an_equal_fact_is_an_equal_wish():
-    assert requests_for(ProjectSettled(source())) == requests_for(ProjectSettled(source()))
+    fact = ProjectSettled(source(), "f")
+    assert requests_for(fact) == requests_for(ProjectSettled(source(), "f"))

@@ -1,0 +1,132 @@
+"""Building the layers of a kit that nobody has built yet, several at once.
+
+One thread for each core: hashing, reading and writing leave the interpreter to the others. The
+largest layers begin first, so that no core is left with a large one at the end.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from kitd.modelkit.plan import LayerPlan
+from kitd.packing.glance import is_racy
+from kitd.packing.layer import BuiltLayer, build_layer
+from kitd.packing.order import Advanced, Built, Notice, PackedLayer
+from kitd.packing.recipe import Inputs, Recipe
+from kitd.packing.scan import Entry, InputChangedError
+from kitd.store.blob_store import BlobStore
+
+REPORT_INTERVAL_S = 0.1
+UNPROVEN_NS = 60_000_000_000
+"""How old the newest change of a layer has to be where nobody can tell whether a program writes to
+its files: what is written through a mapping shows in a file's times once in a writeback (30 s)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltLayers:
+    """All layers of a kit; `proven` if any later change of their files shows in their times."""
+
+    layers: tuple[PackedLayer, ...]
+    proven: bool
+
+
+class _Meter:
+    """Adds up what all threads have read, and makes them stop when one of them failed."""
+
+    def __init__(self, done_bytes: int, total_bytes: int, tell: Callable[[Notice], None]) -> None:
+        self._done_bytes = done_bytes
+        self._total_bytes = total_bytes
+        self._tell = tell
+        self._told_s = 0.0
+        self._lock = threading.Lock()
+        self.stopped = False
+
+    def advanced(self, count: int) -> None:
+        with self._lock:
+            self._done_bytes += count
+            now_s = time.monotonic()
+            due = now_s - self._told_s >= REPORT_INTERVAL_S
+            if due:
+                self._told_s = now_s
+            notice = Advanced(self._done_bytes, self._total_bytes)
+        if self.stopped:
+            raise InputChangedError("another layer of the kit could not be built")
+        if due:
+            self._tell(notice)
+
+
+def build_layers(
+    root: int,
+    recipe: Recipe,
+    inputs: Inputs,
+    store: BlobStore,
+    *,
+    compression: str,
+    known: Mapping[str, PackedLayer],
+    looked_ns: int,
+    tell: Callable[[Notice], None],
+) -> BuiltLayers:
+    """Return all layers in their order; those whose key is not known are built, and told of.
+
+    Raises `InputError`, `InputChangedError`, `StoreError`; layers that are done stay in the store.
+    """
+    sizes = [sum(entry.size for entry in layer) for layer in inputs.layers]
+    layers: list[PackedLayer | None] = [known.get(key) for key in inputs.keys]
+    missing = [index for index, layer in enumerate(layers) if layer is None]
+    unproven: list[int] = []
+    done_bytes = sum(sizes) - sum(sizes[index] for index in missing)
+    meter = _Meter(done_bytes, sum(sizes), tell)
+
+    def build(index: int) -> None:
+        plan, entries = recipe.plans[index], inputs.layers[index]
+        built = build_layer(
+            root, plan, entries, store, compression=compression, advanced=meter.advanced
+        )
+        layers[index] = layer = _packed_layer(plan, built)
+        proven = _is_proven(entries, built, looked_ns)
+        if not proven:
+            unproven.append(index)
+        tell(Built(inputs.keys[index] if proven else None, layer))
+
+    missing.sort(key=lambda index: -sizes[index])
+    _run_all(build, missing, meter)
+    return BuiltLayers(tuple(layer for layer in layers if layer is not None), proven=not unproven)
+
+
+def _run_all(build: Callable[[int], None], indexes: Sequence[int], meter: _Meter) -> None:
+    """Run all of them, and raise what the first that failed did."""
+    workers = min(os.cpu_count() or 1, len(indexes))
+    if workers <= 1:
+        for index in indexes:
+            build(index)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        futures: list[Future[None]] = [pool.submit(build, index) for index in indexes]
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        errors = [error for future in done if (error := future.exception()) is not None]
+        if errors:
+            meter.stopped = True
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise errors[0]
+
+
+def _is_proven(entries: Sequence[Entry], built: BuiltLayer, looked_ns: int) -> bool:
+    """Whether any later change of the layer's files shows in their times."""
+    newest_ns = max((entry.ctime_ns for entry in entries if not entry.is_dir), default=0)
+    if built.written is None:
+        return newest_ns <= looked_ns - UNPROVEN_NS
+    return not built.written and not is_racy(newest_ns, looked_ns)
+
+
+def _packed_layer(plan: LayerPlan, built: BuiltLayer) -> PackedLayer:
+    return PackedLayer(
+        media_type=str(plan.type),
+        digest=built.blob.digest,
+        size=built.blob.size,
+        diff_id=built.diff_id,
+        annotations=built.annotations,
+        reused=built.blob.reused,
+    )

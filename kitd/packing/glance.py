@@ -1,0 +1,144 @@
+"""Whether a project is still as it was: a walk by two processes, where it is large.
+
+A glance costs one `stat` for each entry and next to nothing else, so that looking at a tree that
+did not change takes about as long as `find` takes to list it. The interpreter runs one thread at a
+time, and that is what a walk waits for: a second process takes half of the directories.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+import msgspec
+
+from kitd.errors import KitdError
+from kitd.inotify import add_watch
+from kitd.packing.order import Glance
+from kitd.packing.recipe import Recipe
+from kitd.packing.scan import Sight, Sums, glance
+
+LARGE = 20_000
+"""Entries from which a second process pays: forking one costs some milliseconds."""
+GRANULE_NS = 50_000_000
+"""The longest step of a file system's clock, with a margin: jiffies, up to ten milliseconds."""
+COARSE_GRANULE_NS = 2_000_000_000
+"""The same where times are whole seconds."""
+
+
+@dataclass(slots=True)
+class Watches:
+    """Watches on the directories that a walk enters, or none without `inotify`."""
+
+    inotify: int | None
+    descriptors: set[int] = field(default_factory=set)
+    refused: int | None = None
+    """Why a directory could not be watched; none is tried after that."""
+
+    def add(self, directory: int) -> None:
+        """Watch an open directory."""
+        if self.inotify is None or self.refused is not None:
+            return
+        try:
+            self.descriptors.add(add_watch(self.inotify, directory))
+        except OSError as error:
+            self.refused = error.errno
+
+
+class _Half(msgspec.Struct, frozen=True):
+    """What the second process found."""
+
+    total: str
+    entries: int
+    newest_ns: int
+    descriptors: tuple[int, ...]
+    refused: int | None
+
+
+def is_racy(newest_ns: int, looked_ns: int) -> bool:
+    """Whether a file may have changed since without its times telling.
+
+    `newest_ns` is the newest change that was seen by a look that began at `looked_ns`. A change
+    within the same step of the file system's clock leaves the times as they are (git calls an entry
+    for which that is possible racily clean).
+    """
+    granule_ns = COARSE_GRANULE_NS if newest_ns % 1_000_000_000 == 0 else GRANULE_NS
+    return newest_ns > looked_ns - granule_ns
+
+
+def as_glance(recipe: Recipe, sight: Sight, looked_ns: int) -> Glance | None:
+    """Return what to compare the next sight with, None if nothing can be told from it."""
+    if is_racy(sight.newest_ns, looked_ns):
+        return None
+    return Glance(digest=f"{recipe.digest}:{sight.digest}", entries=sight.entries)
+
+
+def is_unchanged(root: int, recipe: Recipe, known: Glance, watches: Watches) -> bool:
+    """Whether the project still looks as it did. Raises what a walk does."""
+    recipe_digest, _, tree_digest = known.digest.partition(":")
+    if recipe.digest != recipe_digest:
+        return False
+    sight = take_sight(root, recipe, watches, entries=known.entries)
+    return sight is not None and sight.digest == tree_digest
+
+
+def take_sight(root: int, recipe: Recipe, watches: Watches, *, entries: int) -> Sight | None:
+    """Glance at a tree that had so many entries; None where that came to no end.
+
+    Raises what a walk does.
+    """
+    if entries >= LARGE and (os.cpu_count() or 1) > 1:
+        sums = _shared(root, recipe, watches)
+    else:
+        sums = _part(root, recipe, watches, 0, 1)
+    return None if sums is None else sums.sight()
+
+
+def _part(root: int, recipe: Recipe, watches: Watches, part: int, parts: int) -> Sums:
+    return glance(root, recipe.selection(), part=part, parts=parts, watch=watches.add)
+
+
+def _shared(root: int, recipe: Recipe, watches: Watches) -> Sums | None:
+    """Return both halves added up, or None if the second process came to no end."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _report_half(root, recipe, watches, write)
+    os.close(write)
+    try:
+        sums = _part(root, recipe, watches, 0, 2)
+        with os.fdopen(read, "rb", closefd=False) as pipe:
+            said = pipe.read()
+    finally:
+        # Closing the pipe ends a child that still has something to say.
+        os.close(read)
+        os.waitpid(child, 0)
+    if not said:
+        return None
+    half = msgspec.json.decode(said, type=_Half)
+    sums.merge(Sums(int(half.total, 16), half.entries, half.newest_ns))
+    watches.descriptors.update(half.descriptors)
+    watches.refused = watches.refused or half.refused
+    return sums
+
+
+def _report_half(root: int, recipe: Recipe, watches: Watches, write: int) -> None:
+    """Be the second process; never returns.
+
+    It must not touch what the threads of the first may have held when it was forked: nothing but
+    its own walk, the pipe, and the end.
+    """
+    try:
+        sums = _part(root, recipe, watches, 1, 2)
+        half = _Half(
+            f"{sums.total:x}",
+            sums.entries,
+            sums.newest_ns,
+            tuple(watches.descriptors),
+            watches.refused,
+        )
+        with os.fdopen(write, "wb") as pipe:
+            pipe.write(msgspec.json.encode(half))
+    except (KitdError, OSError):
+        # Saying nothing makes the first process walk by itself, which meets the error again.
+        os._exit(1)
+    finally:
+        os._exit(0)

@@ -1,0 +1,163 @@
+"""What a project asks for: its Kitfile, read and checked, and the layers that come of it."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import posixpath
+from dataclasses import dataclass
+
+from kitd.modelkit.dialect import Dialect
+from kitd.modelkit.errors import UnsupportedKitError
+from kitd.modelkit.ignore import KITIGNORE_NAME, MAX_KITIGNORE_BYTES, IgnoreRules
+from kitd.modelkit.kitfile import KITFILE_NAMES, Kitfile, parse_kitfile
+from kitd.modelkit.kitfile_yaml import MAX_KITFILE_BYTES
+from kitd.modelkit.media_type import LayerFormat
+from kitd.modelkit.plan import LayerPlan, Selection, plan_layers
+from kitd.modelkit.validation import require_valid
+from kitd.packing.layer import MEDIA_COMPRESSION
+from kitd.packing.order import Project
+from kitd.packing.scan import (
+    Entry,
+    InputError,
+    MissingInputError,
+    Tree,
+    Watch,
+    fingerprint,
+    layer_key,
+    printable,
+    read_beneath,
+    require_paths,
+    scan,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is to be packed and how, before anything but the Kitfile has been looked at."""
+
+    kitfile: Kitfile
+    dialect: Dialect
+    plans: tuple[LayerPlan, ...]
+    rules: IgnoreRules
+    warnings: tuple[str, ...]
+    content: bytes
+    """The Kitfile as it is."""
+    digest: str
+    """The Kitfile, the ignore rules and how the project is packed, in one word."""
+
+    def selection(self) -> Selection:
+        """Return the decisions for one walk."""
+        return Selection(self.plans, self.rules)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A project as one walk saw it: what each layer takes, and each layer's key."""
+
+    tree: Tree
+    layers: tuple[tuple[Entry, ...], ...]
+    keys: tuple[str, ...]
+    fingerprint: str
+
+
+def read_small(root: int, path: str, max_bytes: int) -> bytes | None:
+    """Return the content of a Kitfile or .kitignore, or None if there is none.
+
+    Raises `InputError`.
+    """
+    try:
+        content = read_beneath(root, path, max_bytes + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        linked = error.errno in (errno.ELOOP, errno.ENOTDIR)
+        raise InputError(
+            f"cannot read {printable(path)}: {error.strerror}",
+            hint="links are not followed: put the file itself there" if linked else None,
+        ) from error
+    if len(content) > max_bytes:
+        raise InputError(f"{printable(path)} is larger than {max_bytes} bytes")
+    return content
+
+
+def _read_kitfile(root: int, project: Project) -> tuple[str, bytes]:
+    names = KITFILE_NAMES if project.kitfile is None else (project.kitfile,)
+    for name in names:
+        content = read_small(root, name, MAX_KITFILE_BYTES)
+        if content is not None:
+            return name, content
+    raise MissingInputError(
+        f"there is no {names[0]} in {printable(project.root)}",
+        hint="write one: the README has a small example"
+        if project.kitfile is None
+        else "correct the project's kitfile setting",
+    )
+
+
+def _watch_settings(root: int, project: Project, watch: Watch) -> None:
+    """Watch where the Kitfile and .kitignore are, be they there or not."""
+    watch(root)
+    directory = posixpath.dirname(project.kitfile or "")
+    if directory:
+        with contextlib.suppress(OSError):
+            handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+            try:
+                watch(handle)
+            finally:
+                os.close(handle)
+
+
+def read_recipe(root: int, project: Project, *, watch: Watch | None = None) -> Recipe:
+    """Read and check what a project asks for.
+
+    Raises `MissingInputError`, `InputError`, `KitfileError`, `UnsupportedKitError`.
+    """
+    if watch is not None:
+        _watch_settings(root, project, watch)
+    name, content = _read_kitfile(root, project)
+    dialect = Dialect(project.dialect)
+    if project.compression not in MEDIA_COMPRESSION:
+        raise UnsupportedKitError(
+            f"layers cannot be compressed with {project.compression} yet",
+            hint=f"set modelkit.compression to one of {', '.join(MEDIA_COMPRESSION)}",
+        )
+    kitfile = parse_kitfile(content, name=name)
+    warnings = require_valid(kitfile, dialect, name=name)
+    plans = plan_layers(
+        kitfile,
+        dialect,
+        layer_format=LayerFormat(project.layer_format),
+        compression=MEDIA_COMPRESSION[project.compression],
+    )
+    ignored = read_small(root, KITIGNORE_NAME, MAX_KITIGNORE_BYTES) or b""
+    return Recipe(
+        kitfile=kitfile,
+        dialect=dialect,
+        plans=plans,
+        rules=IgnoreRules.parse(ignored),
+        warnings=warnings,
+        content=content,
+        digest=fingerprint(project, content, (hashlib.sha256(ignored).hexdigest(),)),
+    )
+
+
+def look(root: int, project: Project, recipe: Recipe, *, watch: Watch | None = None) -> Inputs:
+    """Walk over a project. Raises `MissingInputError`, `InputError`, `InputChangedError`."""
+    tree = scan(root, recipe.selection(), watch=watch)
+    # Only now: the walk has watched the directories in which a missing path may yet appear.
+    require_paths(root, recipe.plans)
+    layers: list[list[Entry]] = [[] for _ in recipe.plans]
+    for entry in tree.entries:
+        for index in entry.layers:
+            layers[index].append(entry)
+    keys = tuple(
+        layer_key(plan, project.compression, taken)
+        for plan, taken in zip(recipe.plans, layers, strict=True)
+    )
+    return Inputs(
+        tree,
+        tuple(map(tuple, layers)),
+        keys,
+        fingerprint(project, recipe.content, keys),
+    )

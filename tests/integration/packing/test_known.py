@@ -1,0 +1,253 @@
+"""What is known is not read again, and what may change without a sign is not known."""
+
+import ctypes
+import os
+import struct
+import time
+
+import pytest
+
+from kitd.modelkit.ignore import IgnoreRules
+from kitd.modelkit.plan import Selection
+from kitd.packing.glance import COARSE_GRANULE_NS, GRANULE_NS, is_racy
+from kitd.packing.order import (
+    Advanced,
+    Built,
+    Packed,
+    PackOrder,
+    Project,
+    Scanned,
+    ScanOrder,
+    Unchanged,
+    Watched,
+)
+from kitd.packing.recipe import read_recipe
+from kitd.packing.scan import InputChangedError, Sums, glance, open_root, scan
+from kitd.packing.worker import UNPROVEN, run_pack, run_scan
+
+KITFILE = "manifestVersion: 1.0.0\ndatasets:\n" + "".join(
+    f"- {{name: d{number}, path: d{number}}}\n" for number in range(10)
+)
+IN_OPEN = 0x20
+
+
+class Opened:
+    """The kernel's own account of what was opened in some directories."""
+
+    def __init__(self, *directories):
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.handle = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        for directory in directories:
+            libc.inotify_add_watch(self.handle, os.fsencode(directory), IN_OPEN)
+
+    def names(self):
+        """Return the names of the files that were opened since it was asked last."""
+        try:
+            events = os.read(self.handle, 1 << 16)
+        except BlockingIOError:
+            return set()
+        found, start = set(), 0
+        while start < len(events):
+            length = struct.unpack_from("iIII", events, start)[3]
+            found.add(events[start + 16 : start + 16 + length].rstrip(b"\0").decode())
+            start += 16 + length
+        return found - {""}
+
+    def close(self):
+        os.close(self.handle)
+
+
+@pytest.fixture
+def tens(project):
+    """A project of ten layers, old enough that a change of any file shows."""
+    files = {f"d{number}/data{number}.bin": f"content {number}" for number in range(10)}
+    root = project({"Kitfile": KITFILE, **files})
+    grow_old(root)
+    return root
+
+
+def grow_old(root):
+    """Wait until no file is so new that it could change without showing it."""
+    newest_ns = max(path.stat().st_ctime_ns for path in root.rglob("*"))
+    deadline = time.monotonic() + 10
+    while is_racy(newest_ns, time.time_ns()):
+        assert time.monotonic() < deadline
+
+
+@pytest.fixture
+def pack(store, daemon):
+    def run(root, **order):
+        project = Project(root=str(root))
+        answer = run_pack(
+            PackOrder(project=project, cache=str(store.root), label="x-", **order), daemon
+        )
+        for notice in daemon.notices:
+            if isinstance(notice, Built) and notice.key is not None:
+                daemon.layers[notice.key] = notice.layer
+        return answer
+
+    return run
+
+
+@pytest.fixture
+def look(daemon):
+    def run(root, *, known=None):
+        order = ScanOrder(project=Project(root=str(root)), patience_s=900, known=known)
+        return run_scan(order, daemon, None)
+
+    return run
+
+
+def built(daemon):
+    return [notice for notice in daemon.notices if isinstance(notice, Built)]
+
+
+def test_an_unchanged_project_is_not_even_planned(pack, tens, daemon):
+    first = pack(tens)
+    assert isinstance(first, Packed)
+    daemon.notices.clear()
+    opened = Opened(*(tens / f"d{number}" for number in range(10)))
+    assert isinstance(pack(tens, known=first.glance), Unchanged)
+    assert opened.names() == set()
+    assert not built(daemon)
+    opened.close()
+
+
+def test_one_changed_layer_of_ten_is_the_only_one_that_is_read(pack, tens, daemon):
+    first = pack(tens)
+    daemon.notices.clear()
+    (tens / "d7/data7.bin").write_text("another content")
+    grow_old(tens)
+    opened = Opened(*(tens / f"d{number}" for number in range(10)))
+    second = pack(tens, known=first.glance)
+    assert opened.names() == {"data7.bin"}
+    assert len(built(daemon)) == 1
+    digests = [layer.digest for layer in second.layers]
+    changed = [one for one, layer in enumerate(first.layers) if layer.digest != digests[one]]
+    assert changed == [7]
+    opened.close()
+
+
+def test_each_layer_is_told_of_as_it_is_done_with_its_key(pack, tens, daemon):
+    packed = pack(tens)
+    (keys,) = daemon.asked
+    assert {notice.key for notice in built(daemon)} == set(keys)
+    assert {notice.layer.digest for notice in built(daemon)} == {
+        layer.digest for layer in packed.layers
+    }
+
+
+def test_a_state_that_was_asked_for_and_is_gone_is_not_packed(pack, tens, look, daemon):
+    seen = look(tens)
+    (tens / "d3/data3.bin").write_text("something else")
+    daemon.notices.clear()
+    with pytest.raises(InputChangedError, match="changed since it came to rest"):
+        pack(tens, expected=seen.fingerprint)
+    assert not built(daemon)
+    assert isinstance(pack(tens, expected=look(tens).fingerprint), Packed)
+
+
+def test_a_scan_that_finds_what_is_known_says_so(look, tens):
+    seen = look(tens)
+    assert isinstance(seen, Scanned)
+    assert isinstance(look(tens, known=seen.glance), Unchanged)
+    (tens / "d1/new").write_text("x")
+    again = look(tens, known=seen.glance)
+    assert isinstance(again, Scanned)
+    assert again.fingerprint != seen.fingerprint
+
+
+def test_a_file_that_is_open_for_writing_leaves_nothing_known(pack, tens, daemon):
+    with (tens / "d4/data4.bin").open("ab"):
+        packed = pack(tens)
+    assert packed.glance is None
+    assert packed.fingerprint.endswith(UNPROVEN)
+    assert [notice.key for notice in built(daemon)].count(None) == 1
+
+
+def test_a_file_that_is_new_leaves_nothing_known(pack, project, daemon):
+    root = project({"Kitfile": "code: [{path: .}]", "a": "a"})
+    deadline = time.monotonic() + 10
+    while True:
+        assert time.monotonic() < deadline
+        (root / "a").write_text("b")
+        daemon.notices.clear()
+        packed = pack(root)
+        if is_racy((root / "a").stat().st_ctime_ns, time.time_ns()):
+            break
+    assert packed.glance is None
+    assert built(daemon)[0].key is None
+
+
+@pytest.mark.parametrize(
+    ("newest_ns", "looked_ns", "racy"),
+    [
+        (0, 10**18, False),
+        (10**18 + 1, 10**18 + 1 + GRANULE_NS, False),
+        (10**18 + 1, 10**18 + GRANULE_NS, True),
+        (10**18 + 1, 10**18, True),
+        (10**18, 10**18 + COARSE_GRANULE_NS - 1, True),
+        (10**18, 10**18 + COARSE_GRANULE_NS, False),
+    ],
+)
+def test_a_change_within_one_step_of_the_clock_may_hide(newest_ns, looked_ns, racy):
+    assert is_racy(newest_ns, looked_ns) is racy
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_a_glance_in_parts_sees_what_a_walk_sees(project, parts):
+    files = {f"d{number}/{deep}/f": "x" for number in range(10) for deep in ("a", "b/c")}
+    root = project({"Kitfile": KITFILE, **files, "d1/link/x": "y"})
+    (root / "d2/l").symlink_to("nowhere")
+    handle = open_root(str(root))
+    recipe = read_recipe(handle, Project(root=str(root)))
+    whole = scan(handle, Selection(recipe.plans, IgnoreRules.parse(b""))).sight
+    total = Sums()
+    shares = [glance(handle, recipe.selection(), part=part, parts=parts) for part in range(parts)]
+    for share in shares:
+        total.merge(share)
+    assert total.sight() == whole
+    assert all(share.entries for share in shares)
+    os.close(handle)
+
+
+def test_a_large_tree_is_glanced_at_by_two_processes(look, project):
+    root = project({"Kitfile": "code: [{path: src}]"})
+    for directory in range(100):
+        (root / f"src/{directory}").mkdir(parents=True)
+        for number in range(210):
+            os.mknod(root / f"src/{directory}/{number}")
+    grow_old(root)
+    seen = look(root)
+    assert seen.glance.entries > 20_000
+    assert isinstance(look(root, known=seen.glance), Unchanged)
+    (root / "src/99/209").write_text("x")
+    assert isinstance(look(root, known=seen.glance), Scanned)
+
+
+def test_a_scan_tells_which_directories_it_watches_also_where_it_fails(project, daemon):
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    root = project({"Kitfile": KITFILE, **{f"d{number}/x": "" for number in range(9)}})
+    order = ScanOrder(project=Project(root=str(root)), patience_s=900, watch=True)
+    with pytest.raises(Exception, match="d9"):
+        run_scan(order, daemon, handle)
+    (watched,) = [notice for notice in daemon.notices if isinstance(notice, Watched)]
+    assert len(watched.descriptors) == 10
+    (root / "d9").mkdir()
+    assert os.read(handle, 4096)
+    daemon.notices.clear()
+    run_scan(order, daemon, handle)
+    (watched,) = [notice for notice in daemon.notices if isinstance(notice, Watched)]
+    assert (len(watched.descriptors), watched.complete, watched.refused) == (11, True, None)
+    os.close(handle)
+
+
+def test_a_layer_that_cannot_be_built_stops_the_others_and_says_why(pack, tens, store, daemon):
+    (tens / "d0/huge").touch()
+    os.truncate(tens / "d0/huge", 1 << 33)
+    grow_old(tens)
+    daemon.on(Advanced, lambda _: os.truncate(tens / "d0/huge", 0))
+    with pytest.raises(InputChangedError, match="d0/huge"):
+        pack(tens)
+    assert list(store.ingest_dir.iterdir()) == []
