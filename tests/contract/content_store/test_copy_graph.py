@@ -179,19 +179,30 @@ async def test_a_graph_has_a_bounded_number_of_nodes(source):
         await walk(source, root)
 
 
+async def longest_pause_s(task):
+    """Return for how long the loop did not come round while a task ran."""
+    loop = asyncio.get_running_loop()
+    longest_s, last_s = 0.0, loop.time()
+    while not task.done():
+        await asyncio.sleep(0)
+        longest_s, last_s = max(longest_s, loop.time() - last_s), loop.time()
+    return longest_s
+
+
 async def test_the_loop_goes_on_while_a_large_manifest_is_parsed(source):
     root = add_manifest(source, [source.add(bytes([number]), LAYER) for number in range(256)] * 60)
     began_s = time.perf_counter()
     parse_manifest(source.contents[root.digest])
     parsing_s = time.perf_counter() - began_s
-    loop = asyncio.get_running_loop()
-    walking = asyncio.create_task(walk(source, root))
-    longest_s, last_s = 0.0, loop.time()
-    while not walking.done():
-        await asyncio.sleep(0)
-        longest_s, last_s = max(longest_s, loop.time() - last_s), loop.time()
-    assert len(walking.result()) == 256 + 2
-    assert longest_s < parsing_s / 2
+    # The machine may keep the loop waiting now and then; parsing on the loop always would.
+    pauses_s = []
+    for _ in range(8):
+        walking = asyncio.create_task(walk(source, root))
+        pauses_s.append(await longest_pause_s(walking))
+        assert len(walking.result()) == 256 + 2
+        if pauses_s[-1] < parsing_s / 2:
+            break
+    assert min(pauses_s) < parsing_s / 2
 
 
 async def test_a_manifest_that_is_not_one_is_refused(source, tmp_path):
