@@ -1,29 +1,67 @@
-"""Runs the benchmarks and prints the table: all of them, or those named on the command line."""
+"""Runs the benchmarks and prints the tables: all of them, or those named on the command line."""
 
+import argparse
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import idle, interop, pack, save, status
-from benchmarks.measure import Row, machine
+from benchmarks import again, close, crowd, idle, interop, layers, memory, save, status
+from benchmarks.measure import Settings, machine
 
-BENCHMARKS: Mapping[str, Callable[[Path], Iterable[Row | str]]] = {
+BENCHMARKS: Mapping[str, Callable[[Path, Settings], Iterator[str]]] = {
     "status": status.run,
     "save": save.run,
-    "pack": pack.run,
+    "layers": layers.run,
+    "again": again.run,
+    "close": close.run,
+    "memory": memory.run,
     "idle": idle.run,
+    "crowd": crowd.run,
     "interop": interop.run,
 }
 
 
-def main(names: Sequence[str]) -> int:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    usual = Settings()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"any of: {', '.join(BENCHMARKS)}; default: all"
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=usual.scale,
+        help="make files this many times as large, trees this many times as long; default: 1",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=usual.rounds, help="runs of each; default: %(default)s"
+    )
+    parser.add_argument(
+        "--quiet", type=float, default=usual.quiet_s, help="settle.quiet; default: %(default)s s"
+    )
+    parser.add_argument(
+        "--idle", type=float, default=usual.idle_s, help="how long idle; default: %(default)s s"
+    )
+    parsed = parser.parse_args(arguments)
+    if unknown := set(parsed.names) - set(BENCHMARKS):
+        parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
+    return parsed
+
+
+def main(arguments: Sequence[str]) -> int:
     """Run and print."""
+    parsed = parse(arguments)
+    settings = Settings(parsed.scale, parsed.rounds, parsed.quiet, parsed.idle)
+    # Daemons and trees are left behind by what does not unwind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     print(machine())
-    for name in names or BENCHMARKS:
+    for name in parsed.names or BENCHMARKS:
         with tempfile.TemporaryDirectory(prefix="kitd-bench-") as place:
-            for row in BENCHMARKS[name](Path(place)):
-                print(row.cells() if isinstance(row, Row) else row, flush=True)
+            for table in BENCHMARKS[name](Path(place), settings):
+                print(table, flush=True)
     return 0
 
 

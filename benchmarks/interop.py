@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import peer
+from benchmarks.measure import Settings, peer
 from benchmarks.scene import Scene, daemon
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "conftest.py"
@@ -66,22 +66,17 @@ def check(scene: Scene, kit: str, dialect: str, address: str) -> Iterator[str]:
         yield f"{dialect} {case['name']}: {digests}, {verdict(scene, kit, root, reference)}"
 
 
-def run(place: Path) -> list[str]:
+def run(place: Path, settings: Settings) -> Iterator[str]:
     """Check both dialects."""
     kit = peer("kit")
     if kit is None:
-        return ["interop: kit is not on PATH"]
+        yield "interop: kit is not on PATH"
+        return
     os.umask(0o022)
-    lines = []
     for dialect, version in DIALECTS.items():
-        home = place / f"with-{dialect}"
-        home.mkdir()
         config = {
             "registry": {"listen": "127.0.0.1:0"},
             "modelkit": {"dialect": dialect, "cli_version": version},
         }
-        with daemon(home, config) as scene:
-            log = (home / "kitd.log").read_text().splitlines()
-            ready = next(json.loads(line) for line in log if '"daemon.ready"' in line)
-            lines += check(scene, kit, dialect, ready["registry"])
-    return lines
+        with daemon(place / f"with-{dialect}", config) as scene:
+            yield from check(scene, kit, dialect, scene.registry_address())

@@ -1,58 +1,47 @@
-"""From a saved file to its tag in a registry, beyond the quiet time that was asked for."""
+"""From a saved file to its tag in kitd's own registry: what a small project costs."""
 
-import json
+import contextlib
 import time
-import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.measure import Row
+from benchmarks import tree
+from benchmarks.measure import Comparison, Settings
 from benchmarks.scene import daemon
+from benchmarks.tag import Tag
 
-QUIET_S = 1.0
-SAVES = 5
+DEADLINE_S = 60.0
 
 
-def run(place: Path) -> list[Row]:
-    """Measure several saves of a small project against kitd's own registry."""
+def run(place: Path, settings: Settings) -> Iterator[str]:
+    """Measure several saves of one file."""
     root = place / "project"
     root.mkdir()
-    (root / "Kitfile").write_text("manifestVersion: 1.0.0\ncode: [{path: .}]\n")
-    (root / "a.py").write_text("0\n")
-    with daemon(place, {"registry": {"listen": "127.0.0.1:0"}}) as scene:
-        lines = (place / "kitd.log").read_text().splitlines()
-        ready = next(json.loads(line) for line in lines if '"daemon.ready"' in line)
-    address = ready["registry"]
+    tree.write_kitfile(root, code=[{"path": "."}])
+    with daemon(place / "kitd", {"registry": {"listen": "127.0.0.1:0"}}) as scene:
+        address = scene.registry_address()
     config = {
         "registry": {"listen": address},
         "projects": {
             "bench": {
                 "path": str(root),
                 "reference": f"{address}/bench/save",
-                "settle": {"quiet": f"{QUIET_S:.0f}s"},
+                "settle": {"quiet": tree.milliseconds(settings.quiet_s)},
             }
         },
     }
-    with daemon(place, config) as scene:
-        url = f"http://{address}/v2/bench/save/manifests/latest"
-
-        def digest() -> str | None:
-            try:
-                with urllib.request.urlopen(url) as answer:
-                    return str(answer.headers["Docker-Content-Digest"])
-            except OSError:
-                return None
-
-        while digest() is None:
-            time.sleep(0.02)
-        seconds = []
-        for number in range(SAVES):
-            known = digest()
-            (root / "a.py").write_text(f"{number + 1}\n")
+    seconds = []
+    with (
+        daemon(place / "kitd", config) as scene,
+        contextlib.closing(Tag(address, "bench/save", "latest")) as tag,
+        scene.connect() as client,
+    ):
+        known = tag.await_other(None, deadline_s=DEADLINE_S)
+        for number in range(settings.rounds):
+            (root / "a.py").write_text(f"{number}\n")
             started_s = time.perf_counter()
-            while digest() == known:
-                time.sleep(0.01)
+            known = tag.await_other(known, deadline_s=DEADLINE_S)
             seconds.append(time.perf_counter() - started_s)
-            while "running" in scene.kitctl("jobs", "list"):
-                time.sleep(0.02)
-    quiet = tuple(QUIET_S for _ in seconds)
-    return [Row("save to tag", {"kitd": tuple(seconds), "quiet time": quiet})]
+            scene.await_no_jobs(client)
+    quiet = (settings.quiet_s,) * settings.rounds
+    yield Comparison("save to tag", {"kitd": tuple(seconds), "settle.quiet": quiet}).table()
