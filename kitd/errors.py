@@ -22,6 +22,12 @@ class Disposition(enum.StrEnum):
     """What asked for the work will ask anew if there is still something to be done."""
 
 
+def printable(path: bytes | str) -> str:
+    """Return a path for a message: undecodable bytes and control characters escaped."""
+    text = path.decode("utf-8", "backslashreplace") if isinstance(path, bytes) else path
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class KitdError(Exception):
     """An error a person can read: what failed, on which thing, why, and what to do next.
 

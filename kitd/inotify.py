@@ -22,7 +22,6 @@ CREATE = 0x0000_0100
 DELETE = 0x0000_0200
 DELETE_SELF = 0x0000_0400
 MOVE_SELF = 0x0000_0800
-UNMOUNT = 0x0000_2000
 Q_OVERFLOW = 0x0000_4000
 """Events were dropped because nobody read the queue; its `wd` is -1."""
 IGNORED = 0x0000_8000

@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from kitd.errors import printable
+
 REMOTE_TYPES = frozenset(
     {
         b"9p",
@@ -72,7 +74,7 @@ def remote_mount(mountinfo: bytes, root: bytes) -> str | None:
     for mount in spanned:
         if _is_remote(mount.fs_type):
             path = mount.point.rstrip(b"/") or b"/"
-            return f"{_printable(mount.fs_type)} on {_printable(path)}"
+            return f"{printable(mount.fs_type)} on {printable(path)}"
     return None
 
 
@@ -126,8 +128,3 @@ def _uncovered(siblings: Sequence[_Mount]) -> list[_Mount]:
 
 def _as_directory(path: bytes) -> bytes:
     return path.rstrip(b"/") + b"/"
-
-
-def _printable(path: bytes) -> str:
-    text = path.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

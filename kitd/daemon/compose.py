@@ -59,7 +59,6 @@ from kitd.watch.hints import Hints
 from kitd.watch.inotify_hints import InotifyHints
 from kitd.watch.project_watcher import Intervals, Senses
 from kitd.watch.sentry import Sentry
-from kitd.watch.watchfiles_hints import WatchfilesHints
 
 log = structlog.get_logger(__name__)
 
@@ -151,7 +150,13 @@ async def _open_ledgers(
 
 def native_hints() -> AbstractAsyncContextManager[Hints]:
     """Return the source of hints of this platform."""
-    return InotifyHints() if sys.platform == "linux" else contextlib.nullcontext(WatchfilesHints())
+    if sys.platform == "linux":
+        return InotifyHints()
+    else:  # noqa: RET505 - without it the type checker finds what follows unreachable
+        # Here, because it takes longer to import than all the rest of kitd.watch.
+        from kitd.watch.watchfiles_hints import WatchfilesHints  # noqa: PLC0415
+
+        return contextlib.nullcontext(WatchfilesHints())
 
 
 async def serve(

@@ -7,6 +7,7 @@ whether anything changed since. What is remembered counts only as long as the ca
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 
@@ -29,7 +30,6 @@ from kitd.packing.order import (
     Watched,
 )
 from kitd.packing.pool import WorkerPool
-from kitd.packing.scan import InputChangedError
 from kitd.store.blob_store import BlobStore
 
 
@@ -58,11 +58,13 @@ class Packer:
         project: Project,
         *,
         patience_s: float,
+        scanning: Callable[[], AbstractContextManager[None]] = nullcontext,
         watched: Callable[[Watched], None] | None = None,
     ) -> Scanned:
         """Return the state of a project's inputs. Raises `KitdError`.
 
-        With `watched` the scan places watches, and tells them even where it fails.
+        It runs within `scanning`, once its turn has come. With `watched` it places watches, and
+        tells them even where it fails.
         """
         known = self._scans.pop(project, None) or await self._last_state(project)
 
@@ -80,7 +82,7 @@ class Packer:
             watch=watched is not None,
             known=None if known is None else known.glance,
         )
-        answer = await self._pool.scan(order, hear)
+        answer = await self._pool.scan(order, hear, scanning)
         if isinstance(answer, Unchanged):
             assert known is not None
             answer = msgspec.structs.replace(known, holds=answer.holds, warnings=answer.warnings)
@@ -102,8 +104,8 @@ class Packer:
     ) -> Packed:
         """Build a project's layers and config in the cache, or find that they are there.
 
-        `built` is told each layer as soon as it is in the cache. Raises `KitdError`,
-        `InputChangedError` where the project is not in the `expected` state.
+        `built` is told each layer as soon as it is in the cache. Raises `KitdError`, among them
+        `input_changed` where the project is not in the `expected` state.
         """
         key = _pack_key(project)
         last = await self._last_pack(key)
@@ -120,13 +122,16 @@ class Packer:
                     return Known(await self._known_layers(keys))
             return None
 
+        # Where another state is expected, a look at whether this one is still there says nothing.
+        worth_it = last is not None and expected in (None, last.fingerprint)
         answer = await self._pool.pack(
-            project, hear, known=None if last is None else last.glance, expected=expected
+            project,
+            hear,
+            known=last.glance if last is not None and worth_it else None,
+            expected=expected,
         )
         if isinstance(answer, Unchanged):
             assert last is not None
-            if expected not in (None, last.fingerprint):
-                raise InputChangedError(f"{project.root} changed since it came to rest")
             return msgspec.structs.replace(last, git_commit=answer.git_commit)
         if answer.glance is not None:
             reused = tuple(msgspec.structs.replace(each, reused=True) for each in answer.layers)

@@ -17,6 +17,7 @@ from kitd.clock import Clock, rfc3339
 from kitd.config.model import KITFILE, ProjectConfig
 from kitd.daemon.packer import Packer
 from kitd.errors import KitdError
+from kitd.hold import Hold
 from kitd.jobs.pack import PACK, NotAtRestError, PackArgs
 from kitd.jobs.port import PackSettings
 from kitd.ledger.catalog import Catalog
@@ -30,7 +31,7 @@ from kitd.queue.job import WAITING, Job, JobState
 from kitd.rpc.methods.wire import WireHold, WireProject
 from kitd.triggers import requests_for
 from kitd.watch.project_watcher import Ports, ProjectWatcher, Senses, WatchMode
-from kitd.watch.settle import Broken, Hold, Observation, SettleConfig, Snapshot, State, WatchState
+from kitd.watch.settle import Broken, Observation, SettleConfig, Snapshot, State, WatchState
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +88,8 @@ class _Watched:
     watcher: ProjectWatcher
     task: asyncio.Task[None] | None = None
     blocked: bool = False
+    warnings: tuple[str, ...] = ()
+    """What its last scan found odd and went past."""
 
 
 class ProjectBoard:
@@ -227,16 +230,16 @@ class ProjectBoard:
 
         async def scan() -> Observation:
             try:
-                with self._senses.hints.scanning():
-                    seen = await self._packer.scan(
-                        project,
-                        patience_s=definition.max_wait_s,
-                        watched=watched if mode.is_hinted else None,
-                    )
+                seen = await self._packer.scan(
+                    project,
+                    patience_s=definition.max_wait_s,
+                    scanning=self._senses.hints.scanning,
+                    watched=watched if mode.is_hinted else None,
+                )
             except KitdError as error:
                 return Broken(error)
-            holds = tuple(Hold(hold.gate, hold.path, hold.detail) for hold in seen.holds)
-            return Snapshot(seen.fingerprint, holds)
+            self._warn(name, seen.warnings)
+            return Snapshot(seen.fingerprint, seen.holds)
 
         async def settled(fingerprint: str) -> None:
             for request in requests_for(ProjectSettled(definition.source(name), fingerprint)):
@@ -312,6 +315,15 @@ class ProjectBoard:
         log.info(kind, project=name, reason=state.reason if blocked else None)
         self._notes.put_nowait(partial(self._catalog.apply, (emit,)))
 
+    def _warn(self, name: str, warnings: tuple[str, ...]) -> None:
+        watched = self._watched.get(name)
+        if watched is None:
+            return
+        for warning in warnings:
+            if warning not in watched.warnings:
+                log.warning("project.warning", project=name, warning=warning)
+        watched.warnings = warnings
+
     async def _take_note(self, note: Callable[[], Awaitable[None]]) -> None:
         """Do what nobody waits for; should it fail, the next look makes up for it."""
         try:
@@ -356,6 +368,7 @@ class ProjectBoard:
             state=state,
             reason=reason,
             holds=() if watch_state is None else tuple(map(_wire_hold, watch_state.holds)),
+            warnings=() if watched is None else watched.warnings,
             last_digest=record.digest,
             last_packed=None if record.packed_us is None else rfc3339(record.packed_us),
             last_job=record.packed_by,

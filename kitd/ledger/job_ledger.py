@@ -193,6 +193,11 @@ def _end(connection: sqlite3.Connection, job: Job, signal: Signal, now_us: int) 
     )
 
 
+def _end_cancelled(connection: sqlite3.Connection, job: Job, now_us: int) -> None:
+    _end(connection, job, Signal.CANCEL, now_us)
+    _tell(connection, now_us, "job.cancelled", job)
+
+
 def _step_asked(job: Job, signal: Signal) -> JobState:
     """Return the state that follows what a person asks for. Raises `IllegalTransitionError`."""
     try:
@@ -227,8 +232,7 @@ def _may_wait(connection: sqlite3.Connection, job: Job, now_us: int) -> bool:
     Where another job of its key waits, the newer of the two is the one that is still wanted.
     """
     if job.cancel_requested:
-        _end(connection, job, Signal.CANCEL, now_us)
-        _tell(connection, now_us, "job.cancelled", job)
+        _end_cancelled(connection, job, now_us)
         return False
     waiting = _waiting(connection, job.key)
     if waiting is None:
@@ -414,10 +418,16 @@ class JobLedger:
         def transaction(connection: sqlite3.Connection) -> None:
             job, now_us = _current(connection, attempt), self._clock.now_us()
             _note_failure(connection, job, failure)
-            if not _may_wait(connection, job, now_us):
+            if job.cancel_requested:
+                _end_cancelled(connection, job, now_us)
                 return
             _end(connection, job, Signal.SUPERSEDE, now_us)
-            _tell(connection, now_us, "job.superseded", job, _failure_data(failure))
+            waiting = _waiting(connection, job.key)
+            if waiting is None:
+                _tell(connection, now_us, "job.superseded", job, _failure_data(failure))
+            else:
+                # Whichever is the newer: this one does not come back.
+                _succeeded_by(connection, job, waiting.id, now_us)
 
         await self._database.write(transaction)
 
@@ -434,9 +444,7 @@ class JobLedger:
         """End an attempt that was cancelled. Raises `FencedError`."""
 
         def transaction(connection: sqlite3.Connection) -> None:
-            job, now_us = _current(connection, attempt), self._clock.now_us()
-            _end(connection, job, Signal.CANCEL, now_us)
-            _tell(connection, now_us, "job.cancelled", job)
+            _end_cancelled(connection, _current(connection, attempt), self._clock.now_us())
 
         await self._database.write(transaction)
 
@@ -453,8 +461,7 @@ class JobLedger:
                 connection.execute("UPDATE jobs SET cancel_requested = 1 WHERE id = ?", (job_id,))
                 _tell(connection, now_us, "job.cancelling", job)
             else:
-                _end(connection, job, Signal.CANCEL, now_us)
-                _tell(connection, now_us, "job.cancelled", job)
+                _end_cancelled(connection, job, now_us)
             return _select(connection, job_id)
 
         return await self._database.write(transaction)

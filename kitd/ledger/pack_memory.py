@@ -12,7 +12,11 @@ from kitd.clock import Clock
 from kitd.ledger.database import Database
 
 MAX_ENTRIES = 100_000
-"""Kits have few layers; what is beyond this was not packed for the longest time."""
+"""Kits have few layers; what is beyond this was not recalled for the longest time."""
+TRIM_EVERY = 1_000
+"""So many more may be remembered in between."""
+STALE_US = 24 * 3600 * 1_000_000
+"""What is recalled is noted anew, but not more often than this: a recall should write nothing."""
 
 
 class PackMemory:
@@ -21,13 +25,17 @@ class PackMemory:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._remembered = 0
 
     async def recall(self, keys: Collection[str]) -> Mapping[str, bytes]:
         """Return what is remembered by these keys."""
         rows = await self._database.read(
-            "SELECT key, value FROM packed WHERE key IN (SELECT value FROM json_each(?))",
+            "SELECT key, value, noted_us FROM packed WHERE key IN (SELECT value FROM json_each(?))",
             (json.dumps(list(keys)),),
         )
+        stale_us = self._clock.now_us() - STALE_US
+        if stale := [row["key"] for row in rows if row["noted_us"] < stale_us]:
+            await self._note(stale)
         return {row["key"]: row["value"] for row in rows}
 
     async def remember(self, key: str, value: bytes) -> None:
@@ -38,6 +46,18 @@ class PackMemory:
                 "INSERT INTO packed (key, value, noted_us) VALUES (?1, ?2, ?3)"
                 " ON CONFLICT (key) DO UPDATE SET value = ?2, noted_us = ?3",
                 (key, value, self._clock.now_us()),
+            )
+
+        await self._database.write(transaction)
+        self._remembered += 1
+        if self._remembered % TRIM_EVERY == 0:
+            await self.trim()
+
+    async def _note(self, keys: Collection[str]) -> None:
+        def transaction(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE packed SET noted_us = ? WHERE key IN (SELECT value FROM json_each(?))",
+                (self._clock.now_us(), json.dumps(list(keys))),
             )
 
         await self._database.write(transaction)

@@ -2,6 +2,7 @@
 
 import enum
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kitd.modelkit.errors import InvalidLayerTypeError
@@ -36,6 +37,14 @@ class Compression(enum.StrEnum):
     NONE = "none"
     GZIP = "gzip"
     ZSTD = "zstd"
+
+
+MEDIA_COMPRESSION: Mapping[str, Compression] = {
+    "none": Compression.NONE,
+    "gzip": Compression.GZIP,
+    "gzip-fastest": Compression.GZIP,
+}
+"""What each setting that layers can be built with is called in a media type."""
 
 
 @dataclass(frozen=True, slots=True)

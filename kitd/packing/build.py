@@ -4,7 +4,6 @@ One thread for each core: hashing, reading and writing leave the interpreter to 
 largest layers begin first, so that no core is left with a large one at the end.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from kitd.modelkit.plan import LayerPlan
+from kitd.packing.cores import cores
 from kitd.packing.glance import is_racy
 from kitd.packing.layer import BuiltLayer, build_layer
 from kitd.packing.order import Advanced, Built, Notice, PackedLayer
@@ -20,6 +20,8 @@ from kitd.packing.scan import Entry, InputChangedError
 from kitd.store.blob_store import BlobStore
 
 REPORT_INTERVAL_S = 0.1
+MAX_AT_ONCE = 8
+"""Layers. Each takes up to four threads more, and 4 MiB, twice that when it is compressed."""
 UNPROVEN_NS = 60_000_000_000
 """How old the newest change of a layer has to be where nobody can tell whether a program writes to
 its files: what is written through a mapping shows in a file's times once in a writeback (30 s)."""
@@ -27,10 +29,14 @@ its files: what is written through a mapping shows in a file's times once in a w
 
 @dataclass(frozen=True, slots=True)
 class BuiltLayers:
-    """All layers of a kit; `proven` if any later change of their files shows in their times."""
+    """All layers of a kit; `proven` if any later change of their files shows in their times.
+
+    `written` are files that a program had open for writing when kitd began to read them.
+    """
 
     layers: tuple[PackedLayer, ...]
     proven: bool
+    written: tuple[bytes, ...]
 
 
 class _Meter:
@@ -77,15 +83,22 @@ def build_layers(
     layers: list[PackedLayer | None] = [known.get(key) for key in inputs.keys]
     missing = [index for index, layer in enumerate(layers) if layer is None]
     unproven: list[int] = []
+    written: set[bytes] = set()
     done_bytes = sum(sizes) - sum(sizes[index] for index in missing)
     meter = _Meter(done_bytes, sum(sizes), tell)
 
     def build(index: int) -> None:
         plan, entries = recipe.plans[index], inputs.layers[index]
         built = build_layer(
-            root, plan, entries, store, compression=compression, advanced=meter.advanced
+            root,
+            plan,
+            entries,
+            store,
+            compression=compression,
+            advanced=meter.advanced,
         )
         layers[index] = layer = _packed_layer(plan, built)
+        written.update(built.writers.paths)
         proven = _is_proven(entries, built, looked_ns)
         if not proven:
             unproven.append(index)
@@ -93,20 +106,25 @@ def build_layers(
 
     missing.sort(key=lambda index: -sizes[index])
     _run_all(build, missing, meter)
-    return BuiltLayers(tuple(layer for layer in layers if layer is not None), proven=not unproven)
+    return BuiltLayers(
+        tuple(layer for layer in layers if layer is not None),
+        proven=not unproven,
+        written=tuple(sorted(written)),
+    )
 
 
 def _run_all(build: Callable[[int], None], indexes: Sequence[int], meter: _Meter) -> None:
-    """Run all of them, and raise what the first that failed did."""
-    workers = min(os.cpu_count() or 1, len(indexes))
+    """Run all of them, and raise what one that failed did; the others stop then."""
+    workers = min(MAX_AT_ONCE, cores(), len(indexes))
     if workers <= 1:
         for index in indexes:
             build(index)
         return
     with ThreadPoolExecutor(workers) as pool:
         futures: list[Future[None]] = [pool.submit(build, index) for index in indexes]
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        errors = [error for future in done if (error := future.exception()) is not None]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        ended = (future for future in futures if future.done())
+        errors = [error for future in ended if (error := future.exception()) is not None]
         if errors:
             meter.stopped = True
             pool.shutdown(wait=True, cancel_futures=True)
@@ -116,9 +134,9 @@ def _run_all(build: Callable[[int], None], indexes: Sequence[int], meter: _Meter
 def _is_proven(entries: Sequence[Entry], built: BuiltLayer, looked_ns: int) -> bool:
     """Whether any later change of the layer's files shows in their times."""
     newest_ns = max((entry.ctime_ns for entry in entries if not entry.is_dir), default=0)
-    if built.written is None:
-        return newest_ns <= looked_ns - UNPROVEN_NS
-    return not built.written and not is_racy(newest_ns, looked_ns)
+    if not built.writers.is_known and newest_ns > looked_ns - UNPROVEN_NS:
+        return False
+    return not built.writers.paths and not is_racy(newest_ns, looked_ns)
 
 
 def _packed_layer(plan: LayerPlan, built: BuiltLayer) -> PackedLayer:

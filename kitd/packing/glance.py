@@ -6,15 +6,17 @@ time, and that is what a walk waits for: a second process takes half of the dire
 """
 
 import os
+import signal
 from dataclasses import dataclass, field
 
 import msgspec
 
 from kitd.errors import KitdError
 from kitd.inotify import add_watch
+from kitd.packing.cores import cores
 from kitd.packing.order import Glance
 from kitd.packing.recipe import Recipe
-from kitd.packing.scan import Sight, Sums, glance
+from kitd.packing.scan import Sight, Sums, Watch, glance
 
 LARGE = 20_000
 """Entries from which a second process pays: forking one costs some milliseconds."""
@@ -80,54 +82,66 @@ def is_unchanged(root: int, recipe: Recipe, known: Glance, watches: Watches) -> 
     return sight is not None and sight.digest == tree_digest
 
 
-def take_sight(root: int, recipe: Recipe, watches: Watches, *, entries: int) -> Sight | None:
+def take_sight(
+    root: int, recipe: Recipe, watches: Watches, *, entries: int, large: int = LARGE
+) -> Sight | None:
     """Glance at a tree that had so many entries; None where that came to no end.
 
     Raises what a walk does.
     """
-    if entries >= LARGE and (os.cpu_count() or 1) > 1:
+    if entries >= large and cores() > 1:
         sums = _shared(root, recipe, watches)
     else:
-        sums = _part(root, recipe, watches, 0, 1)
+        sums = _part(root, recipe, watches.add, 0, 1)
     return None if sums is None else sums.sight()
 
 
-def _part(root: int, recipe: Recipe, watches: Watches, part: int, parts: int) -> Sums:
-    return glance(root, recipe.selection(), part=part, parts=parts, watch=watches.add)
+def _part(root: int, recipe: Recipe, watch: Watch, part: int, parts: int) -> Sums:
+    return glance(root, recipe.selection(), part=part, parts=parts, watch=watch)
 
 
 def _shared(root: int, recipe: Recipe, watches: Watches) -> Sums | None:
     """Return both halves added up, or None if the second process came to no end."""
+    first = os.getpid()
     read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _report_half(root, recipe, watches, write)
+    second = os.fork()
+    if second == 0:
+        os.close(read)
+        _report_half(root, recipe, watches, first, write)
     os.close(write)
     try:
-        sums = _part(root, recipe, watches, 0, 2)
+        sums = _part(root, recipe, watches.add, 0, 2)
         with os.fdopen(read, "rb", closefd=False) as pipe:
             said = pipe.read()
     finally:
-        # Closing the pipe ends a child that still has something to say.
         os.close(read)
-        os.waitpid(child, 0)
-    if not said:
+        # Whether it ended by itself by now, or what it finds is of no use any more.
+        os.kill(second, signal.SIGKILL)
+        os.waitpid(second, 0)
+    try:
+        half = msgspec.json.decode(said, type=_Half)
+    except msgspec.DecodeError:
         return None
-    half = msgspec.json.decode(said, type=_Half)
     sums.merge(Sums(int(half.total, 16), half.entries, half.newest_ns))
     watches.descriptors.update(half.descriptors)
     watches.refused = watches.refused or half.refused
     return sums
 
 
-def _report_half(root: int, recipe: Recipe, watches: Watches, write: int) -> None:
+def _report_half(root: int, recipe: Recipe, watches: Watches, first: int, write: int) -> None:
     """Be the second process; never returns.
 
     It must not touch what the threads of the first may have held when it was forked: nothing but
     its own walk, the pipe, and the end.
     """
+
+    def watch(directory: int) -> None:
+        if os.getppid() != first:
+            os._exit(0)
+        watches.add(directory)
+
     try:
-        sums = _part(root, recipe, watches, 1, 2)
+        sums = _part(root, recipe, watch, 1, 2)
         half = _Half(
             f"{sums.total:x}",
             sums.entries,
@@ -138,7 +152,7 @@ def _report_half(root: int, recipe: Recipe, watches: Watches, write: int) -> Non
         with os.fdopen(write, "wb") as pipe:
             pipe.write(msgspec.json.encode(half))
     except (KitdError, OSError):
-        # Saying nothing makes the first process walk by itself, which meets the error again.
-        os._exit(1)
+        # Nothing was said: the first process walks by itself then, and meets the error again.
+        pass
     finally:
         os._exit(0)

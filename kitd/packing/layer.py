@@ -1,40 +1,27 @@
-"""Building one layer: each file read once, every byte hashed once and written once.
-
-A file is opened, its status compared with what the walk saw, read to exactly its size, and its
-status compared again. Because the walk never follows links and a file is known by device and inode,
-a directory that is swapped for a link in between cannot smuggle anything in.
-"""
+"""Building one layer: each file read once, every byte hashed once and written once."""
 
 import hashlib
 import os
 import posixpath
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from kitd.errors import printable
 from kitd.modelkit.manifest import file_metadata
 from kitd.modelkit.media_type import Compression, LayerFormat, LayerKind
 from kitd.modelkit.plan import FILE_METADATA, LayerPlan
-from kitd.modelkit.tar import TRAILER, header, padding
 from kitd.oci.digest import Digest, from_hash
-from kitd.packing.gate.writer import has_writer
 from kitd.packing.mcp_bundle import bundle_problem
-from kitd.packing.scan import Entry, InputChangedError, InputError, has_moved, printable
+from kitd.packing.reader import LayerReader, Writers, open_checked
+from kitd.packing.scan import Entry, InputError
 from kitd.store.blob_store import BlobStore, Committed
 from kitd.store.buffer_ring import BufferRing
 from kitd.store.direct_ingest import DirectIngest
 
-STEP_BYTES = 1 << 18
-"""How much is read at least between two reports of progress."""
 _GZIP_LEVELS = {"gzip": 6, "gzip-fastest": 1}
-MEDIA_COMPRESSION: Mapping[str, Compression] = {
-    "none": Compression.NONE,
-    "gzip": Compression.GZIP,
-    "gzip-fastest": Compression.GZIP,
-}
-"""What each setting that layers can be built with is called in a media type."""
 
 
 class _Encoder(Protocol):
@@ -99,16 +86,12 @@ def _encoder(compression: str, blob: BufferRing) -> Iterator[_Encoder]:
 
 @dataclass(frozen=True, slots=True)
 class BuiltLayer:
-    """A durable layer: the blob, the digest before compression, the descriptor's annotations.
-
-    `written` says whether a program had one of its files open for writing when kitd began to read
-    that file; None where nobody can tell.
-    """
+    """A durable layer: the blob, the digest before compression, the descriptor's annotations."""
 
     blob: Committed
     diff_id: Digest
     annotations: Mapping[str, str]
-    written: bool | None
+    writers: Writers
 
 
 def build_layer(
@@ -136,15 +119,15 @@ def build_layer(
     if chosen == "none":
         store.require_space(sum(entry.size for entry in entries))
     with DirectIngest(store) as ingest, _encoder(chosen, ingest.ring) as encoder:
-        layer = _LayerWriter(root, encoder.ring, advanced)
+        reader = LayerReader(root, encoder.ring, advanced)
         if raw is not None:
-            layer.add_content(raw)
+            reader.add_content(raw)
         else:
-            layer.add_tar(entries)
-        layer.tell()
+            reader.add_tar(entries)
+        reader.tell()
         diff_id = encoder.finish()
         blob = ingest.commit()
-    return BuiltLayer(blob, diff_id or blob.digest, annotations, layer.written)
+    return BuiltLayer(blob, diff_id or blob.digest, annotations, reader.writers)
 
 
 def _only_file(plan: LayerPlan, entries: Sequence[Entry]) -> Entry:
@@ -158,10 +141,9 @@ def _only_file(plan: LayerPlan, entries: Sequence[Entry]) -> Entry:
 
 
 def _require_bundle(root: int, entry: Entry) -> None:
-    file = _open(root, entry)
+    # The reading that follows meets the same file, or none: it makes the same check.
+    file = open_checked(root, entry)
     try:
-        # The reading that follows meets the same file, or none: it makes the same check.
-        _check(file, entry)
         problem = bundle_problem(file)
     except OSError as error:
         raise InputError(f"cannot read {printable(entry.path)}: {error.strerror}") from error
@@ -172,86 +154,3 @@ def _require_bundle(root: int, entry: Entry) -> None:
             f"{printable(entry.path)} is not an MCP bundle: {problem}",
             hint="build it with the MCPB tools, or correct the Kitfile's mcpServers",
         )
-
-
-class _LayerWriter:
-    """Reads entries into a ring and tells how far it has come."""
-
-    def __init__(self, root: int, ring: BufferRing, advanced: Callable[[int], None]) -> None:
-        self._root = root
-        self._ring = ring
-        self._advanced = advanced
-        self._untold = 0
-        self.written: bool | None = False
-
-    def add_tar(self, entries: Iterable[Entry]) -> None:
-        """Add a whole tar."""
-        write, gap = self._ring.write, b""
-        for entry in entries:
-            write(gap + header(entry.path, entry.mode, entry.size, is_dir=entry.is_dir))
-            if not entry.is_dir:
-                self.add_content(entry)
-            gap = padding(entry.size)
-        write(gap + TRAILER)
-
-    def add_content(self, entry: Entry) -> None:
-        """Add a file's content."""
-        file = _open(self._root, entry)
-        try:
-            _check(file, entry)
-            # Before reading: what a mapping that exists already changes need not show in the file's
-            # times, while every later writer has to dirty a page first, which does.
-            self._look_for_writer(file)
-            left = entry.size
-            while left:
-                count = _read(file, entry, self._ring.room()[:left])
-                self._ring.fill(count)
-                left -= count
-                self._untold += count
-                if self._untold >= STEP_BYTES:
-                    self.tell()
-            _check(file, entry)
-        finally:
-            os.close(file)
-
-    def _look_for_writer(self, file: int) -> None:
-        written = has_writer(file)
-        # One file with a writer outweighs those of which nobody can tell, and these all others.
-        if written or (written is None and not self.written):
-            self.written = written
-
-    def tell(self) -> None:
-        """Report what was read and not yet reported."""
-        self._advanced(self._untold)
-        self._untold = 0
-
-
-def _open(root: int, entry: Entry) -> int:
-    # Should a fifo have taken the file's place, opening it must not wait for a writer.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        return os.open(entry.path, flags, dir_fd=root)
-    except OSError as error:
-        if has_moved(error):
-            raise InputChangedError(
-                f"{printable(entry.path)} is not what it was: {error.strerror}"
-            ) from error
-        raise InputError(
-            f"cannot read {printable(entry.path)}: {error.strerror}",
-            hint="let kitd's user read it, or leave it out in .kitignore",
-        ) from error
-
-
-def _check(file: int, entry: Entry) -> None:
-    if not entry.same_file(os.fstat(file)):
-        raise InputChangedError(f"{printable(entry.path)} changed while the kit was packed")
-
-
-def _read(file: int, entry: Entry, target: memoryview) -> int:
-    try:
-        count = os.readv(file, (target,))
-    except OSError as error:
-        raise InputError(f"cannot read {printable(entry.path)}: {error.strerror}") from error
-    if count == 0:
-        raise InputChangedError(f"{printable(entry.path)} became shorter while it was read")
-    return count

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from kitd.errors import Disposition, KitdError
-from kitd.packing.hold import Hold
+from kitd.hold import Hold
 
 MAX_LINE_BYTES = 32 * 1024 * 1024
 """A kit of twenty thousand layers, the most a manifest may name, with room to spare."""
@@ -77,7 +77,7 @@ class Known(msgspec.Struct, frozen=True, tag="known"):
     layers: Mapping[str, PackedLayer]
 
 
-Order = ScanOrder | PackOrder | Known
+Order = ScanOrder | PackOrder
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True, tag="watched"):

@@ -10,7 +10,7 @@ import os
 import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
@@ -91,10 +91,19 @@ class WorkerPool:
         for process in (*self._idle, *self._busy):
             await end(process)
 
-    async def scan(self, order: ScanOrder, hear: Hear) -> Scanned | Unchanged:
-        """Return the state of a project's inputs, when its turn has come. Raises `KitdError`."""
+    async def scan(
+        self,
+        order: ScanOrder,
+        hear: Hear,
+        scanning: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Scanned | Unchanged:
+        """Return the state of a project's inputs. Raises `KitdError`.
+
+        Waits for its turn, and then runs within `scanning`.
+        """
         async with self._scans:
-            answer = await self._ask(order, hear)
+            with scanning():
+                answer = await self._ask(order, hear)
         assert isinstance(answer, Scanned | Unchanged)
         return answer
 
@@ -128,10 +137,11 @@ class WorkerPool:
             raise WorkerError(answer)
         return answer
 
-    async def _say(self, process: asyncio.subprocess.Process, order: Order) -> None:
+    async def _say(self, process: asyncio.subprocess.Process, said: Order | Known) -> None:
         assert process.stdin is not None
-        process.stdin.write(self._encoder.encode(order) + b"\n")
-        await process.stdin.drain()
+        process.stdin.write(self._encoder.encode(said) + b"\n")
+        async with self._silence():
+            await process.stdin.drain()
 
     async def _answer(self, process: asyncio.subprocess.Process, hear: Hear) -> Answer:
         assert process.stdout is not None
@@ -148,9 +158,15 @@ class WorkerPool:
         )
 
     async def _line(self, answers: asyncio.StreamReader) -> bytes:
+        async with self._silence():
+            return await answers.readline()
+
+    @asynccontextmanager
+    async def _silence(self) -> AsyncIterator[None]:
+        """Bound for how long a worker may neither hear nor say anything."""
         try:
             async with asyncio.timeout(self._silence_s):
-                return await answers.readline()
+                yield
         except TimeoutError as error:
             raise WorkerDiedError(
                 f"a packing process said nothing for {self._silence_s:g} s and was ended",

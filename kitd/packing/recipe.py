@@ -7,15 +7,15 @@ import os
 import posixpath
 from dataclasses import dataclass
 
+from kitd.errors import printable
 from kitd.modelkit.dialect import Dialect
 from kitd.modelkit.errors import UnsupportedKitError
 from kitd.modelkit.ignore import KITIGNORE_NAME, MAX_KITIGNORE_BYTES, IgnoreRules
 from kitd.modelkit.kitfile import KITFILE_NAMES, Kitfile, parse_kitfile
 from kitd.modelkit.kitfile_yaml import MAX_KITFILE_BYTES
-from kitd.modelkit.media_type import LayerFormat
+from kitd.modelkit.media_type import MEDIA_COMPRESSION, LayerFormat
 from kitd.modelkit.plan import LayerPlan, Selection, plan_layers
 from kitd.modelkit.validation import require_valid
-from kitd.packing.layer import MEDIA_COMPRESSION
 from kitd.packing.order import Project
 from kitd.packing.scan import (
     Entry,
@@ -25,7 +25,6 @@ from kitd.packing.scan import (
     Watch,
     fingerprint,
     layer_key,
-    printable,
     read_beneath,
     require_paths,
     scan,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-from kitd.errors import Disposition, KitdError
+from kitd.errors import Disposition, KitdError, printable
 from kitd.modelkit.plan import LayerPlan, Selection
 from kitd.packing.order import Project
 
@@ -98,17 +98,6 @@ class Tree:
     entries: tuple[Entry, ...]
     links: tuple[bytes, ...]
     sight: Sight
-
-    @property
-    def size_bytes(self) -> int:
-        """Content of all files, counted once for every layer that takes it."""
-        return sum(entry.size * len(entry.layers) for entry in self.entries if not entry.is_dir)
-
-
-def printable(path: bytes | str) -> str:
-    """Return a path for a message: undecodable bytes and control characters escaped."""
-    text = path.decode("utf-8", "backslashreplace") if isinstance(path, bytes) else path
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def has_moved(error: OSError) -> bool:

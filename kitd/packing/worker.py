@@ -14,11 +14,12 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, assert_never
 
 import msgspec
 
-from kitd.errors import KitdError
+from kitd.errors import KitdError, printable
+from kitd.hold import Hold
 from kitd.modelkit.config_blob import encode_config
 from kitd.modelkit.kit_divergence import MAX_PATHS, Divergence, find_divergences
 from kitd.modelkit.kitfile import LayerDigests, with_layer_digests
@@ -28,7 +29,6 @@ from kitd.packing.build import build_layers
 from kitd.packing.gate import file_holds, tree_holds
 from kitd.packing.git_head import head_commit
 from kitd.packing.glance import Watches, as_glance, is_unchanged, take_sight
-from kitd.packing.hold import Hold
 from kitd.packing.order import (
     Answer,
     Glance,
@@ -47,9 +47,10 @@ from kitd.packing.order import (
     failed,
 )
 from kitd.packing.recipe import Inputs, Recipe, look, read_recipe
-from kitd.packing.scan import InputChangedError, open_root, printable
+from kitd.packing.scan import InputChangedError, open_root
 from kitd.store.blob_store import BlobStore
 
+OPEN = "a program had it open for writing while it was packed"
 UNPROVEN = "?"
 """Ends the fingerprint of a state whose files may have changed since it was packed without showing
 it: it equals no state that a scan finds."""
@@ -112,7 +113,12 @@ def _mounts() -> bytes:
 
 
 def _file_holds(
-    root: int, inputs: Inputs, known: Mapping[str, PackedLayer], patience_s: float
+    root: int,
+    inputs: Inputs,
+    known: Mapping[str, PackedLayer],
+    patience_s: float,
+    *,
+    is_read_next: bool = False,
 ) -> tuple[Hold, ...]:
     """Judge the files of the layers that nobody has built yet: the others were judged before."""
     judged = {
@@ -122,7 +128,14 @@ def _file_holds(
         for entry in layer
         if not entry.is_dir
     }
-    return file_holds(root, inputs.tree, judged, now_ns=time.time_ns(), patience_s=patience_s)
+    return file_holds(
+        root,
+        inputs.tree,
+        judged,
+        now_ns=time.time_ns(),
+        patience_s=patience_s,
+        is_read_next=is_read_next,
+    )
 
 
 def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
@@ -140,7 +153,12 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
             raise _moved(project, "since it came to rest")
         known = daemon.known_layers(inputs.keys)
         # What came to rest was judged then; a person who asks is told and not kept waiting.
-        holds = _file_holds(root, inputs, known, math.inf) if order.expected is None else ()
+        holds: tuple[Hold, ...] = ()
+        if order.expected is None:
+            holds = (
+                *tree_holds(root, project.root, now_ns=time.time_ns()).holds,
+                *_file_holds(root, inputs, known, math.inf, is_read_next=True),
+            )
         built = build_layers(
             root,
             recipe,
@@ -161,13 +179,17 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
     proven = built.proven or order.expected is not None
     return _packed(
         recipe,
-        inputs,
         built.layers,
         store,
         fingerprint=inputs.fingerprint if proven else f"{inputs.fingerprint}{UNPROVEN}",
         glance=glance,
         commit=commit,
-        holds=holds,
+        warnings=(
+            *_warnings(recipe, inputs),
+            *(f"{hold.path}: {hold.detail}" for hold in holds),
+            *(f"{printable(path)}: {OPEN}" for path in built.written[:MAX_PATHS]),
+            *_rest(len(built.written), "files were open for writing"),
+        ),
     )
 
 
@@ -189,14 +211,13 @@ def _moved(project: Project, when: str) -> InputChangedError:
 
 def _packed(
     recipe: Recipe,
-    inputs: Inputs,
     layers: tuple[PackedLayer, ...],
     store: BlobStore,
     *,
     fingerprint: str,
     glance: Glance | None,
     commit: str | None,
-    holds: tuple[Hold, ...],
+    warnings: tuple[str, ...],
 ) -> Packed:
     digests = [LayerDigests(Digest(layer.digest), Digest(layer.diff_id)) for layer in layers]
     config = store.put(encode_config(with_layer_digests(recipe.kitfile, digests)))
@@ -211,10 +232,7 @@ def _packed(
         author=package.authors[0] if package.authors else "",
         package_version=package.version or None,
         git_commit=commit,
-        warnings=(
-            *_warnings(recipe, inputs),
-            *(f"{hold.path}: {hold.detail}" for hold in holds),
-        ),
+        warnings=warnings,
     )
 
 
@@ -243,15 +261,16 @@ def _rest(count: int, what: str) -> Iterator[str]:
 class _Pipe:
     """The daemon at the other end of stdin and stdout."""
 
-    def __init__(self, orders: "queue.SimpleQueue[bytes]", out: BinaryIO) -> None:
-        self._orders = orders
+    def __init__(self, lines: "queue.SimpleQueue[bytes]", out: BinaryIO) -> None:
+        self._lines = lines
         self._out = out
         self._encoder = msgspec.json.Encoder()
-        self._decoder: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
+        self._order_decoder: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
+        self._known_decoder = msgspec.json.Decoder(Known)
         self._lock = threading.Lock()
 
     def next_order(self) -> Order:
-        return self._decoder.decode(self._orders.get())
+        return self._order_decoder.decode(self._lines.get())
 
     def tell(self, message: Notice | Answer) -> None:
         line = self._encoder.encode(message) + b"\n"
@@ -261,19 +280,20 @@ class _Pipe:
 
     def known_layers(self, keys: tuple[str, ...]) -> Mapping[str, PackedLayer]:
         self.tell(Planned(keys))
-        reply = self.next_order()
-        assert isinstance(reply, Known)
-        return reply.layers
+        return self._known_decoder.decode(self._lines.get()).layers
 
 
 def _serve(pipe: _Pipe, inotify: int | None) -> None:
     while True:
         order = pipe.next_order()
         try:
-            if isinstance(order, ScanOrder):
-                pipe.tell(run_scan(order, pipe, inotify))
-            elif isinstance(order, PackOrder):
-                pipe.tell(run_pack(order, pipe))
+            match order:
+                case ScanOrder():
+                    pipe.tell(run_scan(order, pipe, inotify))
+                case PackOrder():
+                    pipe.tell(run_pack(order, pipe))
+                case _:
+                    assert_never(order)
         except KitdError as error:
             pipe.tell(failed(error))
         except Exception as error:  # noqa: BLE001 - the boundary: a defect is told, not died of
@@ -287,18 +307,18 @@ def main() -> None:
     inotify = int(sys.argv[1]) if len(sys.argv) > 1 else None
     # Asking for a lease asks for this signal too.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
-    orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     out = os.fdopen(os.dup(1), "wb")
     # Nothing but answers may reach the pipe.
     os.dup2(2, 1)
 
     def listen() -> None:
         for line in sys.stdin.buffer:
-            orders.put(line)
+            lines.put(line)
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
-    _serve(_Pipe(orders, out), inotify)
+    _serve(_Pipe(lines, out), inotify)
 
 
 if __name__ == "__main__":

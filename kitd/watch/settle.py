@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from kitd.errors import KitdError
+from kitd.hold import HOLD_FILE, MAX_HOLDS, Hold
 
 CONFIRM_S = 0.25
 """The least time between the two scans that have to agree."""
@@ -36,8 +37,6 @@ MAX_PROBE_S = 30.0
 the second: a program that closes a file it wrote before tells nobody."""
 MAX_QUIET_S = 120.0
 """How long a tree that keeps moving under its packs has to be quiet at most."""
-HOLD_FILE = "hold_file"
-"""The gate that a person closes."""
 
 
 class State(enum.StrEnum):
@@ -55,19 +54,6 @@ class State(enum.StrEnum):
     """A person asked kitd to keep its hands off."""
     DEGRADED = "degraded"
     """Idle, but changes are only found by scanning: the notifications do not work."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """What holds a tree back: a gate's name, the file in question and the gate's finding."""
-
-    gate: str
-    path: str
-    detail: str
-
-    def describe(self) -> str:
-        """Return the file and the finding."""
-        return f"{self.path}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +294,8 @@ class Settler:
     def _held_back(self, holds: tuple[Hold, ...], *, overdue: bool) -> WatchState:
         reason = holds[0].describe()
         if len(holds) > 1:
-            reason += f" (and {len(holds) - 1} more)"
+            count = f"at least {MAX_HOLDS - 1}" if len(holds) >= MAX_HOLDS else len(holds) - 1
+            reason += f" (and {count} more)"
         if any(hold.gate == HOLD_FILE for hold in holds):
             return WatchState(State.HELD, reason, holds=holds)
         return WatchState(State.BLOCKED if overdue else State.SETTLING, reason, holds=holds)

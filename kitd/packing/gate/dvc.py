@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
+from kitd.errors import printable
 from kitd.packing.gate import file_lock
 from kitd.packing.gate.tool import Sign, find_upwards, shown
-from kitd.packing.scan import printable
 
 MAX_RWLOCK_BYTES = 1 << 20
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from kitd.errors import printable
+from kitd.hold import Hold
 from kitd.packing.gate.subject import Moment
-from kitd.packing.hold import Hold
-from kitd.packing.scan import Tree, printable, read_beneath
+from kitd.packing.scan import Tree, read_beneath
 
 NAME = "incomplete"
 MAX_INDEX_BYTES = 64 * 1024 * 1024

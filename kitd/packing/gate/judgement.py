@@ -2,16 +2,15 @@
 
 import itertools
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
+from kitd.errors import printable
+from kitd.hold import MAX_HOLDS, Hold
 from kitd.packing.gate import incomplete, recent, temporary, truncated, writer
 from kitd.packing.gate.subject import Gate, Moment, Subject
 from kitd.packing.gate.writer import has_writer
-from kitd.packing.hold import Hold
-from kitd.packing.scan import Entry, Tree, printable
+from kitd.packing.scan import Entry, Tree
 
-MAX_HOLDS = 20
-"""As many are told one by one; the others are counted."""
 GATES: tuple[Gate, ...] = (
     temporary.GATE,
     writer.GATE,
@@ -22,36 +21,42 @@ GATES: tuple[Gate, ...] = (
 
 
 def file_holds(
-    root: int, tree: Tree, judged: Collection[bytes], *, now_ns: int, patience_s: float
+    root: int,
+    tree: Tree,
+    judged: Collection[bytes],
+    *,
+    now_ns: int,
+    patience_s: float,
+    is_read_next: bool = False,
 ) -> tuple[Hold, ...]:
-    """Return what is not finished of the files whose paths are `judged`.
+    """Return what is not finished of the files whose paths are `judged`, at most `MAX_HOLDS`.
 
     `root` is the project's open directory. A file that cannot be read, or is not the one that the
     walk saw, holds nothing: the pack, or the next walk, has to say that. `patience_s` is for how
-    long an unchanged file may hold that only looks unfinished. The process has to ignore SIGIO.
+    long an unchanged file may hold that only looks unfinished. Who reads the files next finds out
+    then whether programs write to them. The process has to ignore SIGIO.
     """
+    gates = [gate for gate in GATES if not (is_read_next and gate.asks_for_writers)]
     moment = Moment(now_ns, patience_s * 1e9)
     found = itertools.chain(
-        _unfinished(root, tree, judged, moment), incomplete.holds(root, tree, judged, moment)
+        _unfinished(root, tree, judged, moment, gates),
+        incomplete.holds(root, tree, judged, moment),
     )
-    holds = tuple(itertools.islice(found, MAX_HOLDS))
-    rest = list(itertools.islice(found, 1))
-    if not rest:
-        return holds
-    count = len(rest) + sum(1 for _ in found)
-    return (*holds, Hold(rest[0].gate, f"{count} more", "not finished either"))
+    return tuple(itertools.islice(found, MAX_HOLDS))
 
 
-def _unfinished(root: int, tree: Tree, judged: Collection[bytes], moment: Moment) -> Iterator[Hold]:
+def _unfinished(
+    root: int, tree: Tree, judged: Collection[bytes], moment: Moment, gates: Sequence[Gate]
+) -> Iterator[Hold]:
     for entry in tree.entries:
         if entry.is_dir or entry.path not in judged:
             continue
-        gates = [gate for gate in GATES if gate.concerns(entry, moment)]
-        if gates and (hold := _judge(root, entry, moment, gates)) is not None:
+        concerned = [gate for gate in gates if gate.concerns(entry, moment)]
+        if concerned and (hold := _judge(root, entry, moment, concerned)) is not None:
             yield hold
 
 
-def _judge(root: int, entry: Entry, moment: Moment, gates: Iterable[Gate]) -> Hold | None:
+def _judge(root: int, entry: Entry, moment: Moment, gates: Sequence[Gate]) -> Hold | None:
     # Should a fifo have taken the file's place, opening it must not wait for a writer.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -61,7 +66,9 @@ def _judge(root: int, entry: Entry, moment: Moment, gates: Iterable[Gate]) -> Ho
     try:
         if not entry.same_file(os.fstat(file)):
             return None
-        written = has_writer(file) if moment.is_young(entry) else None
+        written = None
+        if any(gate.asks_for_writers for gate in gates):
+            written = has_writer(file)
         subject = Subject(entry, file, moment, written)
         for gate in gates:
             detail = gate.finding(subject)

@@ -24,4 +24,4 @@ def _finding(subject: Subject) -> str | None:
     return None
 
 
-GATE = Gate("recent", _concerns, _finding)
+GATE = Gate("recent", _concerns, _finding, asks_for_writers=True)

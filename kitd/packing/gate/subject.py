@@ -27,7 +27,7 @@ class Subject(NamedTuple):
     file: int
     moment: Moment
     written: bool | None
-    """Whether a program has it open for writing; None if nobody can tell, or the file is old."""
+    """Whether a program has it open for writing; None if nobody can tell, or no gate asks."""
 
 
 class Gate(NamedTuple):
@@ -39,3 +39,5 @@ class Gate(NamedTuple):
     """Whether a file is worth opening for this gate."""
     finding: Callable[[Subject], str | None]
     """Returns what is wrong with a file that concerns it, or None. Raises `OSError`."""
+    asks_for_writers: bool = False
+    """Whether its finding depends on `Subject.written`."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kitd.packing.scan import printable
+from kitd.errors import printable
 
 MAX_DEPTH = 128
 

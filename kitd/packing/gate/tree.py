@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from kitd.hold import HOLD_FILE, Hold
 from kitd.packing.gate import dvc, git
 from kitd.packing.gate.tool import Sign
-from kitd.packing.hold import Hold
 
-HOLD_FILE = ".kitd-hold"
+HOLD_FILE_NAME = ".kitd-hold"
 STALE_NS = 600_000_000_000
 """A lock that is older was left behind by something that died: it is told and ignored."""
 TOOLS: tuple[tuple[str, Callable[[str], Iterator[Sign]]], ...] = (
@@ -33,7 +33,7 @@ def tree_holds(root: int, root_path: str, *, now_ns: int) -> TreeFinding:
     holds: list[Hold] = []
     warnings: list[str] = []
     if _has_hold_file(root):
-        holds.append(Hold("hold_file", HOLD_FILE, "its presence holds the project back"))
+        holds.append(Hold(HOLD_FILE, HOLD_FILE_NAME, "its presence holds the project back"))
     for gate, signs in TOOLS:
         for sign in signs(root_path):
             # A time to come, from a clock that was wrong, is as old.
@@ -47,7 +47,7 @@ def tree_holds(root: int, root_path: str, *, now_ns: int) -> TreeFinding:
 
 def _has_hold_file(root: int) -> bool:
     try:
-        os.stat(HOLD_FILE, dir_fd=root, follow_symlinks=False)
+        os.stat(HOLD_FILE_NAME, dir_fd=root, follow_symlinks=False)
     except OSError:
         return False
     return True

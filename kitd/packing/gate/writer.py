@@ -21,13 +21,20 @@ def has_writer(file: int) -> bool | None:
     is for some microseconds, the kernel says with it that somebody opens the file for writing, and
     makes that program wait.
     """
+    written = keep_writers_out(file)
+    if written is False:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return written
+
+
+def keep_writers_out(file: int) -> bool | None:
+    """Return the same and, if it is False, make every writer wait until the file is closed."""
     if sys.platform != "linux":
         return None
     try:
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         return True if error.errno == errno.EAGAIN else None
-    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
 
 
@@ -39,4 +46,4 @@ def _finding(subject: Subject) -> str | None:
     return "a program has it open for writing" if subject.written else None
 
 
-GATE = Gate("writer", _concerns, _finding)
+GATE = Gate("writer", _concerns, _finding, asks_for_writers=True)

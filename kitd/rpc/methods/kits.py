@@ -15,7 +15,7 @@ from kitd.modelkit.errors import UnsupportedKitError
 from kitd.modelkit.filter import parse_filter, selects_kitfile
 from kitd.modelkit.kitfile import Kitfile
 from kitd.modelkit.manifest import CLI_VERSION
-from kitd.modelkit.media_type import is_modelkit
+from kitd.modelkit.media_type import MEDIA_COMPRESSION, is_modelkit
 from kitd.modelkit.unpack_plan import plan_unpack
 from kitd.modelkit.yaml_writer import kitfile_to_yaml
 from kitd.oci.descriptor import Descriptor
@@ -28,7 +28,6 @@ from kitd.oci.reference import (
     parse_repository,
     parse_tagged,
 )
-from kitd.packing.layer import MEDIA_COMPRESSION
 from kitd.queue.fact import Fact, PackAsked, PackSource, PullAsked, PushAsked
 from kitd.rpc.connection import MAX_DESCRIPTORS
 from kitd.rpc.error import InvalidParamsError

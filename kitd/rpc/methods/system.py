@@ -165,6 +165,7 @@ async def _why_project(services: Services, name: str) -> tuple[Facts, ...]:
         {"text": f"{hold.path}: {hold.detail}", "gate": hold.gate, "path": hold.path}
         for hold in project.holds
     ]
+    reasons += [{"text": f"warning: {warning}"} for warning in project.warnings]
     for job in await services.jobs.latest(name):
         text = f"job {job.id} ({job.kind}) {job.state}"
         if job.error is not None:

@@ -106,6 +106,7 @@ class WireProject(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     reason: str | None
     holds: tuple[WireHold, ...]
+    warnings: tuple[str, ...]
     last_digest: str | None
     last_packed: str | None
     last_job: int | None

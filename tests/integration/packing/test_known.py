@@ -5,11 +5,12 @@ import os
 import struct
 import time
 
+import msgspec
 import pytest
 
 from kitd.modelkit.ignore import IgnoreRules
 from kitd.modelkit.plan import Selection
-from kitd.packing.glance import COARSE_GRANULE_NS, GRANULE_NS, is_racy
+from kitd.packing.glance import COARSE_GRANULE_NS, GRANULE_NS, LARGE, is_racy
 from kitd.packing.order import (
     Advanced,
     Built,
@@ -240,6 +241,22 @@ def test_a_scan_tells_which_directories_it_watches_also_where_it_fails(project, 
     run_scan(order, daemon, handle)
     (watched,) = [notice for notice in daemon.notices if isinstance(notice, Watched)]
     assert (len(watched.descriptors), watched.complete, watched.refused) == (11, True, None)
+    os.close(handle)
+
+
+def test_both_processes_of_a_glance_watch_what_they_enter(tens, look, daemon):
+    """The other one is gone when its watches are told of, and they are not."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    handle = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    large = msgspec.structs.replace(look(tens).glance, entries=LARGE)
+    order = ScanOrder(project=Project(root=str(tens)), patience_s=900, watch=True, known=large)
+    assert isinstance(run_scan(order, daemon, handle), Unchanged)
+    (watched,) = [notice for notice in daemon.notices if isinstance(notice, Watched)]
+    assert len(watched.descriptors) == 11
+    assert (watched.complete, watched.refused) == (True, None)
+    for number in range(10):
+        (tens / f"d{number}/new").touch()
+        assert os.read(handle, 4096)
     os.close(handle)
 
 

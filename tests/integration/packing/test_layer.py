@@ -15,9 +15,10 @@ from kitd.errors import Disposition
 from kitd.modelkit.dialect import Dialect
 from kitd.modelkit.ignore import IgnoreRules
 from kitd.modelkit.kitfile import parse_kitfile
-from kitd.modelkit.media_type import LayerFormat
+from kitd.modelkit.media_type import MEDIA_COMPRESSION, LayerFormat
 from kitd.modelkit.plan import Selection, plan_layers
-from kitd.packing.layer import MEDIA_COMPRESSION, STEP_BYTES, build_layer
+from kitd.packing.layer import build_layer
+from kitd.packing.reader import STEP_BYTES
 from kitd.packing.scan import InputChangedError, open_root, scan
 from kitd.store.blob_store import NoSpaceError
 from kitd.store.buffer_ring import BUFFER_BYTES

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from kitd.errors import Disposition, KitdError
-from kitd.packing.order import Advanced, Known, Planned, Project, ScanOrder
+from kitd.inotify import CREATE, MOVED_TO, open_inotify, parse_events
+from kitd.packing.order import Advanced, Known, Planned, Project, ScanOrder, Watched
 from kitd.packing.pool import MAX_SCANS, WARM, WorkerDiedError, WorkerPool
 
 KITFILE = "model: {path: weights.bin}"
@@ -42,8 +44,8 @@ def pack(pool, project, hear=ignore):
     return pool.pack(project, hear, known=None, expected=None)
 
 
-def scan(pool, project):
-    return pool.scan(ScanOrder(project=project, patience_s=900), ignore)
+def scan(pool, project, hear=ignore, *, watch=False):
+    return pool.scan(ScanOrder(project=project, patience_s=900, watch=watch), hear)
 
 
 async def begin(group, pool, project):
@@ -182,6 +184,30 @@ async def test_many_scans_at_once_take_turns_with_few_workers(store, small, chil
     assert children() == set()
 
 
+async def test_a_scan_that_waits_for_its_turn_has_not_begun(store, small):
+    inside = most = 0
+
+    @contextmanager
+    def scanning():
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        try:
+            yield
+        finally:
+            inside -= 1
+
+    order = ScanOrder(project=small, patience_s=900)
+    async with WorkerPool(store.root) as pool:
+        await asyncio.gather(*(pool.scan(order, ignore, scanning) for _ in range(2 * MAX_SCANS)))
+        assert (most, inside) == (MAX_SCANS, 0)
+        with pytest.raises(KitdError):
+            await pool.scan(
+                ScanOrder(project=Project(root="/nowhere"), patience_s=900), ignore, scanning
+            )
+    assert inside == 0
+
+
 async def test_a_worker_that_is_stopped_is_given_up_and_replaced(store, small, children):
     async with WorkerPool(store.root, silence_s=4.0) as pool:
         (worker,) = children()
@@ -281,3 +307,99 @@ async def test_a_full_disk_is_the_orders_error(small_store, endless):
     assert caught.value.code == "no_space"
     assert caught.value.disposition is Disposition.RETRY
     assert in_flight(small_store) == []
+
+
+@pytest.fixture
+def inotify():
+    handle = open_inotify()
+    yield handle
+    os.close(handle)
+
+
+@pytest.fixture
+def deep(project, tmp_path):
+    """A project with a directory that its pack enters and one that it does not."""
+    files = {"Kitfile": "code: [{path: src}]", "src/a/b.py": "", "other/c.py": ""}
+    return project(files, tmp_path / "deep")
+
+
+async def watch(pool, root):
+    """Scan and return what the worker says of its watches."""
+    told = []
+
+    async def hear(notice):
+        if isinstance(notice, Watched):
+            told.append(notice)
+        return await ignore(notice)
+
+    await scan(pool, Project(root=str(root)), hear, watch=True)
+    (watched,) = told
+    return watched
+
+
+def happened(inotify):
+    """Return the watches and names of what appeared since this was asked last."""
+    try:
+        events = list(parse_events(os.read(inotify, 1 << 16)))
+    except BlockingIOError:
+        return set()
+    return {(event.wd, event.name) for event in events if event.mask & (CREATE | MOVED_TO)}
+
+
+async def test_what_a_worker_watches_is_seen_by_the_process_it_works_for(store, deep, inotify):
+    async with WorkerPool(store.root, inotify=inotify) as pool:
+        watched = await watch(pool, deep)
+        assert (watched.complete, watched.refused) == (True, None)
+        assert len(watched.descriptors) == 3
+        assert happened(inotify) == set()
+        for name in ("new", "src/new", "src/a/new", "other/new"):
+            (deep / name).touch()
+        seen = happened(inotify)
+    assert {wd for wd, _ in seen} == set(watched.descriptors)
+    assert [name for _, name in seen] == [b"new"] * 3
+
+
+async def test_all_workers_put_their_watches_into_one_instance(store, deep, inotify):
+    """The same directory has the same watch, whoever asks for it."""
+    async with WorkerPool(store.root, inotify=inotify) as pool:
+        one, other = await asyncio.gather(watch(pool, deep), watch(pool, deep))
+    async with WorkerPool(store.root, inotify=inotify) as pool:
+        later = await watch(pool, deep)
+    assert set(one.descriptors) == set(other.descriptors) == set(later.descriptors)
+    assert len(one.descriptors) == 3
+
+
+async def test_watches_outlive_the_worker_that_placed_them(store, deep, inotify, children):
+    async with WorkerPool(store.root, inotify=inotify) as pool:
+        watched = await watch(pool, deep)
+    assert children() == set()
+    (deep / "src/a/new").touch()
+    ((wd, name),) = happened(inotify)
+    assert wd in watched.descriptors
+    assert name == b"new"
+
+
+async def test_a_scan_that_is_not_to_watch_and_a_pack_leave_no_watch(store, deep, inotify):
+    async with WorkerPool(store.root, inotify=inotify) as pool:
+        await scan(pool, Project(root=str(deep)))
+        await pack(pool, Project(root=str(deep)))
+        (deep / "src/new").touch()
+        assert happened(inotify) == set()
+
+
+async def test_a_pool_without_notifications_says_that_nothing_is_watched(store, deep):
+    async with WorkerPool(store.root) as pool:
+        watched = await watch(pool, deep)
+    assert (watched.descriptors, watched.complete, watched.refused) == ((), True, None)
+
+
+async def test_a_worker_inherits_nothing_else(store, deep, inotify, children, tmp_path):
+    """What the daemon has open, such as the ledger, stays its own."""
+    with (tmp_path / "secret").open("w") as secret:
+        os.set_inheritable(secret.fileno(), True)
+        async with WorkerPool(store.root, inotify=inotify) as pool:
+            await watch(pool, deep)
+            (worker,) = children()
+            links = {os.readlink(link) for link in Path(f"/proc/{worker}/fd").iterdir()}
+    assert "anon_inode:inotify" in links
+    assert str(tmp_path / "secret") not in links

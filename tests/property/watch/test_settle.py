@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from kitd.errors import KitdError
+from kitd.hold import Hold
 from kitd.watch.settle import (
     Broken,
-    Hold,
     Scan,
     SettleConfig,
     Settled,

@@ -3,12 +3,11 @@
 import pytest
 
 from kitd.errors import KitdError
+from kitd.hold import HOLD_FILE, Hold
 from kitd.watch.settle import (
     CONFIRM_S,
-    HOLD_FILE,
     OVERDUE_SCAN_S,
     Broken,
-    Hold,
     Scan,
     SettleConfig,
     Settled,
