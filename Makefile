@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test quick check static format docs bench lock clean
+.PHONY: help demo test quick check static format docs bench soak lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -51,6 +51,16 @@ docs: $(VENV)/.dev ## write the reference pages that follow from the code
 
 bench: $(VENV)/.dev ## measure against the peers found on PATH
 	$(BIN)/python -m benchmarks
+
+# The same tests as in the suite, for long: trees that are hammered for minutes with all, half and
+# none of the hints, and a thousand schedules of writers that stall. About half an hour.
+soak: export KITD_SOAK_HAMMER_S ?= 180
+soak: export KITD_SOAK_SCHEDULES ?= 1000
+soak: export KITD_SOAK_PROJECTS ?= 125
+soak: export KITD_SOAK_STALL_S ?= 30
+soak: export KITD_SOAK_FILE_BYTES ?= 67108864
+soak: $(VENV)/.dev ## let real writers stall and hammer for long, and look for torn or lost kits
+	$(BIN)/python -m pytest -p no:xdist tests/soak
 
 lock: ## pin the newest versions that the constraints allow
 	$(BIN)/pip install --quiet uv
