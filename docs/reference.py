@@ -34,8 +34,8 @@ socket they are JSON-RPC errors whose `data.code` is the code below.
 
 *Then* says what the queue does with a job that ended this way: **fail** (the input or the
 configuration has to change), **retry** (with growing pauses), **snooze** (again soon, without
-counting the attempt), or **yield** (it is over without an error, because somebody else sees to what
-follows: the project's watcher).
+counting the attempt), or **step_aside** (it is over without an error, because somebody else sees to
+what follows: the project's watcher).
 
 | code | what happened | then |
 |---|---|---|

@@ -18,7 +18,7 @@ class Disposition(enum.StrEnum):
     """The world may be different later: back off and try again, counting the attempt."""
     SNOOZE = "snooze"
     """The input moved while it was read: try again later without counting the attempt."""
-    YIELD = "yield"
+    STEP_ASIDE = "step_aside"
     """What asked for the work will ask anew if there is still something to be done."""
 
 

@@ -45,8 +45,8 @@ class PackArgs(msgspec.Struct, frozen=True, kw_only=True):
 class NotAtRestError(KitdError):
     """The project left the state in which it came to rest; its watcher sees to the next."""
 
-    code = "input_changed"
-    disposition: ClassVar[Disposition] = Disposition.YIELD
+    code = "not_at_rest"
+    disposition: ClassVar[Disposition] = Disposition.STEP_ASIDE
 
 
 class Blob(msgspec.Struct, frozen=True):
@@ -249,7 +249,4 @@ PACK: JobKind[PackArgs, Ports] = JobKind(
     key=lambda args: args.project or f"{args.path}>{args.repository}:{','.join(args.tags)}",
     lock=lambda args: args.path,
     run=run,
-    wider=lambda args: (
-        () if args.fingerprint is None else (msgspec.structs.replace(args, fingerprint=None),)
-    ),
 )

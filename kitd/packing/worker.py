@@ -51,9 +51,6 @@ from kitd.packing.scan import InputChangedError, open_root
 from kitd.store.blob_store import BlobStore
 
 OPEN = "a program had it open for writing while it was packed"
-UNPROVEN = "?"
-"""Ends the fingerprint of a state whose files may have changed since it was packed without showing
-it: it equals no state that a scan finds."""
 
 
 class Daemon(Protocol):
@@ -175,13 +172,11 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
     finally:
         os.close(root)
     glance = as_glance(recipe, inputs.tree.sight, looked_ns) if built.proven else None
-    # A state that came to rest is what it was; any other may have changed since without a sign.
-    proven = built.proven or order.expected is not None
     return _packed(
         recipe,
         built.layers,
         store,
-        fingerprint=inputs.fingerprint if proven else f"{inputs.fingerprint}{UNPROVEN}",
+        fingerprint=inputs.fingerprint,
         glance=glance,
         commit=commit,
         warnings=(

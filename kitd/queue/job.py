@@ -50,8 +50,6 @@ class JobRequest:
     args: bytes
     """The kind's arguments, JSON with sorted keys: equal bytes are equal wishes."""
     max_attempts: int
-    wider: tuple[bytes, ...] = ()
-    """Arguments of jobs that do all that this one would: where one of them waits, it serves."""
     project: str | None = None
     reference: str | None = None
     priority: int = 0

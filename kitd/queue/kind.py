@@ -78,8 +78,6 @@ class JobKind(Generic[A, P]):
     key: Callable[[A], str]
     lock: Callable[[A], str]
     run: Callable[[A, JobContext, P], Awaitable[Done]]
-    wider: Callable[[A], tuple[A, ...]] = lambda _args: ()
-    """Arguments with which a job does all that one with these would: see `JobRequest.wider`."""
 
     def request(
         self,
@@ -97,7 +95,6 @@ class JobKind(Generic[A, P]):
             key=f"{self.name}:{self.key(args)}",
             lock=f"{self.name}:{self.lock(args)}",
             args=msgspec.json.encode(args, order="sorted"),
-            wider=tuple(msgspec.json.encode(each, order="sorted") for each in self.wider(args)),
             max_attempts=self.retry.max_attempts,
             project=project,
             reference=reference,

@@ -64,7 +64,7 @@ def judge(error: KitdError, job: Job, policy: RetryPolicy, draw: float) -> Verdi
             unburned = job.claim - job.attempt
             delay_s = min(MAX_SNOOZE_S, SNOOZE_S * 2.0 ** min(max(unburned, 0), 32))
             return ComeBack(failure, delay_s, burned=False)
-        case Disposition.YIELD:
+        case Disposition.STEP_ASIDE:
             return StepAside(failure)
         case Disposition.RETRY if job.attempt < job.max_attempts:
             return ComeBack(failure, policy.delay_s(job.attempt, draw), burned=True)

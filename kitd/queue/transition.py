@@ -78,7 +78,7 @@ class Admission(enum.Enum):
     INSERT = enum.auto()
     """Nothing waits: a new job."""
     JOIN = enum.auto()
-    """The waiting job does the same or more: it will serve both."""
+    """The waiting job does the same: it will serve both."""
     REPLACE = enum.auto()
     """The waiting job is out of date: it is superseded by a new one."""
 
@@ -87,5 +87,4 @@ def admit(request: JobRequest, waiting: Job | None) -> Admission:
     """Decide how a wish meets the job of the same key that waits."""
     if waiting is None:
         return Admission.INSERT
-    serves = waiting.args in (request.args, *request.wider)
-    return Admission.JOIN if serves else Admission.REPLACE
+    return Admission.JOIN if waiting.args == request.args else Admission.REPLACE

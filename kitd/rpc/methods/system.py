@@ -156,11 +156,11 @@ async def why(context: Context[Services], params: Subject) -> Why:
 
 async def _why_project(services: Services, name: str) -> tuple[Facts, ...]:
     project = await services.projects.get(name)
-    reasons: list[Facts] = [
-        {"text": f"{name} is {project.state}: {project.reason}", "state": project.state}
-        if project.reason
-        else {"text": f"{name} is {project.state}", "state": project.state}
-    ]
+    text = f"{name} is {project.state}"
+    # What holds it back is the reason, and is told with all that does.
+    if project.reason and not project.holds:
+        text += f": {project.reason}"
+    reasons: list[Facts] = [{"text": text, "state": project.state}]
     reasons += [
         {"text": f"{hold.path}: {hold.detail}", "gate": hold.gate, "path": hold.path}
         for hold in project.holds

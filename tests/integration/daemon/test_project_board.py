@@ -3,12 +3,15 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 import structlog
 
 from kitd.clock import SystemClock
+from kitd.config.model import ProjectConfig, SettleConfig
 from kitd.daemon.packer import Packer
 from kitd.daemon.project_board import ProjectBoard
+from kitd.jobs.pack import NotAtRestError, PackArgs
 from kitd.jobs.port import PackSettings
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
@@ -18,6 +21,8 @@ from kitd.ledger.project_ledger import ProjectLedger
 from kitd.modelkit.dialect import Dialect
 from kitd.oci.reference import parse_repository
 from kitd.packing.pool import WorkerPool
+from kitd.queue.job import Lane
+from kitd.queue.retry import failure_of
 from kitd.store.blob_store import BlobStore
 from kitd.watch.inotify_hints import InotifyHints
 from kitd.watch.project_watcher import Senses
@@ -59,7 +64,7 @@ def new_board(database, tmp_path):
     store.create()
 
     @asynccontextmanager
-    async def new_board(jobs_database=database):
+    async def new_board(jobs_database=database, configured=None):
         async with (
             InotifyHints() as hints,
             WorkerPool(store.root, inotify=hints.descriptor) as pool,
@@ -73,7 +78,7 @@ def new_board(database, tmp_path):
                 settings=SETTINGS,
                 clock=clock,
             )
-            running = asyncio.create_task(board.run({}))
+            running = asyncio.create_task(board.run(configured or {}))
             await board.started()
             try:
                 yield board
@@ -152,3 +157,60 @@ async def test_a_broken_watcher_starts_again_and_takes_nothing_with_it(
                 return await database.read("SELECT 1 FROM jobs WHERE project = 'demo'")
 
             await until(told)
+
+
+async def claimed(jobs):
+    """Return the next pack once there is one, and what it is to pack."""
+    found = []
+
+    async def claim():
+        found.extend(await jobs.claim({Lane.PACK: 1}))
+        return found
+
+    await until(claim)
+    return found[0], msgspec.json.decode(found[0].args, type=PackArgs)
+
+
+async def test_a_project_that_moved_under_its_pack_comes_to_rest_anew(new_board, project, database):
+    """Nothing of it changed that a hint would tell of: the pack is what noticed."""
+    jobs = JobLedger(database, SystemClock(), 1)
+    config = ProjectConfig(
+        path=project, reference=REPOSITORY, push=False, settle=SettleConfig(quiet_s=0.1)
+    )
+    async with new_board(configured={"demo": config}) as board:
+        first, wanted = await claimed(jobs)
+        assert wanted.fingerprint is not None
+        assert (await board.get("demo")).state == "packing"
+        await jobs.step_aside(first, failure_of(NotAtRestError("it moved")))
+        board.job_ended(first)
+        second, again = await claimed(jobs)
+        assert second.id != first.id
+        assert again == wanted
+
+
+async def test_a_project_that_changed_while_a_pack_waits_is_packed_as_it_is_then(
+    new_board, project, database
+):
+    jobs = JobLedger(database, SystemClock(), 1)
+    config = ProjectConfig(
+        path=project, reference=REPOSITORY, push=False, settle=SettleConfig(quiet_s=0.1)
+    )
+    async with new_board(configured={"demo": config}):
+
+        async def latest():
+            return await jobs.latest("demo")
+
+        await until(latest)
+        (old,) = await latest()
+        (project / "weights.bin").write_text("better weights")
+
+        async def replaced():
+            return (await jobs.job(old.id)).superseded_by
+
+        await until(replaced)
+        new, wanted = await claimed(jobs)
+    assert new.id == await replaced()
+    assert wanted.fingerprint not in (
+        None,
+        msgspec.json.decode(old.args, type=PackArgs).fingerprint,
+    )

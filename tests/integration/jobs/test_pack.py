@@ -5,7 +5,8 @@ from contextlib import nullcontext
 import pytest
 
 from kitd.clock import SystemClock
-from kitd.jobs.pack import PACK, PackArgs
+from kitd.errors import Disposition, KitdError, UnavailableError
+from kitd.jobs.pack import PACK, NotAtRestError, PackArgs
 from kitd.jobs.port import PackSettings, Ports
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
@@ -14,7 +15,8 @@ from kitd.ledger.project_ledger import ProjectLedger
 from kitd.modelkit.dialect import Dialect
 from kitd.oci.digest import digest_of
 from kitd.oci.reference import parse_repository
-from kitd.packing.order import Packed, PackedLayer
+from kitd.packing.order import Packed, PackedLayer, WorkerError, failed
+from kitd.packing.scan import InputChangedError, InputError
 from kitd.queue.job import Lane
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
@@ -27,6 +29,8 @@ class Workbench:
     def __init__(self, database, store):
         clock = SystemClock()
         self.content = b"weights"
+        self.expected = []
+        self.refusal = None
         self.jobs = JobLedger(database, clock, epoch=1)
         self.projects = ProjectLedger(database, clock)
         self.catalog = Catalog(database, clock, summarize)
@@ -46,6 +50,9 @@ class Workbench:
         )
 
     async def pack(self, project, *, expected, advanced, built):
+        self.expected.append(expected)
+        if self.refusal is not None:
+            raise self.refusal
         digest = digest_of(self.content)
         return Packed(
             config_digest=digest_of(b"{}"),
@@ -69,7 +76,9 @@ class Workbench:
             warnings=(),
         )
 
-    async def run(self, repository="registry.example.com/team/model", *, project="demo"):
+    async def run(
+        self, repository="registry.example.com/team/model", *, project="demo", fingerprint=None
+    ):
         """Pack once and return the result and the kinds of the jobs that follow."""
         args = PackArgs(
             project=project,
@@ -79,6 +88,7 @@ class Workbench:
             tags=("latest",),
             push=True,
             compression=None,
+            fingerprint=fingerprint,
         )
         await self.jobs.enqueue(PACK.request(args, project=project))
         (self.job,) = await self.jobs.claim({Lane.PACK: 1})
@@ -155,3 +165,40 @@ async def test_a_kit_that_was_removed_is_made_and_named_again(bench):
     again, following = await bench.run()
     assert (again.unchanged, again.tags, following) == (False, ("latest",), ["push"])
     assert (await bench.catalog.resolve(repository, "latest")).digest == again.digest
+
+
+async def test_the_state_that_settled_is_what_is_packed(bench):
+    await bench.run(fingerprint="0123")
+    await bench.run()
+    assert bench.expected == ["0123", None]
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        pytest.param(InputChangedError("a changed"), id="found by the packer"),
+        pytest.param(WorkerError(failed(InputChangedError("a changed"))), id="told by a worker"),
+    ],
+)
+async def test_a_state_that_is_gone_is_left_to_the_project_s_watcher(bench, moved):
+    bench.refusal = moved
+    with pytest.raises(NotAtRestError, match="a changed") as caught:
+        await bench.run(fingerprint="0123")
+    error = caught.value
+    assert (error.code, error.disposition) == ("not_at_rest", Disposition.STEP_ASIDE)
+    assert error.hint
+
+
+async def test_a_person_s_pack_of_what_moves_is_tried_again(bench):
+    bench.refusal = InputChangedError("a changed")
+    with pytest.raises(InputChangedError) as caught:
+        await bench.run(project=None)
+    assert caught.value.disposition is Disposition.SNOOZE
+
+
+@pytest.mark.parametrize("error", [InputError("a is unreadable"), UnavailableError("away")])
+async def test_any_other_error_of_a_settled_state_stays_what_it_is(bench, error):
+    bench.refusal = error
+    with pytest.raises(KitdError) as caught:
+        await bench.run(fingerprint="0123")
+    assert caught.value is error

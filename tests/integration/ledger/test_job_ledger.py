@@ -319,6 +319,24 @@ class TestEnds:
             (attempt,) = await jobs.claim(ALL)
         assert (attempt.attempt, attempt.claim) == (1, 1 + rounds)
 
+    async def test_stepping_aside_ends_a_job_with_its_reason(
+        self, jobs, start, wish, events, clock
+    ):
+        attempt = await start(project="p")
+        clock.advance(3)
+        await jobs.step_aside(attempt, FAILURE)
+        job = await jobs.job(attempt.id)
+        assert (job.state, job.error, job.superseded_by) == (JobState.SUPERSEDED, FAILURE, None)
+        assert (job.finished_us, job.epoch) == (clock.at_us, None)
+        *_, event = await events.of_job(job.id)
+        assert (event.type, event.project) == ("job.superseded", "p")
+        assert event.data["code"] == "unavailable"
+        assert event.data["message"] == "the registry is away"
+        # Its key and its lock are free.
+        again = await jobs.enqueue(wish())
+        assert again.id != job.id
+        assert [claimed.id for claimed in await jobs.claim(ALL)] == [again.id]
+
     async def test_an_interruption_burns_no_attempt_and_runs_again_at_once(self, jobs, start, told):
         attempt = await start()
         await jobs.interrupt(attempt)
@@ -341,6 +359,10 @@ async def snooze(jobs, attempt):
     await jobs.back_off(attempt, FAILURE, 5.0, burned=False)
 
 
+async def step_aside(jobs, attempt):
+    await jobs.step_aside(attempt, FAILURE)
+
+
 async def interrupt(jobs, attempt):
     await jobs.interrupt(attempt)
 
@@ -353,8 +375,11 @@ async def cancelled(jobs, attempt):
     await jobs.cancelled(attempt)
 
 
-ENDS = pytest.mark.parametrize("end", [give_up, come_back, snooze, interrupt, succeed, cancelled])
+ENDS = pytest.mark.parametrize(
+    "end", [give_up, come_back, snooze, step_aside, interrupt, succeed, cancelled]
+)
 COMEBACKS = pytest.mark.parametrize("end", [come_back, snooze, interrupt])
+UNFINISHED = pytest.mark.parametrize("end", [come_back, snooze, step_aside, interrupt])
 
 
 class TestFence:
@@ -393,7 +418,7 @@ class TestFence:
 
 
 class TestComingBackToAWaitingOne:
-    @COMEBACKS
+    @UNFINISHED
     async def test_the_newer_job_that_waits_serves_both(self, jobs, start, wish, told, end):
         attempt = await start(args=b"1")
         newer = await jobs.enqueue(wish(args=b"2"))
@@ -417,6 +442,21 @@ class TestComingBackToAWaitingOne:
         clock.advance(10)
         await jobs.promote()
         assert [job.id for job in await jobs.claim(ALL)] == [new.id]
+
+    async def test_what_steps_aside_makes_way_for_an_older_job_that_was_asked_for_again(
+        self, jobs, start, told
+    ):
+        """It does not come back itself: were it to take the other along, nobody would."""
+        old = await start(args=b"1")
+        await jobs.fail(old, FAILURE)
+        new = await start(args=b"2")
+        await jobs.retry(old.id)
+        await jobs.step_aside(new, FAILURE)
+        new = await jobs.job(new.id)
+        assert (new.state, new.error) == (JobState.SUPERSEDED, FAILURE)
+        assert new.superseded_by == old.id
+        assert told(new) == ["job.created", "job.started", "job.superseded"]
+        assert [job.id for job in await jobs.claim(ALL)] == [old.id]
 
 
 class TestRecovery:
@@ -463,7 +503,7 @@ class TestCancel:
         assert (await jobs.job(job.id)).state is JobState.CANCELLED
         assert told(job)[-2:] == ["job.cancelling", "job.cancelled"]
 
-    @COMEBACKS
+    @UNFINISHED
     async def test_a_job_that_was_cancelled_does_not_come_back(self, jobs, start, told, end):
         """The attempt noticed something else first, or kitd stopped: the answer was given."""
         attempt = await start()
@@ -485,7 +525,7 @@ class TestCancel:
         await jobs.succeed(attempt, b"{}", (), ())
         assert (await jobs.job(attempt.id)).state is JobState.SUCCEEDED
 
-    @pytest.mark.parametrize("end", [give_up, succeed, cancelled])
+    @pytest.mark.parametrize("end", [give_up, step_aside, succeed, cancelled])
     async def test_what_has_ended_cannot_be_cancelled(self, jobs, start, sql, end):
         attempt = await start()
         await end(jobs, attempt)

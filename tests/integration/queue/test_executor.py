@@ -31,6 +31,11 @@ class MovedError(KitdError):
     disposition = Disposition.SNOOZE
 
 
+class GoneError(KitdError):
+    code = "input_changed"
+    disposition = Disposition.STEP_ASIDE
+
+
 class Relay:
     """A store that hands everything on to the ledger; tests change one call of it."""
 
@@ -52,6 +57,9 @@ class Relay:
 
     async def back_off(self, attempt, failure, delay_s, *, burned):
         return await self.call("back_off", attempt, failure, delay_s, burned=burned)
+
+    async def step_aside(self, attempt, failure):
+        return await self.call("step_aside", attempt, failure)
 
     async def interrupt(self, attempt):
         return await self.call("interrupt", attempt)
@@ -149,6 +157,52 @@ async def test_an_input_that_moved_waits_and_burns_nothing(
     async with executing():
         (job,) = await until(JobState.SCHEDULED, job)
     assert (job.attempt, job.claim) == (0, 1)
+
+
+async def test_a_job_whose_reason_is_gone_ends_and_says_why(
+    jobs, events, executing, until, request_of, stage, poll
+):
+    """Nothing of it waits any more; who wants it again gets another job."""
+    stage.script["a"] = [GoneError("a changed since it came to rest", hint="wait")]
+    ended = []
+    job = await jobs.enqueue(request_of("a"))
+    async with executing(finished=ended.append):
+        (job,) = await until(JobState.SUPERSEDED, job)
+        await poll(lambda: ended)
+        again = await jobs.enqueue(request_of("a"))
+        assert again.id != job.id
+        await until(JobState.SUCCEEDED, again)
+    assert (job.error.code, job.error.hint, job.superseded_by) == ("input_changed", "wait", None)
+    assert stage.entered == ["a", "a"]
+    assert [event.type for event in await events.of_job(job.id)][-1] == "job.superseded"
+
+
+async def test_a_job_that_steps_aside_leaves_the_field_to_a_newer_wish(
+    jobs, executing, until, request_of, stage, poll
+):
+    gate = stage.gate("a")
+    stage.script["a"] = [GoneError("a changed since it came to rest")]
+    job = await jobs.enqueue(request_of("a"))
+    async with executing():
+        await poll(lambda: stage.inside)
+        newer = await jobs.enqueue(request_of("a"))
+        gate.set()
+        (job,) = await until(JobState.SUPERSEDED, job)
+        await until(JobState.SUCCEEDED, newer)
+    assert job.superseded_by == newer.id
+
+
+async def test_a_job_that_steps_aside_after_it_was_cancelled_is_cancelled(
+    jobs, executing, until, request_of, stage, poll
+):
+    gate = stage.gate("a")
+    stage.script["a"] = [GoneError("a changed since it came to rest")]
+    job = await jobs.enqueue(request_of("a"))
+    async with executing():
+        await poll(lambda: stage.inside)
+        await jobs.request_cancel(job.id)
+        gate.set()
+        await until(JobState.CANCELLED, job)
 
 
 async def test_a_defect_fails_its_job_and_nothing_else(jobs, executing, until, request_of, stage):
@@ -343,6 +397,7 @@ async def test_stopping_does_not_wait_for_a_full_disk(
         ("succeed", Done(Result("a")), JobState.SUCCEEDED),
         ("fail", InvalidError("no"), JobState.FAILED),
         ("back_off", MovedError("moved"), JobState.SCHEDULED),
+        ("step_aside", GoneError("gone"), JobState.SUPERSEDED),
         ("promote", Done(Result("a")), JobState.SUCCEEDED),
         ("claim", Done(Result("a")), JobState.SUCCEEDED),
     ],

@@ -184,6 +184,16 @@ class Queue(RuleBasedStateMachine):
             run_at_us = self.clock.at_us + delay_s * 1_000_000
             self.wait_again(attempt.id, JobState.SCHEDULED, run_at_us=run_at_us)
 
+    @rule(attempt=attempts)
+    def step_aside(self, attempt: Job) -> None:
+        if not self.end(attempt, self.ledger.step_aside(attempt, FAILURE)):
+            return
+        if self.jobs[attempt.id].cancel_requested:
+            self.change(attempt.id, state=JobState.CANCELLED)
+        else:
+            other = self.waiting(self.jobs[attempt.id].key)
+            self.change(attempt.id, state=JobState.SUPERSEDED, successor=other)
+
     @rule(attempt=consumes(attempts))
     def interrupt(self, attempt: Job) -> None:
         if self.end(attempt, self.ledger.interrupt(attempt)):

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from kitd.errors import Disposition, KitdError, UnavailableError
 from kitd.queue.job import Failure
-from kitd.queue.retry import SNOOZE_S, ComeBack, GiveUp, RetryPolicy, failure_of, judge
+from kitd.queue.retry import (
+    SNOOZE_S,
+    ComeBack,
+    GiveUp,
+    RetryPolicy,
+    StepAside,
+    failure_of,
+    judge,
+)
 
 POLICY = RetryPolicy(max_attempts=3, base_s=2.0, cap_s=60.0)
 DRAWS = st.floats(0, 1, exclude_max=True)
@@ -17,6 +25,11 @@ DRAWS = st.floats(0, 1, exclude_max=True)
 class MovedError(KitdError):
     code = "input_changed"
     disposition = Disposition.SNOOZE
+
+
+class GoneError(KitdError):
+    code = "input_changed"
+    disposition = Disposition.STEP_ASIDE
 
 
 class InvalidError(KitdError):
@@ -82,3 +95,27 @@ def test_an_input_that_moved_never_burns_an_attempt(job, draw, attempt):
 def test_an_input_that_keeps_moving_is_left_alone_for_longer_and_longer(job, claim, delay_s):
     verdict = judge(MovedError("moved"), job(attempt=1, claim=claim), POLICY, 0.5)
     assert verdict == ComeBack(failure_of(MovedError("moved")), delay_s, burned=False)
+
+
+@given(draw=DRAWS, attempt=st.integers(1, 50), claim=st.integers(1, 50))
+def test_a_job_whose_reason_is_gone_steps_aside_whatever_is_left_of_its_patience(
+    job, draw, attempt, claim
+):
+    error = GoneError("the project changed since it came to rest", hint="it is packed at rest")
+    verdict = judge(error, job(attempt=attempt, claim=claim), POLICY, draw)
+    assert verdict == StepAside(Failure("input_changed", error.message, error.hint))
+
+
+@pytest.mark.parametrize("disposition", Disposition)
+def test_every_disposition_has_its_verdict(job, disposition):
+    class SomeError(KitdError):
+        code = "some"
+
+    SomeError.disposition = disposition
+    verdicts = {
+        Disposition.FAIL: GiveUp,
+        Disposition.RETRY: ComeBack,
+        Disposition.SNOOZE: ComeBack,
+        Disposition.STEP_ASIDE: StepAside,
+    }
+    assert type(judge(SomeError("x"), job(), POLICY, 0.5)) is verdicts[disposition]

@@ -2,8 +2,10 @@
 
 import json
 
+import msgspec
 import pytest
 
+from kitd.jobs.pack import PACK, PackArgs
 from kitd.oci.descriptor import describe
 from kitd.oci.media_type import OCI_MANIFEST
 from kitd.oci.reference import parse_reference, parse_repository
@@ -15,8 +17,9 @@ from kitd.queue.fact import (
     PullAsked,
     PushAsked,
 )
-from kitd.queue.job import Lane
+from kitd.queue.job import Job, JobRequest, JobState, Lane
 from kitd.queue.kind import HUMAN
+from kitd.queue.transition import Admission, admit
 from kitd.triggers import requests_for
 
 KIT = describe(OCI_MANIFEST, b"{}")
@@ -142,6 +145,61 @@ def test_a_person_and_the_watcher_never_pack_one_directory_at_once():
     (asked,) = requests_for(PackAsked(source(project=None)))
     assert watched.key != asked.key
     assert watched.lock == asked.lock
+
+
+def pack_args(fact) -> PackArgs:
+    (request,) = requests_for(fact)
+    return msgspec.json.decode(request.args, type=PackArgs)
+
+
+def test_a_project_that_came_to_rest_is_packed_in_that_state_or_not_at_all():
+    args = pack_args(ProjectSettled(source(), "0123abcd"))
+    assert args.fingerprint == "0123abcd"
+    assert msgspec.structs.replace(args, fingerprint=None) == pack_args(PackAsked(source()))
+
+
+def test_what_a_person_asks_for_is_packed_as_it_is():
+    assert pack_args(PackAsked(source())).fingerprint is None
+
+
+def test_states_of_one_project_are_one_wish_after_the_other():
+    (one,) = requests_for(ProjectSettled(source(), "f"))
+    (other,) = requests_for(ProjectSettled(source(), "g"))
+    assert (one.key, one.lock) == (other.key, other.lock)
+    assert one.args != other.args
+
+
+def wish(fingerprint, **fields):
+    args = msgspec.structs.replace(pack_args(PackAsked(source(**fields))), fingerprint=fingerprint)
+    return PACK.request(args, project="demo")
+
+
+def waiting(request: JobRequest) -> Job:
+    """Return the job that a wish became."""
+    shared = ("kind", "lane", "key", "lock", "args", "project", "reference", "priority")
+    return Job(
+        **{name: getattr(request, name) for name in shared},
+        id=1,
+        state=JobState.READY,
+        attempt=0,
+        max_attempts=request.max_attempts,
+        run_at_us=0,
+        created_us=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("waits", "comes", "admission"),
+    [
+        pytest.param(wish("f"), wish("f"), Admission.JOIN, id="the same state"),
+        pytest.param(wish("f"), wish("g"), Admission.REPLACE, id="a newer state"),
+        pytest.param(wish("f"), wish("f", tags=("v2",)), Admission.REPLACE, id="under other tags"),
+        pytest.param(wish("f"), wish("f", push=False), Admission.REPLACE, id="not to be pushed"),
+    ],
+)
+def test_how_a_pack_of_a_project_meets_one_that_waits(waits, comes, admission):
+    assert waits.key == comes.key
+    assert admit(comes, waiting(waits)) is admission
 
 
 def test_pushes_to_one_repository_run_one_after_the_other():
