@@ -1,7 +1,7 @@
 """A ring of buffers: one thread fills them in turn while others empty what is full.
 
 Each sink has a thread of its own and is given every buffer in order, so that hashing, writing and
-whatever produces the bytes overlap. What fits into one buffer never leaves the calling thread.
+whatever produces the bytes overlap. What does not fill a buffer never leaves the calling thread.
 """
 
 import mmap

@@ -1,4 +1,4 @@
-"""Large blobs on their way into the store at the speed of their hash.
+"""Blobs that are built here, on their way into the store at the speed of their hash.
 
 Written past the page cache, because buffered writes of gigabytes are throttled by the kernel and
 wait once more in `fdatasync`. Hashing and writing have threads of their own. The order of steps on

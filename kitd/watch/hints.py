@@ -3,7 +3,7 @@
 A hint carries no detail on purpose: queues overflow, directories appear faster than they are
 watched, and network file systems tell of nothing that others do. What changed is for a scan to say.
 
-`inotify_hints` is the source on Linux, `watchfiles_hints` the one elsewhere.
+`inotify_hints` is the source on Linux, `watchfiles_hints` on systems without inotify.
 """
 
 from collections.abc import Callable, Collection

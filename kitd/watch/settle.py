@@ -47,7 +47,8 @@ class State(enum.StrEnum):
     DIRTY = "dirty"
     """The tree changed, or may have, and is not quiet yet."""
     SETTLING = "settling"
-    """The tree is quiet; a second scan has to confirm it, or its turn has to come."""
+    """The tree is quiet; somebody is still at work on it, a second scan has to agree, or its turn
+    has to come."""
     BLOCKED = "blocked"
     """The tree cannot be scanned, or does not come to rest."""
     HELD = "held"

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from kitd.hold import HOLD_FILE
+from kitd.packing.gate import incomplete
+from kitd.packing.gate.judgement import GATES
+from kitd.packing.gate.tree import TOOLS
+
 DOCS = Path(__file__).parents[3] / "docs"
 
 
@@ -41,3 +46,13 @@ def test_links_between_pages_lead_somewhere():
     for page in [*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_gate_is_explained():
+    """docs/settling.md has a row for each reason that can hold a project back."""
+    page = (DOCS / "settling.md").read_text(encoding="utf-8")
+    table = page[page.index("| gate | holds while |") : page.index("*Young*")]
+    gates = [*(gate.name for gate in GATES), *(tool for tool, _ in TOOLS)]
+
+    explained = re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)
+    assert sorted(explained) == sorted([HOLD_FILE, incomplete.NAME, *gates])
