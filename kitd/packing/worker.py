@@ -4,6 +4,7 @@ One order at a time. The end of stdin means that the daemon is gone, and then so
 once and whatever it is doing: what it leaves is a temporary file that the next start sweeps.
 """
 
+import gc
 import math
 import os
 import queue
@@ -295,11 +296,15 @@ def _serve(pipe: _Pipe, inotify: int | None) -> None:
             traceback.print_exc()
             what = f"a defect in kitd: {type(error).__name__}: {error}"
             pipe.tell(failed(KitdError(what, hint="the log has the details; please report it")))
+        gc.collect()
 
 
 def main() -> None:
     """Serve orders until stdin ends. The argument is the descriptor of the inotify, if any."""
     inotify = int(sys.argv[1]) if len(sys.argv) > 1 else None
+    # A walk makes millions of objects and no cycles, and the collector would go through all of them
+    # again and again. It runs between two orders instead.
+    gc.disable()
     # Asking for a lease asks for this signal too.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()

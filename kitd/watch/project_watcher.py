@@ -68,8 +68,8 @@ class RootMissingError(UnavailableError):
 class Ports:
     """What a watcher is connected to.
 
-    `scan` reports everything that is wrong with the project as `Broken` and does its work
-    off the loop. `on_settled` returns when the fingerprint is safely handed on. `on_state` is told every
+    `scan` reports everything that is wrong with the project as `Broken` and does its work off the
+    loop. `on_settled` returns when the fingerprint is safely handed on. `on_state` is told every
     change of the state or its reason, not the passing of time. What the ports raise ends the
     watcher.
     """
