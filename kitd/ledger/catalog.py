@@ -61,7 +61,9 @@ def apply(connection: sqlite3.Connection, effect: Effect, now_us: int, job: Job 
                 # The time and the job are those of the kit, not of a look that found it unchanged.
                 "UPDATE projects SET fingerprint = ?1, digest = ?2, content_key = ?3,"
                 " packed_us = CASE digest WHEN ?2 THEN packed_us ELSE ?4 END,"
-                " packed_by = CASE digest WHEN ?2 THEN packed_by ELSE ?5 END WHERE name = ?6",
+                " packed_by = CASE digest WHEN ?2 THEN packed_by ELSE ?5 END"
+                # A job that was asked for before says nothing of what the project is now.
+                " WHERE name = ?6 AND defined_us <= ?7",
                 (
                     effect.fingerprint,
                     effect.digest,
@@ -69,6 +71,7 @@ def apply(connection: sqlite3.Connection, effect: Effect, now_us: int, job: Job 
                     now_us,
                     None if job is None else job.id,
                     effect.project,
+                    now_us if job is None else job.created_us,
                 ),
             )
         case Emit():

@@ -71,7 +71,7 @@ class ProjectLedger:
                 if row["name"] not in definitions:
                     connection.execute("DELETE FROM projects WHERE name = ?", (row["name"],))
             for name, definition in definitions.items():
-                _upsert(connection, name, "config", definition)
+                _upsert(connection, name, "config", definition, self._clock.now_us())
 
         await self._database.write(transaction)
 
@@ -86,8 +86,8 @@ class ProjectLedger:
                 raise ProjectConflictError(
                     f"the project {name} is in the configuration file", hint="change it there"
                 )
-            _upsert(connection, name, "added", definition)
             at_us = self._clock.now_us()
+            _upsert(connection, name, "added", definition, at_us)
             emit(connection, at_us, "project.added", f"project:{name}", {}, project=name)
 
         await self._database.write(transaction)
@@ -140,11 +140,14 @@ class ProjectLedger:
         return _record(rows[0])
 
 
-def _upsert(connection: sqlite3.Connection, name: str, source: str, definition: str) -> None:
+def _upsert(
+    connection: sqlite3.Connection, name: str, source: str, definition: str, now_us: int
+) -> None:
     connection.execute(
-        "INSERT INTO projects (name, source, definition) VALUES (?1, ?2, ?3)"
+        "INSERT INTO projects (name, source, definition, defined_us) VALUES (?1, ?2, ?3, ?4)"
         " ON CONFLICT (name) DO UPDATE SET source = ?2, definition = ?3,"
+        " defined_us = CASE definition WHEN ?3 THEN defined_us ELSE ?4 END,"
         " fingerprint = CASE definition WHEN ?3 THEN fingerprint END,"
         " content_key = CASE definition WHEN ?3 THEN content_key END",
-        (name, source, definition),
+        (name, source, definition, now_us),
     )

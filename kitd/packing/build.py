@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from kitd.modelkit.plan import LayerPlan
 from kitd.packing.cores import cores
-from kitd.packing.glance import is_racy
 from kitd.packing.layer import BuiltLayer, build_layer
 from kitd.packing.order import Advanced, Built, Notice, PackedLayer
 from kitd.packing.recipe import Inputs, Recipe
-from kitd.packing.scan import Entry, InputChangedError
+from kitd.packing.scan import Entry, InputChangedError, racy_until
 from kitd.store.blob_store import BlobStore
 
 REPORT_INTERVAL_S = 0.1
@@ -133,10 +132,12 @@ def _run_all(build: Callable[[int], None], indexes: Sequence[int], meter: _Meter
 
 def _is_proven(entries: Sequence[Entry], built: BuiltLayer, looked_ns: int) -> bool:
     """Whether any later change of the layer's files shows in their times."""
-    newest_ns = max((entry.ctime_ns for entry in entries if not entry.is_dir), default=0)
-    if not built.writers.is_known and newest_ns > looked_ns - UNPROVEN_NS:
+    if built.writers.paths:
         return False
-    return not built.writers.paths and not is_racy(newest_ns, looked_ns)
+    files = [entry.ctime_ns for entry in entries if not entry.is_dir]
+    if not built.writers.is_known and max(files, default=0) > looked_ns - UNPROVEN_NS:
+        return False
+    return max(map(racy_until, files), default=0) <= looked_ns
 
 
 def _packed_layer(plan: LayerPlan, built: BuiltLayer) -> PackedLayer:

@@ -20,10 +20,6 @@ from kitd.packing.scan import Sight, Sums, Watch, glance
 
 LARGE = 20_000
 """Entries from which a second process pays: forking one costs some milliseconds."""
-GRANULE_NS = 50_000_000
-"""The longest step of a file system's clock, with a margin: jiffies, up to ten milliseconds."""
-COARSE_GRANULE_NS = 2_000_000_000
-"""The same where times are whole seconds."""
 
 
 @dataclass(slots=True)
@@ -50,25 +46,14 @@ class _Half(msgspec.Struct, frozen=True):
 
     total: str
     entries: int
-    newest_ns: int
+    racy_until_ns: int
     descriptors: tuple[int, ...]
     refused: int | None
 
 
-def is_racy(newest_ns: int, looked_ns: int) -> bool:
-    """Whether a file may have changed since without its times telling.
-
-    `newest_ns` is the newest change that was seen by a look that began at `looked_ns`. A change
-    within the same step of the file system's clock leaves the times as they are (git calls an entry
-    for which that is possible racily clean).
-    """
-    granule_ns = COARSE_GRANULE_NS if newest_ns % 1_000_000_000 == 0 else GRANULE_NS
-    return newest_ns > looked_ns - granule_ns
-
-
 def as_glance(recipe: Recipe, sight: Sight, looked_ns: int) -> Glance | None:
-    """Return what to compare the next sight with, None if nothing can be told from it."""
-    if is_racy(sight.newest_ns, looked_ns):
+    """Return what to compare the next sight with, None if a change may not show in it."""
+    if sight.racy_until_ns > looked_ns:
         return None
     return Glance(digest=f"{recipe.digest}:{sight.digest}", entries=sight.entries)
 
@@ -104,7 +89,13 @@ def _shared(root: int, recipe: Recipe, watches: Watches) -> Sums | None:
     """Return both halves added up, or None if the second process came to no end."""
     first = os.getpid()
     read, write = os.pipe()
-    second = os.fork()
+    try:
+        second = os.fork()
+    except OSError:
+        # No more processes for this user, or no memory.
+        os.close(read)
+        os.close(write)
+        return _part(root, recipe, watches.add, 0, 1)
     if second == 0:
         os.close(read)
         _report_half(root, recipe, watches, first, write)
@@ -122,7 +113,7 @@ def _shared(root: int, recipe: Recipe, watches: Watches) -> Sums | None:
         half = msgspec.json.decode(said, type=_Half)
     except msgspec.DecodeError:
         return None
-    sums.merge(Sums(int(half.total, 16), half.entries, half.newest_ns))
+    sums.merge(Sums(int(half.total, 16), half.entries, half.racy_until_ns))
     watches.descriptors.update(half.descriptors)
     watches.refused = watches.refused or half.refused
     return sums
@@ -141,11 +132,13 @@ def _report_half(root: int, recipe: Recipe, watches: Watches, first: int, write:
         watches.add(directory)
 
     try:
-        sums = _part(root, recipe, watch, 1, 2)
+        # Anew, because two processes that list one open directory take the entries from each other.
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        sums = _part(os.open(".", flags, dir_fd=root), recipe, watch, 1, 2)
         half = _Half(
             f"{sums.total:x}",
             sums.entries,
-            sums.newest_ns,
+            sums.racy_until_ns,
             tuple(watches.descriptors),
             watches.refused,
         )

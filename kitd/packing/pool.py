@@ -158,8 +158,14 @@ class WorkerPool:
         )
 
     async def _line(self, answers: asyncio.StreamReader) -> bytes:
-        async with self._silence():
-            return await answers.readline()
+        try:
+            async with self._silence():
+                return await answers.readline()
+        except ValueError as error:
+            raise WorkerDiedError(
+                f"a packing process said more than {MAX_LINE_BYTES} bytes at once and was ended",
+                hint="leave out what is no part of the kit in .kitignore",
+            ) from error
 
     @asynccontextmanager
     async def _silence(self) -> AsyncIterator[None]:

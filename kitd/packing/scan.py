@@ -14,6 +14,7 @@ import marshal
 import os
 import stat
 import struct
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -23,6 +24,10 @@ from kitd.modelkit.plan import LayerPlan, Selection
 from kitd.packing.order import Project
 
 MAX_ENTRIES = 5_000_000
+GRANULE_NS = 50_000_000
+"""The longest step of a file system's clock, with a margin: jiffies, up to ten milliseconds."""
+COARSE_GRANULE_NS = 2_000_000_000
+"""The same where times are whole seconds."""
 MAX_DEPTH = 512
 MAX_PATH_BYTES = 4095
 """What the kernel opens in one call (PATH_MAX, without the NUL that ends it)."""
@@ -81,14 +86,25 @@ class Entry(NamedTuple):
         )
 
 
+def racy_until(ctime_ns: int) -> int:
+    """Return from when on a file that changed at `ctime_ns` changes no more without a sign.
+
+    A change within the same step of the file system's clock leaves the times as they are (git calls
+    an entry for which that is possible racily clean).
+    """
+    whole_seconds = ctime_ns % 1_000_000_000 == 0
+    return ctime_ns + (COARSE_GRANULE_NS if whole_seconds else GRANULE_NS)
+
+
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What a glance takes in: every entry of the directories entered, and the newest change."""
 
     digest: str
     entries: int
-    newest_ns: int
-    """The newest ctime of a file, in nanoseconds since the epoch; 0 without files."""
+    racy_until_ns: int
+    """When the last change that was seen is so long ago that another one would show; see
+    `racy_until`. 0 without files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,19 +217,22 @@ class Sums:
 
     total: int = 0
     entries: int = 0
-    newest_ns: int = 0
+    racy_until_ns: int = 0
 
     def add(self, prefix: bytes, found: "Sequence[tuple[bytes, os.stat_result]]") -> None:
         """Add a directory's entries. Of directories only the mode counts, as in a layer's key."""
         records: list[tuple[object, ...]] = []
-        newest_ns = self.newest_ns
+        racy_until_ns = self.racy_until_ns
+        # What a clock that ran ahead has stamped, a change of today would not leave as it is.
+        horizon_ns = time.time_ns() + COARSE_GRANULE_NS
         for name, status in found:
             mode = status.st_mode
             if stat.S_ISDIR(mode):
                 records.append((name, mode))
                 continue
             ctime_ns = status.st_ctime_ns
-            newest_ns = max(newest_ns, ctime_ns)
+            if racy_until_ns - COARSE_GRANULE_NS < ctime_ns < horizon_ns:
+                racy_until_ns = max(racy_until_ns, racy_until(ctime_ns))
             records.append(
                 (
                     name,
@@ -225,7 +244,7 @@ class Sums:
                     ctime_ns,
                 )
             )
-        self.newest_ns = newest_ns
+        self.racy_until_ns = racy_until_ns
         self.entries += len(records)
         # Version 2: later ones encode equal values in more than one way.
         content = b"%d:%s%s" % (len(prefix), prefix, marshal.dumps(records, 2))
@@ -235,12 +254,12 @@ class Sums:
         """Add what another process took in."""
         self.total += other.total
         self.entries += other.entries
-        self.newest_ns = max(self.newest_ns, other.newest_ns)
+        self.racy_until_ns = max(self.racy_until_ns, other.racy_until_ns)
 
     def sight(self) -> Sight:
         """Return what was taken in."""
         total = self.total % _GLANCE_MODULUS
-        return Sight(f"{total:064x}", self.entries, self.newest_ns)
+        return Sight(f"{total:064x}", self.entries, self.racy_until_ns)
 
 
 class _Glance:
@@ -334,7 +353,8 @@ def _require_bounded(entries: int) -> None:
 def _look(directory: int, prefix: bytes) -> Sequence[tuple[bytes, os.stat_result]]:
     """Return a directory's entries in byte order."""
     names = sorted(map(os.fsencode, _names(directory, prefix)))
-    return [(name, _status(directory, name, prefix)) for name in names]
+    found = [(name, _status(directory, name, prefix)) for name in names]
+    return [(name, status) for name, status in found if status is not None]
 
 
 def _directories(directory: int, prefix: bytes) -> Sequence[bytes]:
@@ -358,12 +378,12 @@ def _cannot_list(prefix: bytes, error: OSError) -> InputError:
     return InputError(f"cannot list {printable(prefix) or '.'}: {error.strerror}")
 
 
-def _status(directory: int, name: bytes, prefix: bytes) -> os.stat_result:
+def _status(directory: int, name: bytes, prefix: bytes) -> os.stat_result | None:
+    """Return an entry's status, or None if it is gone: a later listing would not have had it."""
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError as error:
-        path = printable(prefix + name)
-        raise InputChangedError(f"{path} vanished while it was looked at") from error
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise InputError(f"cannot look at {printable(prefix + name)}: {error.strerror}") from error
 

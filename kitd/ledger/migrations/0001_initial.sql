@@ -130,6 +130,7 @@ CREATE TABLE projects (
     name        TEXT PRIMARY KEY,
     source      TEXT NOT NULL CHECK (source IN ('config', 'added')),
     definition  TEXT NOT NULL,
+    defined_us  INTEGER NOT NULL,
     held        INTEGER NOT NULL DEFAULT 0 CHECK (held IN (0, 1)),
     fingerprint TEXT,
     content_key TEXT,

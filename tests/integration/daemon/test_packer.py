@@ -18,9 +18,9 @@ from kitd.errors import Disposition, KitdError
 from kitd.inotify import open_inotify, parse_events
 from kitd.ledger.database import Database
 from kitd.ledger.pack_memory import PackMemory
-from kitd.packing.glance import is_racy
 from kitd.packing.order import Packed, Planned, Project, Scanned, Unchanged
 from kitd.packing.pool import WorkerPool
+from kitd.packing.scan import racy_until
 from kitd.store.blob_store import BlobStore
 
 LAYERS = 10
@@ -123,7 +123,7 @@ def root(tmp_path):
 async def grow_old(root):
     """Wait until no file is so new that it could change without showing it."""
     async with asyncio.timeout(10):
-        while is_racy(max(path.stat().st_ctime_ns for path in root.rglob("*")), time.time_ns()):
+        while racy_until(max(path.stat().st_ctime_ns for path in root.rglob("*"))) > time.time_ns():
             await asyncio.sleep(0.005)
 
 
@@ -406,7 +406,7 @@ async def changed_a_moment_ago(root, act):
         while True:
             (root / "d4/4.bin").write_text(f"written at {time.time_ns()}")
             found = await act()
-            if is_racy((root / "d4/4.bin").stat().st_ctime_ns, time.time_ns()):
+            if racy_until((root / "d4/4.bin").stat().st_ctime_ns) > time.time_ns():
                 return found
 
 

@@ -12,11 +12,8 @@ from kitd.inotify import open_inotify
 from kitd.modelkit.ignore import IgnoreRules
 from kitd.modelkit.plan import Selection
 from kitd.packing.glance import (
-    COARSE_GRANULE_NS,
-    GRANULE_NS,
     LARGE,
     Watches,
-    is_racy,
     take_sight,
 )
 from kitd.packing.order import (
@@ -31,7 +28,16 @@ from kitd.packing.order import (
     Watched,
 )
 from kitd.packing.recipe import read_recipe
-from kitd.packing.scan import InputChangedError, Sums, glance, open_root, scan
+from kitd.packing.scan import (
+    COARSE_GRANULE_NS,
+    GRANULE_NS,
+    InputChangedError,
+    Sums,
+    glance,
+    open_root,
+    racy_until,
+    scan,
+)
 from kitd.packing.worker import run_pack, run_scan
 
 KITFILE = "manifestVersion: 1.0.0\ndatasets:\n" + "".join(
@@ -79,7 +85,7 @@ def grow_old(root):
     """Wait until no file is so new that it could change without showing it."""
     newest_ns = max(path.stat().st_ctime_ns for path in root.rglob("*"))
     deadline = time.monotonic() + 10
-    while is_racy(newest_ns, time.time_ns()):
+    while racy_until(newest_ns) > time.time_ns():
         assert time.monotonic() < deadline
 
 
@@ -181,7 +187,7 @@ def test_a_file_that_is_new_leaves_nothing_known(pack, project, daemon):
         (root / "a").write_text("b")
         daemon.notices.clear()
         packed = pack(root)
-        if is_racy((root / "a").stat().st_ctime_ns, time.time_ns()):
+        if racy_until((root / "a").stat().st_ctime_ns) > time.time_ns():
             break
     assert packed.glance is None
     assert built(daemon)[0].key is None
@@ -199,7 +205,7 @@ def test_a_file_that_is_new_leaves_nothing_known(pack, project, daemon):
     ],
 )
 def test_a_change_within_one_step_of_the_clock_may_hide(newest_ns, looked_ns, racy):
-    assert is_racy(newest_ns, looked_ns) is racy
+    assert (racy_until(newest_ns) > looked_ns) is racy
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
