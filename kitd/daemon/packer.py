@@ -20,6 +20,7 @@ from kitd.packing.order import (
     Built,
     Known,
     Notice,
+    Opened,
     Packed,
     PackedLayer,
     Planned,
@@ -58,18 +59,21 @@ class Packer:
         project: Project,
         *,
         patience_s: float,
+        opened: Callable[[Opened], None],
         scanning: Callable[[], AbstractContextManager[None]] = nullcontext,
         watched: Callable[[Watched], None] | None = None,
     ) -> Scanned:
         """Return the state of a project's inputs. Raises `KitdError`.
 
-        It runs within `scanning`, once its turn has come. With `watched` it places watches, and
-        tells them even where it fails.
+        It runs within `scanning`, once its turn has come, and tells the directory that it `opened`
+        first of all. With `watched` it places watches, and tells them even where it fails.
         """
         known = self._scans.pop(project, None) or await self._last_state(project)
 
         async def hear(notice: Notice) -> Known | None:
             match notice:
+                case Opened():
+                    opened(notice)
                 case Watched() if watched is not None:
                     watched(notice)
                 case Planned(keys):

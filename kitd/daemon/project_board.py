@@ -30,6 +30,7 @@ from kitd.queue.fact import PackAsked, PackSource, ProjectSettled
 from kitd.queue.job import WAITING, Job, JobState
 from kitd.rpc.methods.wire import WireHold, WireProject
 from kitd.triggers import requests_for
+from kitd.watch.identity import Identity
 from kitd.watch.project_watcher import Ports, ProjectWatcher, Senses, WatchMode
 from kitd.watch.settle import Broken, Observation, SettleConfig, Snapshot, State, WatchState
 
@@ -228,18 +229,19 @@ class ProjectBoard:
                 remote=notice.remote,
             )
 
-        async def scan() -> Observation:
+        async def scan(began: Callable[[Identity], None]) -> Observation:
             try:
                 seen = await self._packer.scan(
                     project,
                     patience_s=definition.max_wait_s,
+                    opened=lambda root: began((root.device, root.inode)),
                     scanning=self._senses.hints.scanning,
                     watched=watched if mode.is_hinted else None,
                 )
             except KitdError as error:
                 return Broken(error)
             self._warn(name, seen.warnings)
-            return Snapshot(seen.fingerprint, seen.holds)
+            return Snapshot(seen.fingerprint, seen.holds, racy=seen.glance is None)
 
         async def settled(fingerprint: str) -> None:
             for request in requests_for(ProjectSettled(definition.source(name), fingerprint)):
@@ -337,8 +339,12 @@ class ProjectBoard:
         if watched is None:
             return
         args = msgspec.json.decode(job.args, type=PackArgs)
-        if job.state is JobState.SUPERSEDED and args.fingerprint is not None:
-            if job.error is not None and job.error.code == NotAtRestError.code:
+        if args.fingerprint is not None and job.state is not JobState.SUCCEEDED:
+            if job.state is JobState.FAILED:
+                watched.watcher.failed(args.fingerprint)
+            elif job.state is JobState.CANCELLED:
+                watched.watcher.cancelled(args.fingerprint)
+            elif job.error is not None and job.error.code == NotAtRestError.code:
                 watched.watcher.moved(args.fingerprint)
         elif job.state is JobState.SUCCEEDED:
             (wish,) = requests_for(PackAsked(watched.definition.source(name)))

@@ -80,6 +80,13 @@ class Known(msgspec.Struct, frozen=True, tag="known"):
 Order = ScanOrder | PackOrder
 
 
+class Opened(msgspec.Struct, frozen=True, tag="opened"):
+    """The directory a scan begins in; before anything else."""
+
+    device: int
+    inode: int
+
+
 class Watched(msgspec.Struct, frozen=True, kw_only=True, tag="watched"):
     """The directories a scan entered, by the descriptors of their watches; before its answer."""
 
@@ -117,7 +124,7 @@ class Scanned(msgspec.Struct, frozen=True, kw_only=True, tag="scanned"):
 
     fingerprint: str
     glance: Glance | None
-    """None where a file is so new that it may change without showing it."""
+    """None where a file is so new that it may change without showing it: look again."""
     holds: tuple[Hold, ...]
     warnings: tuple[str, ...]
 
@@ -156,7 +163,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 Answer = Scanned | Packed | Unchanged | Failed
 """What ends an order."""
-Notice = Watched | Planned | Advanced | Built
+Notice = Opened | Watched | Planned | Advanced | Built
 """What comes before that."""
 
 

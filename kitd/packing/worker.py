@@ -35,6 +35,7 @@ from kitd.packing.order import (
     Glance,
     Known,
     Notice,
+    Opened,
     Order,
     Packed,
     PackedLayer,
@@ -72,6 +73,8 @@ def run_scan(order: ScanOrder, daemon: Daemon, inotify: int | None) -> Scanned |
     watches = Watches(inotify if order.watch else None)
     complete = False
     root = open_root(project.root)
+    status = os.fstat(root)
+    daemon.tell(Opened(status.st_dev, status.st_ino))
     try:
         tree_finding = tree_holds(root, project.root, now_ns=time.time_ns())
         recipe = read_recipe(root, project, watch=watches.add)

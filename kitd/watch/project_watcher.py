@@ -16,10 +16,8 @@ from pathlib import Path
 
 import structlog
 
-from kitd.blocking import run_blocking
-from kitd.errors import Disposition, UnavailableError
 from kitd.watch.hints import HintError, Hints, Subscription
-from kitd.watch.identity import identify
+from kitd.watch.identity import Identity
 from kitd.watch.sentry import Guard, Sentry
 from kitd.watch.settle import (
     Broken,
@@ -58,23 +56,17 @@ class WatchMode(enum.StrEnum):
         return self in (WatchMode.AUTO, WatchMode.NATIVE)
 
 
-class RootMissingError(UnavailableError):
-    """The project's directory is not there."""
-
-    code = "project_missing"
-
-
 @dataclass(frozen=True, slots=True)
 class Ports:
     """What a watcher is connected to.
 
-    `scan` reports everything that is wrong with the project as `Broken` and does its work off the
-    loop. `on_settled` returns when the fingerprint is safely handed on. `on_state` is told every
-    change of the state or its reason, not the passing of time. What the ports raise ends the
-    watcher.
+    `scan` does its work off the loop, calls what it is given with the directory it begins in, and
+    reports everything that is wrong with the project as `Broken`. `on_settled` returns when the
+    fingerprint is safely handed on. `on_state` is told every change of the state or its reason, not
+    the passing of time. What the ports raise ends the watcher.
     """
 
-    scan: Callable[[], Awaitable[Observation]]
+    scan: Callable[[Callable[[Identity], None]], Awaitable[Observation]]
     on_settled: Callable[[str], Awaitable[None]]
     on_state: Callable[[WatchState], None]
 
@@ -86,10 +78,11 @@ class Intervals:
     rescan_s: float = 3600.0
     """With working hints, give or take `JITTER`."""
     poll_s: float = 5.0
-    """Without hints, or after a scan that failed in passing; longer for trees that take long to
-    scan, see `POLL_SHARE`."""
-    missing_s: float = 2.0
-    """While the project's directory is missing."""
+    """Without hints; longer for trees that take long to scan, see `POLL_SHARE`."""
+    broken_s: float = 2.0
+    max_broken_s: float = 300.0
+    """After a scan that failed the first of these, then twice as long each time up to the second:
+    a disk that is back, a permission, a directory above the root give no hint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +124,9 @@ class ProjectWatcher:
         self._subscription: Subscription | None = None
         self._guard: Guard | None = None
         self._hint_error: HintError | None = None
-        self._missing = False
-        self._passing = False
+        self._is_scanning = False
+        self._broken = 0
+        """Scans in a row that failed."""
         self._scanned_s = -math.inf
         self._scan_duration_s = 0.0
         self._rescan_at_s = math.inf
@@ -142,10 +136,14 @@ class ProjectWatcher:
     def state(self) -> WatchState:
         """What the watcher does now, and why nothing happens yet."""
         state = self._settler.state(self._clock())
+        if state.state in (State.HELD, State.BLOCKED):
+            return state
+        if self._mode is WatchMode.OFF and self._settler.next_deadline_s() is None:
+            return WatchState(State.IDLE, "watching is off: it is looked at when a rescan is asked")
+        if self._is_scanning and not self._settler.looked:
+            return WatchState(State.DIRTY, "it is being looked at")
         if state.state is not State.IDLE:
             return state
-        if self._mode is WatchMode.OFF:
-            return WatchState(State.IDLE, "watching is off: it is looked at when a rescan is asked")
         if self._hint_error is not None:
             return WatchState(State.DEGRADED, self._hint_error.describe())
         return state
@@ -169,6 +167,14 @@ class ProjectWatcher:
     def moved(self, fingerprint: str) -> None:
         """Note that the tree was not in this state any more when it was to be packed."""
         self._become(self._settler.moved(fingerprint, self._clock()))
+
+    def failed(self, fingerprint: str) -> None:
+        """Note that the pack of this state failed."""
+        self._become(self._settler.failed(fingerprint, self._clock()))
+
+    def cancelled(self, fingerprint: str) -> None:
+        """Note that somebody cancelled the pack of this state."""
+        self._become(self._settler.cancelled(fingerprint))
 
     def last_turn(self, at_s: float) -> None:
         """Note when a state was announced in an earlier life, on this life's clock."""
@@ -219,27 +225,23 @@ class ProjectWatcher:
 
     async def _scan(self) -> None:
         started_s = self._clock()
-        identity = await run_blocking(identify, self._root)
-        self._missing = identity is None
-        if self._guard is not None:
-            self._guard.expect(identity)
-        observation: Observation
-        if identity is None:
-            observation = Broken(
-                RootMissingError(
-                    f"project {self._name}: there is no directory {self._root}",
-                    hint="create it, mount it, or correct the project's path",
-                )
-            )
-        else:
+        opened = []
+
+        def began(identity: Identity) -> None:
+            opened.append(identity)
             if self._subscription is not None:
                 self._subscription.expect(identity)
-            observation = await self._ports.scan()
-        # What may be gone by itself, such as a lack of memory, no change of the tree announces.
-        self._passing = (
-            isinstance(observation, Broken)
-            and observation.error.disposition is not Disposition.FAIL
-        )
+            if self._guard is not None:
+                self._guard.expect(identity)
+
+        self._is_scanning = True
+        try:
+            observation = await self._ports.scan(began)
+        finally:
+            self._is_scanning = False
+        if self._guard is not None and not opened:
+            self._guard.expect(None)
+        self._broken = self._broken + 1 if isinstance(observation, Broken) else 0
         self._scanned_s = self._clock()
         self._scan_duration_s = self._scanned_s - started_s
         self._settler = self._settler.scanned(observation, started_s, self._scanned_s)
@@ -257,18 +259,18 @@ class ProjectWatcher:
     def _schedule_rescan(self) -> None:
         """Set when the next scan comes that nothing else asks for, from the end of the last."""
         intervals = self._senses.intervals
-        if self._mode is WatchMode.OFF:
-            interval_s = math.inf
-        elif self._missing:
-            interval_s = intervals.missing_s
-        elif (
-            self._passing
-            or self._mode is WatchMode.POLL
-            or (self._mode is WatchMode.AUTO and self._hint_error is not None)
-        ):
+        polled = self._mode is WatchMode.POLL or (
+            self._mode is WatchMode.AUTO and self._hint_error is not None
+        )
+        if polled:
             interval_s = max(intervals.poll_s, POLL_SHARE * self._scan_duration_s)
         else:
             interval_s = intervals.rescan_s * self._uniform(1 - JITTER, 1 + JITTER)
+        if self._broken:
+            pause_s = intervals.broken_s * 2.0 ** min(self._broken - 1, 32)
+            interval_s = min(interval_s, intervals.max_broken_s, pause_s)
+        if self._mode is WatchMode.OFF:
+            interval_s = math.inf
         self._rescan_at_s = self._scanned_s + interval_s
 
     def _hinted(self) -> None:

@@ -10,10 +10,12 @@ The rules, in the order in which they hold a tree back:
 2. It has to be quiet: `quiet_s` since the last hint and since the last scan that differed.
 3. Two scans at least `CONFIRM_S` apart have to agree, the second of them after the quiet time,
    because a hint can be lost and a scan can be taken across a change.
+   A scan that came so soon after a change that the next one might not show says nothing.
 4. Nothing may hold it: a scan names what says that a file is not finished or that a tool is at
    work (`Hold`). While something does, the tree is looked at again and again, ever less often.
 5. A tree that settled has to wait `min_interval_s` for its next turn; the last state is announced.
 6. A tree that moved under its pack has to be quiet twice as long each time, until a pack succeeds.
+   One whose pack failed is announced again, ever less often.
 7. A tree that is dirty for longer than `max_wait_s` is reported as blocked. Hints alone cannot hold
    it back any longer, since they may concern files that no kit contains; scans that differ and
    holds can.
@@ -35,6 +37,10 @@ PROBE_S = 1.0
 MAX_PROBE_S = 30.0
 """A held tree is scanned again after the first of these, then after twice as long each time up to
 the second: a program that closes a file it wrote before tells nobody."""
+FAILED_S = 60.0
+MAX_FAILED_S = 3600.0
+"""A state whose pack failed is announced again after the first of these, then after twice as long
+each time up to the second."""
 MAX_QUIET_S = 120.0
 """How long a tree that keeps moving under its packs has to be quiet at most."""
 
@@ -85,10 +91,14 @@ class SettleConfig:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a scan saw: equal fingerprints mean equal inputs of a kit; what is not finished."""
+    """What a scan saw: equal fingerprints mean equal inputs of a kit; what is not finished.
+
+    `racy` if a change a moment later need not have shown.
+    """
 
     fingerprint: str
     holds: tuple[Hold, ...] = ()
+    racy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +160,14 @@ class Settler:
     _error: KitdError | None = None
     _held: bool = False
     _wanted_s: float | None = None
+    looked: bool = False
+    """Whether there was a scan that said anything."""
     _moves: int = 0
     """Packs in a row that the tree moved under."""
+    _given_up: str | None = None
+    """The state whose pack came to nothing."""
+    _failures: int = 0
+    """Packs in a row that failed."""
 
     def hinted(self, now_s: float) -> Self:
         """Something under the root may have changed."""
@@ -181,28 +197,31 @@ class Settler:
             # leads to the next one.
             left = _hinted_since(unsettled, started_s)
             return replace(settler, _error=observation.error, _unsettled=left, _resting=None)
+        settler = replace(settler, looked=True)
         seen, holds = observation.fingerprint, observation.holds
         if unsettled is None:
             if seen == self._known:
-                return settler
+                return replace(settler, _given_up=None)
             unsettled = _Unsettled(now_s, now_s, seen, now_s, holds)
         elif unsettled.candidate is None:
             unsettled = replace(unsettled, candidate=seen, candidate_s=now_s, holds=holds)
         elif unsettled.candidate != seen:
             unsettled = _Unsettled(unsettled.since_s, now_s, seen, now_s, holds)
         elif started_s >= self._scan_s(unsettled):
-            if holds and seen != self._known:
+            if (holds or observation.racy) and seen != self._known:
                 probes = unsettled.probes + 1
                 held = replace(unsettled, holds=holds, probes=probes, probed_s=now_s)
                 return replace(settler, _unsettled=held)
             resting = None if seen == self._known else seen
             left = _hinted_since(unsettled, started_s)
-            return replace(settler, _unsettled=left, _resting=resting)
+            return replace(settler, _unsettled=left, _resting=resting, _given_up=None)
         return replace(settler, _unsettled=unsettled)
 
     def announced(self, fingerprint: str, now_s: float) -> Self:
         """Note that somebody was told that the tree rests in this state."""
-        return replace(self, _resting=None, _announced=fingerprint, _announced_s=now_s)
+        return replace(
+            self, _resting=None, _announced=fingerprint, _announced_s=now_s, _given_up=None
+        )
 
     def packed(self, fingerprint: str) -> Self:
         """Note that a kit of this state exists."""
@@ -210,7 +229,13 @@ class Settler:
         announced = None if self._announced == fingerprint else self._announced
         resting = None if self._resting == fingerprint else self._resting
         return replace(
-            self, last_packed=fingerprint, _announced=announced, _resting=resting, _moves=0
+            self,
+            last_packed=fingerprint,
+            _announced=announced,
+            _resting=resting,
+            _moves=0,
+            _given_up=None,
+            _failures=0,
         )
 
     def moved(self, fingerprint: str, now_s: float) -> Self:
@@ -222,6 +247,20 @@ class Settler:
             self, _announced=None, _announced_s=-math.inf, _resting=None, _moves=self._moves + 1
         )
         return settler.hinted(now_s)
+
+    def failed(self, fingerprint: str, now_s: float) -> Self:
+        """Note that the pack of this state failed: it is announced again, after a while."""
+        if self._announced != fingerprint:
+            return self
+        pause_s = min(MAX_FAILED_S, FAILED_S * 2.0 ** min(self._failures, 32))
+        again_s = min(now_s + pause_s, math.inf if self._wanted_s is None else self._wanted_s)
+        return replace(self.cancelled(fingerprint), _wanted_s=again_s, _failures=self._failures + 1)
+
+    def cancelled(self, fingerprint: str) -> Self:
+        """Note that the pack of this state is not wanted: it is announced again after a rescan."""
+        if self._announced != fingerprint:
+            return self
+        return replace(self, _announced=None, _given_up=fingerprint)
 
     def last_turn(self, at_s: float) -> Self:
         """Note when a state was announced before this settler began."""
@@ -266,6 +305,10 @@ class Settler:
             return self._unsettled_state(self._unsettled, now_s)
         if self._announced is not None or self._resting is not None:
             return WatchState(State.IDLE, "at rest; a pack of this state is on its way")
+        if self._given_up is not None:
+            return WatchState(State.IDLE, "at rest in a state whose pack came to nothing")
+        if not self.looked:
+            return WatchState(State.DIRTY, "it was not looked at yet")
         return WatchState(State.IDLE, "nothing changed since the last kit")
 
     def _unsettled_state(self, unsettled: _Unsettled, now_s: float) -> WatchState:

@@ -22,7 +22,7 @@ from kitd.watch.hints import HintError, Subscription
 from kitd.watch.inotify_hints import InotifyHints
 from kitd.watch.project_watcher import Intervals
 
-OFTEN = Intervals(rescan_s=1.0, poll_s=1.0, missing_s=1.0)
+OFTEN = Intervals(rescan_s=1.0, poll_s=1.0, broken_s=1.0, max_broken_s=1.0)
 
 
 class LossyHints(InotifyHints):

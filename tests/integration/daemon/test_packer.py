@@ -18,7 +18,7 @@ from kitd.errors import Disposition, KitdError
 from kitd.inotify import open_inotify, parse_events
 from kitd.ledger.database import Database
 from kitd.ledger.pack_memory import PackMemory
-from kitd.packing.order import Packed, Planned, Project, Scanned, Unchanged
+from kitd.packing.order import Opened, Packed, Planned, Project, Scanned, Unchanged
 from kitd.packing.pool import WorkerPool
 from kitd.packing.scan import racy_until
 from kitd.store.blob_store import BlobStore
@@ -66,7 +66,13 @@ class Life:
         self.built = []
 
     async def scan(self, project, watched=None):
-        return await self.packer.scan(project, patience_s=900, watched=watched)
+        opened = []
+        seen = await self.packer.scan(
+            project, patience_s=900, opened=opened.append, watched=watched
+        )
+        status = os.stat(project.root)
+        assert opened == [Opened(status.st_dev, status.st_ino)]
+        return seen
 
     async def pack(self, project, expected=None):
         self.built.clear()

@@ -11,6 +11,7 @@ import pytest
 
 from kitd.errors import KitdError
 from kitd.inotify import add_watch
+from kitd.watch.identity import Identity, identify
 from kitd.watch.inotify_hints import InotifyHints
 from kitd.watch.project_watcher import Intervals, Ports, ProjectWatcher, Senses, WatchMode
 from kitd.watch.sentry import Sentry
@@ -78,8 +79,12 @@ class Watched:
         self.watcher: ProjectWatcher
         self._loop = asyncio.get_running_loop()
 
-    async def scan(self) -> Observation:
+    async def scan(self, began: Callable[[Identity], None]) -> Observation:
         self.scans += 1
+        identity = identify(self.root)
+        if identity is None:
+            return Broken(KitdError(f"there is no directory {self.root}"))
+        began(identity)
         if self.passing:
             return Broken(self.passing.pop())
         with self._hints.scanning():
@@ -135,7 +140,7 @@ def watch(root: Path, until: Callable[..., Awaitable[None]]):
                 mode,
                 settle,
                 Ports(watched.scan, watched.on_settled, watched.states.append),
-                Senses(hints, sentry, intervals or Intervals(missing_s=0.1)),
+                Senses(hints, sentry, intervals or Intervals(broken_s=0.1)),
             )
             if known:
                 watched.watcher.packed(fingerprint(at))

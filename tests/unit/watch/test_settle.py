@@ -14,6 +14,7 @@ from kitd.watch.settle import (
     Settler,
     Snapshot,
     State,
+    WatchState,
 )
 
 PATIENT = SettleConfig(quiet_s=2.0, max_wait_s=900.0)
@@ -37,7 +38,7 @@ def test_does_nothing_unasked():
     settler = Settler(PATIENT)
     assert settler.next_deadline_s() is None
     assert settler.due(1e9) is None
-    assert settler.state(0).state is State.IDLE
+    assert settler.state(0) == WatchState(State.DIRTY, "it was not looked at yet")
 
 
 def test_a_hint_leads_to_two_scans_after_the_quiet_time():
