@@ -62,6 +62,20 @@ def remote_mount(mountinfo: bytes, root: bytes) -> str | None:
     the file system that `root` itself is on, or else the first that is mounted below it; None if
     all of them are local. Lines that cannot be understood are passed over.
     """
+    for mount in _spanned(mountinfo, root):
+        if _is_remote(mount.fs_type):
+            path = mount.point.rstrip(b"/") or b"/"
+            return f"{printable(mount.fs_type)} on {printable(path)}"
+    return None
+
+
+def is_overlaid(mountinfo: bytes, root: bytes) -> bool:
+    """Whether any file below an absolute path without links is on overlayfs."""
+    return any(mount.fs_type == b"overlay" for mount in _spanned(mountinfo, root))
+
+
+def _spanned(mountinfo: bytes, root: bytes) -> Iterator[_Mount]:
+    """Yield the mount that `root` is on, and those below it by path."""
     directory = _as_directory(root)
     own: _Mount | None = None
     below: list[_Mount] = []
@@ -70,12 +84,9 @@ def remote_mount(mountinfo: bytes, root: bytes) -> str | None:
             own = mount if own is None or len(mount.point) >= len(own.point) else own
         elif mount.point.startswith(directory):
             below.append(mount)
-    spanned = [*([own] if own is not None else []), *sorted(below, key=lambda m: m.point)]
-    for mount in spanned:
-        if _is_remote(mount.fs_type):
-            path = mount.point.rstrip(b"/") or b"/"
-            return f"{printable(mount.fs_type)} on {printable(path)}"
-    return None
+    if own is not None:
+        yield own
+    yield from sorted(below, key=lambda mount: mount.point)
 
 
 def _is_remote(fs_type: bytes) -> bool:

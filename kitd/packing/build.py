@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from kitd.modelkit.plan import LayerPlan
 from kitd.packing.cores import cores
+from kitd.packing.gate.lease import Leases
 from kitd.packing.layer import BuiltLayer, build_layer
 from kitd.packing.order import Advanced, Built, Notice, PackedLayer
 from kitd.packing.recipe import Inputs, Recipe
@@ -69,13 +70,14 @@ def build_layers(
     inputs: Inputs,
     store: BlobStore,
     *,
-    compression: str,
     known: Mapping[str, PackedLayer],
-    looked_ns: int,
+    leases: Leases,
+    is_finished: bool,
     tell: Callable[[Notice], None],
 ) -> BuiltLayers:
     """Return all layers in their order; those whose key is not known are built, and told of.
 
+    Unless the project `is_finished`, nothing of it is proven: what is known is never judged again.
     Raises `InputError`, `InputChangedError`, `StoreError`; layers that are done stay in the store.
     """
     sizes = [sum(entry.size for entry in layer) for layer in inputs.layers]
@@ -93,12 +95,13 @@ def build_layers(
             plan,
             entries,
             store,
-            compression=compression,
+            compression=recipe.compression,
             advanced=meter.advanced,
+            leases=leases,
         )
         layers[index] = layer = _packed_layer(plan, built)
         written.update(built.writers.paths)
-        proven = _is_proven(entries, built, looked_ns)
+        proven = is_finished and _is_proven(entries, built, inputs.looked_ns)
         if not proven:
             unproven.append(index)
         tell(Built(inputs.keys[index] if proven else None, layer))

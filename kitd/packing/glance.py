@@ -15,7 +15,7 @@ from kitd.errors import KitdError
 from kitd.inotify import add_watch
 from kitd.packing.cores import cores
 from kitd.packing.order import Glance
-from kitd.packing.recipe import Recipe
+from kitd.packing.recipe import Inputs, Recipe
 from kitd.packing.scan import Sight, Sums, Watch, glance
 
 LARGE = 20_000
@@ -51,9 +51,10 @@ class _Half(msgspec.Struct, frozen=True):
     refused: int | None
 
 
-def as_glance(recipe: Recipe, sight: Sight, looked_ns: int) -> Glance | None:
+def as_glance(recipe: Recipe, inputs: Inputs) -> Glance | None:
     """Return what to compare the next sight with, None if a change may not show in it."""
-    if sight.racy_until_ns > looked_ns:
+    sight = inputs.tree.sight
+    if sight.racy_until_ns > inputs.looked_ns:
         return None
     return Glance(digest=f"{recipe.digest}:{sight.digest}", entries=sight.entries)
 

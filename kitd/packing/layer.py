@@ -14,6 +14,7 @@ from kitd.modelkit.manifest import file_metadata
 from kitd.modelkit.media_type import Compression, LayerFormat, LayerKind
 from kitd.modelkit.plan import FILE_METADATA, LayerPlan
 from kitd.oci.digest import Digest, from_hash
+from kitd.packing.gate.lease import Leases
 from kitd.packing.mcp_bundle import bundle_problem
 from kitd.packing.reader import LayerReader, Writers, open_checked
 from kitd.packing.scan import Entry, InputError
@@ -102,6 +103,7 @@ def build_layer(
     *,
     compression: str,
     advanced: Callable[[int], None],
+    leases: Leases = Leases.TELL,
 ) -> BuiltLayer:
     """Write the layer of `entries` into the store; `advanced` is told the bytes of each step.
 
@@ -119,7 +121,7 @@ def build_layer(
     if chosen == "none":
         store.require_space(sum(entry.size for entry in entries))
     with DirectIngest(store) as ingest, _encoder(chosen, ingest.ring) as encoder:
-        reader = LayerReader(root, encoder.ring, advanced)
+        reader = LayerReader(root, encoder.ring, advanced, leases)
         if raw is not None:
             reader.add_content(raw)
         else:

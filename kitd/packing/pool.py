@@ -44,10 +44,13 @@ MAX_SCANS = 4
 """Scans at once. All projects ask for one when kitd starts, and a worker takes 25 MB; more than one
 so that a tree on a disk that is slow does not keep the others waiting. Packs are the queue's to
 bound, and wait for no scan."""
+SLOW_S = 30.0
+"""A scan that takes longer leaves its turn to the next and goes on: the tree may be very large, or
+its server may be gone."""
+MAX_SLOW = 16
+"""So many may do that at once."""
 SILENCE_S = 1800.0
 """How long a worker may say nothing: far longer than it takes to walk a tree of millions."""
-
-
 HEAVY_BYTES = 64 << 20
 """What a worker may take to be kept: one that walked a very large tree does not shrink again."""
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -67,14 +70,21 @@ class WorkerPool:
     """Runs scans and packs in worker processes. Use as an async context manager."""
 
     def __init__(
-        self, cache: Path, *, inotify: int | None = None, silence_s: float = SILENCE_S
+        self,
+        cache: Path,
+        *,
+        inotify: int | None = None,
+        slow_s: float = SLOW_S,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self._cache = cache
         self._inotify = inotify
+        self._slow_s = slow_s
         self._silence_s = silence_s
         self._idle: list[asyncio.subprocess.Process] = []
         self._busy: set[asyncio.subprocess.Process] = set()
         self._scans = asyncio.Semaphore(MAX_SCANS)
+        self._slow = 0
         self._encoder = msgspec.json.Encoder()
         self._decoder: msgspec.json.Decoder[Answer | Notice] = msgspec.json.Decoder(Answer | Notice)
 
@@ -101,7 +111,7 @@ class WorkerPool:
 
         Waits for its turn, and then runs within `scanning`.
         """
-        async with self._scans:
+        async with self._turn():
             with scanning():
                 answer = await self._ask(order, hear)
         assert isinstance(answer, Scanned | Unchanged)
@@ -178,6 +188,33 @@ class WorkerPool:
                 f"a packing process said nothing for {self._silence_s:g} s and was ended",
                 hint="see whether the project's file system answers",
             ) from error
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait for the turn of a scan, and leave it to the next after `SLOW_S` or at the end."""
+        await self._scans.acquire()
+        loop = asyncio.get_running_loop()
+        is_slow = False
+        timer: asyncio.TimerHandle
+
+        def become_slow() -> None:
+            nonlocal is_slow, timer
+            if self._slow < MAX_SLOW:
+                self._slow += 1
+                is_slow = True
+                self._scans.release()
+            else:
+                timer = loop.call_later(self._slow_s, become_slow)
+
+        timer = loop.call_later(self._slow_s, become_slow)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if is_slow:
+                self._slow -= 1
+            else:
+                self._scans.release()
 
     @asynccontextmanager
     async def _worker(self) -> AsyncIterator[asyncio.subprocess.Process]:

@@ -9,17 +9,23 @@ as long as one is read, one comparison does for both.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from kitd.errors import printable
 from kitd.modelkit.tar import TRAILER, header, padding
-from kitd.packing.gate.writer import has_writer, keep_writers_out
+from kitd.packing.gate.lease import Leases, has_writer, keep_writers_out
 from kitd.packing.scan import Entry, InputChangedError, InputError, has_moved
+from kitd.packing.write_back import write_back, write_back_all
 from kitd.store.buffer_ring import BufferRing
 
 STEP_BYTES = 1 << 18
 """How much is read at least between two reports of progress."""
+YOUNG_NS = 60_000_000_000
+"""In this time the kernel writes back whatever is dirty, with a margin."""
+MANY = 64
+"""From so many files on the whole file system is written back at once."""
 SMALL_BYTES = 1 << 16
 """Up to this size writers wait while a file is read: that is for some microseconds."""
 
@@ -40,10 +46,15 @@ class LayerReader:
     Its methods raise `InputError`, `InputChangedError`, and what the ring does.
     """
 
-    def __init__(self, root: int, ring: BufferRing, advanced: Callable[[int], None]) -> None:
+    def __init__(
+        self, root: int, ring: BufferRing, advanced: Callable[[int], None], leases: Leases
+    ) -> None:
         self._root = root
         self._ring = ring
         self._advanced = advanced
+        self._leases = leases
+        self._young_ns = time.time_ns() - YOUNG_NS
+        self._written_back = 0
         self._untold = 0
         self.writers = Writers()
 
@@ -78,22 +89,21 @@ class LayerReader:
         self._untold = 0
 
     def _read_small(self, file: int, entry: Entry, room: memoryview) -> None:
-        written = keep_writers_out(file)
+        written = keep_writers_out(file, self._leases)
+        if written is not False:
+            self._expose(file, entry, is_open=written)
         _check(file, entry)
         done = 0
         while done < entry.size:
             done += _read(file, entry, room[done : entry.size])
         if written is not False:
-            self._note(entry, is_open=written)
             _check(file, entry)
 
     def _add_large(self, file: int, entry: Entry) -> None:
-        _check(file, entry)
-        # Before reading: what a mapping that exists already changes need not show in the file's
-        # times, while every later writer has to dirty a page first, which does.
-        written = has_writer(file)
+        written = has_writer(file, self._leases)
         if written is not False:
-            self._note(entry, is_open=written)
+            self._expose(file, entry, is_open=written)
+        _check(file, entry)
         left = entry.size
         while left:
             count = _read(file, entry, self._ring.room()[:left])
@@ -101,11 +111,20 @@ class LayerReader:
             self._fill(count)
         _check(file, entry)
 
-    def _note(self, entry: Entry, *, is_open: bool | None) -> None:
+    def _expose(self, file: int, entry: Entry, *, is_open: bool | None) -> None:
+        """Make sure, before a file is read that has a writer, that what it does from now on shows.
+
+        Where nobody can tell, pages that were dirty are written back within half a minute.
+        """
         if is_open:
             self.writers.paths.append(entry.path)
         else:
             self.writers.is_known = False
+        if is_open or entry.ctime_ns > self._young_ns:
+            self._written_back += 1
+            if self._written_back == MANY:
+                write_back_all(self._root)
+            write_back(file)
 
     def _fill(self, count: int) -> None:
         self._ring.fill(count)

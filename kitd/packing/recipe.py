@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import posixpath
+import time
 from dataclasses import dataclass
 
 from kitd.errors import printable
@@ -37,6 +38,7 @@ class Recipe:
 
     kitfile: Kitfile
     dialect: Dialect
+    compression: str
     plans: tuple[LayerPlan, ...]
     rules: IgnoreRules
     warnings: tuple[str, ...]
@@ -58,6 +60,8 @@ class Inputs:
     layers: tuple[tuple[Entry, ...], ...]
     keys: tuple[str, ...]
     fingerprint: str
+    looked_ns: int
+    """When the walk began."""
 
 
 def read_small(root: int, path: str, max_bytes: int) -> bytes | None:
@@ -133,6 +137,7 @@ def read_recipe(root: int, project: Project, *, watch: Watch | None = None) -> R
     return Recipe(
         kitfile=kitfile,
         dialect=dialect,
+        compression=project.compression,
         plans=plans,
         rules=IgnoreRules.parse(ignored),
         warnings=warnings,
@@ -143,6 +148,7 @@ def read_recipe(root: int, project: Project, *, watch: Watch | None = None) -> R
 
 def look(root: int, project: Project, recipe: Recipe, *, watch: Watch | None = None) -> Inputs:
     """Walk over a project. Raises `MissingInputError`, `InputError`, `InputChangedError`."""
+    looked_ns = time.time_ns()
     tree = scan(root, recipe.selection(), watch=watch)
     # Only now: the walk has watched the directories in which a missing path may yet appear.
     require_paths(root, recipe.plans)
@@ -159,4 +165,5 @@ def look(root: int, project: Project, recipe: Recipe, *, watch: Watch | None = N
         tuple(map(tuple, layers)),
         keys,
         fingerprint(project, recipe.content, keys),
+        looked_ns,
     )

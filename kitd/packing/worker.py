@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Protocol, assert_never
+from typing import BinaryIO, NamedTuple, Protocol, assert_never
 
 import msgspec
 
@@ -24,10 +24,11 @@ from kitd.hold import Hold
 from kitd.modelkit.config_blob import encode_config
 from kitd.modelkit.kit_divergence import MAX_PATHS, Divergence, find_divergences
 from kitd.modelkit.kitfile import LayerDigests, with_layer_digests
-from kitd.mount import remote_mount
+from kitd.mount import is_overlaid, remote_mount
 from kitd.oci.digest import Digest
 from kitd.packing.build import build_layers
 from kitd.packing.gate import file_holds, tree_holds
+from kitd.packing.gate.lease import Leases
 from kitd.packing.git_head import head_commit
 from kitd.packing.glance import Watches, as_glance, is_unchanged, take_sight
 from kitd.packing.order import (
@@ -75,21 +76,27 @@ def run_scan(order: ScanOrder, daemon: Daemon, inotify: int | None) -> Scanned |
     root = open_root(project.root)
     status = os.fstat(root)
     daemon.tell(Opened(status.st_dev, status.st_ino))
+    place = _place(project)
     try:
         tree_finding = tree_holds(root, project.root, now_ns=time.time_ns())
         recipe = read_recipe(root, project, watch=watches.add)
         if order.known is not None and is_unchanged(root, recipe, order.known, watches):
             complete = True
             return Unchanged(holds=tree_finding.holds, warnings=tree_finding.warnings)
-        looked_ns = time.time_ns()
         inputs = look(root, project, recipe, watch=watches.add)
         complete = True
         return Scanned(
             fingerprint=inputs.fingerprint,
-            glance=as_glance(recipe, inputs.tree.sight, looked_ns),
+            glance=as_glance(recipe, inputs),
             holds=(
                 *tree_finding.holds,
-                *_file_holds(root, inputs, daemon.known_layers(inputs.keys), order.patience_s),
+                *_file_holds(
+                    root,
+                    inputs,
+                    daemon.known_layers(inputs.keys),
+                    order.patience_s,
+                    leases=place.leases,
+                ),
             ),
             warnings=tree_finding.warnings,
         )
@@ -101,16 +108,28 @@ def run_scan(order: ScanOrder, daemon: Daemon, inotify: int | None) -> Scanned |
                     descriptors=tuple(watches.descriptors),
                     complete=complete,
                     refused=watches.refused,
-                    remote=remote_mount(_mounts(), os.fsencode(os.path.realpath(project.root))),
+                    remote=place.remote,
                 )
             )
 
 
-def _mounts() -> bytes:
+class _Place(NamedTuple):
+    """What there is to know about the file systems that a project is on."""
+
+    remote: str | None
+    leases: Leases
+
+
+def _place(project: Project) -> _Place:
     try:
-        return Path("/proc/self/mountinfo").read_bytes()
+        mounts = Path("/proc/self/mountinfo").read_bytes()
     except OSError:
-        return b""
+        mounts = b""
+    root = os.fsencode(os.path.realpath(project.root))
+    remote = remote_mount(mounts, root)
+    if remote is not None:
+        return _Place(remote, Leases.NOTHING)
+    return _Place(None, Leases.REFUSALS_TELL if is_overlaid(mounts, root) else Leases.TELL)
 
 
 def _file_holds(
@@ -119,6 +138,7 @@ def _file_holds(
     known: Mapping[str, PackedLayer],
     patience_s: float,
     *,
+    leases: Leases,
     is_read_next: bool = False,
 ) -> tuple[Hold, ...]:
     """Judge the files of the layers that nobody has built yet: the others were judged before."""
@@ -135,6 +155,7 @@ def _file_holds(
         judged,
         now_ns=time.time_ns(),
         patience_s=patience_s,
+        leases=leases,
         is_read_next=is_read_next,
     )
 
@@ -148,26 +169,27 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
         recipe = read_recipe(root, project)
         if order.known is not None and is_unchanged(root, recipe, order.known, Watches(None)):
             return Unchanged(git_commit=head_commit(root))
-        looked_ns = time.time_ns()
         inputs = look(root, project, recipe)
         if order.expected not in (None, inputs.fingerprint):
             raise _moved(project, "since it came to rest")
         known = daemon.known_layers(inputs.keys)
         # What came to rest was judged then; a person who asks is told and not kept waiting.
+        leases = _place(project).leases
+        unfinished: tuple[Hold, ...] = ()
         holds: tuple[Hold, ...] = ()
         if order.expected is None:
-            holds = (
-                *tree_holds(root, project.root, now_ns=time.time_ns()).holds,
-                *_file_holds(root, inputs, known, math.inf, is_read_next=True),
+            unfinished = _file_holds(
+                root, inputs, known, math.inf, leases=leases, is_read_next=True
             )
+            holds = tree_holds(root, project.root, now_ns=time.time_ns()).holds + unfinished
         built = build_layers(
             root,
             recipe,
             inputs,
             store,
-            compression=project.compression,
             known=known,
-            looked_ns=looked_ns,
+            leases=leases,
+            is_finished=not unfinished,
             tell=daemon.tell,
         )
         commit = head_commit(root)
@@ -175,7 +197,7 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
             _require_same(root, project, recipe, inputs)
     finally:
         os.close(root)
-    glance = as_glance(recipe, inputs.tree.sight, looked_ns) if built.proven else None
+    glance = as_glance(recipe, inputs) if built.proven else None
     return _packed(
         recipe,
         built.layers,

@@ -6,6 +6,7 @@ git is not run: it takes locks in the tree it looks at, even to look.
 import os
 from collections.abc import Iterator, Mapping
 
+from kitd.packing.gate.lease import has_writer
 from kitd.packing.gate.tool import Sign, find_upwards, shown
 
 _LOCKS: Mapping[str, str] = {
@@ -31,9 +32,17 @@ def signs(root: str) -> Iterator[Sign]:
     for name, detail in _LOCKS.items():
         path = os.path.join(directory, name)
         try:
-            since_ns = os.stat(path, follow_symlinks=False).st_mtime_ns
-        except OSError:
+            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
             continue
+        except OSError:
+            yield Sign(shown(path, root), detail)
+            continue
+        try:
+            # git has it open for as long as it works.
+            since_ns = None if has_writer(lock) else os.fstat(lock).st_mtime_ns
+        finally:
+            os.close(lock)
         yield Sign(shown(path, root), detail, since_ns)
     for name, detail in _UNFINISHED.items():
         path = os.path.join(directory, name)

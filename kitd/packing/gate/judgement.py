@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 from kitd.errors import printable
 from kitd.hold import MAX_HOLDS, Hold
 from kitd.packing.gate import incomplete, recent, temporary, truncated, writer
+from kitd.packing.gate.lease import Leases, has_writer
 from kitd.packing.gate.subject import Gate, Moment, Subject
-from kitd.packing.gate.writer import has_writer
 from kitd.packing.scan import Entry, Tree
 
 GATES: tuple[Gate, ...] = (
@@ -27,6 +27,7 @@ def file_holds(
     *,
     now_ns: int,
     patience_s: float,
+    leases: Leases = Leases.TELL,
     is_read_next: bool = False,
 ) -> tuple[Hold, ...]:
     """Return what is not finished of the files whose paths are `judged`, at most `MAX_HOLDS`.
@@ -37,7 +38,7 @@ def file_holds(
     then whether programs write to them. The process has to ignore SIGIO.
     """
     gates = [gate for gate in GATES if not (is_read_next and gate.asks_for_writers)]
-    moment = Moment(now_ns, patience_s * 1e9)
+    moment = Moment(now_ns, patience_s * 1e9, leases)
     found = itertools.chain(
         _unfinished(root, tree, judged, moment, gates),
         incomplete.holds(root, tree, judged, moment),
@@ -68,7 +69,7 @@ def _judge(root: int, entry: Entry, moment: Moment, gates: Sequence[Gate]) -> Ho
             return None
         written = None
         if any(gate.asks_for_writers for gate in gates):
-            written = has_writer(file)
+            written = has_writer(file, moment.leases)
         subject = Subject(entry, file, moment, written)
         for gate in gates:
             detail = gate.finding(subject)

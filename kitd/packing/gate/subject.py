@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from kitd.packing.gate.lease import Leases
 from kitd.packing.scan import Entry
 
 
@@ -14,6 +15,7 @@ class Moment(NamedTuple):
 
     now_ns: int
     patience_ns: float
+    leases: Leases = Leases.TELL
 
     def is_young(self, entry: Entry) -> bool:
         """Whether a file changed lately. A clock that ran ahead when it did makes no difference."""

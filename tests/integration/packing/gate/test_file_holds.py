@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from kitd.hold import MAX_HOLDS
-from kitd.packing.gate.writer import has_writer
+from kitd.packing.gate.lease import has_writer
 
 HALF = struct.pack("<Q", 60) + b'{"a": {"data_offsets": [0, 90]}}'.ljust(60) + bytes(9)
 LATER_S = 3600.0
