@@ -263,3 +263,28 @@ class TestRecordPack:
         await self.pack(jobs, wish, RecordPack("p", "fingerprint", A[0].digest, "key"))
         assert list(await projects.all()) == []
         assert await catalog.packed_content("p") is None
+
+    async def test_a_job_from_before_a_new_definition_says_nothing_of_the_project(
+        self, catalog, projects, jobs, wish, clock
+    ):
+        await projects.add("p", '{"tags":["old"]}')
+        await jobs.enqueue(wish(project="p"))
+        clock.advance(1)
+        await projects.add("p", '{"tags":["new"]}')
+        (attempt,) = await jobs.claim({Lane.PACK: 1})
+        done = RecordPack("p", "fingerprint", A[0].digest, "key")
+        await jobs.succeed(attempt, b"{}", [done], ())
+        assert (await projects.project("p")).fingerprint is None
+        await self.pack(jobs, wish, done)
+        assert (await projects.project("p")).fingerprint == "fingerprint"
+
+    async def test_a_definition_that_is_given_again_changes_nothing(
+        self, catalog, projects, jobs, wish, clock
+    ):
+        await projects.add("p", "{}")
+        await jobs.enqueue(wish(project="p"))
+        clock.advance(1)
+        await projects.add("p", "{}")
+        (attempt,) = await jobs.claim({Lane.PACK: 1})
+        await jobs.succeed(attempt, b"{}", [RecordPack("p", "f", A[0].digest, "key")], ())
+        assert (await projects.project("p")).fingerprint == "f"

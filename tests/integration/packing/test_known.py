@@ -1,8 +1,11 @@
 """What is known is not read again, and what may change without a sign is not known."""
 
 import ctypes
+import mmap
 import os
+import stat
 import struct
+import threading
 import time
 
 import msgspec
@@ -227,7 +230,8 @@ def test_a_glance_in_parts_sees_what_a_walk_sees(project, parts):
 
 def test_two_processes_see_what_one_sees(project):
     """Also what changes in either's share of the directories, and what both watch."""
-    root = project({"Kitfile": "code: [{path: .}]", **{f"d{n}/x": "" for n in range(20)}})
+    files = {f"d{n}/x": "" for n in range(20)} | {f"empty{n}/x": "" for n in range(1000)}
+    root = project({"Kitfile": "code: [{path: .}]", **files})
     handle = open_root(str(root))
     recipe = read_recipe(handle, Project(root=str(root)))
     seen = set()
@@ -238,7 +242,7 @@ def test_two_processes_see_what_one_sees(project):
         alone, shared = [Watches(one) for one in inotify]
         sight = take_sight(handle, recipe, alone, entries=2, large=3)
         assert take_sight(handle, recipe, shared, entries=3, large=3) == sight
-        assert len(shared.descriptors) == len(alone.descriptors) == 21
+        assert len(shared.descriptors) == len(alone.descriptors) == 1021
         seen.add(sight.digest)
         for one in inotify:
             os.close(one)
@@ -288,3 +292,59 @@ def test_a_layer_that_cannot_be_built_stops_the_others_and_says_why(pack, tens, 
     with pytest.raises(InputChangedError, match="d0/huge"):
         pack(tens)
     assert list(store.ingest_dir.iterdir()) == []
+
+
+def test_what_was_packed_unfinished_is_judged_again(pack, look, project, daemon):
+    """A person may pack what a gate holds back; that does not open the gate."""
+    root = project({"Kitfile": "code: [{path: .}]", "a.safetensors": b"\x10" + bytes(40)})
+    grow_old(root)
+    packed = pack(root)
+    assert any("a.safetensors" in warning for warning in packed.warnings)
+    assert packed.glance is None
+    assert [notice.key for notice in built(daemon)] == [None]
+    assert [(hold.gate, hold.path) for hold in look(root).holds] == [("truncated", "a.safetensors")]
+
+
+@pytest.mark.parametrize("size", [100, 1 << 20])
+def test_what_a_mapping_stores_after_a_pack_shows(pack, look, project, size):
+    """The page was dirty already: without a step that writes it back, nothing would stamp it."""
+    root = project({"Kitfile": "code: [{path: .}]", "a": bytes(size)})
+    with (root / "a").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapping:
+        mapping[0] = 1
+        grow_old(root)
+        seen = look(root)
+        packed = pack(root, expected=seen.fingerprint)
+        time.sleep(0.02)  # the clock that stamps files has steps
+        mapping[1] = 2
+    assert packed.fingerprint == seen.fingerprint
+    assert look(root).fingerprint != seen.fingerprint
+
+
+def test_files_come_and_go_while_a_tree_is_looked_at(look, project):
+    root = project({"Kitfile": "model: {path: a}", "a": "a", **{f"x/{n}": "" for n in range(2000)}})
+    stopped = threading.Event()
+
+    def churn():
+        while not stopped.is_set():
+            for number in range(0, 2000, 7):
+                (root / f"x/{number}").unlink()
+                (root / f"x/{number}").touch()
+
+    churning = threading.Thread(target=churn)
+    churning.start()
+    try:
+        assert len({look(root).fingerprint for _ in range(10)}) == 1
+    finally:
+        stopped.set()
+        churning.join()
+
+
+def test_every_file_counts_by_the_steps_of_its_own_clock(project):
+    """One with whole seconds beside a newer one without: the older is racy for longer."""
+    second_ns = 10**9
+    coarse = os.stat_result((stat.S_IFREG, *[0] * 9), {"st_ctime_ns": 5 * second_ns})
+    fine = os.stat_result((stat.S_IFREG, *[0] * 9), {"st_ctime_ns": 6 * second_ns + 1})
+    for order in ([coarse, fine], [fine, coarse]):
+        sums = Sums()
+        sums.add(b"", [(b"%d" % number, status) for number, status in enumerate(order)])
+        assert sums.sight().racy_until_ns == 5 * second_ns + COARSE_GRANULE_NS

@@ -403,3 +403,22 @@ async def test_a_worker_inherits_nothing_else(store, deep, inotify, children, tm
             links = {os.readlink(link) for link in Path(f"/proc/{worker}/fd").iterdir()}
     assert "anon_inode:inotify" in links
     assert str(tmp_path / "secret") not in links
+
+
+async def test_scans_that_hang_leave_their_turns_to_others(store, small, children, until):
+    """A server that is gone keeps as many as ask for it, and nobody else."""
+    async with WorkerPool(store.root, slow_s=0.1) as pool, asyncio.TaskGroup() as group:
+        begun = 0
+
+        async def hang(notice):
+            nonlocal begun
+            if isinstance(notice, Planned):
+                begun += 1
+                await asyncio.Event().wait()
+
+        hanging = [group.create_task(scan(pool, small, hang)) for _ in range(MAX_SCANS + 2)]
+        await until(lambda: begun == MAX_SCANS + 2)
+        assert (await scan(pool, small)).fingerprint
+        for one in hanging:
+            one.cancel()
+    assert children() == set()

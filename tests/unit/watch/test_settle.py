@@ -321,3 +321,46 @@ def test_the_turn_of_an_earlier_life_counts():
     settler = Settler(SettleConfig(min_interval_s=600), "a").last_turn(-100).hinted(0)
     settler = look(settler, "b", 2)
     assert settler.next_deadline_s() == 500
+
+
+def test_a_scan_that_may_have_missed_a_change_settles_nothing():
+    settler = probe(Settler(PATIENT).hinted(0), 2)
+    racy = settler.scanned(Snapshot("a", racy=True), 2 + CONFIRM_S, 2 + CONFIRM_S)
+    assert racy.due(2 + CONFIRM_S) is None
+    deadline_s = racy.next_deadline_s()
+    assert deadline_s is not None
+    assert deadline_s > 2 + CONFIRM_S
+    assert probe(racy, deadline_s).due(deadline_s) == Settled("a")
+
+
+def test_a_state_whose_pack_failed_is_announced_again_ever_less_often():
+    settler, now_s = settle(Settler(PATIENT), "a", 0), 10.0
+    pauses = []
+    for _ in range(8):
+        settler = settler.failed("a", now_s)
+        assert settler.state(now_s).reason == "at rest in a state whose pack came to nothing"
+        deadline_s = settler.next_deadline_s()
+        assert deadline_s is not None
+        pauses.append(deadline_s - now_s)
+        settler = settle(settler, "a", deadline_s)
+        now_s = deadline_s + 10
+    assert pauses == [60, 120, 240, 480, 960, 1920, 3600, 3600]
+    settler = settle(settler.packed("a").hinted(now_s), "b", now_s)
+    assert settler.failed("b", now_s).next_deadline_s() == now_s + 60
+
+
+def test_a_state_whose_pack_was_cancelled_waits_to_be_asked_for():
+    settler = settle(Settler(PATIENT), "a", 0).cancelled("a")
+    assert settler.next_deadline_s() is None
+    assert settler.state(10).reason == "at rest in a state whose pack came to nothing"
+    again = settle(settler.rescan(20), "a", 20)
+    assert again.state(30).reason == "at rest; a pack of this state is on its way"
+    gone = settle(Settler(PATIENT, "old"), "a", 0).cancelled("a").hinted(10)
+    back = look(look(gone, "old", 12), "old", 13)
+    assert back.state(13).reason == "nothing changed since the last kit"
+
+
+def test_what_becomes_of_an_older_pack_is_of_no_concern():
+    settler = settle(Settler(PATIENT), "b", 0)
+    assert settler.failed("a", 5) is settler
+    assert settler.cancelled("a") is settler

@@ -57,6 +57,12 @@ def test_a_hold_file_holds_whatever_it_is_and_however_old(project, at_work, make
         assert at_work(root, later_s) == ([("hold_file", ".kitd-hold")], [])
 
 
+def test_an_old_lock_that_git_has_open_is_no_old_lock(repository, at_work):
+    with (repository / ".git/index.lock").open("wb"):
+        assert at_work(repository, STALE_S) == ([("git", ".git/index.lock")], [])
+    assert at_work(repository, STALE_S)[0] == []
+
+
 @pytest.mark.parametrize("name", ["index.lock", "HEAD.lock"])
 def test_a_lock_of_git_holds_until_it_is_stale(repository, at_work, name):
     (repository / ".git" / name).write_bytes(b"")
