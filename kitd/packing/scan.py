@@ -24,6 +24,7 @@ from kitd.modelkit.plan import LayerPlan, Selection
 from kitd.packing.order import Project
 
 MAX_ENTRIES = 5_000_000
+SECOND_NS = 1_000_000_000
 GRANULE_NS = 50_000_000
 """The longest step of a file system's clock, with a margin: jiffies, up to ten milliseconds."""
 COARSE_GRANULE_NS = 2_000_000_000
@@ -92,8 +93,7 @@ def racy_until(ctime_ns: int) -> int:
     A change within the same step of the file system's clock leaves the times as they are (git calls
     an entry for which that is possible racily clean).
     """
-    whole_seconds = ctime_ns % 1_000_000_000 == 0
-    return ctime_ns + (COARSE_GRANULE_NS if whole_seconds else GRANULE_NS)
+    return ctime_ns + (GRANULE_NS if ctime_ns % SECOND_NS else COARSE_GRANULE_NS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +222,7 @@ class Sums:
     def add(self, prefix: bytes, found: "Sequence[tuple[bytes, os.stat_result]]") -> None:
         """Add a directory's entries. Of directories only the mode counts, as in a layer's key."""
         records: list[tuple[object, ...]] = []
-        racy_until_ns = self.racy_until_ns
+        newest_ns = newest_second_ns = 0
         # What a clock that ran ahead has stamped, a change of today would not leave as it is.
         horizon_ns = time.time_ns() + COARSE_GRANULE_NS
         for name, status in found:
@@ -231,8 +231,10 @@ class Sums:
                 records.append((name, mode))
                 continue
             ctime_ns = status.st_ctime_ns
-            if racy_until_ns - COARSE_GRANULE_NS < ctime_ns < horizon_ns:
-                racy_until_ns = max(racy_until_ns, racy_until(ctime_ns))
+            if newest_ns < ctime_ns < horizon_ns:
+                newest_ns = ctime_ns
+            if ctime_ns % SECOND_NS == 0 and newest_second_ns < ctime_ns < horizon_ns:
+                newest_second_ns = ctime_ns
             records.append(
                 (
                     name,
@@ -244,7 +246,9 @@ class Sums:
                     ctime_ns,
                 )
             )
-        self.racy_until_ns = racy_until_ns
+        if newest_ns:
+            racy_ns = max(racy_until(newest_ns), racy_until(newest_second_ns))
+            self.racy_until_ns = max(self.racy_until_ns, racy_ns)
         self.entries += len(records)
         # Version 2: later ones encode equal values in more than one way.
         content = b"%d:%s%s" % (len(prefix), prefix, marshal.dumps(records, 2))
@@ -352,8 +356,13 @@ def _require_bounded(entries: int) -> None:
 
 def _look(directory: int, prefix: bytes) -> Sequence[tuple[bytes, os.stat_result]]:
     """Return a directory's entries in byte order."""
-    names = sorted(map(os.fsencode, _names(directory, prefix)))
-    found = [(name, _status(directory, name, prefix)) for name in names]
+    names = _names(directory, prefix)
+    look = os.stat
+    try:
+        return [(name, look(name, dir_fd=directory, follow_symlinks=False)) for name in names]
+    except OSError:
+        # Once more with care: the usual case has no time for a call of our own for each entry.
+        found = [(name, _status(directory, name, prefix)) for name in names]
     return [(name, status) for name, status in found if status is not None]
 
 
@@ -364,14 +373,20 @@ def _directories(directory: int, prefix: bytes) -> Sequence[bytes]:
             names = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
     except OSError as error:
         raise _cannot_list(prefix, error) from error
-    return sorted(map(os.fsencode, names))
+    return _in_byte_order(names)
 
 
-def _names(directory: int, prefix: bytes) -> list[str]:
+def _names(directory: int, prefix: bytes) -> Sequence[bytes]:
     try:
-        return os.listdir(directory)
+        names = os.listdir(directory)
     except OSError as error:
         raise _cannot_list(prefix, error) from error
+    return _in_byte_order(names)
+
+
+def _in_byte_order(names: Sequence[str]) -> Sequence[bytes]:
+    # All at once, because encoding each takes as long as looking at it.
+    return sorted(os.fsencode("\0".join(names)).split(b"\0")) if names else ()
 
 
 def _cannot_list(prefix: bytes, error: OSError) -> InputError:
