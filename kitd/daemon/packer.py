@@ -5,6 +5,7 @@ not worked for nothing; a project's last pack is remembered whole, with the glan
 whether anything changed since. What is remembered counts only as long as the cache holds it.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -29,6 +30,7 @@ from kitd.packing.order import (
     ScanOrder,
     Unchanged,
     Watched,
+    WatchedPart,
 )
 from kitd.packing.pool import WorkerPool
 from kitd.store.blob_store import BlobStore
@@ -61,7 +63,7 @@ class Packer:
         patience_s: float,
         opened: Callable[[Opened], None],
         scanning: Callable[[], AbstractContextManager[None]] = nullcontext,
-        watched: Callable[[Watched], None] | None = None,
+        watched: Callable[[Watched | WatchedPart], None] | None = None,
     ) -> Scanned:
         """Return the state of a project's inputs. Raises `KitdError`.
 
@@ -74,8 +76,10 @@ class Packer:
             match notice:
                 case Opened():
                     opened(notice)
-                case Watched() if watched is not None:
+                case WatchedPart() | Watched() if watched is not None:
                     watched(notice)
+                    # Several may have come at once, and others have a turn in between.
+                    await asyncio.sleep(0)
                 case Planned(keys):
                     return Known(await self._known_layers(keys))
             return None

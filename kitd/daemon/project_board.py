@@ -24,7 +24,7 @@ from kitd.ledger.catalog import Catalog
 from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.project_ledger import ProjectLedger, ProjectRecord, unknown_project
 from kitd.oci.reference import Reference, Repository, parse_repository
-from kitd.packing.order import Project, Watched
+from kitd.packing.order import Project, Watched, WatchedPart
 from kitd.queue.effect import Emit
 from kitd.queue.fact import PackAsked, PackSource, ProjectSettled
 from kitd.queue.job import WAITING, Job, JobState
@@ -220,16 +220,26 @@ class ProjectBoard:
 
         mode = WatchMode(definition.watch)
 
-        def watched(notice: Watched) -> None:
+        # The watches that the scan under way has told of.
+        placed: list[int] = []
+
+        def watched(notice: Watched | WatchedPart) -> None:
+            placed.extend(notice.descriptors)
+            if isinstance(notice, WatchedPart):
+                self._senses.hints.watched(
+                    name, notice.descriptors, complete=False, refused=None, remote=None
+                )
+                return
             self._senses.hints.watched(
                 name,
-                notice.descriptors,
+                placed,
                 complete=notice.complete,
                 refused=notice.refused,
                 remote=notice.remote,
             )
 
         async def scan(began: Callable[[Identity], None]) -> Observation:
+            placed.clear()
             try:
                 seen = await self._packer.scan(
                     project,

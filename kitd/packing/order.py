@@ -87,12 +87,24 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
     inode: int
 
 
+class WatchedPart(msgspec.Struct, frozen=True, tag="watched_part"):
+    """Some of the directories a scan entered; more follow.
+
+    The daemon takes a moment for each, and must not stop for hundreds of thousands at once.
+    """
+
+    descriptors: tuple[int, ...]
+
+
 class Watched(msgspec.Struct, frozen=True, kw_only=True, tag="watched"):
-    """The directories a scan entered, by the descriptors of their watches; before its answer."""
+    """The last of the directories a scan entered, by the descriptors of their watches.
+
+    Comes before the scan's answer, also where it fails.
+    """
 
     descriptors: tuple[int, ...]
     complete: bool
-    """Whether these are all; a scan that failed may not have come to every directory."""
+    """Whether these and the parts before are all: a scan that failed may not have come to all."""
     refused: int | None
     """The errno of the first directory that could not be watched."""
     remote: str | None
@@ -163,7 +175,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 Answer = Scanned | Packed | Unchanged | Failed
 """What ends an order."""
-Notice = Opened | Watched | Planned | Advanced | Built
+Notice = Opened | WatchedPart | Watched | Planned | Advanced | Built
 """What comes before that."""
 
 

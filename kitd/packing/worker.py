@@ -47,12 +47,15 @@ from kitd.packing.order import (
     ScanOrder,
     Unchanged,
     Watched,
+    WatchedPart,
     failed,
 )
 from kitd.packing.recipe import Inputs, Recipe, look, read_recipe
 from kitd.packing.scan import InputChangedError, open_root
 from kitd.store.blob_store import BlobStore
 
+MAX_WATCHED = 10_000
+"""So many watches are told at once: the daemon takes five milliseconds for them."""
 OPEN = "a program had it open for writing while it was packed"
 
 
@@ -103,9 +106,13 @@ def run_scan(order: ScanOrder, daemon: Daemon, inotify: int | None) -> Scanned |
     finally:
         os.close(root)
         if order.watch:
+            placed = tuple(watches.descriptors)
+            last = len(placed) // MAX_WATCHED * MAX_WATCHED
+            for first in range(0, last, MAX_WATCHED):
+                daemon.tell(WatchedPart(placed[first : first + MAX_WATCHED]))
             daemon.tell(
                 Watched(
-                    descriptors=tuple(watches.descriptors),
+                    descriptors=placed[last:],
                     complete=complete,
                     refused=watches.refused,
                     remote=place.remote,

@@ -29,6 +29,7 @@ from kitd.packing.order import (
     ScanOrder,
     Unchanged,
     Watched,
+    WatchedPart,
 )
 from kitd.packing.recipe import read_recipe
 from kitd.packing.scan import (
@@ -41,7 +42,7 @@ from kitd.packing.scan import (
     racy_until,
     scan,
 )
-from kitd.packing.worker import run_pack, run_scan
+from kitd.packing.worker import MAX_WATCHED, run_pack, run_scan
 
 KITFILE = "manifestVersion: 1.0.0\ndatasets:\n" + "".join(
     f"- {{name: d{number}, path: d{number}}}\n" for number in range(10)
@@ -348,3 +349,17 @@ def test_every_file_counts_by_the_steps_of_its_own_clock(project):
         sums = Sums()
         sums.add(b"", [(b"%d" % number, status) for number, status in enumerate(order)])
         assert sums.sight().racy_until_ns == 5 * second_ns + COARSE_GRANULE_NS
+
+
+def test_many_watches_are_told_in_parts(project, daemon):
+    root = project({"Kitfile": "code: [{path: .}]"})
+    for number in range(2 * MAX_WATCHED):
+        (root / f"{number}").mkdir()
+    inotify = open_inotify()
+    order = ScanOrder(project=Project(root=str(root)), patience_s=900, watch=True)
+    run_scan(order, daemon, inotify)
+    os.close(inotify)
+    told = [n for n in daemon.notices if isinstance(n, WatchedPart | Watched)]
+    assert [len(notice.descriptors) for notice in told] == [MAX_WATCHED, MAX_WATCHED, 1]
+    assert len({wd for notice in told for wd in notice.descriptors}) == 2 * MAX_WATCHED + 1
+    assert isinstance(told[-1], Watched)
