@@ -57,8 +57,8 @@ from kitd.store.content import CacheContent
 from kitd.triggers import requests_for
 from kitd.watch.hints import Hints
 from kitd.watch.inotify_hints import InotifyHints
-from kitd.watch.project_watcher import Intervals, Senses
-from kitd.watch.sentry import Sentry
+from kitd.watch.project_watcher import ChangeSources, Intervals
+from kitd.watch.root_monitor import RootMonitor
 
 log = structlog.get_logger(__name__)
 
@@ -195,7 +195,7 @@ async def serve(
             )
         )
         hinting = await stack.enter_async_context(hints())
-        sentry = Sentry()
+        root_monitor = RootMonitor()
         pool = await stack.enter_async_context(
             WorkerPool(config.cache_dir, inotify=hinting.descriptor)
         )
@@ -206,7 +206,7 @@ async def serve(
             jobs=ledgers.jobs,
             catalog=ledgers.catalog,
             packer=packer,
-            senses=Senses(hinting, sentry, intervals),
+            sources=ChangeSources(hinting, root_monitor, intervals),
             settings=settings,
             clock=clock,
         )
@@ -267,7 +267,7 @@ async def serve(
             workers = [
                 group.create_task(executor.run(), name="executor"),
                 group.create_task(board.run(config.projects), name="projects"),
-                group.create_task(sentry.run(), name="sentry"),
+                group.create_task(root_monitor.run(), name="root_monitor"),
                 group.create_task(
                     keep_layout(store, ledgers.catalog, ledgers.events), name="layout"
                 ),

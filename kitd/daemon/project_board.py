@@ -31,7 +31,7 @@ from kitd.queue.job import WAITING, Job, JobState
 from kitd.rpc.methods.wire import WireHold, WireProject
 from kitd.triggers import requests_for
 from kitd.watch.identity import Identity
-from kitd.watch.project_watcher import Ports, ProjectWatcher, Senses, WatchMode
+from kitd.watch.project_watcher import ChangeSources, Ports, ProjectWatcher, WatchMode
 from kitd.watch.settle import Broken, Observation, SettleConfig, Snapshot, State, WatchState
 
 log = structlog.get_logger(__name__)
@@ -103,7 +103,7 @@ class ProjectBoard:
         jobs: JobLedger,
         catalog: Catalog,
         packer: Packer,
-        senses: Senses,
+        sources: ChangeSources,
         settings: PackSettings,
         clock: Clock,
     ) -> None:
@@ -111,7 +111,7 @@ class ProjectBoard:
         self._jobs = jobs
         self._catalog = catalog
         self._packer = packer
-        self._senses = senses
+        self._sources = sources
         self._settings = settings
         self._clock = clock
         self._watched: dict[str, _Watched] = {}
@@ -226,11 +226,11 @@ class ProjectBoard:
         def watched(notice: Watched | WatchedPart) -> None:
             placed.extend(notice.descriptors)
             if isinstance(notice, WatchedPart):
-                self._senses.hints.watched(
+                self._sources.hints.watched(
                     name, notice.descriptors, complete=False, refused=None, remote=None
                 )
                 return
-            self._senses.hints.watched(
+            self._sources.hints.watched(
                 name,
                 placed,
                 complete=notice.complete,
@@ -245,7 +245,7 @@ class ProjectBoard:
                     project,
                     patience_s=definition.max_wait_s,
                     opened=lambda root: began((root.device, root.inode)),
-                    scanning=self._senses.hints.scanning,
+                    scanning=self._sources.hints.scanning,
                     watched=watched if mode.is_hinted else None,
                 )
             except KitdError as error:
@@ -267,7 +267,7 @@ class ProjectBoard:
                 on_settled=settled,
                 on_state=lambda state: self._changed(name, state),
             ),
-            self._senses,
+            self._sources,
             clock=self._clock.monotonic_s,
         )
         if record.fingerprint is not None:

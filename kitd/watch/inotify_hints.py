@@ -2,7 +2,7 @@
 
 The scans themselves add the watches, to each directory before they list it: what changes before is
 seen, what changes later is hinted, and a directory that no scan enters costs nothing. Who owns
-which watch is in `ownership`, how often lost events lead to rescans in `storm`.
+which watch is in `watch_table`, how often lost events lead to rescans in `backoff`.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from kitd.blocking import run_blocking
 from kitd.inotify import IGNORED, Q_OVERFLOW, open_inotify, parse_events, remove_watch
 from kitd.watch.hints import HintError
 from kitd.watch.identity import Identity
-from kitd.watch.ownership import Ownership
-from kitd.watch.storm import Storm
+from kitd.watch.rescan_backoff import RescanBackoff
+from kitd.watch.watch_table import WatchTable
 
 READ_BYTES = 1 << 16
 BACKLOG_BYTES = READ_BYTES // 2
@@ -70,8 +70,8 @@ class InotifyHints:
         self._descriptor: int | None = None
         self._failure: HintError | None = None
         self._listeners: dict[str, _Listener] = {}
-        self._ownership = Ownership()
-        self._storm = Storm()
+        self._table = WatchTable()
+        self._backoff = RescanBackoff()
         self._loop: asyncio.AbstractEventLoop
         self._reading: asyncio.TimerHandle | None = None
         self._rescan: asyncio.TimerHandle | None = None
@@ -127,17 +127,17 @@ class InotifyHints:
             yield listener
         finally:
             del self._listeners[name]
-            self._ownership.forget(name)
+            self._table.forget(name)
             self._remove_unowned()
 
     @contextlib.contextmanager
     def scanning(self) -> Iterator[None]:
         """See `Hints`."""
-        self._ownership.scan_begins()
+        self._table.scan_begins()
         try:
             yield
         finally:
-            self._ownership.scan_ends()
+            self._table.scan_ends()
             self._remove_unowned()
 
     def watched(
@@ -151,9 +151,9 @@ class InotifyHints:
     ) -> None:
         """See `Hints`. The watches of a project that has no subscription (any more) are removed."""
         listener = self._listeners.get(name)
-        missed = self._ownership.claim(name, descriptors, complete=complete)
+        missed = self._table.claim(name, descriptors, complete=complete)
         if listener is None:
-            self._ownership.forget(name)
+            self._table.forget(name)
             return
         if missed:
             listener.on_hint()
@@ -165,7 +165,7 @@ class InotifyHints:
                     listener.root,
                     refused,
                     watches=len(descriptors),
-                    all_watches=len(self._ownership),
+                    all_watches=len(self._table),
                     limit=_read_limit(MAX_WATCHES),
                 )
             )
@@ -197,7 +197,7 @@ class InotifyHints:
             if mask & Q_OVERFLOW:
                 overflowed = True
             else:
-                hinted.update(self._ownership.happened(wd, ended=bool(mask & IGNORED)))
+                hinted.update(self._table.happened(wd, ended=bool(mask & IGNORED)))
         for name in hinted:
             self._listeners[name].on_hint()
         if overflowed:
@@ -206,10 +206,10 @@ class InotifyHints:
 
     def _overflowed(self) -> None:
         """Have every project scanned: whose events were lost, nobody knows."""
-        storm = self._storm.lost(self._loop.time())
-        if storm != self._storm:
-            self._storm = storm
-            self._rescan = self._loop.call_at(storm.due_s, self._tell_gap)
+        backoff = self._backoff.lost(self._loop.time())
+        if backoff != self._backoff:
+            self._backoff = backoff
+            self._rescan = self._loop.call_at(backoff.due_s, self._tell_gap)
 
     def _tell_gap(self) -> None:
         for listener in self._listeners.values():
@@ -223,7 +223,7 @@ class InotifyHints:
         self._removing = None
         if self._descriptor is None:
             return
-        unowned = self._ownership.take_unowned(REMOVED_AT_ONCE)
+        unowned = self._table.take_unowned(REMOVED_AT_ONCE)
         for wd in unowned:
             remove_watch(self._descriptor, wd)
         if len(unowned) == REMOVED_AT_ONCE:

@@ -18,7 +18,7 @@ import structlog
 
 from kitd.watch.hints import HintError, Hints, Subscription
 from kitd.watch.identity import Identity
-from kitd.watch.sentry import Guard, Sentry
+from kitd.watch.root_monitor import MonitoredRoot, RootMonitor
 from kitd.watch.settle import (
     Broken,
     Observation,
@@ -86,11 +86,11 @@ class Intervals:
 
 
 @dataclass(frozen=True, slots=True)
-class Senses:
+class ChangeSources:
     """What tells all watchers when to look."""
 
     hints: Hints
-    sentry: Sentry
+    root_monitor: RootMonitor
     intervals: Intervals = field(default_factory=Intervals)
 
 
@@ -107,7 +107,7 @@ class ProjectWatcher:
         mode: WatchMode,
         settle: SettleConfig,
         ports: Ports,
-        senses: Senses,
+        sources: ChangeSources,
         *,
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -116,13 +116,13 @@ class ProjectWatcher:
         self._root = root
         self._mode = mode
         self._ports = ports
-        self._senses = senses
+        self._sources = sources
         self._clock = clock
         self._uniform = uniform
         self._settler = Settler(settle)
         self._wake = asyncio.Event()
         self._subscription: Subscription | None = None
-        self._guard: Guard | None = None
+        self._monitored: MonitoredRoot | None = None
         self._hint_error: HintError | None = None
         self._is_scanning = False
         self._broken = 0
@@ -184,8 +184,8 @@ class ProjectWatcher:
         """Watch until cancelled. Raises what the ports raise."""
         async with contextlib.AsyncExitStack() as stack:
             if self._mode is not WatchMode.OFF:
-                self._guard = stack.enter_context(
-                    self._senses.sentry.guard(self._root, self.rescan)
+                self._monitored = stack.enter_context(
+                    self._sources.root_monitor.watch(self._root, self.rescan)
                 )
             if self._mode is WatchMode.POLL:
                 self.rescan()
@@ -193,7 +193,7 @@ class ProjectWatcher:
                 # The first scan waits for the first gap, which comes when changes are hinted, so
                 # that none can slip in between.
                 self._subscription = await stack.enter_async_context(
-                    self._senses.hints.subscribe(
+                    self._sources.hints.subscribe(
                         self._name,
                         self._root,
                         on_hint=self._hinted,
@@ -231,16 +231,16 @@ class ProjectWatcher:
             opened.append(identity)
             if self._subscription is not None:
                 self._subscription.expect(identity)
-            if self._guard is not None:
-                self._guard.expect(identity)
+            if self._monitored is not None:
+                self._monitored.expect(identity)
 
         self._is_scanning = True
         try:
             observation = await self._ports.scan(began)
         finally:
             self._is_scanning = False
-        if self._guard is not None and not opened:
-            self._guard.expect(None)
+        if self._monitored is not None and not opened:
+            self._monitored.expect(None)
         self._broken = self._broken + 1 if isinstance(observation, Broken) else 0
         self._scanned_s = self._clock()
         self._scan_duration_s = self._scanned_s - started_s
@@ -258,7 +258,7 @@ class ProjectWatcher:
 
     def _schedule_rescan(self) -> None:
         """Set when the next scan comes that nothing else asks for, from the end of the last."""
-        intervals = self._senses.intervals
+        intervals = self._sources.intervals
         polled = self._mode is WatchMode.POLL or (
             self._mode is WatchMode.AUTO and self._hint_error is not None
         )

@@ -25,8 +25,8 @@ from kitd.queue.job import Lane
 from kitd.queue.retry import failure_of
 from kitd.store.blob_store import BlobStore
 from kitd.watch.inotify_hints import InotifyHints
-from kitd.watch.project_watcher import Senses
-from kitd.watch.sentry import Sentry
+from kitd.watch.project_watcher import ChangeSources
+from kitd.watch.root_monitor import RootMonitor
 
 REPOSITORY = parse_repository("demo")
 SETTINGS = PackSettings(
@@ -74,7 +74,7 @@ def new_board(database, tmp_path):
                 jobs=JobLedger(jobs_database, clock, 1),
                 catalog=Catalog(database, clock, nothing),
                 packer=Packer(pool, PackMemory(database, clock), store),
-                senses=Senses(hints, Sentry()),
+                sources=ChangeSources(hints, RootMonitor()),
                 settings=SETTINGS,
                 clock=clock,
             )

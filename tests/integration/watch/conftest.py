@@ -13,8 +13,8 @@ from kitd.errors import KitdError
 from kitd.inotify import add_watch
 from kitd.watch.identity import Identity, identify
 from kitd.watch.inotify_hints import InotifyHints
-from kitd.watch.project_watcher import Intervals, Ports, ProjectWatcher, Senses, WatchMode
-from kitd.watch.sentry import Sentry
+from kitd.watch.project_watcher import ChangeSources, Intervals, Ports, ProjectWatcher, WatchMode
+from kitd.watch.root_monitor import RootMonitor
 from kitd.watch.settle import Broken, Observation, SettleConfig, Snapshot, WatchState
 
 QUICK = SettleConfig(quiet_s=0.3)
@@ -130,7 +130,7 @@ def watch(root: Path, until: Callable[..., Awaitable[None]]):
         intervals: Intervals | None = None,
         remote: str | None = None,
     ) -> AsyncIterator[Watched]:
-        sentry = Sentry(sweep_s=0.1)
+        monitor = RootMonitor(sweep_s=0.1)
         async with InotifyHints() as hints:
             watched = Watched(at, hints, mode)
             watched.remote = remote
@@ -140,11 +140,14 @@ def watch(root: Path, until: Callable[..., Awaitable[None]]):
                 mode,
                 settle,
                 Ports(watched.scan, watched.on_settled, watched.states.append),
-                Senses(hints, sentry, intervals or Intervals(broken_s=0.1)),
+                ChangeSources(hints, monitor, intervals or Intervals(broken_s=0.1)),
             )
             if known:
                 watched.watcher.packed(fingerprint(at))
-            tasks = [asyncio.create_task(watched.watcher.run()), asyncio.create_task(sentry.run())]
+            tasks = [
+                asyncio.create_task(watched.watcher.run()),
+                asyncio.create_task(monitor.run()),
+            ]
             try:
                 if known and mode is not WatchMode.OFF:
                     await until(lambda: watched.scans and watched.state in ("idle", "degraded"))

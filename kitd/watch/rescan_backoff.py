@@ -10,11 +10,11 @@ MIN_GAP_S = 1.0
 MAX_GAP_S = 300.0
 """The gap before each further one doubles between these two."""
 CALM_S = 2 * MAX_GAP_S
-"""So long after the last rescan a storm is over."""
+"""So long after the last rescan a series is over."""
 
 
 @dataclass(frozen=True, slots=True)
-class Storm:
+class RescanBackoff:
     """A series of losses. Each of them is followed by a rescan, one rescan may follow several."""
 
     due_s: float = -math.inf
@@ -22,7 +22,7 @@ class Storm:
     rescans: int = 0
 
     def lost(self, now_s: float) -> Self:
-        """Return the storm with a rescan at `due_s`, now or later, for what was just lost."""
+        """Return the backoff with a rescan at `due_s`, now or later, for what was just lost."""
         if self.due_s > now_s:
             return self
         if now_s - self.due_s >= CALM_S:

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from kitd.watch.identity import Identity, identify
-from kitd.watch.sentry import MAX_HANGING, Sentry, asleep_s
+from kitd.watch.root_monitor import MAX_HANGING, RootMonitor, asleep_s
 
 SWEEP_S = 0.02
 
 
 @asynccontextmanager
-async def running(sentry: Sentry) -> AsyncIterator[Sentry]:
-    task = asyncio.create_task(sentry.run())
+async def running(monitor: RootMonitor) -> AsyncIterator[RootMonitor]:
+    task = asyncio.create_task(monitor.run())
     try:
-        yield sentry
+        yield monitor
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -29,20 +29,20 @@ async def running(sentry: Sentry) -> AsyncIterator[Sentry]:
 class Watcher:
     """A project that scans whenever it is told to."""
 
-    def __init__(self, sentry: Sentry, root: Path) -> None:
+    def __init__(self, monitor: RootMonitor, root: Path) -> None:
         self.root = root
         self.scans = 0
-        self.context = sentry.guard(root, self.scan)
-        self.guard = self.context.__enter__()
+        self.context = monitor.watch(root, self.scan)
+        self.monitored = self.context.__enter__()
 
     def scan(self) -> None:
         self.scans += 1
-        self.guard.expect(identify(self.root))
+        self.monitored.expect(identify(self.root))
 
 
 async def test_a_root_that_goes_and_comes_back_is_noticed_each_time(root: Path, until):
-    async with running(Sentry(sweep_s=SWEEP_S)) as sentry:
-        watcher = Watcher(sentry, root)
+    async with running(RootMonitor(sweep_s=SWEEP_S)) as monitor:
+        watcher = Watcher(monitor, root)
         watcher.scan()
         root.rmdir()
         await until(lambda: watcher.scans == 2)
@@ -53,8 +53,8 @@ async def test_a_root_that_goes_and_comes_back_is_noticed_each_time(root: Path, 
 async def test_a_root_that_was_swapped_from_above_is_noticed(tmp_path: Path, until):
     root = tmp_path / "parent" / "project"
     root.mkdir(parents=True)
-    async with running(Sentry(sweep_s=SWEEP_S)) as sentry:
-        watcher = Watcher(sentry, root)
+    async with running(RootMonitor(sweep_s=SWEEP_S)) as monitor:
+        watcher = Watcher(monitor, root)
         watcher.scan()
         (tmp_path / "parent").rename(tmp_path / "old")
         root.mkdir(parents=True)
@@ -63,10 +63,13 @@ async def test_a_root_that_was_swapped_from_above_is_noticed(tmp_path: Path, unt
 
 async def test_a_root_that_stays_is_left_alone(tmp_path: Path, until):
     """Its contents may change, and another one may be swapped."""
-    async with running(Sentry(sweep_s=SWEEP_S)) as sentry:
+    async with running(RootMonitor(sweep_s=SWEEP_S)) as monitor:
         (tmp_path / "stays").mkdir()
         (tmp_path / "goes").mkdir()
-        stays, goes = Watcher(sentry, tmp_path / "stays"), Watcher(sentry, tmp_path / "goes")
+        stays, goes = (
+            Watcher(monitor, tmp_path / "stays"),
+            Watcher(monitor, tmp_path / "goes"),
+        )
         stays.scan()
         goes.scan()
         for scans in range(2, 5):
@@ -78,10 +81,10 @@ async def test_a_root_that_stays_is_left_alone(tmp_path: Path, until):
 
 
 async def test_a_root_without_a_scan_and_one_whose_guard_ended_are_not_told(tmp_path: Path, until):
-    async with running(Sentry(sweep_s=SWEEP_S)) as sentry:
+    async with running(RootMonitor(sweep_s=SWEEP_S)) as monitor:
         for name in ("new", "ended", "told"):
             (tmp_path / name).mkdir()
-        new, ended, told = (Watcher(sentry, tmp_path / name) for name in ("new", "ended", "told"))
+        new, ended, told = (Watcher(monitor, tmp_path / name) for name in ("new", "ended", "told"))
         ended.scan()
         told.scan()
         ended.context.__exit__(None, None, None)
@@ -93,8 +96,8 @@ async def test_a_root_without_a_scan_and_one_whose_guard_ended_are_not_told(tmp_
 
 async def test_after_a_sleep_of_the_machine_everybody_is_told(tmp_path: Path, until):
     asleep = [5.0]
-    async with running(Sentry(sweep_s=SWEEP_S, asleep_s=lambda: asleep[0])) as sentry:
-        one, other = Watcher(sentry, tmp_path), Watcher(sentry, tmp_path)
+    async with running(RootMonitor(sweep_s=SWEEP_S, asleep_s=lambda: asleep[0])) as monitor:
+        one, other = Watcher(monitor, tmp_path), Watcher(monitor, tmp_path)
         asleep[0] += 0.5
         await asyncio.sleep(5 * SWEEP_S)  # for something that must not come
         assert one.scans == other.scans == 0
@@ -144,14 +147,14 @@ def disks():
 
 
 @pytest.fixture
-def guarded() -> Iterator[Callable[[Sentry, str], list[str]]]:
-    """Guard a root, which is expected to be as it was first; return its gaps."""
+def guarded() -> Iterator[Callable[[RootMonitor, str], list[str]]]:
+    """MonitoredRoot a root, which is expected to be as it was first; return its gaps."""
     with contextlib.ExitStack() as stack:
 
-        def guarded(sentry: Sentry, root: str) -> list[str]:
+        def guarded(monitor: RootMonitor, root: str) -> list[str]:
             gaps: list[str] = []
-            guard = stack.enter_context(sentry.guard(Path(root), lambda: gaps.append(root)))
-            guard.expect((int(root.partition("/")[0]), 0))
+            monitored = stack.enter_context(monitor.watch(Path(root), lambda: gaps.append(root)))
+            monitored.expect((int(root.partition("/")[0]), 0))
             return gaps
 
         yield guarded
@@ -159,8 +162,8 @@ def guarded() -> Iterator[Callable[[Sentry, str], list[str]]]:
 
 async def test_a_root_that_hangs_holds_up_nobody_on_another_device(disks: Disks, guarded, until):
     disks.hanging = {"1"}
-    async with running(Sentry(sweep_s=SWEEP_S, identify=disks.identify)) as sentry:
-        hanging, neighbour, other = (guarded(sentry, root) for root in ("1/a", "1/b", "2/a"))
+    async with running(RootMonitor(sweep_s=SWEEP_S, identify=disks.identify)) as monitor:
+        hanging, neighbour, other = (guarded(monitor, root) for root in ("1/a", "1/b", "2/a"))
         for changes in range(1, 4):
             disks.change()
             await until(lambda changes=changes: len(other) == changes)
@@ -174,8 +177,8 @@ async def test_a_root_that_hangs_holds_up_nobody_on_another_device(disks: Disks,
 async def test_threads_that_hang_are_bounded(disks: Disks, guarded, until):
     devices = [str(device) for device in range(1, MAX_HANGING + 4)]
     disks.hanging = set(devices)
-    async with running(Sentry(sweep_s=SWEEP_S, identify=disks.identify)) as sentry:
-        gaps = [guarded(sentry, f"{device}/a") for device in devices]
+    async with running(RootMonitor(sweep_s=SWEEP_S, identify=disks.identify)) as monitor:
+        gaps = [guarded(monitor, f"{device}/a") for device in devices]
         disks.change()
         await until(lambda: len(disks.waiting) == MAX_HANGING)
         await asyncio.sleep(5 * SWEEP_S)  # for threads that must not come
@@ -185,7 +188,7 @@ async def test_threads_that_hang_are_bounded(disks: Disks, guarded, until):
 
 
 class Turnstile:
-    """Roots of which each answers when the sentry looks whether the sweep gets on."""
+    """Roots of which each answers when the monitor looks whether the sweep gets on."""
 
     def __init__(self, roots: int) -> None:
         self.roots = roots
@@ -215,8 +218,8 @@ class Turnstile:
 async def test_a_sweep_that_is_slow_but_gets_on_is_not_given_up(guarded, until):
     """Only a root that two looks in a row found waiting hangs."""
     turnstile = Turnstile(roots=10)
-    sentry = Sentry(sweep_s=SWEEP_S, identify=turnstile.identify, asleep_s=turnstile.asleep_s)
-    async with running(sentry):
-        gaps = [guarded(sentry, f"1/{number}") for number in range(10)]
+    monitor = RootMonitor(sweep_s=SWEEP_S, identify=turnstile.identify, asleep_s=turnstile.asleep_s)
+    async with running(monitor):
+        gaps = [guarded(monitor, f"1/{number}") for number in range(10)]
         await until(lambda: all(gaps))
     assert [len(gap) for gap in gaps] == [1] * 10

@@ -31,7 +31,7 @@ def asleep_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
-class Guard:
+class MonitoredRoot:
     """One root that is looked after. `on_gap` is called when it has to be scanned."""
 
     def __init__(self, root: Path, on_gap: Callable[[], None]) -> None:
@@ -58,32 +58,32 @@ class _Sweep(threading.Thread):
     """Looks at roots, one after the other, and tells the loop of those that are others."""
 
     def __init__(
-        self, guards: Sequence[Guard], identify: Identify, loop: asyncio.AbstractEventLoop
+        self, roots: Sequence[MonitoredRoot], identify: Identify, loop: asyncio.AbstractEventLoop
     ) -> None:
         # A daemon thread, because what hangs in the kernel must not keep kitd from ending.
-        super().__init__(name="sentry", daemon=True)
-        self._guards = guards
+        super().__init__(name="root-monitor", daemon=True)
+        self._roots = roots
         self._identify = identify
         self._loop = loop
-        self.current: Guard | None = guards[0]
+        self.current: MonitoredRoot | None = roots[0]
         """Which root it waits for; None when it is through."""
         self.is_abandoned = False
         """Set to have it look at no further root."""
 
     def run(self) -> None:
-        for guard in self._guards:
+        for monitored in self._roots:
             if self.is_abandoned:
                 break
-            self.current = guard
-            identity = self._identify(guard.root)
-            if identity != guard.expected:
+            self.current = monitored
+            identity = self._identify(monitored.root)
+            if identity != monitored.expected:
                 # A loop that ended has nobody left to tell.
                 with contextlib.suppress(RuntimeError):
-                    self._loop.call_soon_threadsafe(guard.seen, identity)
+                    self._loop.call_soon_threadsafe(monitored.seen, identity)
         self.current = None
 
 
-class Sentry:
+class RootMonitor:
     """Looks after the roots of all projects from time to time. Belongs to one event loop.
 
     One timer for all. A root that does not answer, because its server is gone, keeps the thread
@@ -100,21 +100,21 @@ class Sentry:
         self._sweep_s = sweep_s
         self._identify = identify
         self._asleep_s = asleep_s
-        self._guards: list[Guard] = []
+        self._roots: list[MonitoredRoot] = []
         self._sweep: _Sweep | None = None
-        self._waited_for: Guard | None = None
+        self._waited_for: MonitoredRoot | None = None
         self._hanging: list[_Sweep] = []
 
     @contextlib.contextmanager
-    def guard(self, root: Path, on_gap: Callable[[], None]) -> Iterator[Guard]:
+    def watch(self, root: Path, on_gap: Callable[[], None]) -> Iterator[MonitoredRoot]:
         """Look after a root while the context is open, from its first `expect` on."""
-        guard = Guard(root, on_gap)
-        self._guards.append(guard)
+        monitored = MonitoredRoot(root, on_gap)
+        self._roots.append(monitored)
         try:
-            yield guard
+            yield monitored
         finally:
-            guard.is_closed = True
-            self._guards.remove(guard)
+            monitored.is_closed = True
+            self._roots.remove(monitored)
 
     async def run(self) -> None:
         """Look after the roots until cancelled."""
@@ -123,8 +123,8 @@ class Sentry:
             await asyncio.sleep(self._sweep_s)
             before_s, slept_s = slept_s, self._asleep_s()
             if slept_s - before_s > SUSPENDED_S:
-                for guard in self._guards:
-                    guard.on_gap()
+                for monitored in self._roots:
+                    monitored.on_gap()
             self._look()
 
     def _look(self) -> None:
@@ -137,18 +137,20 @@ class Sentry:
             self._hanging.append(self._sweep)
         self._hanging = [sweep for sweep in self._hanging if sweep.current is not None]
         self._sweep = self._waited_for = None
-        guards = self._answering()
-        if guards and len(self._hanging) < MAX_HANGING:
-            self._sweep = _Sweep(guards, self._identify, asyncio.get_running_loop())
+        roots = self._answering()
+        if roots and len(self._hanging) < MAX_HANGING:
+            self._sweep = _Sweep(roots, self._identify, asyncio.get_running_loop())
             self._sweep.start()
 
-    def _answering(self) -> Sequence[Guard]:
+    def _answering(self) -> Sequence[MonitoredRoot]:
         hanging = [sweep.current for sweep in self._hanging]
-        devices = {guard.expected[0] for guard in hanging if guard and guard.expected}
+        devices = {
+            monitored.expected[0] for monitored in hanging if monitored and monitored.expected
+        }
         return [
-            guard
-            for guard in self._guards
-            if guard.is_expecting
-            and guard not in hanging
-            and not (guard.expected and guard.expected[0] in devices)
+            monitored
+            for monitored in self._roots
+            if monitored.is_expecting
+            and monitored not in hanging
+            and not (monitored.expected and monitored.expected[0] in devices)
         ]

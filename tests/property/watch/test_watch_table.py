@@ -1,10 +1,10 @@
-"""Ownership against the kernel's side of it: no event is lost, no watch in use is removed."""
+"""WatchTable against the kernel's side of it: no event is lost, no watch in use is removed."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from kitd.watch.ownership import Ownership
+from kitd.watch.watch_table import WatchTable
 
 NAMES = ("a", "b")
 DIRECTORIES = (1, 2, 3)
@@ -15,7 +15,7 @@ class Kernel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ownership = Ownership()
+        self.watch_table = WatchTable()
         self.watches: dict[int, int] = {}
         self.next_wd = 1
         self.scans: list[tuple[str, set[int]]] = []
@@ -27,7 +27,7 @@ class Kernel(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES))
     def scan_begins(self, name: str) -> None:
         if all(name != other for other, _ in self.scans):
-            self.ownership.scan_begins()
+            self.watch_table.scan_begins()
             self.scans.append((name, set()))
 
     @precondition(lambda self: self.scans)
@@ -56,7 +56,7 @@ class Kernel(RuleBasedStateMachine):
     @rule()
     def queue_is_read(self) -> None:
         for wd, ended in self.queue:
-            for name in self.ownership.happened(wd, ended=ended):
+            for name in self.watch_table.happened(wd, ended=ended):
                 self.owed[name].clear()
             if ended:
                 for claimed in self.claimed.values():
@@ -72,26 +72,26 @@ class Kernel(RuleBasedStateMachine):
             # Its next scan is to find out.
             self.owed[name] -= placed - self.claimed[name]
         else:
-            if self.ownership.claim(name, placed, complete=complete):
+            if self.watch_table.claim(name, placed, complete=complete):
                 self.owed[name].clear()
             if complete:
                 self.claimed[name] = set(placed)
                 self.owed[name] &= self.claimed[name]
             else:
                 self.claimed[name] |= placed
-        self.ownership.scan_ends()
+        self.watch_table.scan_ends()
         self.sweep()
 
     @rule(name=st.sampled_from(NAMES))
     def project_leaves(self, name: str) -> None:
-        self.ownership.forget(name)
+        self.watch_table.forget(name)
         self.claimed[name].clear()
         placed = {wd for other, found in self.scans if other == name for wd in found}
         self.owed[name] &= placed
         self.sweep()
 
     def sweep(self) -> None:
-        for wd in self.ownership.take_unowned(2):
+        for wd in self.watch_table.take_unowned(2):
             assert not self.scans
             assert all(wd not in claimed for claimed in self.claimed.values())
             for directory, watch in list(self.watches.items()):
@@ -110,11 +110,11 @@ class Kernel(RuleBasedStateMachine):
     def teardown(self) -> None:
         """With everybody gone, no watch that anybody told of, or that had an event, is left."""
         for name in NAMES:
-            self.ownership.forget(name)
+            self.watch_table.forget(name)
         while self.scans:
             self.scans.pop()
-            self.ownership.scan_ends()
-        assert len(self.ownership) == 0
+            self.watch_table.scan_ends()
+        assert len(self.watch_table) == 0
 
 
 TestOwnership = Kernel.TestCase
@@ -122,58 +122,58 @@ TestOwnership.settings = settings(max_examples=200, stateful_step_count=40)
 
 
 def test_a_watch_of_nobody_is_removed_once_it_has_an_event():
-    ownership = Ownership()
-    assert ownership.happened(7, ended=False) == ()
-    assert ownership.take_unowned(10) == [7]
-    assert ownership.take_unowned(10) == []
+    watch_table = WatchTable()
+    assert watch_table.happened(7, ended=False) == ()
+    assert watch_table.take_unowned(10) == [7]
+    assert watch_table.take_unowned(10) == []
 
 
 def test_nothing_is_removed_while_a_scan_is_under_way():
-    ownership = Ownership()
-    ownership.claim("a", [1, 2], complete=True)
-    ownership.scan_begins()
-    ownership.claim("a", [2], complete=True)
-    assert ownership.take_unowned(10) == []
-    ownership.scan_ends()
-    assert ownership.take_unowned(10) == [1]
+    watch_table = WatchTable()
+    watch_table.claim("a", [1, 2], complete=True)
+    watch_table.scan_begins()
+    watch_table.claim("a", [2], complete=True)
+    assert watch_table.take_unowned(10) == []
+    watch_table.scan_ends()
+    assert watch_table.take_unowned(10) == [1]
 
 
 def test_a_watch_that_another_project_needs_stays():
-    ownership = Ownership()
-    ownership.claim("a", [1], complete=True)
-    ownership.claim("b", [1], complete=True)
-    ownership.forget("a")
-    assert ownership.take_unowned(10) == []
-    assert ownership.happened(1, ended=False) == ("b",)
+    watch_table = WatchTable()
+    watch_table.claim("a", [1], complete=True)
+    watch_table.claim("b", [1], complete=True)
+    watch_table.forget("a")
+    assert watch_table.take_unowned(10) == []
+    assert watch_table.happened(1, ended=False) == ("b",)
 
 
 def test_a_watch_that_ended_before_it_was_claimed_is_told_and_not_kept():
-    ownership = Ownership()
-    ownership.scan_begins()
-    ownership.happened(1, ended=True)
-    assert ownership.claim("a", [1], complete=True)
-    ownership.scan_ends()
-    assert len(ownership) == 0
-    assert ownership.take_unowned(10) == []
+    watch_table = WatchTable()
+    watch_table.scan_begins()
+    watch_table.happened(1, ended=True)
+    assert watch_table.claim("a", [1], complete=True)
+    watch_table.scan_ends()
+    assert len(watch_table) == 0
+    assert watch_table.take_unowned(10) == []
 
 
 def test_an_event_before_the_claim_is_told_with_it_to_everybody_who_placed_the_watch():
-    ownership = Ownership()
-    ownership.scan_begins()
-    ownership.scan_begins()
-    assert ownership.happened(1, ended=False) == ()
-    assert ownership.claim("a", [1], complete=True)
-    ownership.scan_ends()
-    assert ownership.claim("b", [1], complete=True)
-    ownership.scan_ends()
-    assert not ownership.claim("a", [1], complete=True)
+    watch_table = WatchTable()
+    watch_table.scan_begins()
+    watch_table.scan_begins()
+    assert watch_table.happened(1, ended=False) == ()
+    assert watch_table.claim("a", [1], complete=True)
+    watch_table.scan_ends()
+    assert watch_table.claim("b", [1], complete=True)
+    watch_table.scan_ends()
+    assert not watch_table.claim("a", [1], complete=True)
 
 
 def test_an_event_before_a_scan_is_not_told_after_it():
-    ownership = Ownership()
-    ownership.claim("a", [1], complete=True)
-    ownership.scan_begins()
-    assert ownership.happened(1, ended=False) == ("a",)
-    ownership.scan_ends()
-    ownership.scan_begins()
-    assert not ownership.claim("b", [1], complete=True)
+    watch_table = WatchTable()
+    watch_table.claim("a", [1], complete=True)
+    watch_table.scan_begins()
+    assert watch_table.happened(1, ended=False) == ("a",)
+    watch_table.scan_ends()
+    watch_table.scan_begins()
+    assert not watch_table.claim("b", [1], complete=True)

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Collection
 
 
-class Ownership:
+class WatchTable:
     """Which projects a watch is for. Watches are the kernel's numbers, which it never reuses."""
 
     def __init__(self) -> None:
