@@ -110,7 +110,6 @@ class ProjectWatcher:
         sources: ChangeSources,
         *,
         clock: Callable[[], float] = time.monotonic,
-        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._name = name
         self._root = root
@@ -118,7 +117,6 @@ class ProjectWatcher:
         self._ports = ports
         self._sources = sources
         self._clock = clock
-        self._uniform = uniform
         self._settler = Settler(settle)
         self._wake = asyncio.Event()
         self._subscription: Subscription | None = None
@@ -265,7 +263,8 @@ class ProjectWatcher:
         if polled:
             interval_s = max(intervals.poll_s, POLL_SHARE * self._scan_duration_s)
         else:
-            interval_s = intervals.rescan_s * self._uniform(1 - JITTER, 1 + JITTER)
+            jitter = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - nothing secret
+            interval_s = intervals.rescan_s * jitter
         if self._broken:
             pause_s = intervals.broken_s * 2.0 ** min(self._broken - 1, 32)
             interval_s = min(interval_s, intervals.max_broken_s, pause_s)
