@@ -70,6 +70,11 @@ class Project:
                 self.hints.watched(self.name, placed, complete=True, refused=None, remote=None)
 
     @property
+    def told(self) -> int:
+        """How often there was a reason to scan: a hint, or a gap, which calls for one as well."""
+        return self.heard + self.gaps
+
+    @property
     def works(self) -> bool:
         return self.health[-1:] == [None]
 

@@ -170,9 +170,9 @@ async def test_a_root_that_goes_is_hinted_and_the_next_one_is_followed(
             await project.scan()
             if isinstance(project.hints, WatchfilesHints):
                 await until(lambda gaps=gaps: project.gaps > gaps and project.works)
-            heard = project.heard
+            told = project.told
             create(root)
-            await until(lambda heard=heard: project.heard > heard)
+            await until(lambda told=told: project.told > told)
 
 
 async def test_a_root_that_was_swapped_from_above_is_followed_from_the_next_scan_on(
@@ -188,9 +188,9 @@ async def test_a_root_that_was_swapped_from_above_is_followed_from_the_next_scan
         await project.scan()
         if isinstance(project.hints, WatchfilesHints):
             await until(lambda: project.gaps > gaps and project.works)
-        heard = project.heard
+        told = project.told
         create(root)
-        await until(lambda: project.heard > heard)
+        await until(lambda: project.told > told)
 
 
 async def test_a_burst_is_hinted_and_hints_go_on(root: Path, subscribed, until):
