@@ -76,11 +76,11 @@ def run_scan(order: ScanOrder, daemon: Daemon, inotify: int | None) -> Scanned |
     project = order.project
     watches = Watches(inotify if order.watch else None)
     complete = False
-    root = open_root(project.root)
-    status = os.fstat(root)
-    daemon.tell(Opened(status.st_dev, status.st_ino))
     place = _place(project)
+    root = open_root(project.root)
     try:
+        status = os.fstat(root)
+        daemon.tell(Opened(status.st_dev, status.st_ino))
         tree_finding = tree_holds(root, project.root, now_ns=time.time_ns())
         recipe = read_recipe(root, project, watch=watches.add)
         if order.known is not None and is_unchanged(root, recipe, order.known, watches):
@@ -180,8 +180,8 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
         if order.expected not in (None, inputs.fingerprint):
             raise _moved(project, "since it came to rest")
         known = daemon.known_layers(inputs.keys)
-        # What came to rest was judged then; a person who asks is told and not kept waiting.
         leases = _place(project).leases
+        # What came to rest was judged then; a person who asks is told and not kept waiting.
         unfinished: tuple[Hold, ...] = ()
         holds: tuple[Hold, ...] = ()
         if order.expected is None:
