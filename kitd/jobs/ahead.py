@@ -14,7 +14,7 @@ import structlog
 
 from kitd.content.store import Fetcher
 from kitd.errors import KitdError
-from kitd.jobs.port import Remote
+from kitd.jobs.port import TRANSFERS, Remote
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Repository
@@ -202,7 +202,7 @@ class _Joined:
 
 @asynccontextmanager
 async def uploads_ahead(
-    cache: Fetcher, remote: Callable[[Repository], Awaitable[Remote]], *, transfers: int = 4
+    cache: Fetcher, remote: Callable[[Repository], Awaitable[Remote]], *, transfers: int = TRANSFERS
 ) -> AsyncIterator[UploadsAhead]:
     """Send ahead with at most `transfers` uploads at once; all have ended when the context has.
 

@@ -14,6 +14,10 @@ from kitd.oci.reference import Repository
 from kitd.packing.order import Advanced, Packed, PackedLayer, Project
 
 
+TRANSFERS = 4
+"""Blobs of one kit that travel at once, and blobs of all kits that travel ahead of their push."""
+
+
 class Packer(Protocol):
     """Builds layers: see `kitd.daemon.packer.Packer`."""
 
@@ -81,5 +85,4 @@ class Ports:
     """Lets a pack send its layers to where its kit will be pushed: see `kitd.jobs.ahead`."""
     clock: Clock
     settings: PackSettings
-    transfers: int = 4
-    """Blobs of one kit that travel at once."""
+    transfers: int = TRANSFERS

@@ -72,7 +72,7 @@ class Holds:
     def look(self, daemon) -> None:
         for name, project in daemon.projects().items():
             self._seen.update(
-                (name, hold["gate"], int(time.monotonic())) for hold in project.get("holds", ())
+                (name, hold["gate"], int(time.monotonic())) for hold in project["holds"]
             )
 
     def describe(self) -> str:
