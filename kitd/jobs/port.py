@@ -13,7 +13,6 @@ from kitd.oci.digest import Digest
 from kitd.oci.reference import Repository
 from kitd.packing.order import Advanced, Packed, PackedLayer, Project
 
-
 TRANSFERS = 4
 """Blobs of one kit that travel at once, and blobs of all kits that travel ahead of their push."""
 
