@@ -74,12 +74,17 @@ def find_divergences(
         else ()
         for plan in plans
     ]
+    has_rivals = any(rivals)
     tallies = {reason: _Tally() for reason in DivergenceReason}
     for entry in entries:
         if b".." in entry.path:
             tallies[DivergenceReason.DOTS].add(entry.path)
         # The directories that lead to a layer are in it too; those `kit` leaves in.
-        elif not entry.is_dir and any(entry.path.startswith(rivals[n]) for n in entry.layers):
+        elif (
+            has_rivals
+            and not entry.is_dir
+            and any(entry.path.startswith(rivals[n]) for n in entry.layers)
+        ):
             tallies[DivergenceReason.PREFIX].add(entry.path)
     return tuple(
         Divergence(reason, tuple(tally.paths), tally.count)
