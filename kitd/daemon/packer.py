@@ -152,7 +152,13 @@ class Packer:
         packed = await self._recall_pack(_pack_key(project))
         if packed is None:
             return None
-        return Scanned(fingerprint=packed.fingerprint, glance=packed.glance, holds=(), warnings=())
+        return Scanned(
+            fingerprint=packed.fingerprint,
+            glance=packed.glance,
+            is_racy=False,
+            holds=(),
+            warnings=(),
+        )
 
     async def _last_pack(self, key: str) -> Packed | None:
         """Return a project's last pack if the cache still holds all of it."""

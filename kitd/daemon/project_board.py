@@ -251,7 +251,7 @@ class ProjectBoard:
             except KitdError as error:
                 return Broken(error)
             self._warn(name, seen.warnings)
-            return Snapshot(seen.fingerprint, seen.holds, racy=seen.glance is None)
+            return Snapshot(seen.fingerprint, seen.holds, racy=seen.is_racy)
 
         async def settled(fingerprint: str) -> None:
             for request in requests_for(ProjectSettled(definition.source(name), fingerprint)):

@@ -16,7 +16,7 @@ from kitd.inotify import add_watch
 from kitd.packing.cores import cores
 from kitd.packing.order import Glance
 from kitd.packing.recipe import Inputs, Recipe
-from kitd.packing.scan import Sight, Sums, Watch, glance
+from kitd.packing.scan import COARSE_GRANULE_NS, Sight, Sums, Watch, glance, racy_until
 
 LARGE = 20_000
 """Entries from which a second process pays: forking one costs some milliseconds."""
@@ -57,6 +57,16 @@ def as_glance(recipe: Recipe, inputs: Inputs) -> Glance | None:
     if sight.racy_until_ns > inputs.looked_ns:
         return None
     return Glance(digest=f"{recipe.digest}:{sight.digest}", entries=sight.entries)
+
+
+def is_racy(inputs: Inputs) -> bool:
+    """Whether a file that a layer takes may have changed since the walk without showing it."""
+    looked_ns = inputs.looked_ns
+    return inputs.tree.sight.racy_until_ns > looked_ns and any(
+        looked_ns < racy_until(entry.ctime_ns) < looked_ns + 2 * COARSE_GRANULE_NS
+        for entry in inputs.tree.entries
+        if not entry.is_dir
+    )
 
 
 def is_unchanged(root: int, recipe: Recipe, known: Glance, watches: Watches) -> bool:

@@ -136,7 +136,9 @@ class Scanned(msgspec.Struct, frozen=True, kw_only=True, tag="scanned"):
 
     fingerprint: str
     glance: Glance | None
-    """None where a file is so new that it may change without showing it: look again."""
+    """None where a file is so new that it may change without showing it."""
+    is_racy: bool
+    """Whether it is a file that a layer takes: look again."""
     holds: tuple[Hold, ...]
     warnings: tuple[str, ...]
 

@@ -30,7 +30,7 @@ from kitd.packing.build import build_layers
 from kitd.packing.gate import file_holds, tree_holds
 from kitd.packing.gate.lease import Leases
 from kitd.packing.git_head import head_commit
-from kitd.packing.glance import Watches, as_glance, is_unchanged, take_sight
+from kitd.packing.glance import Watches, as_glance, is_racy, is_unchanged, take_sight
 from kitd.packing.order import (
     Answer,
     Glance,
@@ -91,6 +91,7 @@ def run_scan(order: ScanOrder, daemon: Daemon, inotify: int | None) -> Scanned |
         return Scanned(
             fingerprint=inputs.fingerprint,
             glance=as_glance(recipe, inputs),
+            is_racy=is_racy(inputs),
             holds=(
                 *tree_finding.holds,
                 *_file_holds(
