@@ -16,9 +16,9 @@ The rules, in the order in which they hold a tree back:
 5. A tree that settled has to wait `min_interval_s` for its next turn; the last state is announced.
 6. A tree that moved under its pack has to be quiet twice as long each time, until a pack succeeds.
    One whose pack failed is announced again, ever less often.
-7. A tree that is dirty for longer than `max_wait_s` is reported as blocked. Hints alone cannot hold
-   it back any longer, since they may concern files that no kit contains; scans that differ and
-   holds can.
+7. Hints alone hold a tree back for half a minute, since they may concern files that no kit
+   contains; after that two scans a minute apart that agree are enough. Scans that differ and holds
+   go on holding it. A tree that is dirty for longer than `max_wait_s` is reported as blocked.
 """
 
 import enum
@@ -31,8 +31,10 @@ from kitd.hold import HOLD_FILE, MAX_HOLDS, Hold
 
 CONFIRM_S = 0.25
 """The least time between the two scans that have to agree."""
-OVERDUE_SCAN_S = 60.0
-"""The least time between scans of a tree whose hints never cease, once `max_wait_s` has passed."""
+NOISY_S = 30.0
+"""For so long hints alone hold a tree back, or for twice the quiet time."""
+NOISY_SCAN_S = 60.0
+"""The least time between scans of a tree whose hints never cease, after that."""
 PROBE_S = 1.0
 MAX_PROBE_S = 30.0
 """A held tree is scanned again after the first of these, then after twice as long each time up to
@@ -174,7 +176,7 @@ class Settler:
         unsettled = self._unsettled
         if unsettled is None:
             unsettled = _Unsettled(since_s=now_s, active_s=now_s)
-        elif now_s < self._overdue_s(unsettled):
+        elif now_s < self._noisy_s(unsettled):
             unsettled = _Unsettled(unsettled.since_s, active_s=now_s)
         else:
             # The scan before stays: two that agree are now the only way out.
@@ -365,16 +367,19 @@ class Settler:
     def _overdue_s(self, unsettled: _Unsettled) -> float:
         return unsettled.since_s + self.config.max_wait_s
 
+    def _noisy_s(self, unsettled: _Unsettled) -> float:
+        return unsettled.since_s + min(self.config.max_wait_s, max(NOISY_S, 2 * self._quiet_s))
+
     def _scan_s(self, unsettled: _Unsettled) -> float:
         """Return when the next scan begins; one that begins later may settle the tree."""
         rested = unsettled.active_s + self._quiet_s
-        overdue = max(
-            self._overdue_s(unsettled),
-            unsettled.candidate_s + max(self._quiet_s, OVERDUE_SCAN_S),
+        in_noise = max(
+            self._noisy_s(unsettled),
+            unsettled.candidate_s + max(self._quiet_s, NOISY_SCAN_S),
         )
         if unsettled.candidate is None:
-            return min(rested, overdue)
-        scan_s = max(min(rested, overdue), unsettled.candidate_s + CONFIRM_S, self._turn_s)
+            return min(rested, in_noise)
+        scan_s = max(min(rested, in_noise), unsettled.candidate_s + CONFIRM_S, self._turn_s)
         if unsettled.probes == 0:
             return scan_s
         pause_s = min(MAX_PROBE_S, PROBE_S * 2.0 ** min(unsettled.probes - 1, 32))

@@ -7,6 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from kitd.errors import KitdError
 from kitd.hold import Hold
 from kitd.watch.settle import (
+    NOISY_S,
     Broken,
     Scan,
     SettleConfig,
@@ -73,8 +74,9 @@ class Settling(RuleBasedStateMachine):
         assert fingerprint == str(self.tree), "settled in a state the tree is not in"
         assert fingerprint != self.told, "the same state was told twice"
         assert self.now_s >= self.last_change_s + self.config.quiet_s, "not quiet yet"
-        overdue = self.now_s >= self.last_change_s + self.config.max_wait_s
-        assert overdue or self.now_s >= self.last_hint_s + self.config.quiet_s, "hinted just now"
+        noise_s = min(self.config.max_wait_s, max(NOISY_S, 2 * self.config.quiet_s))
+        in_noise = self.now_s >= self.last_change_s + noise_s
+        assert in_noise or self.now_s >= self.last_hint_s + self.config.quiet_s, "hinted just now"
         if self.told_s is not None:
             assert self.now_s >= self.told_s + self.config.min_interval_s, "too often"
         self.told, self.told_s = fingerprint, self.now_s

@@ -1,7 +1,5 @@
 """WatchTable against the kernel's side of it: no event is lost, no watch in use is removed."""
 
-import math
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -94,14 +92,16 @@ class Kernel(RuleBasedStateMachine):
         self.owed[name] &= placed
         self.sweep()
 
-    def sweep(self) -> None:
-        for wd in self.watch_table.take_unowned(2):
+    def sweep(self) -> bool:
+        unowned = self.watch_table.take_unowned(2)
+        for wd in unowned:
             assert not self.scans
             assert all(wd not in claimed for claimed in self.claimed.values())
             for directory, watch in list(self.watches.items()):
                 if watch == wd:
                     del self.watches[directory]
                     self.queue.append((wd, True))
+        return bool(unowned)
 
     @invariant()
     def everybody_is_told_once_the_queue_is_read_and_their_scan_ended(self) -> None:
@@ -120,10 +120,8 @@ class Kernel(RuleBasedStateMachine):
             self.scans.pop()
             self.watch_table.scan_ends()
         assert len(self.watch_table) == 0
-        left = math.inf
-        while len(self.watches) < left:
-            left = len(self.watches)
-            self.sweep()
+        while self.sweep():
+            pass
         assert not self.told.intersection(self.watches.values())
 
 

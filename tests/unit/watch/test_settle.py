@@ -6,7 +6,8 @@ from kitd.errors import KitdError
 from kitd.hold import HOLD_FILE, Hold
 from kitd.watch.settle import (
     CONFIRM_S,
-    OVERDUE_SCAN_S,
+    NOISY_S,
+    NOISY_SCAN_S,
     Broken,
     Scan,
     SettleConfig,
@@ -163,16 +164,19 @@ def test_a_tree_that_changes_without_hints_is_reported_too():
     assert look(settler, "version 10", 12).due(12) == Settled("version 10")
 
 
-def test_hints_that_never_cease_cannot_hold_back_what_rests():
-    settler = Settler(SettleConfig(max_wait_s=10)).hinted(0)
+@pytest.mark.parametrize(
+    ("quiet_s", "max_wait_s", "first_s"), [(2, 900, NOISY_S), (60, 900, 120), (2, 10, 10)]
+)
+def test_hints_that_never_cease_cannot_hold_back_what_rests(quiet_s, max_wait_s, first_s):
+    settler = Settler(SettleConfig(quiet_s=quiet_s, max_wait_s=max_wait_s)).hinted(0)
     scans = []
-    for now in range(1, 10 + int(OVERDUE_SCAN_S) + 1):
+    for now in range(1, int(first_s + NOISY_SCAN_S) + 1):
         assert not isinstance(settler.due(now), Settled)
         settler = settler.hinted(now)
         if settler.due(now) == Scan():
             settler = settler.scanned(Snapshot("a"), now, now)
             scans.append(now)
-    assert scans == [10, 10 + OVERDUE_SCAN_S]
+    assert scans == [first_s, first_s + NOISY_SCAN_S]
     assert settler.due(scans[-1]) == Settled("a")
 
 
