@@ -15,6 +15,7 @@ from kitd.packing.cores import cores
 from kitd.packing.gate.lease import Leases
 from kitd.packing.layer import BuiltLayer, build_layer
 from kitd.packing.order import Advanced, Built, Notice, PackedLayer
+from kitd.packing.reader import YOUNG_NS
 from kitd.packing.recipe import Inputs, Recipe
 from kitd.packing.scan import Entry, InputChangedError, racy_until
 from kitd.store.blob_store import BlobStore
@@ -22,9 +23,6 @@ from kitd.store.blob_store import BlobStore
 REPORT_INTERVAL_S = 0.1
 MAX_AT_ONCE = 8
 """Layers. Each takes up to four threads more, and 4 MiB, twice that when it is compressed."""
-UNPROVEN_NS = 60_000_000_000
-"""How old the newest change of a layer has to be where nobody can tell whether a program writes to
-its files: what is written through a mapping shows in a file's times once in a writeback (30 s)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ def _is_proven(entries: Sequence[Entry], built: BuiltLayer, looked_ns: int) -> b
     if built.writers.paths:
         return False
     files = [entry.ctime_ns for entry in entries if not entry.is_dir]
-    if not built.writers.is_known and max(files, default=0) > looked_ns - UNPROVEN_NS:
+    if not built.writers.is_known and max(files, default=0) > looked_ns - YOUNG_NS:
         return False
     return max(map(racy_until, files), default=0) <= looked_ns
 

@@ -23,7 +23,8 @@ from kitd.store.buffer_ring import BufferRing
 STEP_BYTES = 1 << 18
 """How much is read at least between two reports of progress."""
 YOUNG_NS = 60_000_000_000
-"""In this time the kernel writes back whatever is dirty, with a margin."""
+"""In this time the kernel writes back whatever is dirty, with a margin. What is stored in an older
+file through a mapping shows in its times, be there a writer or not."""
 MANY = 64
 """From so many files on the whole file system is written back at once."""
 SMALL_BYTES = 1 << 16
