@@ -44,6 +44,12 @@ def require(program: str) -> str:
     return path
 
 
+@pytest.fixture
+def strace() -> str:
+    """The program that makes system calls fail."""
+    return require("strace")
+
+
 def listening_host(log: Path, process: subprocess.Popen[bytes]) -> str:
     """Return the address that the registry says it listens on, once it does."""
     deadline = time.monotonic() + START_DEADLINE_S

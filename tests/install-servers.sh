@@ -1,5 +1,5 @@
 #!/bin/sh
-# The real servers that the tests talk to, from Debian, where apt and root are at hand. Elsewhere
+# The real servers and programs that the tests need, from Debian, where apt and root are at hand. Elsewhere
 # the tests that need them are reported as skipped, and fail instead where CI is set.
 set -eu
 missing=
@@ -7,6 +7,7 @@ command -v docker-registry >/dev/null 2>&1 || missing="$missing docker-registry"
 command -v skopeo >/dev/null 2>&1 || missing="$missing skopeo"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 command -v git >/dev/null 2>&1 || missing="$missing git"
+command -v strace >/dev/null 2>&1 || missing="$missing strace"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "not installed, and cannot be installed here:$missing"

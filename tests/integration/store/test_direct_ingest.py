@@ -4,7 +4,6 @@ import fcntl
 import hashlib
 import os
 import resource
-import shutil
 import stat
 import subprocess
 import sys
@@ -174,11 +173,8 @@ DONE, NO_SPACE, CACHE_IO = 0, 3, 4
 
 
 @pytest.fixture
-def write_with_fault(store):
+def write_with_fault(store, strace):
     """Write five buffers and a rest while a system call fails; return how that ended."""
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("strace is not installed (Debian has a package of that name)")
 
     def write(fault):
         call = fault.partition(":")[0]
