@@ -1,6 +1,6 @@
 #!/bin/sh
-# The real servers and programs that the tests need, from Debian, where apt and root are at hand. Elsewhere
-# the tests that need them are reported as skipped, and fail instead where CI is set.
+# The real servers and programs that the tests need, from Debian, where apt and root are at hand.
+# Elsewhere the tests that need them are reported as skipped, and fail instead where CI is set.
 set -eu
 missing=
 command -v docker-registry >/dev/null 2>&1 || missing="$missing docker-registry"
