@@ -98,7 +98,11 @@ async def wait(context: Context[Services], params: JobWait) -> WireJob:
 async def cancel(context: Context[Services], params: JobId) -> WireJob:
     """Cancel a job: at once if it waits, as soon as its attempt can be stopped if it runs."""
     job = await context.services.jobs.request_cancel(params.id)
-    context.services.running.cancel(params.id)
+    if job.state in TERMINAL:
+        # It had not begun, so that no attempt tells of its end.
+        context.services.projects.job_ended(job)
+    else:
+        context.services.running.cancel(params.id)
     return _wire(context.services, job)
 
 

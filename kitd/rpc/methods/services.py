@@ -10,7 +10,7 @@ from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.life import Life
 from kitd.oci.reference import Repository
-from kitd.queue.job import Progress
+from kitd.queue.job import Job, Progress
 from kitd.rpc.methods.wire import WireProject
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
@@ -18,6 +18,10 @@ from kitd.store.content import CacheContent
 
 class Projects(Protocol):
     """The watched projects: see `kitd.daemon.project_board.ProjectBoard`."""
+
+    def job_ended(self, job: Job) -> None:
+        """Take note that a project's job ended."""
+        ...
 
     async def list(self) -> Sequence[WireProject]:
         """Return every project."""

@@ -21,7 +21,7 @@ from kitd.ledger.project_ledger import ProjectLedger
 from kitd.modelkit.dialect import Dialect
 from kitd.oci.reference import parse_repository
 from kitd.packing.pool import WorkerPool
-from kitd.queue.job import Lane
+from kitd.queue.job import JobState, Lane
 from kitd.queue.retry import failure_of
 from kitd.store.blob_store import BlobStore
 from kitd.watch.inotify_hints import InotifyHints
@@ -214,3 +214,28 @@ async def test_a_project_that_changed_while_a_pack_waits_is_packed_as_it_is_then
         None,
         msgspec.json.decode(old.args, type=PackArgs).fingerprint,
     )
+
+
+async def test_a_cancelled_pack_is_not_said_to_be_on_its_way_and_comes_with_a_rescan(
+    new_board, project, database
+):
+    jobs = JobLedger(database, SystemClock(), 1)
+    config = ProjectConfig(
+        path=project, reference=REPOSITORY, push=False, settle=SettleConfig(quiet_s=0.1)
+    )
+    async with new_board(configured={"demo": config}) as board:
+
+        async def waiting():
+            return [job for job in await jobs.latest("demo") if job.state is JobState.READY]
+
+        await until(waiting)
+        (job,) = await waiting()
+        board.job_ended(await jobs.request_cancel(job.id))
+
+        async def given_up():
+            return "came to nothing" in ((await board.get("demo")).reason or "")
+
+        await until(given_up)
+        board.rescan("demo")
+        await until(waiting)
+        assert [again.id for again in await waiting()] != [job.id]
