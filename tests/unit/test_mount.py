@@ -1,8 +1,8 @@
-"""Which mounts keep quiet about changes."""
+"""Which mounts keep quiet about changes, and which are overlays."""
 
 import pytest
 
-from kitd.mount import remote_mount
+from kitd.mount import is_overlaid, remote_mount
 
 DISK = b"1 0 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw"
 
@@ -140,3 +140,21 @@ def test_this_machines_own_list_is_understood():
     with open("/proc/self/mountinfo", "rb") as file:
         mountinfo = file.read()
     assert remote_mount(mountinfo, b"/proc") is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "overlaid"),
+    [
+        pytest.param([DISK], False, id="a disk"),
+        pytest.param([mounted(1, 0, b"/", b"overlay")], True, id="in a container"),
+        pytest.param(
+            [mounted(1, 0, b"/", b"overlay"), mounted(2, 1, b"/srv", b"ext4")],
+            False,
+            id="on a volume of a container",
+        ),
+        pytest.param([DISK, mounted(2, 1, b"/srv/p/cache", b"overlay")], True, id="below the root"),
+        pytest.param([DISK, mounted(2, 1, b"/var", b"overlay")], False, id="elsewhere"),
+    ],
+)
+def test_files_on_an_overlay_are_known(lines, overlaid):
+    assert is_overlaid(b"\n".join(lines), b"/srv/p") is overlaid
