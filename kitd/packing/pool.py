@@ -44,7 +44,7 @@ MAX_SCANS = 4
 """Scans at once. All projects ask for one when kitd starts, and a worker takes 25 MB; more than one
 so that a tree on a disk that is slow does not keep the others waiting. Packs are the queue's to
 bound, and wait for no scan."""
-SLOW_S = 30.0
+SLOW_S = 10.0
 """A scan that takes longer leaves its turn to the next and goes on: the tree may be very large, or
 its server may be gone."""
 MAX_SLOW = 16
