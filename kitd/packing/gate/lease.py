@@ -5,7 +5,6 @@ it through a descriptor or a mapping. It takes the owner of the file or CAP_LEAS
 of this machine.
 """
 
-import contextlib
 import enum
 import errno
 import fcntl
@@ -30,9 +29,8 @@ def has_writer(file: int, leases: Leases = Leases.TELL) -> bool | None:
     makes that program wait.
     """
     written = keep_writers_out(file, leases)
-    if not written and leases is not Leases.NOTHING:
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    if written is False:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return written
 
 
@@ -44,4 +42,8 @@ def keep_writers_out(file: int, leases: Leases = Leases.TELL) -> bool | None:
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
         return True if error.errno == errno.EAGAIN else None
-    return False if leases is Leases.TELL else None
+    if leases is Leases.TELL:
+        return False
+    # It says nothing, so that nobody has to wait for it either.
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return None

@@ -48,6 +48,13 @@ def test_a_look_keeps_nobody_from_writing_afterwards(file, leases):
     os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
 
 
+@pytest.mark.parametrize("leases", [Leases.REFUSALS_TELL, Leases.NOTHING])
+def test_nobody_waits_for_a_lease_that_says_nothing(file, leases):
+    path, handle = file
+    assert keep_writers_out(handle, leases) is None
+    os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+
+
 def test_writers_wait_until_the_file_is_closed(tmp_path):
     path = tmp_path / "file"
     path.write_text("content")
