@@ -130,14 +130,11 @@ class Packer:
                     return Known(await self._known_layers(keys))
             return None
 
+        known = None
         # Where another state is expected, a look at whether this one is still there says nothing.
-        worth_it = last is not None and expected in (None, last.fingerprint)
-        answer = await self._pool.pack(
-            project,
-            hear,
-            known=last.glance if last is not None and worth_it else None,
-            expected=expected,
-        )
+        if last is not None and expected in (None, last.fingerprint):
+            known = last.glance
+        answer = await self._pool.pack(project, hear, known=known, expected=expected)
         if isinstance(answer, Unchanged):
             assert last is not None
             return msgspec.structs.replace(last, git_commit=answer.git_commit)
