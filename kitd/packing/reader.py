@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from kitd.errors import printable
 from kitd.modelkit.tar import TRAILER, header, padding
 from kitd.packing.gate.lease import Leases, has_writer, keep_writers_out
-from kitd.packing.scan import Entry, InputChangedError, InputError, has_moved
+from kitd.packing.scan import FILE_FLAGS, Entry, InputChangedError, InputError, has_moved
 from kitd.packing.write_back import write_back, write_back_all
 from kitd.store.buffer_ring import BufferRing
 
@@ -149,10 +149,8 @@ def open_checked(root: int, entry: Entry) -> int:
 
 
 def _open(root: int, entry: Entry) -> int:
-    # Should a fifo have taken the file's place, opening it must not wait for a writer.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        return os.open(entry.path, flags, dir_fd=root)
+        return os.open(entry.path, FILE_FLAGS, dir_fd=root)
     except OSError as error:
         if has_moved(error):
             raise InputChangedError(

@@ -29,6 +29,9 @@ GRANULE_NS = 50_000_000
 """The longest step of a file system's clock, with a margin: jiffies, up to ten milliseconds."""
 COARSE_GRANULE_NS = 2_000_000_000
 """The same where times are whole seconds."""
+FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""How a file is opened that was seen before: no link that took its place is followed, and should a
+fifo have taken it, opening does not wait for a writer."""
 MAX_DEPTH = 512
 MAX_PATH_BYTES = 4095
 """What the kernel opens in one call (PATH_MAX, without the NUL that ends it)."""

@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+from kitd.packing.scan import FILE_FLAGS
+
 _LOCK = re.compile(
     rb"^\d+: (?:FLOCK|POSIX|OFDLCK) +\S+ +WRITE +-?\d+ ([0-9a-f]+):([0-9a-f]+):(\d+) ", re.MULTILINE
 )
@@ -23,7 +25,7 @@ def locked_files(locks: bytes) -> frozenset[tuple[int, int]]:
 
 def is_held(path: str) -> bool:
     """Whether some process holds a lock for writing on a file. Raises `OSError`."""
-    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.open(path, FILE_FLAGS)
     try:
         held = locked_files(Path("/proc/locks").read_bytes())
         status = os.fstat(file)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from kitd.packing.gate.lease import has_writer
 from kitd.packing.gate.tool import Sign, find_upwards, shown
+from kitd.packing.scan import FILE_FLAGS
 
 _LOCKS: Mapping[str, str] = {
     "index.lock": "git is changing the tree",
@@ -32,7 +33,7 @@ def signs(root: str) -> Iterator[Sign]:
     for name, detail in _LOCKS.items():
         path = os.path.join(directory, name)
         try:
-            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            lock = os.open(path, FILE_FLAGS)
         except FileNotFoundError:
             continue
         except OSError:

@@ -9,7 +9,7 @@ from kitd.hold import MAX_HOLDS, Hold
 from kitd.packing.gate import incomplete, recent, temporary, truncated, writer
 from kitd.packing.gate.lease import Leases, has_writer
 from kitd.packing.gate.subject import Gate, Moment, Subject
-from kitd.packing.scan import Entry, Tree
+from kitd.packing.scan import FILE_FLAGS, Entry, Tree
 
 GATES: tuple[Gate, ...] = (
     temporary.GATE,
@@ -58,10 +58,8 @@ def _unfinished(
 
 
 def _judge(root: int, entry: Entry, moment: Moment, gates: Sequence[Gate]) -> Hold | None:
-    # Should a fifo have taken the file's place, opening it must not wait for a writer.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        file = os.open(entry.path, flags, dir_fd=root)
+        file = os.open(entry.path, FILE_FLAGS, dir_fd=root)
     except OSError:
         return None
     try:
