@@ -20,6 +20,12 @@ class Disposition(enum.StrEnum):
     """The input moved while it was read: try again later without counting the attempt."""
     STEP_ASIDE = "step_aside"
     """What asked for the work will ask anew if there is still something to be done."""
+    PAUSE = "pause"
+    """There is no room: nothing new begins until there is, and the attempt does not count."""
+    CRASH = "crash"
+    """A process died of it: try again, but not for ever."""
+    FATAL = "fatal"
+    """What is durable is not known any more: kitd ends, and its next start finds out."""
 
 
 def printable(path: bytes | str) -> str:
@@ -56,6 +62,13 @@ class UnavailableError(KitdError):
 
     code = "unavailable"
     disposition = Disposition.RETRY
+
+
+class DurabilityError(KitdError):
+    """An fsync failed: what was written before it may be lost, whatever a later one says."""
+
+    code = "fsync_failed"
+    disposition = Disposition.FATAL
 
 
 class NotFoundError(KitdError):

@@ -11,14 +11,22 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from kitd.clock import Clock
-from kitd.content.store import ContentNotFoundError
+from kitd.content.store import CollectedError, ContentNotFoundError
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import emit
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.manifest import Manifest, describe_referrer
 from kitd.oci.reference import Reference, Repository
-from kitd.queue.effect import Effect, Emit, KitSummary, MoveTags, RecordManifest, RecordPack
+from kitd.queue.effect import (
+    Effect,
+    Emit,
+    KitSummary,
+    MoveTags,
+    RecordLocation,
+    RecordManifest,
+    RecordPack,
+)
 from kitd.queue.job import Job
 
 MAX_LIST = 1000
@@ -54,6 +62,14 @@ def apply(connection: sqlite3.Connection, effect: Effect, now_us: int, job: Job 
     match effect:
         case RecordManifest():
             _record_manifest(connection, effect, now_us)
+        case RecordLocation(digest, repository):
+            connection.execute(
+                # What was removed while it travelled needs no location.
+                "INSERT INTO locations (digest, registry, name, confirmed_us)"
+                " SELECT digest, ?2, ?3, ?4 FROM manifests WHERE digest = ?1"
+                " ON CONFLICT DO UPDATE SET confirmed_us = excluded.confirmed_us",
+                (digest, repository.registry, repository.name, now_us),
+            )
         case MoveTags():
             _move_tags(connection, effect, now_us, job)
         case RecordPack():
@@ -94,7 +110,8 @@ def _record_manifest(connection: sqlite3.Connection, effect: RecordManifest, now
     described = describe_referrer(target, manifest)
     connection.execute(
         "INSERT INTO manifests (digest, media_type, size, artifact_type, annotations, subject,"
-        " layer_bytes, recorded_us) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        " layer_bytes, recorded_us, used_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)"
+        " ON CONFLICT (digest) DO UPDATE SET used_us = excluded.used_us",
         (
             target.digest,
             target.media_type,
@@ -132,6 +149,12 @@ def _move_tags(
     connection: sqlite3.Connection, effect: MoveTags, now_us: int, job: Job | None
 ) -> None:
     registry, name = effect.repository.registry, effect.repository.name
+    known = connection.execute(
+        "SELECT 1 FROM repository_manifests WHERE registry = ? AND name = ? AND digest = ?",
+        (registry, name, effect.digest),
+    ).fetchone()
+    if known is None:
+        raise CollectedError(f"{effect.repository} does not hold {effect.digest} any more")
     for tag in effect.tags:
         row = connection.execute(
             "SELECT digest FROM tags WHERE registry = ? AND name = ? AND tag = ?",
@@ -167,10 +190,18 @@ _MANIFEST = "m.media_type, m.digest, m.size"
 class Catalog:
     """Reads what exists, and writes what arrives from outside of a job: kitd's own registry."""
 
-    def __init__(self, database: Database, clock: Clock, summarize: Summarize) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        summarize: Summarize,
+        *,
+        used: Callable[[Digest], None] = lambda _digest: None,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._summarize = summarize
+        self._used = used
 
     async def resolve(self, repository: Repository, identifier: str) -> Descriptor:
         """Return the manifest that a tag or a digest names in a repository.
@@ -189,7 +220,13 @@ class Catalog:
                 f"{named} is not in the cache",
                 hint="kitctl list shows what is, kitctl pull fetches",
             )
-        return _descriptor(rows[0])
+        return self._in_use(rows[0])
+
+    def _in_use(self, row: sqlite3.Row) -> Descriptor:
+        """Return a manifest that somebody asked for by name: whatever for, it is used."""
+        target = _descriptor(row)
+        self._used(target.digest)
+        return target
 
     async def commit(
         self, repository: Repository, target: Descriptor, tags: Sequence[str], manifest: Manifest
@@ -274,8 +311,11 @@ class Catalog:
             if row is None:
                 raise ContentNotFoundError(f"there is no {repository}@{digest} in the cache")
             connection.execute(
+                # An index of another repository may list it, and is complete only with it.
                 "DELETE FROM manifests WHERE digest = ? AND NOT EXISTS"
-                " (SELECT 1 FROM repository_manifests WHERE digest = manifests.digest)",
+                " (SELECT 1 FROM repository_manifests WHERE digest = manifests.digest)"
+                " AND NOT EXISTS"
+                " (SELECT 1 FROM manifest_children WHERE digest = manifests.digest)",
                 (digest,),
             )
             named = {"repository": str(repository)}
@@ -291,7 +331,7 @@ class Catalog:
             " ORDER BY m.recorded_us DESC LIMIT 1",
             (repository.registry, repository.name, content_key),
         )
-        return _descriptor(rows[0]) if rows else None
+        return self._in_use(rows[0]) if rows else None
 
     async def packed_content(self, project: str) -> str | None:
         """Return the content key of a project's last kit, or None if it has none."""
@@ -346,7 +386,7 @@ class Catalog:
         )
         if not rows:
             raise ContentNotFoundError(f"{digest} is not a kit of the cache", hint="kitctl list")
-        return _descriptor(rows[0])
+        return self._in_use(rows[0])
 
     async def names_of(self, digest: Digest) -> Sequence[Reference]:
         """Return what names a manifest, or the manifests that a blob is part of."""

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import msgspec
+
 from kitd.errors import KitdError
 from kitd.ledger.database import Database
 
@@ -69,7 +71,7 @@ def emit(
     """Append an event to the transaction of `connection`."""
     connection.execute(
         "INSERT INTO events (at_us, type, subject, job, project, data) VALUES (?, ?, ?, ?, ?, ?)",
-        (at_us, event_type, subject, job, project, json.dumps(data, ensure_ascii=False)),
+        (at_us, event_type, subject, job, project, msgspec.json.encode(data).decode()),
     )
 
 
@@ -119,16 +121,6 @@ class EventLedger:
 
         Raises `CursorTruncatedError`, `CursorFutureError`.
         """
-        floor, head = await self.floor_seq(), await self.head_seq()
-        if after_seq < floor:
-            raise CursorTruncatedError(
-                f"events before {floor + 1} are no longer held", hint=f"start from {floor}"
-            )
-        if after_seq > head:
-            raise CursorFutureError(
-                f"the newest event is {head}, {after_seq} has not happened",
-                hint="the ledger was replaced; read the state again and start from its head",
-            )
         wanted = wanted or EventFilter()
         rows = await self._database.read(
             "SELECT * FROM events"
@@ -144,6 +136,17 @@ class EventLedger:
                 max(0, min(limit, MAX_READ)),
             ),
         )
+        # Afterwards: where the floor is below the cursor by now, it was while the rows were read.
+        floor, head = await self.floor_seq(), await self.head_seq()
+        if after_seq < floor:
+            raise CursorTruncatedError(
+                f"events before {floor + 1} are no longer held", hint=f"start from {floor}"
+            )
+        if after_seq > head:
+            raise CursorFutureError(
+                f"the newest event is {head}, {after_seq} has not happened",
+                hint="the ledger was replaced; read the state again and start from its head",
+            )
         return [_event(row) for row in rows]
 
     async def of_job(self, job: int) -> Sequence[Event]:

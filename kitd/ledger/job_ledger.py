@@ -6,6 +6,7 @@ the claim number, so an attempt that was given up for dead cannot finish its suc
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,8 +15,10 @@ from kitd.errors import KitdError, NotFoundError
 from kitd.ledger.catalog import apply
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import emit
+from kitd.ledger.turn import forget_idle_owners, reach_turn, take_turn
 from kitd.queue.effect import Effect
 from kitd.queue.job import Failure, Job, JobRequest, JobState, Lane, QueueCounts
+from kitd.queue.retry import MAX_CRASHES, SUSPECT_CRASHES, blamed, poison
 from kitd.queue.transition import (
     Admission,
     FencedError,
@@ -28,6 +31,28 @@ from kitd.queue.transition import (
 MAX_LIST = 500
 MAX_DELAY_S = 3600.0
 """Jobs wait minutes. One that is due later than this was scheduled before the clock went back."""
+CLOCK_SLACK_US = 1_000_000
+"""A clock that is set right goes back by less than this."""
+NOT_KNOWN_US = 0
+PATIENCE_CLAIMS = 4
+"""Every so many claims of a lane the least urgent may go first: urgent work keeps others waiting,
+and not for ever."""
+FORGET_CLAIMS = 256
+"""How often the owners are forgotten who have had nothing to do for a while."""
+STOPPED = "kitd stopped"
+ENDED = "kitd ended without stopping"
+
+_CLAIM = (
+    "UPDATE jobs SET state = 'running', epoch = ?1, attempt = attempt + 1, claim = claim + 1,"
+    " started_us = ?2, error_code = NULL, error_message = NULL, error_hint = NULL"
+    " WHERE id = (SELECT id FROM jobs AS waiting WHERE state = 'ready' AND lane = ?3"
+    "  AND lock NOT IN (SELECT lock FROM jobs WHERE state = 'running')"
+    "  AND (crashes < ?4 OR NOT EXISTS"
+    "       (SELECT 1 FROM jobs WHERE state = 'running' AND crashes >= ?4))"
+    "  ORDER BY priority{order}, turn, id LIMIT 1)"
+    " RETURNING *"
+)
+_IDEMPOTENCY = "SELECT job, result, fingerprint FROM idempotency WHERE uid = ? AND key = ?"
 
 
 class IdempotencyMismatchError(KitdError):
@@ -84,7 +109,32 @@ def _job(row: sqlite3.Row) -> Job:
         error=error,
         superseded_by=row["superseded_by"],
         followed_by=tuple(json.loads(row["followed_by"])),
+        crashes=row["crashes"],
+        asked_by=row["asked_by"],
+        needs=row["needs"],
+        owner=row["owner"],
+        turn=row["turn"],
     )
+
+
+def _checked(row: sqlite3.Row, key: IdempotencyKey) -> sqlite3.Row:
+    if row["fingerprint"] != key.fingerprint:
+        raise IdempotencyMismatchError(
+            f"the idempotency key {key.key!r} was used for something else",
+            hint="use a new key for a new request",
+        )
+    return row
+
+
+def _used(connection: sqlite3.Connection, key: IdempotencyKey) -> sqlite3.Row | None:
+    """Return what a key was used for. Raises `IdempotencyMismatchError`."""
+    row = connection.execute(_IDEMPOTENCY, (key.uid, key.key)).fetchone()
+    return None if row is None else _checked(row, key)
+
+
+def _is_locked(connection: sqlite3.Connection, lock: str) -> bool:
+    row = connection.execute("SELECT 1 FROM jobs WHERE state = 'running' AND lock = ?", (lock,))
+    return row.fetchone() is not None
 
 
 def _select(connection: sqlite3.Connection, job_id: int) -> Job:
@@ -134,38 +184,69 @@ def _waiting(connection: sqlite3.Connection, key: str) -> Job | None:
     return None if row is None else _job(row)
 
 
-def enqueue(connection: sqlite3.Connection, request: JobRequest, now_us: int) -> Job:
-    """Admit a wish: a new job, the one that waits already, or one that replaces it."""
+def _set_aside(connection: sqlite3.Connection, request: JobRequest) -> Job | None:
+    """Return the job that was set aside as poison while it did what kitd wants to do again."""
+    if request.asked_by is not None:
+        return None
+    row = connection.execute(
+        # The words of the condition are those of the index `jobs_poison`.
+        "SELECT * FROM jobs WHERE key = ? AND state = 'failed' AND error_code = 'poison'"
+        " AND args = ? LIMIT 1",
+        (request.key, request.args),
+    ).fetchone()
+    return None if row is None else _job(row)
+
+
+def _enqueue(connection: sqlite3.Connection, request: JobRequest, now_us: int) -> Job:
+    """Admit a wish and return the job that serves it, or that was set aside when it tried to."""
     waiting = _waiting(connection, request.key)
-    match admit(request, waiting), waiting:
+    set_aside = _set_aside(connection, request) if waiting is None else None
+    match admit(request, waiting, set_aside), waiting or set_aside:
         case Admission.JOIN, Job() as found:
             return _join(connection, found, request, now_us)
         case Admission.REPLACE, Job() as found:
             # The new row needs the key that the old one holds, and the old one the new id. Whoever
-            # waited for the old one waits for the new one now, as urgently.
+            # waited for the old one waits for the new one now, as urgently and no longer; and what
+            # it did to kitd, the new one may do as well.
             _end(connection, found, Signal.SUPERSEDE, now_us)
-            priority = max(request.priority, found.priority)
-            job = _insert(connection, replace(request, priority=priority), now_us)
+            urgent = replace(request, priority=max(request.priority, found.priority))
+            turn = _turn(connection, found, urgent.priority)
+            job = _insert(connection, urgent, turn, now_us, crashes=found.crashes)
             _succeeded_by(connection, found, job.id, now_us)
             return job
+        case Admission.REFUSE, Job() as found:
+            return found
         case _:
-            return _insert(connection, request, now_us)
+            turn = take_turn(connection, request.lane, request.priority, request.owner)
+            return _insert(connection, request, turn, now_us)
+
+
+def _turn(connection: sqlite3.Connection, job: Job, priority: int) -> int:
+    """Return the turn that a waiting job has with a priority: another one needs another turn."""
+    if priority == job.priority:
+        return job.turn
+    return take_turn(connection, job.lane, priority, job.owner)
 
 
 def _join(connection: sqlite3.Connection, job: Job, request: JobRequest, now_us: int) -> Job:
     """Let a waiting job serve one more wish: now, and with the higher priority."""
-    connection.execute(
-        "UPDATE jobs SET priority = max(priority, ?), run_at_us = ?, state = 'ready' WHERE id = ?",
-        (request.priority, min(job.run_at_us, now_us), job.id),
-    )
+    priority = max(job.priority, request.priority)
+    row = connection.execute(
+        "UPDATE jobs SET priority = ?, turn = ?, run_at_us = ?, state = 'ready' WHERE id = ?"
+        " RETURNING *",
+        (priority, _turn(connection, job, priority), min(job.run_at_us, now_us), job.id),
+    ).fetchone()
     _tell(connection, now_us, "job.joined", job, _cause(request))
-    return _select(connection, job.id)
+    return _job(row)
 
 
-def _insert(connection: sqlite3.Connection, request: JobRequest, now_us: int) -> Job:
+def _insert(
+    connection: sqlite3.Connection, request: JobRequest, turn: int, now_us: int, *, crashes: int = 0
+) -> Job:
     cursor = connection.execute(
         "INSERT INTO jobs (kind, lane, key, lock, state, args, project, reference, priority,"
-        " max_attempts, run_at_us, created_us) VALUES (?, ?, ?, ?, 'ready', ?, ?, ?, ?, ?, ?, ?)",
+        " max_attempts, owner, turn, crashes, asked_by, needs, run_at_us, created_us)"
+        " VALUES (?, ?, ?, ?, 'ready', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             request.kind,
             request.lane,
@@ -176,12 +257,38 @@ def _insert(connection: sqlite3.Connection, request: JobRequest, now_us: int) ->
             request.reference,
             request.priority,
             request.max_attempts,
+            request.owner,
+            turn,
+            crashes,
+            request.asked_by,
+            request.needs,
             now_us,
             now_us,
         ),
     )
     assert cursor.lastrowid is not None
-    job = _select(connection, cursor.lastrowid)
+    # Not read back: thousands a second are made, and nothing of it is the file's to decide.
+    job = Job(
+        id=cursor.lastrowid,
+        kind=request.kind,
+        lane=request.lane,
+        key=request.key,
+        lock=request.lock,
+        state=JobState.READY,
+        args=request.args,
+        project=request.project,
+        reference=request.reference,
+        priority=request.priority,
+        attempt=0,
+        max_attempts=request.max_attempts,
+        run_at_us=now_us,
+        created_us=now_us,
+        crashes=crashes,
+        asked_by=request.asked_by,
+        needs=request.needs,
+        owner=request.owner,
+        turn=turn,
+    )
     _tell(connection, now_us, "job.created", job, _cause(request))
     return job
 
@@ -240,6 +347,9 @@ def _may_wait(connection: sqlite3.Connection, job: Job, now_us: int) -> bool:
     older, newer = (job, waiting) if job.id < waiting.id else (waiting, job)
     _end(connection, older, Signal.SUPERSEDE, now_us)
     _succeeded_by(connection, older, newer.id, now_us)
+    connection.execute(
+        "UPDATE jobs SET crashes = max(crashes, ?) WHERE id = ?", (older.crashes, newer.id)
+    )
     return newer is job
 
 
@@ -256,6 +366,17 @@ def _come_back(
     )
     delay_ms = (run_at_us - now_us) // 1000
     _tell(connection, now_us, "job.retrying", job, {**_failure_data(failure), "delay_ms": delay_ms})
+
+
+def _count_crashes(connection: sqlite3.Connection, job: Job, crashes: int) -> Job:
+    connection.execute("UPDATE jobs SET crashes = ? WHERE id = ?", (crashes, job.id))
+    return replace(job, crashes=crashes)
+
+
+def _fail(connection: sqlite3.Connection, job: Job, failure: Failure, now_us: int) -> None:
+    _note_failure(connection, job, failure)
+    _end(connection, job, Signal.FAIL, now_us)
+    _tell(connection, now_us, "job.failed", job, _failure_data(failure))
 
 
 def _interrupt(connection: sqlite3.Connection, job: Job, now_us: int, why: str) -> None:
@@ -276,44 +397,91 @@ class JobLedger:
         self._database = database
         self._clock = clock
         self._epoch = epoch
+        # What the dispatcher need not ask the file for. Noted by transactions, so that it is never
+        # behind the file; one that is undone leaves a look for nothing.
+        self._ripe = set(Lane)
+        self._due_us: int | None = NOT_KNOWN_US
+        self._seen_us = clock.now_us()
+        self._claims: Counter[Lane] = Counter()
 
     async def enqueue(self, request: JobRequest, key: IdempotencyKey | None = None) -> Job:
         """Admit a wish durably and return the job that serves it.
 
+        A wish of kitd's own for what was set aside as poison returns that job, which has failed.
         With an idempotency key the same wish returns the same job; another wish under the same
         key raises `IdempotencyMismatchError`.
         """
 
         def transaction(connection: sqlite3.Connection) -> Job:
-            now_us = self._clock.now_us()
             if key is None:
-                return enqueue(connection, request, now_us)
-            row = connection.execute(
-                "SELECT job, fingerprint FROM idempotency WHERE uid = ? AND key = ?",
-                (key.uid, key.key),
-            ).fetchone()
-            if row is None:
-                job = enqueue(connection, request, now_us)
-                connection.execute(
-                    "INSERT INTO idempotency (uid, key, fingerprint, job, created_us)"
-                    " VALUES (?, ?, ?, ?, ?)",
-                    (key.uid, key.key, key.fingerprint, job.id, now_us),
-                )
-                return job
-            if row["fingerprint"] != key.fingerprint:
-                raise IdempotencyMismatchError(
-                    f"the idempotency key {key.key!r} was used for something else",
-                    hint="use a new key for a new request",
-                )
-            return _select(connection, row["job"])
+                return self._admit(connection, request)
+            row = _used(connection, key)
+            if row is not None:
+                return _select(connection, row["job"])
+            job = self._admit(connection, request)
+            connection.execute(
+                "INSERT INTO idempotency (uid, key, fingerprint, job, created_us)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (key.uid, key.key, key.fingerprint, job.id, self._clock.now_us()),
+            )
+            return job
 
         return await self._database.write(transaction)
 
-    async def promote(self) -> int | None:
-        """Make due jobs ready and return when the next one is due, in microseconds, if any."""
+    async def recall(self, key: IdempotencyKey) -> bytes | None:
+        """Return what a call without a job was answered before under this key.
 
-        def transaction(connection: sqlite3.Connection) -> int | None:
-            now_us = self._clock.now_us()
+        Raises `IdempotencyMismatchError`.
+        """
+        rows = await self._database.read(_IDEMPOTENCY, (key.uid, key.key))
+        return _checked(rows[0], key)["result"] if rows else None
+
+    async def remember(self, key: IdempotencyKey, result: bytes) -> bytes:
+        """Keep the answer to a call without a job; return the one that was kept first.
+
+        Raises `IdempotencyMismatchError`.
+        """
+
+        def transaction(connection: sqlite3.Connection) -> bytes:
+            row = _used(connection, key)
+            if row is None:
+                connection.execute(
+                    "INSERT INTO idempotency (uid, key, fingerprint, result, created_us)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    (key.uid, key.key, key.fingerprint, result, self._clock.now_us()),
+                )
+                return result
+            kept: bytes = row["result"]
+            return kept
+
+        return await self._database.write(transaction)
+
+    def _admit(self, connection: sqlite3.Connection, request: JobRequest) -> Job:
+        job = _enqueue(connection, request, self._clock.now_us())
+        if job.lane not in self._ripe and not _is_locked(connection, job.lock):
+            self._ripe.add(job.lane)
+        return job
+
+    async def promote(self) -> float | None:
+        """Make due jobs ready and return in how many seconds the next one is due, if any.
+
+        Writes nothing where nothing is due. When the clock went back, all that waits for a time
+        is moved with it.
+        """
+        now_us = self._clock.now_us()
+        back_us = max(0, self._seen_us - now_us)
+        if back_us < CLOCK_SLACK_US:
+            back_us = 0
+            self._seen_us = max(self._seen_us, now_us)
+            if self._due_us is None or self._due_us > now_us:
+                return self._due_s(now_us)
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            if back_us:
+                connection.execute(
+                    "UPDATE jobs SET run_at_us = run_at_us - ? WHERE state = 'scheduled'",
+                    (back_us,),
+                )
             due = connection.execute(
                 "UPDATE jobs SET state = 'ready' WHERE state = 'scheduled'"
                 " AND (run_at_us <= ?1 OR run_at_us > ?2) RETURNING *",
@@ -321,43 +489,63 @@ class JobLedger:
             ).fetchall()
             for job in map(_job, due):
                 _tell(connection, now_us, "job.due", job)
+                self._ripe.add(job.lane)
             row = connection.execute(
                 "SELECT min(run_at_us) FROM jobs WHERE state = 'scheduled'"
             ).fetchone()
-            due_us: int | None = row[0]
-            return due_us
+            self._due_us = row[0]
 
-        return await self._database.write(transaction)
+        try:
+            await self._database.write(transaction)
+        except KitdError:
+            self._due_us = NOT_KNOWN_US
+            raise
+        if back_us:
+            self._seen_us = now_us
+        return self._due_s(now_us)
+
+    def _due_s(self, now_us: int) -> float | None:
+        return None if self._due_us is None else max(0.0, (self._due_us - now_us) / 1_000_000)
 
     async def claim(self, lanes: Mapping[Lane, int]) -> Sequence[Job]:
-        """Start up to so many jobs of each lane, highest priority first, oldest first."""
+        """Start up to so many jobs of each lane.
+
+        The most urgent first, and among equals in turn; every fourth claim of a lane takes from
+        what is least urgent. Writes nothing where nothing can be claimed.
+        """
+        open_lanes = {lane: slots for lane, slots in lanes.items() if slots and lane in self._ripe}
+        if not open_lanes:
+            return ()
 
         def transaction(connection: sqlite3.Connection) -> Sequence[Job]:
             return [
                 job
-                for lane, slots in lanes.items()
+                for lane, slots in open_lanes.items()
                 for _ in range(slots)
                 if (job := self._claim(connection, lane)) is not None
             ]
 
-        return await self._database.write(transaction)
+        try:
+            return await self._database.write(transaction)
+        except KitdError:
+            self._ripe.update(open_lanes)
+            raise
 
     def _claim(self, connection: sqlite3.Connection, lane: Lane) -> Job | None:
+        number = self._claims[lane] + 1
         now_us = self._clock.now_us()
         row = connection.execute(
-            "UPDATE jobs SET state = 'running', epoch = ?, attempt = attempt + 1,"
-            " claim = claim + 1, started_us = ?, error_code = NULL, error_message = NULL,"
-            " error_hint = NULL"
-            " WHERE id = (SELECT id FROM jobs AS waiting WHERE state = 'ready' AND lane = ?"
-            "  AND NOT EXISTS (SELECT 1 FROM jobs AS other"
-            "                  WHERE other.state = 'running' AND other.lock = waiting.lock)"
-            "  ORDER BY priority DESC, id LIMIT 1)"
-            " RETURNING *",
-            (self._epoch, now_us, lane),
+            _CLAIM.format(order="" if number % PATIENCE_CLAIMS == 0 else " DESC"),
+            (self._epoch, now_us, lane, SUSPECT_CRASHES),
         ).fetchone()
         if row is None:
+            self._ripe.discard(lane)
             return None
         job = _job(row)
+        self._claims[lane] = number
+        reach_turn(connection, lane, job.priority, job.turn)
+        if number % FORGET_CLAIMS == 0:
+            forget_idle_owners(connection, lane)
         _tell(connection, now_us, "job.started", job, {"attempt": job.attempt})
         return job
 
@@ -374,10 +562,10 @@ class JobLedger:
         """
 
         def transaction(connection: sqlite3.Connection) -> None:
-            job, now_us = _current(connection, attempt), self._clock.now_us()
+            job, now_us = self._ending(connection, attempt), self._clock.now_us()
             for effect in effects:
                 apply(connection, effect, now_us, job)
-            followers = [enqueue(connection, request, now_us) for request in requests]
+            followers = [self._admit(connection, request) for request in requests]
             ids = [follower.id for follower in followers]
             _end(connection, job, Signal.SUCCEED, now_us)
             connection.execute(
@@ -392,23 +580,31 @@ class JobLedger:
         """End a job for good. Raises `FencedError`."""
 
         def transaction(connection: sqlite3.Connection) -> None:
-            job, now_us = _current(connection, attempt), self._clock.now_us()
-            _note_failure(connection, job, failure)
-            _end(connection, job, Signal.FAIL, now_us)
-            _tell(connection, now_us, "job.failed", job, _failure_data(failure))
+            job, now_us = self._ending(connection, attempt), self._clock.now_us()
+            _fail(connection, job, failure, now_us)
 
         await self._database.write(transaction)
 
     async def back_off(
-        self, attempt: Job, failure: Failure, delay_s: float, *, burned: bool
+        self,
+        attempt: Job,
+        failure: Failure,
+        delay_s: float,
+        *,
+        burned: bool,
+        crashed: bool = False,
     ) -> None:
         """End an attempt that will be followed by another. Raises `FencedError`."""
 
         def transaction(connection: sqlite3.Connection) -> None:
-            job, now_us = _current(connection, attempt), self._clock.now_us()
+            job, now_us = self._ending(connection, attempt), self._clock.now_us()
             if not burned:
                 connection.execute("UPDATE jobs SET attempt = attempt - 1 WHERE id = ?", (job.id,))
-            _come_back(connection, job, failure, now_us + int(delay_s * 1_000_000), now_us)
+            job = _count_crashes(connection, job, job.crashes + 1 if crashed else 0)
+            run_at_us = now_us + int(delay_s * 1_000_000)
+            _come_back(connection, job, failure, run_at_us, now_us)
+            if self._due_us is None or run_at_us < self._due_us:
+                self._due_us = run_at_us
 
         await self._database.write(transaction)
 
@@ -416,7 +612,7 @@ class JobLedger:
         """End an attempt whose job will be asked for anew if need be. Raises `FencedError`."""
 
         def transaction(connection: sqlite3.Connection) -> None:
-            job, now_us = _current(connection, attempt), self._clock.now_us()
+            job, now_us = self._ending(connection, attempt), self._clock.now_us()
             _note_failure(connection, job, failure)
             if job.cancel_requested:
                 _end_cancelled(connection, job, now_us)
@@ -435,8 +631,8 @@ class JobLedger:
         """Put a running job back because kitd stops. Raises `FencedError`."""
 
         def transaction(connection: sqlite3.Connection) -> None:
-            job = _current(connection, attempt)
-            _interrupt(connection, job, self._clock.now_us(), "kitd stopped")
+            job = self._ending(connection, attempt)
+            _interrupt(connection, job, self._clock.now_us(), STOPPED)
 
         await self._database.write(transaction)
 
@@ -444,9 +640,30 @@ class JobLedger:
         """End an attempt that was cancelled. Raises `FencedError`."""
 
         def transaction(connection: sqlite3.Connection) -> None:
-            _end_cancelled(connection, _current(connection, attempt), self._clock.now_us())
+            _end_cancelled(connection, self._ending(connection, attempt), self._clock.now_us())
 
         await self._database.write(transaction)
+
+    async def paused(self, reason: Failure) -> None:
+        """Tell that nothing begins for now."""
+        await self._tell_of_queue("queue.paused", _failure_data(reason))
+
+    async def resumed(self) -> None:
+        """Tell that jobs begin again."""
+        await self._tell_of_queue("queue.resumed", {})
+
+    async def _tell_of_queue(self, event_type: str, data: Mapping[str, object]) -> None:
+        await self._database.write(
+            lambda connection: emit(connection, self._clock.now_us(), event_type, "queue", data)
+        )
+
+    def _ending(self, connection: sqlite3.Connection, attempt: Job) -> Job:
+        """Return the job that this attempt may end, and let what waits for its lock be looked at.
+
+        Raises `FencedError`.
+        """
+        self._ripe.update(Lane)
+        return _current(connection, attempt)
 
     async def request_cancel(self, job_id: int) -> Job:
         """Cancel a waiting job, or mark a running one; a job that has ended is a conflict.
@@ -480,27 +697,46 @@ class JobLedger:
             if waiting is not None:
                 # The same thing waits already: that job serves this wish too.
                 return waiting
-            connection.execute(
-                "UPDATE jobs SET state = ?, attempt = 0, run_at_us = ?, finished_us = NULL,"
-                " cancel_requested = 0, error_code = NULL, error_message = NULL,"
-                " error_hint = NULL WHERE id = ?",
-                (state, now_us, job_id),
-            )
+            row = connection.execute(
+                "UPDATE jobs SET state = ?, turn = ?, attempt = 0, crashes = 0, run_at_us = ?,"
+                " finished_us = NULL, cancel_requested = 0, error_code = NULL,"
+                " error_message = NULL, error_hint = NULL WHERE id = ? RETURNING *",
+                (
+                    state,
+                    take_turn(connection, job.lane, job.priority, job.owner),
+                    now_us,
+                    job_id,
+                ),
+            ).fetchone()
             _tell(connection, now_us, "job.retried", job)
-            return _select(connection, job_id)
+            self._ripe.add(job.lane)
+            return _job(row)
 
         return await self._database.write(transaction)
 
     async def recover(self) -> int:
-        """Put back or end every job that a former life left running; return how many."""
+        """Put back or end every job that a former life left running; return how many.
+
+        Where that life did not end in good order, what ran then may have been the cause: whoever
+        was for the third time in a row is set aside.
+        """
 
         def transaction(connection: sqlite3.Connection) -> int:
             rows = connection.execute(
-                "SELECT * FROM jobs WHERE state = 'running' AND epoch <> ?", (self._epoch,)
+                "SELECT jobs.*, stopped_us IS NULL AS died FROM jobs LEFT JOIN epochs USING (epoch)"
+                " WHERE state = 'running' AND epoch <> ?",
+                (self._epoch,),
             ).fetchall()
             now_us = self._clock.now_us()
-            for job in map(_job, rows):
-                _interrupt(connection, job, now_us, "kitd ended without stopping")
+            suspects = {job.id for job in blamed(_job(row) for row in rows if row["died"])}
+            for row in rows:
+                job, why = _job(row), ENDED if row["died"] else STOPPED
+                if job.id in suspects:
+                    job = _count_crashes(connection, job, job.crashes + 1)
+                if job.crashes >= MAX_CRASHES and not job.cancel_requested:
+                    _fail(connection, job, poison(job.id, why), now_us)
+                else:
+                    _interrupt(connection, job, now_us, why)
             return len(rows)
 
         return await self._database.write(transaction)
@@ -514,18 +750,18 @@ class JobLedger:
 
     async def list(self, wanted: JobFilter) -> Sequence[Job]:
         """Return jobs, newest first."""
+        conditions = {
+            "state = ?": wanted.state,
+            "project = ?": wanted.project,
+            # Of several conditions only one can be looked up, and there are few kinds.
+            "kind = ?" if wanted.state is wanted.project is None else "+kind = ?": wanted.kind,
+            "id < ?": wanted.before,
+        }
+        given = {words: value for words, value in conditions.items() if value is not None}
         rows = await self._database.read(
-            "SELECT * FROM jobs WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR kind = ?2)"
-            " AND (?3 IS NULL OR project = ?3) AND (?4 IS NULL OR id < ?4)"
-            " ORDER BY id DESC LIMIT ?5",
-            (
-                wanted.state,
-                wanted.kind,
-                wanted.project,
-                wanted.before,
-                # SQLite takes a negative limit for none.
-                max(0, min(wanted.limit, MAX_LIST)),
-            ),
+            f"SELECT * FROM jobs WHERE {' AND '.join(given) or 'true'} ORDER BY id DESC LIMIT ?",  # noqa: S608 - constant words
+            # SQLite takes a negative limit for none.
+            (*given.values(), max(0, min(wanted.limit, MAX_LIST))),
         )
         return [_job(row) for row in rows]
 
@@ -549,7 +785,6 @@ class JobLedger:
 
     async def counts(self) -> QueueCounts:
         """Return how many jobs are in each state that is not a quiet end."""
-        # The words of the condition are those of the index `jobs_counted`.
         rows = await self._database.read(
             "SELECT state, count(*) AS jobs FROM jobs"
             " WHERE state IN ('ready', 'running', 'scheduled', 'failed') GROUP BY state"

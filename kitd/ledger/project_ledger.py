@@ -10,6 +10,8 @@ from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import emit
 from kitd.oci.digest import Digest
 
+_ALL = "SELECT * FROM projects ORDER BY name"
+
 
 class ProjectConflictError(KitdError):
     """The project's name is taken, or the configuration file owns it."""
@@ -58,22 +60,24 @@ class ProjectLedger:
         self._database = database
         self._clock = clock
 
-    async def configured(self, definitions: Mapping[str, str]) -> None:
+    async def configured(self, definitions: Mapping[str, str]) -> Sequence[ProjectRecord]:
         """Make the rows of source `config` exactly these; what was packed of each stays known.
 
-        A project whose definition changed is packed and named again, be its content the same: its
-        fingerprint and content key are forgotten.
+        Returns all projects by name, those that were added included. A project whose definition
+        changed is packed and named again, be its content the same: its fingerprint and content key
+        are forgotten.
         """
 
-        def transaction(connection: sqlite3.Connection) -> None:
+        def transaction(connection: sqlite3.Connection) -> Sequence[ProjectRecord]:
             rows = connection.execute("SELECT name FROM projects WHERE source = 'config'")
             for row in rows.fetchall():
                 if row["name"] not in definitions:
                     connection.execute("DELETE FROM projects WHERE name = ?", (row["name"],))
             for name, definition in definitions.items():
                 _upsert(connection, name, "config", definition, self._clock.now_us())
+            return [_record(row) for row in connection.execute(_ALL)]
 
-        await self._database.write(transaction)
+        return await self._database.write(transaction)
 
     async def add(self, name: str, definition: str) -> None:
         """Add a project at run time, or change one. Raises `ProjectConflictError`."""
@@ -104,7 +108,7 @@ class ProjectLedger:
             if row["source"] == "config":
                 raise ProjectConflictError(
                     f"the project {name} is in the configuration file",
-                    hint="remove it there and restart kitd",
+                    hint="remove it there and run kitctl reload",
                 )
             connection.execute("DELETE FROM projects WHERE name = ?", (name,))
             at_us = self._clock.now_us()
@@ -128,9 +132,7 @@ class ProjectLedger:
 
     async def all(self) -> Sequence[ProjectRecord]:
         """Return every project by name."""
-        return [
-            _record(r) for r in await self._database.read("SELECT * FROM projects ORDER BY name")
-        ]
+        return [_record(row) for row in await self._database.read(_ALL)]
 
     async def project(self, name: str) -> ProjectRecord:
         """Return a project. Raises `NotFoundError`."""

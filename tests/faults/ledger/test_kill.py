@@ -10,6 +10,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from kitd.ledger.audit import audit_ledger
+
 BUSY_LIFE = Path(__file__).with_name("busy_life.py")
 KILLS = 20
 START_DEADLINE_S = 20.0
@@ -68,6 +70,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_half_done_is_found(tmp_path):
             ]
             events = connection.execute("SELECT count(*), max(seq) FROM events").fetchone()
             epochs = connection.execute("SELECT count(*) FROM epochs").fetchone()
+        assert audit_ledger(ledger) == []
         assert enqueued <= set(states), "an acknowledged job is not in the ledger"
         ended = {job for job, state in states.items() if state == "succeeded"}
         assert succeeded <= ended, "an acknowledged end was undone"

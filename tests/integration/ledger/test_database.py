@@ -8,7 +8,8 @@ from contextlib import closing
 import pytest
 
 from kitd.errors import Disposition, KitdError
-from kitd.ledger.database import BATCH, Database, LedgerError
+from kitd.ledger.database import BATCH, Database
+from kitd.ledger.failure import LedgerError, LedgerFullError
 
 
 def put(key, value="x"):
@@ -232,8 +233,8 @@ async def test_a_full_file_undoes_the_batch_and_recovers(database, keys, sql):
     await asyncio.wait(tasks)
     for task in tasks:
         error = task.exception()
-        assert isinstance(error, LedgerError)
-        assert error.disposition is Disposition.RETRY
+        assert isinstance(error, LedgerFullError)
+        assert error.disposition is Disposition.PAUSE
         assert "full" in error.message
         assert error.hint is not None
         assert "space" in error.hint

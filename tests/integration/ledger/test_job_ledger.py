@@ -9,14 +9,14 @@ import pytest
 
 from kitd.errors import NotFoundError
 from kitd.ledger.job_ledger import (
+    FORGET_CLAIMS,
     MAX_LIST,
     IdempotencyKey,
     IdempotencyMismatchError,
     JobFilter,
+    JobLedger,
 )
-from kitd.oci.digest import digest_of
-from kitd.oci.reference import parse_repository
-from kitd.queue.effect import Emit, MoveTags
+from kitd.queue.effect import Emit
 from kitd.queue.job import Failure, JobState, Lane
 from kitd.queue.transition import FencedError, IllegalTransitionError
 
@@ -45,6 +45,41 @@ def start(jobs, wish):
         return attempt
 
     return start
+
+
+async def give_up(jobs, attempt):
+    await jobs.fail(attempt, FAILURE)
+
+
+async def come_back(jobs, attempt):
+    await jobs.back_off(attempt, FAILURE, 5.0, burned=True)
+
+
+async def snooze(jobs, attempt):
+    await jobs.back_off(attempt, FAILURE, 5.0, burned=False)
+
+
+async def step_aside(jobs, attempt):
+    await jobs.step_aside(attempt, FAILURE)
+
+
+async def interrupt(jobs, attempt):
+    await jobs.interrupt(attempt)
+
+
+async def succeed(jobs, attempt):
+    await jobs.succeed(attempt, b"{}", (Emit("kit.packed", "kit:x"),), ())
+
+
+async def cancelled(jobs, attempt):
+    await jobs.cancelled(attempt)
+
+
+ENDS = pytest.mark.parametrize(
+    "end", [give_up, come_back, snooze, step_aside, interrupt, succeed, cancelled]
+)
+COMEBACKS = pytest.mark.parametrize("end", [come_back, snooze, interrupt])
+UNFINISHED = pytest.mark.parametrize("end", [come_back, snooze, step_aside, interrupt])
 
 
 class TestAdmission:
@@ -169,6 +204,27 @@ class TestIdempotency:
         assert len({task.result().id for task in tasks}) == 1
         assert len(await jobs.list(JobFilter())) == 1
 
+    async def test_an_answer_without_a_job_is_kept(self, jobs):
+        assert await jobs.recall(self.KEY) is None
+        assert await jobs.remember(self.KEY, b"first") == b"first"
+        assert await jobs.recall(self.KEY) == b"first"
+        assert await jobs.recall(IdempotencyKey(1001, "k", "fingerprint")) is None
+
+    async def test_what_was_answered_first_stays(self, jobs):
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(jobs.remember(self.KEY, str(n).encode())) for n in range(20)]
+        assert {task.result() for task in tasks} == {await jobs.recall(self.KEY)}
+
+    async def test_another_call_under_the_same_key_is_an_error(self, jobs, wish):
+        other = IdempotencyKey(1000, "k", "another")
+        await jobs.remember(self.KEY, b"first")
+        with pytest.raises(IdempotencyMismatchError):
+            await jobs.recall(other)
+        with pytest.raises(IdempotencyMismatchError):
+            await jobs.remember(other, b"second")
+        with pytest.raises(IdempotencyMismatchError):
+            await jobs.enqueue(wish(), other)
+
     async def test_a_wish_that_fails_leaves_its_key_free(self, jobs, wish):
         with pytest.raises(sqlite3.IntegrityError):
             await jobs.enqueue(wish(priority="high"), self.KEY)
@@ -220,6 +276,371 @@ class TestClaim:
         assert len(claimed) == len(set(claimed)) == 20
 
 
+class TestTurns:
+    """Start-time fair queueing between owners."""
+
+    async def owners_of(self, jobs, slots, lane=Lane.PACK):
+        return [job.owner.partition(":")[2] for job in await jobs.claim({lane: slots})]
+
+    async def wish_many(self, jobs, wish, project, number, **fields):
+        for n in range(number):
+            await jobs.enqueue(wish(f"{project}{n}", project=project, **fields))
+
+    async def test_owners_take_turns_however_many_jobs_each_has(self, jobs, wish):
+        await self.wish_many(jobs, wish, "a", 50)
+        await self.wish_many(jobs, wish, "b", 3)
+        await self.wish_many(jobs, wish, "c", 3)
+        assert "".join(await self.owners_of(jobs, 12)) == "abcabcabcaaa"
+
+    async def test_a_newcomer_waits_for_at_most_one_job_of_each_other(self, jobs, wish):
+        await self.wish_many(jobs, wish, "a", 50)
+        await self.wish_many(jobs, wish, "b", 50)
+        assert len(await self.owners_of(jobs, 21)) == 21
+        await self.wish_many(jobs, wish, "c", 2)
+        assert (await self.owners_of(jobs, 3)).index("c") <= 2
+
+    async def test_who_was_idle_has_saved_nothing_up(self, jobs, wish):
+        await self.wish_many(jobs, wish, "a", 1)
+        await self.wish_many(jobs, wish, "b", 60)
+        await self.owners_of(jobs, 41)
+        await self.wish_many(jobs, wish, "a", 20)
+        assert "".join(await self.owners_of(jobs, 10)).count("a") == 5
+
+    async def test_owners_are_projects_then_people_then_kitd(self, jobs, wish):
+        for n in range(3):
+            await jobs.enqueue(wish(f"p{n}", project="p", asked_by=7))
+            await jobs.enqueue(wish(f"u{n}", asked_by=7))
+            await jobs.enqueue(wish(f"k{n}"))
+        claimed = [job.owner for job in await jobs.claim({Lane.PACK: 9})]
+        assert claimed == ["project:p", "user:7", "kitd"] * 3
+
+    async def test_what_is_urgent_goes_first_and_every_fourth_claim_is_for_the_others(
+        self, jobs, wish
+    ):
+        await self.wish_many(jobs, wish, "a", 20)
+        await self.wish_many(jobs, wish, "u", 20, priority=10)
+        assert "".join(await self.owners_of(jobs, 12)) == "uuuauuuauuua"
+
+    async def test_what_is_urgent_for_one_does_not_cost_another_his_turn(self, jobs, wish):
+        """The turns of a priority are its own: c is new, and waits for one job of a."""
+        await self.wish_many(jobs, wish, "a", 30)
+        await self.wish_many(jobs, wish, "u", 30, priority=10)
+        await self.owners_of(jobs, 30)
+        await self.wish_many(jobs, wish, "c", 1)
+        claimed = [job for job in await jobs.claim({Lane.PACK: 20}) if job.priority == 0]
+        assert [job.project for job in claimed].index("c") <= 1
+
+    @pytest.mark.parametrize("comes_back", ["back_off", "interrupt"])
+    async def test_a_job_that_comes_back_keeps_its_turn(self, jobs, wish, comes_back):
+        await self.wish_many(jobs, wish, "a", 9)
+        (first,) = await jobs.claim({Lane.PACK: 1})
+        if comes_back == "interrupt":
+            await jobs.interrupt(first)
+        else:
+            await jobs.back_off(first, FAILURE, 0.0, burned=True)
+            await jobs.promote()
+        assert [job.id for job in await jobs.claim({Lane.PACK: 1})] == [first.id]
+
+    @pytest.mark.parametrize("args", [b"{}", b"new"], ids=["joined", "replaced"])
+    async def test_a_wish_for_what_waits_keeps_its_turn(self, jobs, wish, args):
+        await self.wish_many(jobs, wish, "a", 9)
+        job = await jobs.enqueue(wish("a0", project="a", args=args))
+        assert [claimed.id for claimed in await jobs.claim({Lane.PACK: 1})] == [job.id]
+
+    async def test_what_becomes_urgent_takes_its_turn_among_the_urgent(self, jobs, wish):
+        await self.wish_many(jobs, wish, "u", 3, priority=10)
+        await self.wish_many(jobs, wish, "a", 1)
+        await jobs.enqueue(wish("a0", project="a", priority=10))
+        assert "".join(await self.owners_of(jobs, 4)) == "uauu"
+
+    async def test_what_a_person_tries_again_queues_anew(self, jobs, wish):
+        await self.wish_many(jobs, wish, "a", 9)
+        for job in await jobs.claim({Lane.PACK: 9}):
+            await jobs.fail(job, FAILURE)
+        await self.wish_many(jobs, wish, "b", 20)
+        await self.owners_of(jobs, 5)
+        for job in await jobs.list(JobFilter(state=JobState.FAILED)):
+            await jobs.retry(job.id)
+        claimed = "".join(await self.owners_of(jobs, 8))
+        assert abs(claimed.count("a") - claimed.count("b")) <= 2
+        assert "aaa" not in claimed
+
+    async def test_owners_that_are_gone_are_forgotten(self, jobs, wish, sql):
+        for n in range(FORGET_CLAIMS):
+            await jobs.enqueue(wish(str(n), project=str(n)))
+            (job,) = await jobs.claim({Lane.PACK: 1})
+            await jobs.enqueue(wish("again", project="again"))
+            await jobs.succeed(job, b"{}", (), ())
+            (again,) = await jobs.claim({Lane.PACK: 1})
+            await jobs.succeed(again, b"{}", (), ())
+        assert sql("SELECT count(*) FROM turns")[0][0] < FORGET_CLAIMS / 2
+
+    async def test_turns_outlive_a_restart(self, jobs, next_life, wish):
+        await self.wish_many(jobs, wish, "a", 30)
+        await self.owners_of(jobs, 20)
+        for n in range(9):
+            await next_life.enqueue(wish(f"b{n}", project="b"))
+        assert "".join(await self.owners_of(next_life, 6)).count("b") == 3
+
+
+class TestLooking:
+    """The dispatcher is woken by every commit: where there is nothing to do, nothing is written."""
+
+    async def test_nothing_is_written_where_nothing_is_ready_or_due(self, jobs, database, start):
+        attempt = await start()
+        await jobs.back_off(attempt, FAILURE, 10.0, burned=True)
+        assert await jobs.promote() == 10.0
+        assert list(await jobs.claim(ALL)) == []
+        await database.close()
+        assert await jobs.promote() == 10.0
+        assert list(await jobs.claim(ALL)) == []
+
+    async def test_nothing_is_written_where_no_slot_is_free(self, jobs, database, wish):
+        await jobs.enqueue(wish())
+        await database.close()
+        assert list(await jobs.claim({Lane.PACK: 0})) == []
+
+    async def test_what_waits_for_a_lock_that_runs_is_not_looked_at(self, jobs, database, wish):
+        await jobs.enqueue(wish("a", lock="same"))
+        await jobs.claim(ALL)
+        assert list(await jobs.claim(ALL)) == []
+        await jobs.enqueue(wish("b", lock="same"))
+        await database.close()
+        assert list(await jobs.claim(ALL)) == []
+
+    @ENDS
+    async def test_an_end_lets_what_waits_for_its_lock_begin(self, jobs, wish, end):
+        await jobs.enqueue(wish("a", lock="same"))
+        (first,) = await jobs.claim(ALL)
+        waiting = await jobs.enqueue(wish("b", lock="same", lane=Lane.PUSH))
+        assert list(await jobs.claim(ALL)) == []
+        await end(jobs, first)
+        assert waiting.id in [job.id for job in await jobs.claim({Lane.PUSH: 1})]
+
+    async def test_a_thousand_jobs_behind_a_lock_hold_up_nobody(self, jobs, wish, database):
+        """Skipping ten thousand takes about a millisecond: the index knows all that forbids it."""
+        async with asyncio.TaskGroup() as group:
+            for n in range(10_000):
+                group.create_task(jobs.enqueue(wish(str(n), lock="same", project="many")))
+        await jobs.claim({Lane.PACK: 1})
+        await jobs.enqueue(wish("other", project="other", priority=-1))
+        began = time.perf_counter()
+        claimed = await jobs.claim({Lane.PACK: 2})
+        assert [job.key for job in claimed] == ["other"]
+        assert time.perf_counter() - began < 0.5
+
+
+class TestPlans:
+    """No call looks through the jobs that ended: they only ever become more."""
+
+    @pytest.fixture
+    async def plans(self, database, sql):
+        """Return how SQLite goes about every statement that a call runs."""
+
+        async def plans(call) -> list[str]:
+            statements = []
+            await database.write(lambda c: c.set_trace_callback(statements.append))
+            await call
+            await database.write(lambda c: c.set_trace_callback(None))
+            asked = [
+                s for s in statements if s.startswith(("SELECT", "INSERT", "UPDATE", "DELETE"))
+            ]
+            return [row[3] for each in asked for row in sql(f"EXPLAIN QUERY PLAN {each}")]
+
+        return plans
+
+    def check(self, plans):
+        for plan in plans:
+            assert "SCAN jobs" not in plan, plans
+            assert "SCAN waiting" not in plan, plans
+            assert "TEMP B-TREE" not in plan, plans
+
+    async def test_asking(self, jobs, wish, plans):
+        self.check(await plans(jobs.enqueue(wish(), IdempotencyKey(1, "k", "f"))))
+        self.check(await plans(jobs.enqueue(wish(priority=10))))
+        self.check(await plans(jobs.enqueue(wish(args=b"2"))))
+
+    async def test_claiming(self, jobs, wish, plans):
+        await jobs.enqueue(wish())
+        seen = await plans(jobs.claim({Lane.PACK: 1}))
+        self.check(seen)
+        assert "SEARCH waiting USING COVERING INDEX jobs_ready (lane=?)" in seen
+
+    async def test_claiming_what_is_least_urgent(self, jobs, wish, plans):
+        for n in range(4):
+            await jobs.enqueue(wish(str(n)))
+        await jobs.claim({Lane.PACK: 3})
+        seen = await plans(jobs.claim({Lane.PACK: 1}))
+        self.check(seen)
+        assert "SEARCH waiting USING COVERING INDEX jobs_least_urgent (lane=?)" in seen
+
+    async def test_promoting(self, jobs, start, clock, plans):
+        await jobs.back_off(await start(), FAILURE, 1.0, burned=True)
+        clock.advance(1)
+        self.check(await plans(jobs.promote()))
+
+    @pytest.mark.parametrize("end", [give_up, come_back, step_aside, interrupt, succeed, cancelled])
+    async def test_ending(self, jobs, start, plans, end):
+        self.check(await plans(end(jobs, await start())))
+
+    async def test_recovering(self, start, next_life, plans):
+        await start()
+        self.check([plan for plan in await plans(next_life.recover()) if "epochs" not in plan])
+
+    @pytest.mark.parametrize(
+        ("wanted", "index"),
+        [
+            (JobFilter(), "SCAN jobs"),
+            (JobFilter(before=9), "INTEGER PRIMARY KEY"),
+            (JobFilter(state=JobState.CANCELLED), "jobs_by_state"),
+            (JobFilter(state=JobState.CANCELLED, kind="pack"), "jobs_by_state"),
+            (JobFilter(kind="pack"), "jobs_by_kind"),
+            (JobFilter(kind="pack", project="p"), "jobs_by_project"),
+        ],
+        ids=["all", "before", "state", "state and kind", "kind", "project"],
+    )
+    async def test_listing(self, jobs, database, sql, wanted, index):
+        """The newest of all are the last of the table; the rest is looked up and never sorted."""
+        asked = []
+        await database._reader.set_trace_callback(asked.append)
+        await jobs.list(wanted)
+        (statement,) = asked
+        (plan,) = [row[3] for row in sql(f"EXPLAIN QUERY PLAN {statement}")]
+        assert index in plan
+
+
+class TestPoison:
+    """A job that a process dies of again and again is set aside, and no other."""
+
+    async def crash(self, clock, database, epoch):
+        """Let the daemon die and return its next life's queue."""
+        life = JobLedger(database, clock, epoch)
+        await life.recover()
+        return life
+
+    async def test_the_third_death_in_a_row_sets_a_job_aside(
+        self, jobs, wish, clock, database, events, told
+    ):
+        job = await jobs.enqueue(wish())
+        life = jobs
+        for death in (1, 2, 3):
+            (attempt,) = await life.claim(ALL)
+            assert attempt.attempt == 1
+            life = await self.crash(clock, database, 1 + death)
+            job = await life.job(job.id)
+            assert job.crashes == death
+        assert (job.state, job.error.code) == (JobState.FAILED, "poison")
+        assert "3 times" in job.error.message
+        assert job.error.hint == f"kitctl jobs retry {job.id} once the cause is gone"
+        assert told(job)[-2:] == ["job.started", "job.failed"]
+        assert list(await life.claim(ALL)) == []
+
+    async def test_a_worker_that_dies_counts_as_kitd_does(self, jobs, start, clock, next_life):
+        attempt = await start()
+        await jobs.back_off(attempt, FAILURE, 0.0, burned=True, crashed=True)
+        await jobs.promote()
+        (attempt,) = await jobs.claim(ALL)
+        assert (attempt.crashes, attempt.attempt) == (1, 2)
+        await next_life.recover()
+        assert (await jobs.job(attempt.id)).crashes == 2
+
+    async def test_an_end_in_good_order_forgives(self, jobs, start):
+        attempt = await start()
+        await jobs.back_off(attempt, FAILURE, 0.0, burned=True, crashed=True)
+        await jobs.promote()
+        (attempt,) = await jobs.claim(ALL)
+        await jobs.back_off(attempt, FAILURE, 0.0, burned=True)
+        assert (await jobs.job(attempt.id)).crashes == 0
+
+    async def test_a_stop_is_no_crash_and_proves_nothing(
+        self, jobs, start, clock, database, sql, next_life
+    ):
+        """Neither an attempt that was put back, nor one that the stop had to leave behind."""
+        attempt = await start()
+        await jobs.back_off(attempt, FAILURE, 0.0, burned=True, crashed=True)
+        await jobs.promote()
+        (attempt,) = await jobs.claim(ALL)
+        await jobs.interrupt(attempt)
+        assert (await jobs.job(attempt.id)).crashes == 1
+        await jobs.claim(ALL)
+        sql("INSERT INTO epochs VALUES (1, 1, 'x', 1, 2)")
+        assert await next_life.recover() == 1
+        job = await jobs.job(attempt.id)
+        assert (job.state, job.crashes) == (JobState.READY, 1)
+
+    async def test_one_suspect_runs_at_a_time_and_alone_is_blamed(
+        self, jobs, wish, clock, database
+    ):
+        keys = ["a", "b", "c"]
+        for key in keys:
+            await jobs.enqueue(wish(key))
+        life = jobs
+        for epoch in (2, 3):
+            assert len(await life.claim(ALL)) == 3
+            life = await self.crash(clock, database, epoch)
+        fresh = await life.enqueue(wish("fresh"))
+        first, other = await life.claim(ALL)
+        assert (first.key, other.id) == ("a", fresh.id)
+        # An end in good order clears it, and the next suspect may show what it does.
+        await life.succeed(first, b"{}", (), ())
+        (second,) = await life.claim(ALL)
+        assert second.key == "b"
+        life = await self.crash(clock, database, 4)
+        assert (await life.job(second.id)).error.code == "poison"
+        assert (await life.job(fresh.id)).crashes == 0
+        assert [job.key for job in await life.claim(ALL)] == ["c", "fresh"]
+
+    async def test_a_suspect_waits_across_lanes(self, jobs, wish, clock, database, sql):
+        await jobs.enqueue(wish("a"))
+        await jobs.enqueue(wish("b", lane=Lane.PUSH))
+        sql("UPDATE jobs SET crashes = 2")
+        (first,) = await jobs.claim(ALL)
+        assert list(await jobs.claim(ALL)) == []
+        await jobs.succeed(first, b"{}", (), ())
+        assert len(await jobs.claim(ALL)) == 1
+
+    async def test_what_replaces_a_suspect_is_one(self, jobs, wish, sql):
+        old = await jobs.enqueue(wish(args=b"1"))
+        sql("UPDATE jobs SET crashes = 2")
+        new = await jobs.enqueue(wish(args=b"2"))
+        assert (new.id != old.id, new.crashes) == (True, 2)
+
+    async def test_what_waits_behind_a_suspect_is_one_once_it_takes_its_place(
+        self, jobs, start, wish, next_life
+    ):
+        running = await start()
+        waiting = await jobs.enqueue(wish(args=b"2"))
+        await next_life.recover()
+        assert (await jobs.job(running.id)).state is JobState.SUPERSEDED
+        assert (await jobs.job(waiting.id)).crashes == 1
+
+    async def test_kitd_itself_does_not_ask_again_for_what_was_set_aside(self, jobs, start, wish):
+        """Else a watched project would take kitd down again after every start."""
+        attempt = await start(args=b"1")
+        await jobs.fail(attempt, Failure("poison", "set aside"))
+        assert (await jobs.enqueue(wish(args=b"1"))).id == attempt.id
+        assert list(await jobs.claim(ALL)) == []
+        other = await jobs.enqueue(wish(args=b"2"))
+        assert other.id != attempt.id
+        await jobs.request_cancel(other.id)
+        assert (await jobs.enqueue(wish(args=b"1", asked_by=7))).id > other.id
+
+    async def test_a_person_may_try_it_again(self, jobs, start, next_life):
+        attempt = await start()
+        await jobs.fail(attempt, Failure("poison", "set aside"))
+        job = await jobs.retry(attempt.id)
+        assert (job.state, job.crashes, job.error) == (JobState.READY, 0, None)
+
+    async def test_a_job_that_was_to_be_cancelled_is_cancelled_and_not_set_aside(
+        self, jobs, start, next_life, sql
+    ):
+        attempt = await start()
+        sql("UPDATE jobs SET crashes = 2")
+        await jobs.request_cancel(attempt.id)
+        await next_life.recover()
+        assert (await jobs.job(attempt.id)).state is JobState.CANCELLED
+
+
 class TestEnds:
     async def test_a_success_keeps_its_result_and_names_what_follows(
         self, jobs, start, wish, told, clock
@@ -245,10 +666,10 @@ class TestEnds:
         """Result, effects, followers and events are durable together or not at all."""
         attempt = await start()
         before = sql("SELECT * FROM events"), sql("SELECT * FROM jobs")
-        dangling = MoveTags(parse_repository("team/model"), ("latest",), digest_of(b"nothing"))
+        nameless = Emit(None, "kit:x")
         with pytest.raises(sqlite3.IntegrityError):
             await jobs.succeed(
-                attempt, b"{}", (Emit("kit.packed", "kit:x"), dangling), (wish("b"),)
+                attempt, b"{}", (Emit("kit.packed", "kit:x"), nameless), (wish("b"),)
             )
         assert (sql("SELECT * FROM events"), sql("SELECT * FROM jobs")) == before
         await jobs.fail(attempt, FAILURE)
@@ -275,9 +696,9 @@ class TestEnds:
         due_us = clock.at_us + 2_500_000
         assert (job.state, job.run_at_us, job.error) == (JobState.SCHEDULED, due_us, FAILURE)
         assert (await events.of_job(job.id))[-1].data["delay_ms"] == 2500
-        assert await jobs.promote() == due_us
+        assert await jobs.promote() == (due_us - clock.at_us) / 1_000_000
         clock.advance(2.499)
-        assert await jobs.promote() == due_us
+        assert await jobs.promote() == (due_us - clock.at_us) / 1_000_000
         assert list(await jobs.claim(ALL)) == []
         clock.advance(0.001)
         assert await jobs.promote() is None
@@ -296,18 +717,53 @@ class TestEnds:
             await jobs.enqueue(wish(key))
         for delay_s, attempt in zip((30, 10), await jobs.claim(ALL), strict=True):
             await jobs.back_off(attempt, FAILURE, delay_s, burned=True)
-        assert await jobs.promote() == clock.at_us + 10_000_000
+        assert await jobs.promote() == 10.0
         clock.advance(10)
-        assert await jobs.promote() == clock.at_us + 20_000_000
+        assert await jobs.promote() == 20.0
 
-    async def test_a_clock_that_goes_back_keeps_no_job_waiting(self, jobs, start, clock):
-        """What was to run in minutes does not run in a day."""
+    @pytest.mark.parametrize("back_s", [5, 3_600, 86_400])
+    async def test_a_clock_that_goes_back_keeps_no_job_waiting(self, jobs, start, clock, back_s):
+        """What was to run in minutes runs in minutes, whatever the clock says by then."""
         attempt = await start()
         await jobs.back_off(attempt, FAILURE, 900.0, burned=True)
-        clock.advance(-86_400)
+        assert await jobs.promote() == 900.0
+        clock.advance(-back_s)
+        assert await jobs.promote() == 900.0
+        clock.advance(899)
+        assert await jobs.promote() == 1.0
+        clock.advance(1)
         assert await jobs.promote() is None
         (again,) = await jobs.claim(ALL)
         assert again.id == attempt.id
+
+    async def test_a_clock_that_goes_forward_loses_no_job(self, jobs, start, wish, clock, told):
+        """A day asleep: what was to wait is due, once, and what runs goes on."""
+        running = await start("a")
+        waiting = await start("b")
+        await jobs.back_off(waiting, FAILURE, 900.0, burned=True)
+        clock.advance(86_400)
+        assert await jobs.promote() is None
+        assert await jobs.promote() is None
+        assert told(waiting) == ["job.created", "job.started", "job.retrying", "job.due"]
+        (again,) = await jobs.claim(ALL)
+        assert (again.id, again.attempt) == (waiting.id, 2)
+        await jobs.succeed(running, b"{}", (), ())
+
+    async def test_a_clock_that_went_back_between_two_lives_keeps_no_job_waiting(
+        self, jobs, start, clock, database
+    ):
+        attempt = await start()
+        await jobs.back_off(attempt, FAILURE, 900.0, burned=True)
+        clock.advance(-86_400)
+        next_life = JobLedger(database, clock, epoch=2)
+        assert await next_life.promote() is None
+        assert [job.id for job in await next_life.claim(ALL)] == [attempt.id]
+
+    async def test_a_clock_that_is_set_right_moves_nothing(self, jobs, start, clock):
+        attempt = await start()
+        await jobs.back_off(attempt, FAILURE, 10.0, burned=True)
+        clock.advance(-0.5)
+        assert await jobs.promote() == 10.5
 
     @pytest.mark.parametrize("rounds", [1, 5])
     async def test_a_snooze_burns_no_attempt_but_counts_the_claim(self, jobs, start, clock, rounds):
@@ -345,41 +801,6 @@ class TestEnds:
         (again,) = await jobs.claim(ALL)
         assert (again.id, again.attempt, again.claim) == (job.id, 1, 2)
         assert told(job)[-2:] == ["job.interrupted", "job.started"]
-
-
-async def give_up(jobs, attempt):
-    await jobs.fail(attempt, FAILURE)
-
-
-async def come_back(jobs, attempt):
-    await jobs.back_off(attempt, FAILURE, 5.0, burned=True)
-
-
-async def snooze(jobs, attempt):
-    await jobs.back_off(attempt, FAILURE, 5.0, burned=False)
-
-
-async def step_aside(jobs, attempt):
-    await jobs.step_aside(attempt, FAILURE)
-
-
-async def interrupt(jobs, attempt):
-    await jobs.interrupt(attempt)
-
-
-async def succeed(jobs, attempt):
-    await jobs.succeed(attempt, b"{}", (Emit("kit.packed", "kit:x"),), ())
-
-
-async def cancelled(jobs, attempt):
-    await jobs.cancelled(attempt)
-
-
-ENDS = pytest.mark.parametrize(
-    "end", [give_up, come_back, snooze, step_aside, interrupt, succeed, cancelled]
-)
-COMEBACKS = pytest.mark.parametrize("end", [come_back, snooze, interrupt])
-UNFINISHED = pytest.mark.parametrize("end", [come_back, snooze, step_aside, interrupt])
 
 
 class TestFence:

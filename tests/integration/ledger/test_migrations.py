@@ -7,13 +7,12 @@ from contextlib import closing
 
 import pytest
 
-from kitd.ledger.database import (
-    APPLICATION_ID,
-    Database,
+from kitd.ledger.database import Database
+from kitd.ledger.failure import (
     LedgerError,
     LedgerVersionError,
-    migrations,
 )
+from kitd.ledger.schema import APPLICATION_ID, migrations
 
 
 def query(path, statement):
