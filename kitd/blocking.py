@@ -13,6 +13,10 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
+MAX_THREADS = 64
+"""What the default executor should have: each thread that hangs in a file system that is gone is
+lost to all others, and an idle one costs next to nothing."""
+
 
 async def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `function` in the default executor; when cancelled, wait for it before raising."""

@@ -10,6 +10,9 @@ from kitd.blocking import uninterrupted
 
 READ_BYTES = 1 << 16
 
+_living: set[asyncio.subprocess.Process] = set()
+"""All children that were started and not ended: the process that ends at once takes them along."""
+
 
 async def spawn(
     *command: str,
@@ -39,6 +42,7 @@ async def spawn(
             pass_fds=pass_fds,
         )
     )
+    starting.add_done_callback(_note)
     try:
         return await uninterrupted(starting)
     except asyncio.CancelledError:
@@ -59,6 +63,22 @@ async def end(process: asyncio.subprocess.Process) -> None:
     await asyncio.shield(_reap(process))
 
 
+def kill_children() -> None:
+    """Kill every child with all that it started, and wait for none: for a process that ends now.
+
+    May be called from any thread.
+    """
+    for process in tuple(_living):
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _note(starting: asyncio.Task[asyncio.subprocess.Process]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        _living.add(starting.result())
+
+
 async def _reap(process: asyncio.subprocess.Process) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
@@ -70,3 +90,4 @@ async def _reap(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ConnectionError):
         await process.stdin.wait_closed()
     await process.wait()
+    _living.discard(process)

@@ -43,6 +43,14 @@ class MoveTags:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordLocation:
+    """A repository of a registry holds this recorded manifest and everything below it."""
+
+    digest: Digest
+    repository: Repository
+
+
+@dataclass(frozen=True, slots=True)
 class RecordPack:
     """A project's inputs with this fingerprint are what the kit holds."""
 
@@ -62,4 +70,4 @@ class Emit:
     data: Mapping[str, object] = field(default_factory=dict)
 
 
-Effect = RecordManifest | MoveTags | RecordPack | Emit
+Effect = RecordManifest | RecordLocation | MoveTags | RecordPack | Emit

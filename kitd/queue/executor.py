@@ -1,25 +1,41 @@
 """Runs attempts: claims what is ready, judges how it ends, writes the end once.
 
-One dispatcher wakes on commits and due times and fills the slots of each lane; each attempt is a
-task in a task group, so nothing runs without an owner. The ledger's fence, not this class, is what
+One dispatcher wakes on commits and due times and fills the slots of each lane. Each attempt is two
+tasks: one does the work, one waits for it and writes its end. The second is in a task group, so
+nothing runs without an owner, and does not wait for ever: work that ignores its cancellation, like
+a read from a file system that is gone, is given up. The ledger's fence, not this class, is what
 guarantees that an attempt that was given up cannot do harm.
+
+Where a disk is full everything pauses at once, and what failed of it is not counted: trying the
+next job could only fill the last block, and burn its attempts.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 import structlog
 
-from kitd.clock import Clock
 from kitd.errors import Disposition, KitdError
 from kitd.queue.effect import Effect
 from kitd.queue.fact import Fact
 from kitd.queue.job import Failure, Job, JobRequest, Lane, Progress
 from kitd.queue.kind import AnyKind, Done
-from kitd.queue.retry import ComeBack, GiveUp, RetryPolicy, StepAside, judge
+from kitd.queue.retry import (
+    ComeBack,
+    Die,
+    GiveUp,
+    Pause,
+    RetryPolicy,
+    StepAside,
+    failure_of,
+    judge,
+)
 from kitd.queue.transition import FencedError
 
 P = TypeVar("P")
@@ -30,13 +46,19 @@ SAFETY_TICK_S = 30.0
 """How often the dispatcher looks even if nothing woke it."""
 STALLED_S = 1.0
 """How long it waits where the ledger could not be written."""
+GIVE_UP_S = 10.0
+"""What work gets to end that was cancelled."""
+LAST_WRITE_S = 1.0
+"""What the ledger gets for the end of an attempt when kitd stops."""
+PROBE_S = 2.0
+"""How often a full disk is looked at."""
 
 
 class JobStore(Protocol):
     """What the executor needs of the ledger; see `kitd.ledger.job_ledger` for the contracts."""
 
-    async def promote(self) -> int | None:
-        """Make due jobs ready; return when the next one is due, in microseconds."""
+    async def promote(self) -> float | None:
+        """Make due jobs ready; return in how many seconds the next one is due."""
         ...
 
     async def claim(self, lanes: Mapping[Lane, int]) -> Sequence[Job]:
@@ -58,7 +80,7 @@ class JobStore(Protocol):
         ...
 
     async def back_off(
-        self, attempt: Job, failure: Failure, delay_s: float, *, burned: bool
+        self, attempt: Job, failure: Failure, delay_s: float, *, burned: bool, crashed: bool
     ) -> None:
         """End an attempt that will be followed by another."""
         ...
@@ -75,6 +97,26 @@ class JobStore(Protocol):
         """End an attempt that was cancelled."""
         ...
 
+    async def paused(self, reason: Failure) -> None:
+        """Tell that nothing begins for now."""
+        ...
+
+    async def resumed(self) -> None:
+        """Tell that jobs begin again."""
+        ...
+
+
+class Room(Protocol):
+    """The disks that jobs fill; see `kitd.daemon.disk_guard`."""
+
+    async def make_way(self) -> None:
+        """Give up what was kept back, so that the ledger can be written."""
+        ...
+
+    async def is_back(self) -> bool:
+        """Whether there is room to work again; if so, something is kept back again."""
+        ...
+
 
 class _Attempt:
     """One running attempt: its job, how far it is, and a way to stop its work."""
@@ -83,28 +125,59 @@ class _Attempt:
         self.job = job
         self.progress: Progress | None = None
         self.cancelled = False
-        self._working: asyncio.Task[object] | None = None
+        self.given_up = False
+        self._work: asyncio.Task[Done] | None = None
+        self._patience_ended = asyncio.get_running_loop().create_future()
+        self._releases: list[Callable[[], None]] = []
         self._changed = changed
 
     def report(self, progress: Progress) -> None:
+        if self.given_up:
+            return
         self.progress = progress
         self._changed(self.job, progress)
 
-    async def perform(self, kind: AnyKind[P], ports: P) -> Done:
-        """Do the work. Only this can be cancelled: the writing of an attempt's end cannot."""
+    def when_over(self, release: Callable[[], None]) -> None:
+        self._releases.append(release)
+
+    def over(self) -> None:
+        """Let go of what the work held until its end was written."""
+        for release in self._releases:
+            release()
+
+    def begin(self, work: Coroutine[Any, Any, Done]) -> asyncio.Task[Done]:
+        """Start the work, unless a person was faster."""
+        self._work = asyncio.create_task(work, name=f"work-{self.job.id}")
         if self.cancelled:
-            raise asyncio.CancelledError
-        self._working = asyncio.current_task()
-        try:
-            return await kind.attempt(self, ports)
-        finally:
-            self._working = None
+            self._stop()
+        return self._work
 
     def cancel(self) -> None:
+        if self.cancelled:
+            return
         self.cancelled = True
-        # A task that has not begun would end without a word if it were cancelled.
-        if self._working is not None:
-            self._working.cancel()
+        if self._work is not None:
+            self._stop()
+
+    async def ended(self) -> None:
+        """Return once the work is done, or was cancelled and is not done after `GIVE_UP_S`.
+
+        When this is cancelled, the work is, and this raises after as much time.
+        """
+        assert self._work is not None
+        try:
+            await asyncio.wait(
+                {self._work, self._patience_ended}, return_when=asyncio.FIRST_COMPLETED
+            )
+        except asyncio.CancelledError:
+            self._work.cancel()
+            await asyncio.wait({self._work}, timeout=GIVE_UP_S)
+            raise
+
+    def _stop(self) -> None:
+        assert self._work is not None
+        self._work.cancel()
+        asyncio.get_running_loop().call_later(GIVE_UP_S, self._patience_ended.cancel)
 
 
 class Executor(Generic[P]):
@@ -116,7 +189,7 @@ class Executor(Generic[P]):
         kinds: Mapping[str, AnyKind[P]],
         ports: P,
         slots: Mapping[Lane, int],
-        clock: Clock,
+        room: Room,
         *,
         follow: Callable[[Fact], tuple[JobRequest, ...]],
         progress: Callable[[Job, Progress], None] = lambda _job, _progress: None,
@@ -126,16 +199,36 @@ class Executor(Generic[P]):
         self._kinds = kinds
         self._ports = ports
         self._slots = slots
-        self._clock = clock
+        self._room = room
         self._follow = follow
         self._changed = progress
         self._finished = finished
         self._wake = asyncio.Event()
+        self._looked = asyncio.Event()
         self._running: dict[int, _Attempt] = {}
+        self._left: set[asyncio.Task[Done]] = set()
+        self._paused: Failure | None = None
+        self._crowded = asyncio.Event()
+
+    @property
+    def paused(self) -> Failure | None:
+        """Why nothing begins, or None if jobs do."""
+        return self._paused
 
     def wake(self) -> None:
         """Look for work now."""
         self._wake.set()
+
+    async def answer(self) -> None:
+        """Return once the dispatcher has looked for work: it is alive."""
+        looked = self._looked
+        self.wake()
+        await looked.wait()
+
+    def resize(self, slots: Mapping[Lane, int]) -> None:
+        """Use so many slots from now on; what runs beyond them goes on."""
+        self._slots = slots
+        self.wake()
 
     def progress_of(self, job_id: int) -> Progress | None:
         """Return how far a running job is."""
@@ -151,18 +244,21 @@ class Executor(Generic[P]):
     async def run(self) -> None:
         """Dispatch until cancelled; the running jobs are put back before that ends.
 
-        One that was claimed but had not begun stays running in the ledger: recovery puts it back.
+        One whose work does not end within `GIVE_UP_S`, or that was claimed but had not begun, stays
+        running in the ledger: recovery puts it back. Raises an `ExceptionGroup` with what is wrong
+        with the ledger itself, and with what is fatal to kitd.
         """
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._wait_for_room(), name="room")
             while True:
                 self._wake.clear()
                 try:
                     delay_s = await self._dispatch(group)
                 except KitdError as error:
-                    if error.disposition is not Disposition.RETRY:
-                        raise
-                    log.warning("queue.stalled", code=error.code, error=error.message)
+                    self._note_trouble("queue.stalled", error)
                     delay_s = STALLED_S
+                self._looked.set()
+                self._looked = asyncio.Event()
                 try:
                     async with asyncio.timeout(delay_s):
                         await self._wake.wait()
@@ -171,18 +267,61 @@ class Executor(Generic[P]):
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> float:
         """Start what may run; return after how many seconds to look again."""
-        due_us = await self._store.promote()
+        due_s = await self._store.promote()
         for job in await self._store.claim(self._free()):
             attempt = _Attempt(job, self._changed)
             self._running[job.id] = attempt
             group.create_task(self._attempt(attempt), name=f"job-{job.id}")
-        if due_us is None:
-            return SAFETY_TICK_S
-        return min(SAFETY_TICK_S, max(0.0, (due_us - self._clock.now_us()) / 1_000_000))
+        return SAFETY_TICK_S if due_s is None else min(SAFETY_TICK_S, due_s)
 
     def _free(self) -> Mapping[Lane, int]:
-        used = [attempt.job.lane for attempt in self._running.values()]
-        return {lane: max(0, slots - used.count(lane)) for lane, slots in self._slots.items()}
+        used = Counter(attempt.job.lane for attempt in self._running.values())
+        free = {lane: max(0, slots - used[lane]) for lane, slots in self._slots.items()}
+        if self._paused is None:
+            return free
+        # What makes room may always run.
+        return {Lane.COLLECT: free.get(Lane.COLLECT, 0)}
+
+    def _note_trouble(self, event: str, error: KitdError) -> None:
+        """Note an error of the ledger that may pass; raise one that may not."""
+        match error.disposition:
+            case Disposition.RETRY:
+                log.warning(event, code=error.code, error=error.message)
+            case Disposition.PAUSE:
+                self._pause(failure_of(error))
+            case _:
+                raise error
+
+    def _pause(self, reason: Failure) -> None:
+        """Let nothing begin until there is room."""
+        if self._paused is None:
+            self._paused = reason
+            self._crowded.set()
+            log.warning("queue.paused", code=reason.code, error=reason.message, hint=reason.hint)
+
+    async def _wait_for_room(self) -> None:
+        while True:
+            await self._crowded.wait()
+            reason = self._paused
+            assert reason is not None
+            await self._room.make_way()
+            await self._tell(partial(self._store.paused, reason))
+            while True:
+                if await self._room.is_back():
+                    break
+                await asyncio.sleep(PROBE_S)
+            self._paused = None
+            self._crowded.clear()
+            log.info("queue.resumed")
+            self.wake()
+            await self._tell(self._store.resumed)
+
+    async def _tell(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Write what is for people only, if the ledger takes it."""
+        try:
+            await write()
+        except KitdError as error:
+            self._note_trouble("queue.not_told", error)
 
     async def _attempt(self, attempt: _Attempt) -> None:
         job = attempt.job
@@ -194,6 +333,7 @@ class Executor(Generic[P]):
         except FencedError:
             log.warning("job.fenced", job=job.id)
         finally:
+            attempt.over()
             del self._running[job.id]
             self._finished(job)
             self.wake()
@@ -204,80 +344,142 @@ class Executor(Generic[P]):
         if kind is None:
             message = f"this kitd does not know jobs of the kind {job.kind}"
             hint = "the ledger was written by another version"
-            await _insist(lambda: self._store.fail(job, Failure("unknown_kind", message, hint)))
+            failure = Failure("unknown_kind", message, hint)
+            await self._insist(lambda: self._store.fail(job, failure))
+            return
+        work = attempt.begin(kind.attempt(attempt, self._ports))
+        try:
+            await attempt.ended()
+        except asyncio.CancelledError:
+            self._leave(attempt, work)
+            try:
+                async with asyncio.timeout(LAST_WRITE_S):
+                    await self._write_stop(attempt, kind, work)
+            except TimeoutError:
+                log.warning("job.end_not_written", code="timed_out", error="kitd stops")
+            raise
+        self._leave(attempt, work)
+        await self._write_end(attempt, kind, work)
+
+    def _leave(self, attempt: _Attempt, work: asyncio.Task[Done]) -> None:
+        """Wait no more for work that has not ended; it is kept until it does."""
+        if work.done():
+            return
+        attempt.given_up = True
+        log.error("job.given_up", kind=attempt.job.kind, after_s=GIVE_UP_S)
+        self._left.add(work)
+        work.add_done_callback(self._end_late)
+
+    def _end_late(self, work: asyncio.Task[Done]) -> None:
+        self._left.discard(work)
+        # Taken, so that nobody is warned of an exception that nobody asked for.
+        error = None if work.cancelled() else work.exception()
+        log.info(
+            "job.ended_late", work=work.get_name(), error=None if error is None else str(error)
+        )
+
+    async def _write_stop(
+        self, attempt: _Attempt, kind: AnyKind[P], work: asyncio.Task[Done]
+    ) -> None:
+        """Write what became of an attempt when kitd stops, if anything did.
+
+        What cannot be written, and what has not ended, is found and put back by the next life.
+        """
+        if not work.done():
+            return
+        if attempt.cancelled or not work.cancelled():
+            await self._write_end(attempt, kind, work)
             return
         try:
-            await self._succeeded(job, await attempt.perform(kind, self._ports))
-        except asyncio.CancelledError:
-            await self._stopped(attempt)
-            if not attempt.cancelled:
+            await self._store.interrupt(attempt.job)
+        except KitdError as error:
+            if error.disposition not in (Disposition.RETRY, Disposition.PAUSE):
                 raise
+            log.warning("job.end_not_written", code=error.code, error=error.message)
+
+    async def _write_end(
+        self, attempt: _Attempt, kind: AnyKind[P], work: asyncio.Task[Done]
+    ) -> None:
+        """Write what became of an attempt. Raises what is fatal to kitd."""
+        job = attempt.job
+        if attempt.cancelled and (attempt.given_up or work.cancelled()):
+            await self._insist(lambda: self._store.cancelled(job))
+            log.info("job.cancelled", kind=job.kind)
+            return
+        if work.cancelled():
+            # Neither a person nor the end of kitd did that.
+            log.error("job.defect", kind=job.kind, error="it cancelled itself")
+            await self._failed(job, _defect("it cancelled itself"), kind.retry)
+            return
+        try:
+            await self._succeeded(job, work.result())
         except FencedError:
             raise
         except KitdError as error:
             await self._failed(job, error, kind.retry)
         except Exception as error:  # the boundary: a defect must not take the daemon with it
             log.exception("job.defect", kind=job.kind)
-            defect = KitdError(
-                f"a defect in kitd: {type(error).__name__}: {error}",
-                hint="the log has the details; please report it",
-            )
-            await self._failed(job, defect, kind.retry)
+            await self._failed(job, _defect(f"{type(error).__name__}: {error}"), kind.retry)
 
     async def _succeeded(self, job: Job, done: Done) -> None:
         result = msgspec.json.encode(done.result)
-        requests = [request for fact in done.facts for request in self._follow(fact)]
-        await _insist(lambda: self._store.succeed(job, result, done.effects, requests))
+        # What follows is asked for by whoever asked for this.
+        requests = [
+            replace(request, asked_by=job.asked_by)
+            for fact in done.facts
+            for request in self._follow(fact)
+        ]
+        await self._insist(lambda: self._store.succeed(job, result, done.effects, requests))
         log.info("job.succeeded", kind=job.kind)
-
-    async def _stopped(self, attempt: _Attempt) -> None:
-        job = attempt.job
-        if attempt.cancelled:
-            await _insist(lambda: self._store.cancelled(job))
-            log.info("job.cancelled", kind=job.kind)
-            return
-        try:
-            await self._store.interrupt(job)
-        except KitdError as error:
-            if error.disposition is not Disposition.RETRY:
-                raise
-            # kitd stops, with or without this: its next life will find the job and put it back.
-            log.warning("job.end_not_written", code=error.code, error=error.message)
 
     async def _failed(self, job: Job, error: KitdError, policy: RetryPolicy) -> None:
         # Jitter needs no secrecy.
         match judge(error, job, policy, random.random()):  # noqa: S311
             case GiveUp(failure):
-                await _insist(lambda: self._store.fail(job, failure))
+                await self._insist(lambda: self._store.fail(job, failure))
                 log.warning("job.failed", kind=job.kind, code=failure.code, error=failure.message)
             case StepAside(failure):
-                await _insist(lambda: self._store.step_aside(job, failure))
+                await self._insist(lambda: self._store.step_aside(job, failure))
                 log.info("job.superseded", kind=job.kind, code=failure.code, error=failure.message)
-            case ComeBack(failure, delay_s, burned):
-                await _insist(lambda: self._store.back_off(job, failure, delay_s, burned=burned))
-                log.warning(
-                    "job.retrying",
-                    kind=job.kind,
-                    code=failure.code,
-                    error=failure.message,
-                    delay_s=round(delay_s, 1),
-                )
+            case ComeBack(failure, delay_s, burned, crashed):
+                await self._back_off(job, failure, delay_s, burned=burned, crashed=crashed)
+            case Pause(failure, delay_s):
+                self._pause(failure)
+                await self._back_off(job, failure, delay_s, burned=False, crashed=False)
+            case Die():
+                raise error
+
+    async def _back_off(
+        self, job: Job, failure: Failure, delay_s: float, *, burned: bool, crashed: bool
+    ) -> None:
+        await self._insist(
+            lambda: self._store.back_off(job, failure, delay_s, burned=burned, crashed=crashed)
+        )
+        log.warning(
+            "job.retrying",
+            kind=job.kind,
+            code=failure.code,
+            error=failure.message,
+            delay_s=round(delay_s, 1),
+        )
+
+    async def _insist(self, write: Callable[[], Awaitable[object]]) -> None:
+        """Write an attempt's end, however long the disk under the ledger takes to recover.
+
+        Until it is written the job counts as running, which is the truth that a restart would find.
+        """
+        delay_s = 0.5
+        while True:
+            try:
+                await write()
+            except KitdError as error:
+                self._note_trouble("job.end_not_written", error)
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, SAFETY_TICK_S)
+            else:
+                return
 
 
-async def _insist(write: Callable[[], Awaitable[object]]) -> None:
-    """Write an attempt's end, however long the disk under the ledger takes to recover.
-
-    Until it is written the job counts as running, which is the truth that a restart would find.
-    """
-    delay_s = 0.5
-    while True:
-        try:
-            await write()
-        except KitdError as error:
-            if error.disposition is not Disposition.RETRY:
-                raise
-            log.warning("job.end_not_written", code=error.code, error=error.message)
-            await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, SAFETY_TICK_S)
-        else:
-            return
+def _defect(what: str) -> KitdError:
+    hint = "the log has the details; please report it"
+    return KitdError(f"a defect in kitd: {what}", hint=hint)

@@ -5,6 +5,7 @@ The watcher, people, and finished jobs state facts; one pure function says which
 
 from dataclasses import dataclass
 
+from kitd.caller import Caller
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Reference, Repository
@@ -23,6 +24,8 @@ class PackSource:
     push: bool
     compression: str | None = None
     """None is what the configuration says."""
+    reader: Caller | None = None
+    """Who asked, where nothing is to be read that he could not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +72,32 @@ class PullAsked:
     reference: Reference
 
 
-Fact = ProjectSettled | PackAsked | KitPacked | PushAsked | PullAsked
+@dataclass(frozen=True, slots=True)
+class CacheCrowded:
+    """The cache takes so many bytes more than its limits allow, or a disk is full."""
+
+    excess_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectAsked:
+    """A person wants room in the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyAsked:
+    """A person wants to know whether the cache is what it should be."""
+
+    repair: bool
+
+
+Fact = (
+    ProjectSettled
+    | PackAsked
+    | KitPacked
+    | PushAsked
+    | PullAsked
+    | CacheCrowded
+    | CollectAsked
+    | VerifyAsked
+)

@@ -26,6 +26,8 @@ class Lane(enum.StrEnum):
     PACK = "pack"
     PUSH = "push"
     PULL = "pull"
+    COLLECT = "collect"
+    VERIFY = "verify"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,17 @@ class JobRequest:
     """Higher runs first; people's requests are above automatic ones."""
     why: str = ""
     """What asked for it, for people: the job's first event says so."""
+    asked_by: int | None = None
+    """The user id of the person who asked for it; None where kitd did."""
+    needs: str | None = None
+    """The manifest that has to stay in the cache until the job has ended."""
+
+    @property
+    def owner(self) -> str:
+        """Behind whose other jobs it waits: its project's, else those of whoever asked for it."""
+        if self.project is not None:
+            return f"project:{self.project}"
+        return "kitd" if self.asked_by is None else f"user:{self.asked_by}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +102,13 @@ class Job:
     superseded_by: int | None = None
     followed_by: tuple[int, ...] = ()
     """The jobs that its end asked for."""
+    crashes: int = 0
+    """Deaths of kitd or of its worker while it ran, since an attempt last ended in good order."""
+    asked_by: int | None = None
+    needs: str | None = None
+    owner: str = ""
+    turn: int = 0
+    """Among those of its lane and priority the job with the lowest runs first."""
 
 
 @dataclass(frozen=True, slots=True)

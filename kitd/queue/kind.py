@@ -43,6 +43,10 @@ class JobContext(Protocol):
         """Tell how far the attempt is. Cheap; call it often."""
         ...
 
+    def when_over(self, release: Callable[[], None]) -> None:
+        """Have `release` called once the attempt's end is written, whatever it is."""
+        ...
+
 
 A = TypeVar("A", bound=msgspec.Struct)
 P = TypeVar("P")
@@ -78,6 +82,8 @@ class JobKind(Generic[A, P]):
     key: Callable[[A], str]
     lock: Callable[[A], str]
     run: Callable[[A, JobContext, P], Awaitable[Done]]
+    needs: Callable[[A], str | None] = lambda _args: None
+    """The manifest that no collection may take before the job has ended."""
 
     def request(
         self,
@@ -100,6 +106,7 @@ class JobKind(Generic[A, P]):
             reference=reference,
             priority=priority,
             why=why,
+            needs=self.needs(args),
         )
 
     async def attempt(self, context: JobContext, ports: P) -> Done:

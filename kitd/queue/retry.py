@@ -1,5 +1,6 @@
 """What a failed attempt means for its job. Pure: the caller draws the random number."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kitd.errors import Disposition, KitdError
@@ -29,11 +30,15 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class ComeBack:
-    """The job runs again after `delay_s`; `burned` says whether the attempt counts."""
+    """The job runs again after `delay_s`; `burned` says whether the attempt counts.
+
+    `crashed` says that a process died of it, which is counted apart.
+    """
 
     failure: Failure
     delay_s: float
     burned: bool
+    crashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +48,32 @@ class StepAside:
     failure: Failure
 
 
-Verdict = GiveUp | ComeBack | StepAside
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing new begins until there is room; then this job runs again, unburned."""
+
+    failure: Failure
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Die:
+    """kitd ends. The job stays running in the ledger, where the next life finds it."""
+
+
+Verdict = GiveUp | ComeBack | StepAside | Pause | Die
 
 SNOOZE_S = 2.0
 """How long a job waits whose input moved under it: the time a project takes to settle. Each time
-that it happens again the wait doubles; a project that comes to rest earlier wakes its job."""
+that it happens again the wait doubles; a project that comes to rest earlier wakes its job. So does
+that of a job that finds no room: one that is too large for the disk does not fill it all day."""
 MAX_SNOOZE_S = 120.0
+
+MAX_CRASHES = 3
+"""So many deaths in a row, and a job is set aside."""
+SUSPECT_CRASHES = 2
+"""From here on a job runs only where no other suspect runs, so that the next death tells which of
+them it was."""
 
 
 def failure_of(error: KitdError) -> Failure:
@@ -56,17 +81,47 @@ def failure_of(error: KitdError) -> Failure:
     return Failure(error.code, error.message, error.hint)
 
 
+def poison(job_id: int, last: str) -> Failure:
+    """Return why a job was set aside; `last` says how its last attempt ended."""
+    return Failure(
+        "poison",
+        f"set aside: {MAX_CRASHES} times in a row a process died while it ran; at last: {last}",
+        f"kitctl jobs retry {job_id} once the cause is gone",
+    )
+
+
+def blamed(running: Iterable[Job]) -> tuple[Job, ...]:
+    """Return those of the jobs that ran when kitd died that may have been the cause.
+
+    One that was a suspect before is: the others only happened to be there.
+    """
+    jobs = tuple(running)
+    return tuple(job for job in jobs if job.crashes >= SUSPECT_CRASHES) or jobs
+
+
 def judge(error: KitdError, job: Job, policy: RetryPolicy, draw: float) -> Verdict:
     """Decide what follows a failed attempt; `draw` is uniform in [0, 1)."""
     failure = failure_of(error)
     match error.disposition:
         case Disposition.SNOOZE:
-            unburned = job.claim - job.attempt
-            delay_s = min(MAX_SNOOZE_S, SNOOZE_S * 2.0 ** min(max(unburned, 0), 32))
-            return ComeBack(failure, delay_s, burned=False)
+            return ComeBack(failure, _snooze_s(job), burned=False)
+        case Disposition.PAUSE:
+            return Pause(failure, _snooze_s(job))
         case Disposition.STEP_ASIDE:
             return StepAside(failure)
-        case Disposition.RETRY if job.attempt < job.max_attempts:
-            return ComeBack(failure, policy.delay_s(job.attempt, draw), burned=True)
+        case Disposition.FATAL:
+            return Die()
+        case Disposition.CRASH if job.crashes + 1 >= MAX_CRASHES:
+            return GiveUp(poison(job.id, error.message))
+        case Disposition.RETRY | Disposition.CRASH if job.attempt < job.max_attempts:
+            crashed = error.disposition is Disposition.CRASH
+            return ComeBack(
+                failure, policy.delay_s(job.attempt, draw), burned=True, crashed=crashed
+            )
         case _:
             return GiveUp(failure)
+
+
+def _snooze_s(job: Job) -> float:
+    unburned = job.claim - job.attempt
+    return min(MAX_SNOOZE_S, SNOOZE_S * 2.0 ** min(max(unburned, 0), 32))

@@ -81,10 +81,14 @@ class Admission(enum.Enum):
     """The waiting job does the same: it will serve both."""
     REPLACE = enum.auto()
     """The waiting job is out of date: it is superseded by a new one."""
+    REFUSE = enum.auto()
+    """A job that does the same was set aside, and nobody but kitd itself asks for it again."""
 
 
-def admit(request: JobRequest, waiting: Job | None) -> Admission:
-    """Decide how a wish meets the job of the same key that waits."""
-    if waiting is None:
-        return Admission.INSERT
-    return Admission.JOIN if waiting.args == request.args else Admission.REPLACE
+def admit(request: JobRequest, waiting: Job | None, set_aside: Job | None) -> Admission:
+    """Decide how a wish meets the jobs of the same key: one that waits, one that was set aside."""
+    if waiting is not None:
+        return Admission.JOIN if waiting.args == request.args else Admission.REPLACE
+    if set_aside is not None and set_aside.args == request.args and request.asked_by is None:
+        return Admission.REFUSE
+    return Admission.INSERT

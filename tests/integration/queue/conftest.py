@@ -1,8 +1,9 @@
 """An executor over a real ledger, and kinds of jobs that do as they are told."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 
 import msgspec
@@ -37,6 +38,7 @@ class Stage:
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     script: dict[str, list[BaseException | Done]] = field(default_factory=dict)
     contexts: dict[str, JobContext] = field(default_factory=dict)
+    works: dict[str, Callable[[], Awaitable[object]]] = field(default_factory=dict)
 
     def gate(self, name: str) -> asyncio.Event:
         """Let a job wait inside until the returned event is set."""
@@ -52,6 +54,8 @@ async def run(args: Args, context: JobContext, stage: Stage) -> Done:
     try:
         if args.name in stage.gates:
             await stage.gates[args.name].wait()
+        if args.name in stage.works:
+            await stage.works[args.name]()
     finally:
         stage.inside.discard(args.name)
     script = stage.script.get(args.name)
@@ -108,6 +112,17 @@ def events(database) -> EventLedger:
 
 
 @pytest.fixture
+def sql(database) -> Callable[..., list[tuple]]:
+    """Look at the file the way a person with `sqlite3` does."""
+
+    def sql(statement: str, *parameters: object) -> list[tuple]:
+        with closing(sqlite3.connect(database.path)) as connection:
+            return connection.execute(statement, parameters).fetchall()
+
+    return sql
+
+
+@pytest.fixture
 def until(jobs, events):
     """Wait, with a deadline, until jobs are in a state; return them."""
 
@@ -135,8 +150,30 @@ def poll():
     return poll
 
 
+@dataclass
+class Room:
+    """Disks that have room when the test says so."""
+
+    back: asyncio.Event = field(default_factory=asyncio.Event)
+    ways_made: int = 0
+    looks: int = 0
+
+    async def make_way(self) -> None:
+        self.ways_made += 1
+
+    async def is_back(self) -> bool:
+        self.looks += 1
+        await self.back.wait()
+        return True
+
+
 @pytest.fixture
-def executor_over(jobs, stage):
+def room() -> Room:
+    return Room()
+
+
+@pytest.fixture
+def executor_over(jobs, stage, room):
     """Make an executor of the stage's kinds; what is not named is plain."""
 
     def executor_over(
@@ -147,7 +184,7 @@ def executor_over(jobs, stage):
             {act.name: act for act in ACTS.values()},
             stage,
             slots or dict.fromkeys(Lane, 4),
-            SystemClock(),
+            room,
             **{"follow": lambda _fact: (), **hooks},
         )
 
@@ -167,7 +204,7 @@ def executing(database, executor_over):
             yield executor
         finally:
             task.cancel()
-            done, _ = await asyncio.wait([task], timeout=10)
+            done, _ = await asyncio.wait([task], timeout=12)
             assert done, "the executor does not stop"
             assert task.cancelled(), task.exception()
 

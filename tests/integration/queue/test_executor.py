@@ -7,12 +7,11 @@ import msgspec
 import pytest
 
 from kitd.clock import SystemClock
-from kitd.errors import Disposition, KitdError, UnavailableError
-from kitd.ledger.database import LedgerError
+from kitd.errors import Disposition, DurabilityError, KitdError, UnavailableError
+from kitd.ledger.failure import LedgerError, LedgerFullError
 from kitd.ledger.job_ledger import JobLedger
-from kitd.oci.digest import digest_of
-from kitd.oci.reference import parse_reference, parse_repository
-from kitd.queue.effect import Emit, MoveTags
+from kitd.oci.reference import parse_reference
+from kitd.queue.effect import Emit
 from kitd.queue.fact import PullAsked
 from kitd.queue.job import JobState, Lane, Progress
 from kitd.queue.kind import Done
@@ -36,6 +35,11 @@ class GoneError(KitdError):
     disposition = Disposition.STEP_ASIDE
 
 
+class FullError(KitdError):
+    code = "no_space"
+    disposition = Disposition.PAUSE
+
+
 class Relay:
     """A store that hands everything on to the ledger; tests change one call of it."""
 
@@ -55,8 +59,10 @@ class Relay:
     async def fail(self, attempt, failure):
         return await self.call("fail", attempt, failure)
 
-    async def back_off(self, attempt, failure, delay_s, *, burned):
-        return await self.call("back_off", attempt, failure, delay_s, burned=burned)
+    async def back_off(self, attempt, failure, delay_s, *, burned, crashed):
+        return await self.call(
+            "back_off", attempt, failure, delay_s, burned=burned, crashed=crashed
+        )
 
     async def step_aside(self, attempt, failure):
         return await self.call("step_aside", attempt, failure)
@@ -67,6 +73,12 @@ class Relay:
     async def cancelled(self, attempt):
         return await self.call("cancelled", attempt)
 
+    async def paused(self, reason):
+        return await self.call("paused", reason)
+
+    async def resumed(self):
+        return await self.call("resumed")
+
     async def call(self, name, *arguments, **named):
         self.calls.append(name)
         return await getattr(self._jobs, name)(*arguments, **named)
@@ -75,15 +87,15 @@ class Relay:
 class FullDisk(Relay):
     """A ledger that cannot be written the first few times that something is asked of it."""
 
-    def __init__(self, jobs, name, times=1):
+    def __init__(self, jobs, name, times=1, error=LedgerError):
         super().__init__(jobs)
-        self.name, self.times = name, times
+        self.name, self.times, self.error = name, times, error
 
     async def call(self, name, *arguments, **named):
         if name == self.name and self.times:
             self.times -= 1
             self.calls.append(name)
-            raise LedgerError("the ledger cannot be written: disk is full")
+            raise self.error("the ledger cannot be written: disk is full")
         return await super().call(name, *arguments, **named)
 
 
@@ -219,13 +231,7 @@ async def test_a_defect_fails_its_job_and_nothing_else(jobs, executing, until, r
 @pytest.mark.parametrize(
     "done",
     [
-        pytest.param(
-            Done(
-                Result("a"),
-                (MoveTags(parse_repository("x"), ("latest",), digest_of(b"nothing")),),
-            ),
-            id="an effect that breaks a rule",
-        ),
+        pytest.param(Done(Result("a"), (Emit(None, "x"),)), id="an effect that breaks a rule"),
         pytest.param(
             Done(Result("a"), (), (PullAsked(parse_reference("x")),)), id="a fact nobody follows"
         ),
@@ -456,6 +462,164 @@ async def test_an_attempt_that_was_given_up_changes_nothing(
         other = await jobs.enqueue(request_of("b", lane=Lane.PUSH))
         await until(JobState.SUCCEEDED, other)
         assert await jobs.job(job.id) == taken
+
+
+class TestPause:
+    """Where there is no room nothing begins, nothing burns, and all goes on by itself."""
+
+    async def test_a_full_disk_pauses_all_but_the_collection(
+        self, jobs, executing, until, request_of, stage, poll, room, sql
+    ):
+        stage.script["a"] = [FullError("the disk is full", hint="free some")]
+        job = await jobs.enqueue(request_of("a"))
+        async with executing() as executor:
+            await poll(lambda: room.looks)
+            assert (executor.paused.code, executor.paused.hint) == ("no_space", "free some")
+            (job,) = await until(JobState.SCHEDULED, job)
+            assert (job.attempt, job.claim, job.error.code) == (0, 1, "no_space")
+            waiting = await jobs.enqueue(request_of("b", lane=Lane.PUSH))
+            collect = await jobs.enqueue(request_of("c", lane=Lane.COLLECT))
+            await until(JobState.SUCCEEDED, collect)
+            assert (await jobs.job(waiting.id)).state is JobState.READY
+            room.back.set()
+            await until(JobState.SUCCEEDED, job, waiting)
+            assert executor.paused is None
+        assert stage.entered == ["a", "c", "b", "a"]
+        told = sql("SELECT type, subject, data FROM events WHERE type LIKE 'queue.%'")
+        assert [kind for kind, _, _ in told] == ["queue.paused", "queue.resumed"]
+        assert told[0][1] == "queue"
+        assert json.loads(told[0][2])["message"] == "the disk is full"
+
+    async def test_many_that_find_no_room_pause_once(
+        self, jobs, executing, until, request_of, stage, room, sql
+    ):
+        names = "abcd"
+        for name in names:
+            stage.script[name] = [FullError("full")]
+        waiting = [await jobs.enqueue(request_of(name)) for name in names]
+        async with executing():
+            await until(JobState.SCHEDULED, *waiting)
+            room.back.set()
+            await until(JobState.SUCCEEDED, *waiting)
+        assert room.ways_made == 1
+        assert sql("SELECT count(*) FROM events WHERE type = 'queue.paused'") == [(1,)]
+
+    async def test_a_ledger_that_is_full_pauses_and_is_given_way(
+        self, jobs, executing, until, request_of, room, poll
+    ):
+        """The end that found no room is written all the same, with what was kept back."""
+
+        class Full(Relay):
+            async def succeed(self, *arguments):
+                self.calls.append("succeed")
+                if not room.ways_made:
+                    raise LedgerFullError("database or disk is full")
+                await jobs.succeed(*arguments)
+
+        store = Full(jobs)
+        job = await jobs.enqueue(request_of("a"))
+        async with executing(store) as executor:
+            await until(JobState.SUCCEEDED, job)
+            assert executor.paused is not None
+            room.back.set()
+            await poll(lambda: executor.paused is None)
+        assert store.calls.count("succeed") == 2
+
+    @pytest.mark.parametrize("call", ["promote", "claim"])
+    async def test_a_ledger_that_is_full_where_work_is_looked_for(
+        self, jobs, executing, until, request_of, room, call
+    ):
+        room.back.set()
+        store = FullDisk(jobs, call, error=LedgerFullError)
+        job = await jobs.enqueue(request_of("a"))
+        async with executing(store):
+            await until(JobState.SUCCEEDED, job)
+        assert room.ways_made == 1
+
+    async def test_nothing_that_is_only_told_keeps_the_queue_paused(
+        self, jobs, executing, until, request_of, room, stage
+    ):
+        stage.script["a"] = [FullError("full")]
+        room.back.set()
+        job = await jobs.enqueue(request_of("a"))
+        async with executing(FullDisk(jobs, "paused", error=LedgerFullError)):
+            await until(JobState.SUCCEEDED, job)
+
+    async def test_a_paused_queue_stops(self, jobs, executing, request_of, stage, room, poll):
+        stage.script["a"] = [FullError("full")]
+        await jobs.enqueue(request_of("a"))
+        async with executing():
+            await poll(lambda: room.looks)
+
+    async def test_an_attempt_that_finds_no_room_as_kitd_stops(
+        self, jobs, executing, request_of, stage, poll
+    ):
+        async def fill():
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise FullError("full") from None
+
+        stage.works["a"] = fill
+        job = await jobs.enqueue(request_of("a"))
+        async with executing():
+            await poll(lambda: stage.inside)
+        assert (await jobs.job(job.id)).state is JobState.SCHEDULED
+
+
+async def test_what_is_fatal_ends_the_executor_and_leaves_the_attempt_running(
+    jobs, executor_over, request_of, stage
+):
+    """Whether its effects are durable is for the next life to find out."""
+    stage.script["a"] = [DurabilityError("fsync of /cache failed: Input/output error")]
+    job = await jobs.enqueue(request_of("a"))
+    async with asyncio.timeout(10):
+        with pytest.raises(ExceptionGroup) as caught:
+            await executor_over().run()
+    (error,) = caught.value.exceptions
+    assert isinstance(error, DurabilityError)
+    assert (await jobs.job(job.id)).state is JobState.RUNNING
+
+
+async def test_a_job_whose_process_dies_three_times_is_set_aside(
+    jobs, executing, until, request_of, stage
+):
+    class DeadError(KitdError):
+        code = "worker_died"
+        disposition = Disposition.CRASH
+
+    stage.script["a"] = [DeadError("it died")] * 9
+    job = await jobs.enqueue(request_of("a"))
+    async with executing():
+        (job,) = await until(JobState.FAILED, job)
+        other = await jobs.enqueue(request_of("b"))
+        await until(JobState.SUCCEEDED, other)
+    assert (job.error.code, len(stage.entered)) == ("poison", 4)
+    assert "it died" in job.error.message
+
+
+async def test_slots_change_while_jobs_run(jobs, executing, until, request_of, stage, poll):
+    gates = [stage.gate(name) for name in "abcd"]
+    waiting = [await jobs.enqueue(request_of(name)) for name in "abcd"]
+    async with executing(slots={Lane.PACK: 1}) as executor:
+        await poll(lambda: len(stage.inside) == 1)
+        executor.resize({Lane.PACK: 3})
+        await poll(lambda: len(stage.inside) == 3)
+        executor.resize({Lane.PACK: 1})
+        for gate in gates:
+            gate.set()
+        await until(JobState.SUCCEEDED, *waiting)
+    assert stage.most_inside == 3
+
+
+async def test_work_that_is_cancelled_by_nobody_is_a_defect(
+    jobs, executing, until, request_of, stage
+):
+    stage.script["a"] = [asyncio.CancelledError()]
+    job = await jobs.enqueue(request_of("a"))
+    async with executing():
+        (job,) = await until(JobState.FAILED, job)
+    assert job.error.code == "internal"
 
 
 async def test_what_is_wrong_with_the_ledger_itself_ends_the_executor(jobs, executor_over):

@@ -50,6 +50,9 @@ class Context:
     def report(self, progress):
         self.reported.append(progress)
 
+    def when_over(self, release):
+        """Nothing is held."""
+
 
 ARGS = st.builds(
     Args,

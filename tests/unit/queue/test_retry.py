@@ -9,11 +9,15 @@ from hypothesis import strategies as st
 from kitd.errors import Disposition, KitdError, UnavailableError
 from kitd.queue.job import Failure
 from kitd.queue.retry import (
+    MAX_CRASHES,
     SNOOZE_S,
     ComeBack,
+    Die,
     GiveUp,
+    Pause,
     RetryPolicy,
     StepAside,
+    blamed,
     failure_of,
     judge,
 )
@@ -106,6 +110,61 @@ def test_a_job_whose_reason_is_gone_steps_aside_whatever_is_left_of_its_patience
     assert verdict == StepAside(Failure("input_changed", error.message, error.hint))
 
 
+class FullError(KitdError):
+    code = "no_space"
+    disposition = Disposition.PAUSE
+
+
+class DeadError(KitdError):
+    code = "worker_died"
+    disposition = Disposition.CRASH
+
+
+@pytest.mark.parametrize(("claim", "delay_s"), [(1, 2.0), (2, 4.0), (10_000, 120.0)])
+def test_a_job_that_found_no_room_burns_nothing_and_is_tried_less_and_less_often(
+    job, claim, delay_s
+):
+    verdict = judge(FullError("full"), job(attempt=1, claim=claim), POLICY, 0.5)
+    assert verdict == Pause(Failure("no_space", "full", None), delay_s)
+
+
+@pytest.mark.parametrize(("crashes", "attempt"), [(0, 1), (1, 2)])
+def test_a_death_burns_an_attempt_and_is_counted(job, crashes, attempt):
+    verdict = judge(DeadError("it died"), job(crashes=crashes, attempt=attempt), POLICY, 0.5)
+    assert isinstance(verdict, ComeBack)
+    assert (verdict.burned, verdict.crashed, verdict.delay_s) == (True, True, attempt * 1.0)
+
+
+def test_the_third_death_in_a_row_is_the_last(job):
+    dead = job(id=12, crashes=MAX_CRASHES - 1, attempt=1, max_attempts=99)
+    verdict = judge(DeadError("a packing process ended"), dead, POLICY, 0.5)
+    assert isinstance(verdict, GiveUp)
+    assert verdict.failure.code == "poison"
+    assert "3 times" in verdict.failure.message
+    assert "a packing process ended" in verdict.failure.message
+    assert "kitctl jobs retry 12" in verdict.failure.hint
+
+
+def test_a_death_in_the_last_attempt_ends_the_job_as_any_error(job):
+    verdict = judge(DeadError("it died"), job(attempt=3), POLICY, 0.5)
+    assert verdict == GiveUp(Failure("worker_died", "it died", None))
+
+
+@pytest.mark.parametrize(
+    ("crashes", "expected"),
+    [
+        ({}, set()),
+        ({1: 0}, {1}),
+        ({1: 0, 2: 1, 3: 0}, {1, 2, 3}),
+        ({1: 0, 2: 2, 3: 1}, {2}),
+        ({1: 2, 2: 3}, {1, 2}),
+    ],
+)
+def test_where_a_suspect_ran_nobody_else_is_blamed(job, crashes, expected):
+    running = [job(id=number, crashes=count) for number, count in crashes.items()]
+    assert {suspect.id for suspect in blamed(iter(running))} == expected
+
+
 @pytest.mark.parametrize("disposition", Disposition)
 def test_every_disposition_has_its_verdict(job, disposition):
     class SomeError(KitdError):
@@ -117,5 +176,8 @@ def test_every_disposition_has_its_verdict(job, disposition):
         Disposition.RETRY: ComeBack,
         Disposition.SNOOZE: ComeBack,
         Disposition.STEP_ASIDE: StepAside,
+        Disposition.PAUSE: Pause,
+        Disposition.CRASH: ComeBack,
+        Disposition.FATAL: Die,
     }
     assert type(judge(SomeError("x"), job(), POLICY, 0.5)) is verdicts[disposition]

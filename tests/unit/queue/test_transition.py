@@ -2,10 +2,11 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 
-from kitd.ledger.database import migrations
+from kitd.ledger.schema import migrations
 from kitd.queue.job import TERMINAL, WAITING, JobRequest, JobState, Lane
 from kitd.queue.transition import (
     TRANSITIONS,
@@ -82,11 +83,30 @@ def request(args: bytes) -> JobRequest:
 
 
 def test_a_wish_with_nothing_waiting_is_a_new_job():
-    assert admit(request(b"{}"), None) is Admission.INSERT
+    assert admit(request(b"{}"), None, None) is Admission.INSERT
 
 
 @pytest.mark.parametrize("state", sorted(WAITING))
 def test_an_equal_wish_joins_and_another_replaces_what_waits(state, job):
     waiting = job(state=state, args=b'{"tags":["a"]}')
-    assert admit(request(b'{"tags":["a"]}'), waiting) is Admission.JOIN
-    assert admit(request(b'{"tags":["b"]}'), waiting) is Admission.REPLACE
+    assert admit(request(b'{"tags":["a"]}'), waiting, None) is Admission.JOIN
+    assert admit(request(b'{"tags":["b"]}'), waiting, None) is Admission.REPLACE
+
+
+@pytest.mark.parametrize(
+    ("args", "asked_by", "admission"),
+    [
+        (b"{}", None, Admission.REFUSE),
+        (b"other", None, Admission.INSERT),
+        (b"{}", 1000, Admission.INSERT),
+    ],
+)
+def test_only_a_person_gets_what_was_set_aside_tried_again(job, args, asked_by, admission):
+    set_aside = job(state=JobState.FAILED, args=b"{}")
+    wish = replace(request(args), asked_by=asked_by)
+    assert admit(wish, None, set_aside) is admission
+
+
+def test_what_waits_goes_before_what_was_set_aside(job):
+    waiting, set_aside = job(), job(state=JobState.FAILED)
+    assert admit(request(b"{}"), waiting, set_aside) is Admission.JOIN
