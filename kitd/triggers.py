@@ -6,11 +6,15 @@ kitd decides that work is to be done.
 
 from typing import assert_never
 
+from kitd.jobs.collect import COLLECT, CollectArgs
 from kitd.jobs.pack import PACK, PackArgs
 from kitd.jobs.pull import PULL, PullArgs
 from kitd.jobs.push import PUSH, PushArgs
+from kitd.jobs.verify import VERIFY, VerifyArgs
 from kitd.oci.reference import Reference
 from kitd.queue.fact import (
+    CacheCrowded,
+    CollectAsked,
     Fact,
     KitPacked,
     PackAsked,
@@ -18,6 +22,7 @@ from kitd.queue.fact import (
     ProjectSettled,
     PullAsked,
     PushAsked,
+    VerifyAsked,
 )
 from kitd.queue.job import JobRequest
 from kitd.queue.kind import HUMAN
@@ -57,6 +62,13 @@ def requests_for(fact: Fact) -> tuple[JobRequest, ...]:
             name = str(reference.with_default_tag())
             pull = PullArgs(reference=name)
             return (PULL.request(pull, reference=name, priority=HUMAN, why=_ASKED),)
+        case CacheCrowded(excess_bytes):
+            why = f"the cache has {excess_bytes} bytes too many" if excess_bytes else "a full disk"
+            return (COLLECT.request(CollectArgs(), why=why),)
+        case CollectAsked():
+            return (COLLECT.request(CollectArgs(), priority=HUMAN, why=_ASKED),)
+        case VerifyAsked(repair):
+            return (VERIFY.request(VerifyArgs(repair=repair), priority=HUMAN, why=_ASKED),)
         case _:
             assert_never(fact)
 
@@ -73,6 +85,7 @@ def _pack(
         push=source.push,
         compression=source.compression,
         fingerprint=fingerprint,
+        reader=source.reader,
     )
     reference = str(Reference(source.repository))
     return PACK.request(

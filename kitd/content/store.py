@@ -32,6 +32,13 @@ class MismatchError(ContentError):
     disposition: ClassVar[Disposition] = Disposition.RETRY
 
 
+class CollectedError(ContentError):
+    """Content that was there a moment ago was collected: it has to be made once more."""
+
+    code = "collected"
+    disposition: ClassVar[Disposition] = Disposition.SNOOZE
+
+
 class Fetcher(Protocol):
     """Reads content by descriptor."""
 

@@ -1,9 +1,12 @@
 """The gateway as an aiohttp application: routes, admission, and errors as registries give them."""
 
+from collections.abc import Callable
+
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from kitd.errors import Disposition, KitdError
 from kitd.gateway.blob import BlobEndpoint
 from kitd.gateway.catalog import Catalog
 from kitd.gateway.listing import ListingEndpoint
@@ -11,6 +14,7 @@ from kitd.gateway.manifest import ManifestEndpoint
 from kitd.gateway.refusal import ErrorCode, RefusedError, error_body, refusal_of
 from kitd.gateway.upload import UploadSessions
 from kitd.store.blob_store import BlobStore
+from kitd.store.lease import LeaseBook
 
 log = structlog.get_logger(__name__)
 
@@ -22,14 +26,24 @@ _TAGS = "/v2/{name:.+}/tags/list"
 _REFERRERS = "/v2/{name:.+}/referrers/{digest}"
 
 
+Fatal = Callable[[KitdError], None]
+"""Is told an error after which nothing that kitd writes can be relied on."""
+
+
 def make_application(
-    store: BlobStore, catalog: Catalog, uploads: UploadSessions, *, writable: bool
+    store: BlobStore,
+    catalog: Catalog,
+    uploads: UploadSessions,
+    leases: LeaseBook,
+    *,
+    writable: bool,
+    fatal: Fatal,
 ) -> web.Application:
     """Return the application; without `writable` every request that would write is refused."""
-    blobs = BlobEndpoint(store, uploads)
-    manifests = ManifestEndpoint(store, catalog)
+    blobs = BlobEndpoint(store, uploads, leases)
+    manifests = ManifestEndpoint(store, catalog, leases)
     listings = ListingEndpoint(catalog)
-    application = web.Application(middlewares=[_admission(writable=writable)])
+    application = web.Application(middlewares=[_admission(writable=writable, fatal=fatal)])
     application.on_response_prepare.append(_mark)
     application.add_routes(
         [
@@ -59,7 +73,7 @@ async def _mark(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Docker-Distribution-Api-Version"] = "registry/2.0"
 
 
-def _admission(*, writable: bool) -> Middleware:
+def _admission(*, writable: bool, fatal: Fatal) -> Middleware:
     @web.middleware
     async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
@@ -70,6 +84,8 @@ def _admission(*, writable: bool) -> Middleware:
         except web.HTTPException as error:
             return _answer(request, _routing_refusal(request, error))
         except Exception as error:  # noqa: BLE001 - the boundary: a defect must not end the server
+            if isinstance(error, KitdError) and error.disposition is Disposition.FATAL:
+                fatal(error)
             return _answer(request, error)
 
     return admit

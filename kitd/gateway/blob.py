@@ -1,13 +1,16 @@
 """Blobs and their uploads (OCI distribution spec, end-2, end-4 to end-6, end-10, end-11, end-13).
 
 Blobs are not deleted here: the cache is shared by all kits, and what nothing names any more is
-collected. `DELETE` of a blob is therefore unsupported, as the specification allows.
+collected. `DELETE` of a blob is therefore unsupported, as the specification allows. A client that
+was told that a blob is here has a while to push the manifest that needs it.
 """
 
 import os
+from contextlib import suppress
 
 from aiohttp import hdrs, web
 
+from kitd.blocking import run_blocking
 from kitd.content.store import ContentNotFoundError, MismatchError
 from kitd.gateway.body import send_file, stream_body
 from kitd.gateway.byte_range import (
@@ -23,22 +26,32 @@ from kitd.gateway.upload import UploadLengthError, UploadOffsetError, UploadSess
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest, parse_digest
 from kitd.oci.media_type import OCTET_STREAM
-from kitd.store.blob_store import BlobStore
+from kitd.store.blob_store import BlobStore, StoreError
+from kitd.store.lease import LeaseBook
 
 ALGORITHMS = frozenset({"sha256", "sha384", "sha512"})
+
+
+PROMISE_S = 3600.0
+"""For how long a blob stays that a client was told of: kits are large, and uploads slow."""
 
 
 class BlobEndpoint:
     """Answers requests for blobs and uploads."""
 
-    def __init__(self, store: BlobStore, uploads: UploadSessions) -> None:
+    def __init__(self, store: BlobStore, uploads: UploadSessions, leases: LeaseBook) -> None:
         self._store = store
         self._uploads = uploads
+        self._leases = leases
 
     async def read(self, request: web.Request) -> web.StreamResponse:
         """Answer GET and HEAD of a blob, whole or in part."""
         repository_of(request.match_info["name"])
         digest = parse_digest(request.match_info["digest"])
+        if request.method == hdrs.METH_HEAD:
+            # Who asks may be about to push; a disk that takes nothing is no reason not to answer.
+            with suppress(StoreError):
+                await self._promise(digest)
         handle, size_bytes = self._open(digest)
         try:
             response = web.StreamResponse(
@@ -79,10 +92,11 @@ class BlobEndpoint:
         if "mount" in request.query:
             digest = parse_digest(request.query["mount"])
             # Whichever repository it came from: what the cache holds is everybody's.
-            if self._store.size_of(digest) is not None:
+            if await self._promise(digest):
                 return _created(name, digest)
         elif "digest" in request.query:
             digest = parse_digest(request.query["digest"])
+            await self._promise(digest)
             try:
                 await self._uploads.receive(digest, stream_body(request))
             except MismatchError as error:
@@ -106,6 +120,7 @@ class BlobEndpoint:
         name, session = _session(request)
         digest = parse_digest(request.query.get("digest", ""))
         chunk = await self._chunk(request, name, session)
+        await self._promise(digest)
         try:
             await self._uploads.finish(session, digest, stream_body(request), chunk)
         except UploadOffsetError as error:
@@ -144,6 +159,12 @@ class BlobEndpoint:
                 f"Content-Length {request.content_length}"
             )
         return chunk
+
+    async def _promise(self, digest: Digest) -> bool:
+        """Keep a blob for the manifest that will need it; whether it is here."""
+        await self._leases.promise(digest, PROMISE_S)
+        # The file's time is what is left of the promise when kitd starts again.
+        return await run_blocking(self._store.touch, digest)
 
     def _open(self, digest: Digest) -> tuple[int, int]:
         size_bytes = self._store.size_of(digest)

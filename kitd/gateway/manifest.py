@@ -16,6 +16,7 @@ from kitd.oci.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from kitd.oci.media_type import is_manifest, is_nondistributable
 from kitd.oci.reference import InvalidReferenceError, Repository, check_tag
 from kitd.store.blob_store import BlobStore
+from kitd.store.lease import LeaseBook
 
 MAX_TAGS_AT_ONCE = 64
 """Tags of one push by digest; the specification asks for ten."""
@@ -24,9 +25,10 @@ MAX_TAGS_AT_ONCE = 64
 class ManifestEndpoint:
     """Answers requests for manifests."""
 
-    def __init__(self, store: BlobStore, catalog: Catalog) -> None:
+    def __init__(self, store: BlobStore, catalog: Catalog, leases: LeaseBook) -> None:
         self._store = store
         self._catalog = catalog
+        self._leases = leases
 
     async def read(self, request: web.Request) -> web.StreamResponse:
         """Answer GET and HEAD of a manifest by tag or digest."""
@@ -53,10 +55,12 @@ class ManifestEndpoint:
             )
         media_type = request.headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip()
         manifest = await run_blocking(parse_manifest, content, media_type or None)
-        await self._check_children(repository, manifest)
-        await run_blocking(self._store.put, content, algorithm)
         target = Descriptor(manifest.media_type, digest, len(content))
-        await self._catalog.commit(repository, target, tags, manifest)
+        with self._leases.hold() as lease:
+            await lease.take(digest, *(child.digest for child in manifest.children))
+            await self._check_children(repository, manifest)
+            await run_blocking(self._store.put, content, algorithm)
+            await self._catalog.commit(repository, target, tags, manifest)
         response = web.Response(status=201)
         response.headers[hdrs.LOCATION] = f"/v2/{name}/manifests/{digest}"
         response.headers["Docker-Content-Digest"] = digest

@@ -1,18 +1,21 @@
 """The gateway's listener: from a socket that answers to a stop that loses no upload."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from kitd.errors import KitdError
-from kitd.gateway.application import make_application
+from kitd.gateway.application import Fatal, make_application
 from kitd.gateway.catalog import Catalog
 from kitd.gateway.upload import UploadSessions
 from kitd.store.blob_store import BlobStore
+from kitd.store.lease import LeaseBook
 
 SWEEP_INTERVAL_S = 3600.0
 DRAIN_S = 5.0
@@ -22,6 +25,8 @@ CLOSE_S = 1.0
 KEEPALIVE_S = 75.0
 READ_BYTES = 1 << 18
 """Received bytes that wait for their handler, per connection."""
+MAX_CONNECTIONS = 128
+"""At once; a client has a handful. Each takes a descriptor, which all of kitd has to share."""
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +35,18 @@ class ListenError(KitdError):
     """The address of the registry cannot be listened on."""
 
     code = "cannot_listen"
+
+
+class _OwnFaults(logging.Filter):
+    """Keeps out of the log what is wrong with a request: its client is told, others need not be."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record of aiohttp's tells of more than bytes that are not HTTP."""
+        return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+_aiohttp_log = logging.getLogger("aiohttp.server")
+_aiohttp_log.addFilter(_OwnFaults())
 
 
 class _Traffic:
@@ -62,13 +79,35 @@ class _Traffic:
                 await self._quiet.wait()
 
 
-class Gateway:
-    """kitd's own registry over one blob cache and one catalog."""
+class _TurnedAway(asyncio.Protocol):
+    """A connection there is no place for: it ends before a byte is read."""
 
-    def __init__(self, store: BlobStore, catalog: Catalog, *, writable: bool = True) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+class Gateway:
+    """kitd's own registry over one blob cache and one catalog.
+
+    `leases` are those of whoever else works with the cache. `fatal` is told of an error after which
+    nothing that is written can be relied on; its request is answered all the same.
+    """
+
+    def __init__(
+        self,
+        store: BlobStore,
+        catalog: Catalog,
+        leases: LeaseBook | None = None,
+        *,
+        writable: bool = True,
+        fatal: Fatal = lambda _error: None,
+    ) -> None:
         self._store = store
         self._catalog = catalog
+        self._leases = leases or LeaseBook()
         self._writable = writable
+        self._fatal = fatal
 
     @asynccontextmanager
     async def listen(self, host: str, port: int) -> AsyncIterator[tuple[str, int]]:
@@ -80,11 +119,19 @@ class Gateway:
         uploads = UploadSessions(self._store)
         await uploads.recover()
         traffic = _Traffic()
-        application = make_application(self._store, self._catalog, uploads, writable=self._writable)
+        application = make_application(
+            self._store,
+            self._catalog,
+            uploads,
+            self._leases,
+            writable=self._writable,
+            fatal=self._fatal,
+        )
         application.middlewares.insert(0, traffic.count)
         runner = web.AppRunner(
             application,
             access_log=None,
+            logger=_aiohttp_log,
             # The digest is of the bytes on the wire, whatever Content-Encoding says of them.
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE_S,
@@ -93,32 +140,37 @@ class Gateway:
         )
         await runner.setup()
         try:
-            site = web.TCPSite(runner, host, port)
-            address = await _start(runner, site, f"{host}:{port}")
+            server = await _start(runner, host, port)
+            bound: tuple[str, int] = server.sockets[0].getsockname()[:2]
+            log.info("registry.listening", host=bound[0], port=bound[1])
             sweeper = asyncio.create_task(_sweep(uploads), name="gateway upload sweeper")
             try:
-                yield address
+                yield bound
             finally:
                 sweeper.cancel()
                 await asyncio.wait([sweeper])
-                await site.stop()
+                server.close()
                 await traffic.drain(DRAIN_S)
         finally:
             await runner.cleanup()
             await uploads.suspend()
 
 
-async def _start(runner: web.AppRunner, site: web.TCPSite, where: str) -> tuple[str, int]:
+async def _start(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
+    requests = runner.server
+    assert requests is not None
+
+    def admit() -> asyncio.Protocol:
+        has_place = len(requests.connections) < MAX_CONNECTIONS
+        return requests() if has_place else _TurnedAway()
+
     try:
-        await site.start()
+        return await asyncio.get_running_loop().create_server(admit, host, port)
     except OSError as error:
         raise ListenError(
-            f"cannot listen on {where}: {error.strerror or error}",
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
             hint="choose another address for registry.listen",
         ) from error
-    bound: tuple[str, int] = runner.addresses[0][:2]
-    log.info("registry.listening", host=bound[0], port=bound[1])
-    return bound
 
 
 async def _sweep(uploads: UploadSessions) -> None:

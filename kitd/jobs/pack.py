@@ -8,9 +8,11 @@ from typing import ClassVar
 
 import msgspec
 
+from kitd.caller import Caller
 from kitd.config.tag_template import Omission, TagContext, parse_tag_template, render_tag
+from kitd.content.store import CollectedError
 from kitd.errors import Disposition, KitdError
-from kitd.jobs.port import PackSettings, Ports
+from kitd.jobs.port import HeldCache, PackSettings, Ports
 from kitd.modelkit.manifest import content_key, encode_manifest
 from kitd.modelkit.media_type import CONFIG
 from kitd.oci.descriptor import Descriptor, describe
@@ -29,7 +31,8 @@ from kitd.queue.retry import RetryPolicy
 class PackArgs(msgspec.Struct, frozen=True, kw_only=True):
     """What to pack; `tags` are templates, `repository` is `registry/name`.
 
-    With a `fingerprint` only the state that settled is packed, without one whatever is there.
+    With a `fingerprint` only the state that settled is packed, without one whatever is there. With
+    a `reader` nothing is packed that he could not read himself.
     """
 
     project: str | None
@@ -40,6 +43,7 @@ class PackArgs(msgspec.Struct, frozen=True, kw_only=True):
     push: bool
     compression: str | None
     fingerprint: str | None = None
+    reader: Caller | None = None
 
 
 class NotAtRestError(KitdError):
@@ -133,17 +137,19 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     def advanced(progress: Advanced) -> None:
         context.report(Progress("packing", progress.done_bytes, progress.total_bytes))
 
-    packed = await _pack(args, ports, advanced)
+    held = ports.cache.hold()
+    context.when_over(held.release)
+    packed = await _pack(args, ports, held, advanced)
     repository = parse_repository(args.repository)
     created = created_at(settings, ports.clock.now_us())
     key = content_key(_config(packed), _layers(packed), settings.dialect)
     version = version_key(key, args)
-    existing = await _existing(ports, repository, key)
+    existing = await _existing(ports, held, repository, key)
     effects: list[Effect] = []
     target = existing
     if target is None:
         content = assemble(packed, settings, created)
-        await ports.cache.put(content)
+        await held.put(content)
         target = describe(OCI_MANIFEST, content)
         summary = KitSummary(packed.model_name, packed.author, key)
         effects.append(RecordManifest(repository, target, parse_manifest(content), summary))
@@ -192,7 +198,9 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     return Done(result, tuple(effects), () if quiet else (fact,))
 
 
-async def _pack(args: PackArgs, ports: Ports, advanced: Callable[[Advanced], None]) -> Packed:
+async def _pack(
+    args: PackArgs, ports: Ports, held: HeldCache, advanced: Callable[[Advanced], None]
+) -> Packed:
     """Build what is missing. Raises `NotAtRestError` where a state was asked for that is gone."""
     try:
         with _head_start(args, ports) as send:
@@ -201,7 +209,11 @@ async def _pack(args: PackArgs, ports: Ports, advanced: Callable[[Advanced], Non
                 expected=args.fingerprint,
                 advanced=advanced,
                 built=lambda layer: send(_layer(layer)),
+                keep=held.keep,
             )
+    except CollectedError:
+        # The project is as it was, and what is missing is built by the next attempt.
+        raise
     except KitdError as error:
         if args.fingerprint is not None and error.disposition is Disposition.SNOOZE:
             raise NotAtRestError(error.message, hint="it is packed once it rests again") from error
@@ -225,13 +237,30 @@ def _project(args: PackArgs, settings: PackSettings) -> Project:
         dialect=settings.dialect,
         layer_format=settings.layer_format,
         compression=args.compression or settings.compression,
+        reader=args.reader,
     )
 
 
-async def _existing(ports: Ports, repository: Repository, key: Digest) -> Descriptor | None:
+def _key(args: PackArgs) -> str:
+    """Return what two wishes share of which the newer replaces the older.
+
+    They end in the same names, and nobody's wish takes the place of another user's.
+    """
+    if args.project is not None:
+        return args.project
+    reader = "" if args.reader is None else f"@{args.reader.uid}"
+    return f"{args.path}>{args.repository}:{','.join(args.tags)}{reader}"
+
+
+async def _existing(
+    ports: Ports, held: HeldCache, repository: Repository, key: Digest
+) -> Descriptor | None:
     """Return the repository's kit with this content, if the cache still holds its manifest."""
     kit = await ports.catalog.with_content(repository, key)
-    return kit if kit is not None and await ports.cache.exists(kit) else None
+    if kit is None or not await held.keep([(kit.digest, kit.size)]):
+        return None
+    # Asked again: only from here on no collection takes it.
+    return kit if await ports.catalog.with_content(repository, key) == kit else None
 
 
 def _result_layers(packed: Packed) -> tuple[Layer, ...]:
@@ -245,8 +274,7 @@ PACK: JobKind[PackArgs, Ports] = JobKind(
     lane=Lane.PACK,
     args=PackArgs,
     retry=RetryPolicy(max_attempts=8),
-    # Two wishes that end in the same names are one: the newer tells how.
-    key=lambda args: args.project or f"{args.path}>{args.repository}:{','.join(args.tags)}",
+    key=_key,
     lock=lambda args: args.path,
     run=run,
 )

@@ -1,12 +1,14 @@
 """What job kinds are given to work with: interfaces, implemented elsewhere, wired by the daemon."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from kitd.clock import Clock
-from kitd.content.store import Resolver, Tagger, Target
+from kitd.content.store import Fetcher, Resolver, Tagger, Target
 from kitd.modelkit.dialect import Dialect
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
@@ -15,6 +17,10 @@ from kitd.packing.order import Advanced, Packed, PackedLayer, Project
 
 TRANSFERS = 4
 """Blobs of one kit that travel at once, and blobs of all kits that travel ahead of their push."""
+
+
+Keep = Callable[[Collection[tuple[Digest, int]]], Awaitable[bool]]
+"""Keeps blobs of these digests and sizes in the cache; whether it holds all of them."""
 
 
 class Packer(Protocol):
@@ -27,16 +33,80 @@ class Packer(Protocol):
         expected: str | None,
         advanced: Callable[[Advanced], None],
         built: Callable[[PackedLayer], None],
+        keep: Keep,
     ) -> Packed:
-        """Build a project's layers and config in the cache."""
+        """Build a project's layers and config in the cache, where they are kept."""
         ...
 
 
-class Cache(Target, Protocol):
-    """The blob cache."""
+class HeldCache(Target, Protocol):
+    """The blob cache for one attempt, which keeps what it touched: `kitd.store.content`."""
+
+    async def keep(self, blobs: Collection[tuple[Digest, int]]) -> bool:
+        """Keep blobs; whether the cache holds all of them."""
+        ...
 
     async def put(self, content: bytes) -> Digest:
         """Make a small blob durable."""
+        ...
+
+    def release(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class Cache(Fetcher, Protocol):
+    """The blob cache."""
+
+    def hold(self) -> HeldCache:
+        """Return the cache to write to; released when the attempt is over."""
+        ...
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a collection removed, and what it left."""
+
+    freed_bytes: int
+    blobs: int
+    kits: tuple[str, ...]
+    kept_bytes: int
+    over_bytes: int
+    """How much too much that is, by the limit that asks for more."""
+    advice: str | None
+    """What would help, where it is too much."""
+
+
+class Collector(Protocol):
+    """Makes room in the cache: see `kitd.daemon.collector.Collector`."""
+
+    async def collect(self, advanced: Callable[[int], None]) -> Collected:
+        """Collect; `advanced` is told how many bytes were freed so far."""
+        ...
+
+
+class Damage(msgspec.Struct, frozen=True, kw_only=True):
+    """A blob that is not what it should be, and the kits that need it."""
+
+    digest: str
+    why: str
+    kits: tuple[str, ...]
+
+
+class Verified(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verification found. Damage that no kit needs is neither repaired nor unrepaired."""
+
+    checked: int
+    bytes: int
+    damaged: tuple[Damage, ...]
+    repaired: tuple[str, ...]
+    unrepaired: tuple[str, ...]
+
+
+class Verifier(Protocol):
+    """Hashes the cache again: see `kitd.daemon.verifier.Verifier`."""
+
+    async def verify(self, *, repair: bool, advanced: Callable[[int, int], None]) -> Verified:
+        """Look at every blob; `advanced` is told bytes, those done and all."""
         ...
 
 
@@ -82,6 +152,8 @@ class Ports:
     remote: Callable[[Repository], Awaitable[Remote]]
     head_start: Callable[[Repository], AbstractContextManager[Callable[[Descriptor], None]]]
     """Lets a pack send its layers to where its kit will be pushed: see `kitd.jobs.ahead`."""
+    collector: Collector
+    verifier: Verifier
     clock: Clock
     settings: PackSettings
     transfers: int = TRANSFERS

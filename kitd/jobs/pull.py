@@ -14,7 +14,14 @@ from kitd.modelkit.media_type import is_modelkit
 from kitd.oci.manifest import Manifest
 from kitd.oci.media_type import is_manifest
 from kitd.oci.reference import parse_reference
-from kitd.queue.effect import Effect, Emit, KitSummary, MoveTags, RecordManifest
+from kitd.queue.effect import (
+    Effect,
+    Emit,
+    KitSummary,
+    MoveTags,
+    RecordLocation,
+    RecordManifest,
+)
 from kitd.queue.job import Lane, Progress
 from kitd.queue.kind import Done, JobContext, JobKind
 from kitd.queue.retry import RetryPolicy
@@ -35,15 +42,16 @@ async def run(args: PullArgs, context: JobContext, ports: Ports) -> Done:
     def progress(done_bytes: int, total_bytes: int) -> None:
         context.report(Progress("pulling", done_bytes, total_bytes))
 
-    report = await copy_graph(
-        remote, ports.cache, root, concurrency=ports.transfers, progress=progress
-    )
+    held = ports.cache.hold()
+    context.when_over(held.release)
+    report = await copy_graph(remote, held, root, concurrency=ports.transfers, progress=progress)
     effects: list[Effect] = []
     for node in await walk(ports.cache, root):
         if is_manifest(node.media_type):
             manifest = await read_manifest(ports.cache, node)
             summary = await summarize(ports.cache, manifest)
             effects.append(RecordManifest(reference.repository, node, manifest, summary))
+            effects.append(RecordLocation(node.digest, reference.repository))
     tags = () if reference.tag is None else (reference.tag,)
     effects.append(MoveTags(reference.repository, tags, root.digest))
     named = {"repository": str(reference.repository), "tags": list(tags)}

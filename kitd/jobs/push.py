@@ -2,12 +2,13 @@
 
 import msgspec
 
-from kitd.content.copy import copy_graph
+from kitd.content.copy import copy_graph, walk
 from kitd.content.store import ContentNotFoundError
 from kitd.jobs.port import Ports
 from kitd.jobs.transfer import Bytes, TransferResult
+from kitd.oci.media_type import is_manifest
 from kitd.oci.reference import Reference, parse_repository
-from kitd.queue.effect import Emit
+from kitd.queue.effect import Emit, RecordLocation
 from kitd.queue.job import Lane, Progress
 from kitd.queue.kind import Done, JobContext, JobKind
 from kitd.queue.retry import RetryPolicy
@@ -43,6 +44,11 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
             continue
         await remote.tag(root, tag)
         moved.append(tag)
+    locations = [
+        RecordLocation(node.digest, target)
+        for node in await walk(ports.cache, root)
+        if is_manifest(node.media_type)
+    ]
     reference = Reference(target, tag=moved[0]) if moved else Reference(target, digest=root.digest)
     return Done(
         TransferResult(
@@ -52,7 +58,10 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
             bytes=Bytes(sent=report.sent_bytes, skipped=report.skipped_bytes),
             notes=tuple(notes),
         ),
-        (Emit("kit.pushed", f"kit:{root.digest}", {"repository": str(target), "tags": moved}),),
+        (
+            *locations,
+            Emit("kit.pushed", f"kit:{root.digest}", {"repository": str(target), "tags": moved}),
+        ),
     )
 
 
@@ -77,4 +86,5 @@ PUSH: JobKind[PushArgs, Ports] = JobKind(
     # One at a time in a repository: tags move in the order in which they were asked to.
     lock=lambda args: args.target,
     run=run,
+    needs=lambda args: args.digest,
 )

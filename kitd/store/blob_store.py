@@ -1,9 +1,13 @@
-"""Blobs on disk, by digest: ingest, commit, read, sweep.
+"""Blobs on disk, by digest: ingest, commit, read, remove, sweep.
 
 Write order, the same for every blob: a temporary file in `ingest/`, its content, `fdatasync`,
 `rename` to `blobs/sha256/<hex>`, `fsync` of that directory. A crash between any two steps leaves
 either a temporary file, which `sweep` removes, or a complete blob. A name in `blobs/` therefore
-always has the content of that name.
+always has the content of that name, unless the disk lost it: what a verification finds damaged is
+moved to `quarantine/`.
+
+An fsync that fails is never tried again: the kernel may have dropped the pages and would report
+success (`DurabilityError`).
 
 Synchronous on purpose: pack workers use it in processes without an event loop, the daemon in
 threads. Several processes may write at once; equal content is harmless to write twice.
@@ -11,19 +15,28 @@ threads. Several processes may write at once; equal content is harmless to write
 
 import errno
 import hashlib
+import math
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
 from kitd.content.store import Chunk, ContentError, ContentNotFoundError, MismatchError
-from kitd.errors import Disposition
+from kitd.errors import Disposition, DurabilityError
 from kitd.oci.descriptor import Descriptor
-from kitd.oci.digest import Digest, algorithm_of, encoded_of, from_hash
+from kitd.oci.digest import (
+    Digest,
+    InvalidDigestError,
+    algorithm_of,
+    encoded_of,
+    from_hash,
+    parse_digest,
+)
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
@@ -39,6 +52,14 @@ class NoSpaceError(StoreError):
     """The disk under the cache is full, or its quota is used up."""
 
     code = "no_space"
+    disposition = Disposition.PAUSE
+
+
+class ReadOnlyError(StoreError):
+    """The disk under the cache takes nothing: it was mounted so, or the kernel met an error."""
+
+    code = "read_only"
+    disposition = Disposition.PAUSE
 
 
 @contextmanager
@@ -53,14 +74,31 @@ def os_errors(what: str, path: Path) -> Iterator[None]:
                 f"cannot {what} {path}: {reason}",
                 hint="free disk space, or point cache.dir at a larger disk",
             ) from error
+        if error.errno == errno.EROFS:
+            raise ReadOnlyError(
+                f"cannot {what} {path}: {reason}",
+                hint="see what the kernel's log says of the disk, and mount it writable",
+            ) from error
         raise StoreError(f"cannot {what} {path}: {reason}") from error
 
 
+@contextmanager
+def _durably(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DurabilityError(
+            f"{path} could not be made durable: {error.strerror or error}",
+            hint="see what the kernel's log says of the disk; kitd ends and looks again",
+        ) from error
+
+
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
+    """Make the names in a directory durable. Raises `DurabilityError`, `OSError`."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(handle)
+        with _durably(path):
+            os.fsync(handle)
     finally:
         os.close(handle)
 
@@ -141,8 +179,10 @@ class Ingest:
     def discard(self) -> None:
         """Close the file and remove what was not committed. Safe to call twice."""
         self.suspend()
-        # After a commit that renamed there is nothing left under this name.
-        self._path.unlink(missing_ok=True)
+        # After a commit that renamed there is nothing left under this name; and what cannot be
+        # removed says nothing about what was committed: the next start sweeps it.
+        with suppress(OSError):
+            self._path.unlink()
 
     def __enter__(self) -> Self:
         return self
@@ -158,10 +198,26 @@ class Ingest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the blobs take: their number and their sizes added up, in bytes."""
+    """What the cache takes, in bytes: its blobs, of which there are so many, and all else."""
 
     blobs: int
     size_bytes: int
+    other_bytes: int
+    """What is on its way in, and what is in quarantine."""
+
+    @property
+    def total_bytes(self) -> int:
+        """What the cache takes of the disk."""
+        return self.size_bytes + self.other_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BlobFile:
+    """A blob as the directory has it; `written_s` is the file's time, seconds since the epoch."""
+
+    digest: Digest
+    size: int
+    written_s: float
 
 
 class BlobStore:
@@ -177,6 +233,8 @@ class BlobStore:
         self.ingest_dir = root / "ingest"
         self.uploads_dir = root / "uploads"
         """Uploads to kitd's own registry: like ingests, but they outlive a restart."""
+        self.quarantine_dir = root / "quarantine"
+        """Damaged blobs, under the names that they had: no content to be relied on."""
 
     def create(self) -> None:
         """Make the layout on an empty or existing directory. Raises `StoreError`."""
@@ -185,6 +243,7 @@ class BlobStore:
             (self.root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
             self.ingest_dir.mkdir(mode=0o700, exist_ok=True)
             self.uploads_dir.mkdir(mode=0o700, exist_ok=True)
+            self.quarantine_dir.mkdir(mode=0o700, exist_ok=True)
         self.replace_file("oci-layout", LAYOUT)
 
     def path_of(self, digest: Digest) -> Path:
@@ -253,23 +312,99 @@ class BlobStore:
         """
         final = self.path_of(digest)
         with os_errors("publish", final):
-            if self.size_of(digest) == size:
+            if self.size_of(digest) == size and self.touch(digest):
                 # Whoever wrote it may not have come to this yet, and durable is durable.
                 sync_directory(final.parent)
                 return Committed(digest, size, reused=True)
-            os.fdatasync(handle)
+            with _durably(temporary):
+                os.fdatasync(handle)
             os.fchmod(handle, 0o444)
             final.parent.mkdir(exist_ok=True)
             temporary.rename(final)
             sync_directory(final.parent)
         return Committed(digest, size, reused=False)
 
+    def touch(self, digest: Digest) -> bool:
+        """Note that somebody wants the blob from now on; False if it is not there."""
+        path = self.path_of(digest)
+        with os_errors("touch", path):
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def remove(self, digest: Digest, *, unless_after_s: float = math.inf) -> int:
+        """Remove a blob, unless it was touched after that time; return the bytes freed.
+
+        Who has it open goes on reading. Not made durable: a name that comes back after a crash is
+        that of a blob which nobody needs. Raises `StoreError`.
+        """
+        path = self.path_of(digest)
+        with os_errors("remove", path):
+            try:
+                status = path.stat()
+                if status.st_mtime > unless_after_s:
+                    return 0
+                path.unlink()
+            except FileNotFoundError:
+                return 0
+        return status.st_size
+
+    def quarantine(self, digest: Digest) -> bool:
+        """Take a damaged blob out of use, durably; False if it is gone. Raises `StoreError`."""
+        path = self.path_of(digest)
+        with os_errors("move to quarantine", path):
+            try:
+                path.rename(self._quarantined(digest))
+            except FileNotFoundError:
+                return False
+            sync_directory(self.quarantine_dir)
+            sync_directory(path.parent)
+        return True
+
+    def note_missing(self, digest: Digest) -> None:
+        """Leave an empty file for a blob that is gone, where damaged ones are. Raises `StoreError`.
+
+        So that what is known to be lost is known after a restart, too.
+        """
+        path = self._quarantined(digest)
+        with os_errors("write", path):
+            path.touch(0o600)
+            sync_directory(self.quarantine_dir)
+
+    def in_quarantine(self) -> frozenset[Digest]:
+        """Return the blobs that were found damaged or missing. Raises `StoreError`."""
+        with os_errors("list", self.quarantine_dir):
+            names = os.listdir(self.quarantine_dir)
+        digests = (_digest_of(name.replace("-", ":", 1)) for name in names)
+        return frozenset(digest for digest in digests if digest is not None)
+
+    def drop_quarantined(self, digest: Digest) -> int:
+        """Remove what is left of a damaged blob; return the bytes freed. Raises `StoreError`."""
+        path = self._quarantined(digest)
+        with os_errors("remove", path):
+            try:
+                size = path.stat().st_size
+                path.unlink()
+            except FileNotFoundError:
+                return 0
+        return size
+
+    def _quarantined(self, digest: Digest) -> Path:
+        return self.quarantine_dir / digest.replace(":", "-", 1)
+
+    def free_bytes(self) -> int:
+        """Return what is left of the disk under the cache. Raises `StoreError`."""
+        with os_errors("look at", self.ingest_dir):
+            disk = os.statvfs(self.ingest_dir)
+        # File systems that cannot tell say that they have no blocks at all.
+        return disk.f_bavail * disk.f_frsize if disk.f_blocks else sys.maxsize
+
     def require_space(self, size: int) -> None:
         """Raise `NoSpaceError` if the disk has not so many bytes free now."""
-        with os_errors("write to", self.ingest_dir):
-            disk = os.statvfs(self.ingest_dir)
-            # File systems that cannot tell say that they have no blocks at all.
-            if disk.f_blocks and disk.f_bavail * disk.f_frsize < size:
+        if self.free_bytes() < size:
+            with os_errors("write to", self.ingest_dir):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def put(self, content: bytes, algorithm: str = "sha256") -> Committed:
@@ -287,21 +422,37 @@ class BlobStore:
                 with temporary.open("xb") as file:
                     file.write(content)
                     file.flush()
-                    os.fsync(file.fileno())
+                    with _durably(temporary):
+                        os.fsync(file.fileno())
                 temporary.replace(path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
             sync_directory(path.parent)
 
+    def blobs(self) -> Sequence[BlobFile]:
+        """Return the blobs on disk; one `stat` for each. Raises `StoreError`."""
+        root = self.root / "blobs"
+        with os_errors("list", root):
+            return [
+                BlobFile(digest, status.st_size, status.st_mtime)
+                for algorithm in os.scandir(root)
+                for entry in os.scandir(algorithm.path)
+                if (digest := _digest_of(f"{algorithm.name}:{entry.name}")) is not None
+                if (status := _status(entry)) is not None
+            ]
+
     def usage(self) -> Usage:
-        """Count the blobs on disk; one `stat` for each."""
-        sizes = [
-            entry.stat().st_size
-            for algorithm in os.scandir(self.root / "blobs")
-            for entry in os.scandir(algorithm.path)
-        ]
-        return Usage(len(sizes), sum(sizes))
+        """Count what is on disk; one `stat` for each file. Raises `StoreError`."""
+        sizes = [blob.size for blob in self.blobs()]
+        with os_errors("list", self.root):
+            others = sum(
+                status.st_size
+                for directory in (self.ingest_dir, self.uploads_dir, self.quarantine_dir)
+                for entry in os.scandir(directory)
+                if (status := _status(entry)) is not None
+            )
+        return Usage(len(sizes), sum(sizes), others)
 
     def sweep(self) -> int:
         """Remove what interrupted ingests under this label left; return the bytes freed.
@@ -311,6 +462,23 @@ class BlobStore:
         """
         freed = 0
         for path in self.ingest_dir.glob(f"{self._label}*"):
-            freed += path.stat().st_size
-            path.unlink()
+            with os_errors("remove", path):
+                freed += path.stat().st_size
+                path.unlink()
         return freed
+
+
+def _digest_of(name: str) -> Digest | None:
+    """Return the digest that a file is named by; None for what somebody else put there."""
+    try:
+        return parse_digest(name)
+    except InvalidDigestError:
+        return None
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Return a file's status, or None if it went away since its directory was read."""
+    try:
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None

@@ -1,21 +1,38 @@
-"""The blob store as a content store: what copies read from and write to."""
+"""The blob store as a content store: what copies read from and write to.
 
+Reading needs no lease: a file that is open stays readable, whoever removes its name. Writing is
+done through `HeldContent`, which keeps all that it touched until the manifest is recorded that
+needs it.
+"""
+
+import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
 
 from kitd.blocking import run_blocking
 from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk, Fetcher, MismatchError
 from kitd.oci.descriptor import Descriptor
-from kitd.oci.digest import Digest, algorithm_of
+from kitd.oci.digest import Digest, algorithm_of, digest_of
 from kitd.store.blob_store import BlobStore, Ingest, os_errors
+from kitd.store.lease import LeaseBook
+
+READ_BYTES = 1 << 18
+"""What is read at once: others have to wait while it is copied, and while it is sent."""
 
 
 class CacheContent:
-    """`Target` over a `BlobStore`. Names are not its business: the ledger keeps them."""
+    """`Fetcher` over a `BlobStore`. Names are not its business: the ledger keeps them."""
 
-    def __init__(self, store: BlobStore) -> None:
+    def __init__(self, store: BlobStore, leases: LeaseBook | None = None) -> None:
         self._store = store
+        self._leases = leases or LeaseBook()
+
+    def hold(self) -> "HeldContent":
+        """Return the cache to write to, for one piece of work."""
+        return HeldContent(self._store, self._leases)
 
     async def exists(self, target: Descriptor) -> bool:
         """Whether the cache holds the blob with this size."""
@@ -30,8 +47,27 @@ class CacheContent:
         finally:
             os.close(handle)
 
+
+class HeldContent(CacheContent):
+    """`Target` over a `BlobStore`: what went through it stays until it is released.
+
+    Use as a context manager, or `release` it in the end.
+    """
+
+    def __init__(self, store: BlobStore, leases: LeaseBook) -> None:
+        super().__init__(store, leases)
+        self._lease = leases.hold()
+
+    async def keep(self, blobs: Collection[tuple[Digest, int]]) -> bool:
+        """Keep blobs of these digests and sizes; whether the cache holds all of them."""
+        await self._lease.take(*(digest for digest, _ in blobs))
+        return await run_blocking(
+            lambda: all(self._store.size_of(digest) == size for digest, size in blobs)
+        )
+
     async def push(self, target: Descriptor, source: Fetcher) -> int:
         """Ingest the blob unless it is there; verified before it gets its name."""
+        await self._lease.take(target.digest)
         if self._store.has(target):
             return 0
         async with (
@@ -44,7 +80,23 @@ class CacheContent:
 
     async def put(self, content: bytes) -> Digest:
         """Make a small blob durable and return its digest. Raises `StoreError`."""
+        await self._lease.take(digest_of(content))
         return (await run_blocking(self._store.put, content)).digest
+
+    def release(self) -> None:
+        """Let go of everything. Safe to call twice."""
+        self._lease.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
 
 
 @asynccontextmanager
@@ -61,11 +113,13 @@ async def _ingest(store: BlobStore, algorithm: str) -> AsyncIterator[Ingest]:
 
 async def _read(store: BlobStore, target: Descriptor, handle: int, offset: int) -> ByteStream:
     while offset < target.size:
-        buffer = bytearray(min(CHUNK_BYTES, target.size - offset))
+        buffer = bytearray(min(READ_BYTES, target.size - offset))
         try:
             # Pages that are in memory are copied at once; a read that would wait for the disk
             # goes to a thread. Both are the common case of somebody, and the loop never waits.
             count = os.preadv(handle, [buffer], offset, os.RWF_NOWAIT)
+            # Whoever sends as fast as this reads would have the loop to itself.
+            await asyncio.sleep(0)
         except OSError:
             with os_errors("read", store.path_of(target.digest)):
                 count = await run_blocking(os.preadv, handle, [buffer], offset)

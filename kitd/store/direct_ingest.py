@@ -9,6 +9,7 @@ import errno
 import fcntl
 import hashlib
 import os
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -50,8 +51,10 @@ class DirectIngest:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
-        # After a commit that renamed there is nothing left under this name.
-        self._path.unlink(missing_ok=True)
+        # After a commit that renamed there is nothing left under this name; and what cannot be
+        # removed says nothing about what was committed: the next start sweeps it.
+        with suppress(OSError):
+            self._path.unlink()
 
     def _append(self, data: memoryview) -> None:
         self._size += len(data)

@@ -51,7 +51,8 @@ def source():
 async def cache(request):
     store = BlobStore(request.getfixturevalue("tmp_path") / "cache")
     store.create()
-    yield CacheContent(store)
+    with CacheContent(store).hold() as held:
+        yield held
     assert list(store.ingest_dir.iterdir()) == []
 
 

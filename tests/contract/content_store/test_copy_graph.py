@@ -142,7 +142,7 @@ async def test_any_graph_arrives_whole_children_first(
     present = nodes[:kept]
     for node in present:
         store.put(source.contents[node.digest])
-    report = await copy(source, CacheContent(store), root, concurrency=concurrency)
+    report = await copy(source, CacheContent(store).hold(), root, concurrency=concurrency)
     assert all(store.has(node) for node in nodes)
     assert report.skipped_bytes == sum(node.size for node in present)
     assert report.sent_bytes == sum(node.size for node in nodes[kept:])

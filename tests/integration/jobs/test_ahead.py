@@ -172,6 +172,8 @@ class Bench:
             packer=None,
             remote=ahead.repository,
             head_start=ahead.head_start,
+            collector=None,
+            verifier=None,
             clock=SystemClock(),
             settings=PackSettings(
                 dialect=Dialect.CURRENT,

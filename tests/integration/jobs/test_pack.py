@@ -1,10 +1,12 @@
 """When a pack makes a new kit, when it names one, and when it does neither: a real cache."""
 
+import asyncio
 from contextlib import nullcontext
 
 import pytest
 
 from kitd.clock import SystemClock
+from kitd.content.store import CollectedError
 from kitd.errors import Disposition, KitdError, UnavailableError
 from kitd.jobs.pack import PACK, NotAtRestError, PackArgs
 from kitd.jobs.port import PackSettings, Ports
@@ -20,6 +22,7 @@ from kitd.packing.scan import InputChangedError, InputError
 from kitd.queue.job import Lane
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
+from kitd.store.lease import LeaseBook
 from kitd.triggers import requests_for
 
 
@@ -28,6 +31,8 @@ class Workbench:
 
     def __init__(self, database, store):
         clock = SystemClock()
+        self.leases = LeaseBook()
+        self.packs = 0
         self.content = b"weights"
         self.expected = []
         self.refusal = None
@@ -35,11 +40,13 @@ class Workbench:
         self.projects = ProjectLedger(database, clock)
         self.catalog = Catalog(database, clock, summarize)
         self.ports = Ports(
-            cache=CacheContent(store),
+            cache=CacheContent(store, self.leases),
             catalog=self.catalog,
             packer=self,
             remote=unreachable,
             head_start=nobody_waits,
+            collector=None,
+            verifier=None,
             clock=clock,
             settings=PackSettings(
                 dialect=Dialect.CURRENT,
@@ -49,8 +56,9 @@ class Workbench:
             ),
         )
 
-    async def pack(self, project, *, expected, advanced, built):
+    async def pack(self, project, *, expected, advanced, built, keep):
         self.expected.append(expected)
+        self.packs += 1
         if self.refusal is not None:
             raise self.refusal
         digest = digest_of(self.content)
@@ -94,10 +102,15 @@ class Workbench:
         (self.job,) = await self.jobs.claim({Lane.PACK: 1})
         done = await PACK.attempt(self, self.ports)
         await self.jobs.succeed(self.job, b"{}", done.effects, ())
+        self.release()
         return done.result, [r.kind for fact in done.facts for r in requests_for(fact)]
 
     def report(self, progress):
         """Nobody looks."""
+
+    def when_over(self, release):
+        """Remember what ends with the attempt."""
+        self.release = release
 
 
 async def summarize(_manifest):
@@ -202,3 +215,24 @@ async def test_any_other_error_of_a_settled_state_stays_what_it_is(bench, error)
     with pytest.raises(KitdError) as caught:
         await bench.run(fingerprint="0123")
     assert caught.value is error
+
+
+async def test_a_blob_that_was_collected_meanwhile_is_no_reason_to_settle_anew(bench):
+    """The project is as it was: the same job tries again."""
+    bench.refusal = CollectedError("gone")
+    with pytest.raises(CollectedError):
+        await bench.run(fingerprint="settled")
+
+
+async def test_an_equal_kit_that_goes_meanwhile_is_made_anew(bench):
+    first, _ = await bench.run(project=None)
+    repository = parse_repository("registry.example.com/team/model")
+    with bench.leases.condemn([first.digest]):
+        packing = asyncio.create_task(bench.run(project=None))
+        async with asyncio.timeout(10):
+            while bench.packs < 2:
+                await asyncio.sleep(0.01)
+        await bench.catalog.remove(repository, first.digest)
+    second, _ = await packing
+    assert not second.unchanged
+    assert (await bench.catalog.resolve(repository, "latest")).digest == second.digest

@@ -39,7 +39,7 @@ async def test_a_push_that_is_cancelled_as_it_begins_leaves_nothing(store, tmp_p
     asyncio.get_running_loop().set_default_executor(executor)
     blocked = asyncio.create_task(run_blocking(go.wait, 20))
     await asyncio.sleep(0)
-    push = asyncio.create_task(CacheContent(store).push(target, CacheContent(elsewhere)))
+    push = asyncio.create_task(CacheContent(store).hold().push(target, CacheContent(elsewhere)))
     await executor.second.wait()
     push.cancel()
     await asyncio.sleep(0)
@@ -66,5 +66,5 @@ async def test_a_blob_that_shrinks_while_it_is_read_is_noticed(store):
 
 
 async def test_a_small_document_is_put_and_named_by_its_digest(store):
-    assert await CacheContent(store).put(b"{}") == describe("", b"{}").digest
+    assert await CacheContent(store).hold().put(b"{}") == describe("", b"{}").digest
     assert store.has(describe("", b"{}"))

@@ -155,6 +155,7 @@ def test_a_directory_that_is_gone_is_named(tmp_path):
 
 WRITER = """
 import hashlib, pathlib, sys
+from kitd.errors import DurabilityError
 from kitd.store.blob_store import BlobStore, NoSpaceError, StoreError
 from kitd.store.direct_ingest import DirectIngest
 piece = bytes(range(256)) * 4096
@@ -168,8 +169,10 @@ except NoSpaceError:
     sys.exit(3)
 except StoreError:
     sys.exit(4)
+except DurabilityError:
+    sys.exit(5)
 """
-DONE, NO_SPACE, CACHE_IO = 0, 3, 4
+DONE, NO_SPACE, CACHE_IO, NOT_DURABLE = 0, 3, 4, 5
 
 
 @pytest.fixture
@@ -203,7 +206,7 @@ def test_a_disk_that_refuses_a_direct_write_later_gets_buffered_ones(
         ("write:error=EDQUOT:when=4", NO_SPACE),
         ("write:error=EIO:when=6", CACHE_IO),
         ("write:error=EINVAL:when=1+", CACHE_IO),
-        ("fdatasync:error=EIO", CACHE_IO),
+        ("fdatasync:error=EIO", NOT_DURABLE),
         ("fchmod:error=EPERM", CACHE_IO),
         ("rename:error=EROFS", CACHE_IO),
     ],
