@@ -1,17 +1,26 @@
 """The client for programs that run an event loop.
 
 Calls may overlap on one connection; a stream of events has a connection of its own. Descriptors do
-not travel over asyncio's streams, so unpacking is the blocking client's.
+not come over asyncio's streams, so unpacking is the blocking client's; those that go along with a
+call are sent past the stream, which has nothing left to send then.
 """
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from kitd.client import request as requests
-from kitd.client.connection import CONNECT_TIMEOUT_S, ended, unreachable
+from kitd.client.connection import (
+    CONNECT_TIMEOUT_S,
+    close_all,
+    ended,
+    open_directory,
+    rights,
+    unreachable,
+)
 from kitd.client.error import DeadlineExceededError, ProtocolError
 from kitd.client.protocol import (
     MAX_LINE_BYTES,
@@ -36,12 +45,10 @@ _HOLD_S = 30
 class AsyncClient:
     """A connection to the daemon and what it can be asked. Made by `connect`."""
 
-    def __init__(
-        self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def __init__(self, path: str, stream: "_Stream") -> None:
         self._path = path
-        self._reader = reader
-        self._writer = writer
+        self._stream = stream
+        self._sending = asyncio.Lock()
         self._last_id = 0
         self._answers: dict[int | str | None, asyncio.Future[Any]] = {}
         self._failure: KitdError | None = None
@@ -54,8 +61,8 @@ class AsyncClient:
         Raises `DaemonUnreachableError`, `AccessDeniedError`, `InvalidPlaceError`.
         """
         place = find_socket(os.environ, os.getuid()).path if path is None else os.fspath(path)
-        async with _streams(place) as (reader, writer):
-            client = cls(place, reader, writer)
+        async with _connected(place) as stream:
+            client = cls(place, stream)
             receiver = asyncio.create_task(client._receive())
             try:
                 yield client
@@ -77,8 +84,8 @@ class AsyncClient:
         answer = self._answers[identifier] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout_s):
-                self._writer.write(line)
-                await self._writer.drain()
+                async with _opened(request.directory) as shown, self._sending:
+                    await self._stream.send(line, shown)
                 return request.read(await answer)
         except TimeoutError as error:
             raise DeadlineExceededError(
@@ -115,11 +122,11 @@ class AsyncClient:
         given = {name: value for name, value in filters.items() if value is not None}
         while True:
             cursor = {} if from_seq is None else {"from_seq": from_seq}
-            async with _streams(self._path) as (reader, writer):
-                writer.write(encode_request(1, "events.subscribe", {**given, **cursor}))
+            async with _connected(self._path) as stream:
+                stream.writer.write(encode_request(1, "events.subscribe", {**given, **cursor}))
                 lagged = False
                 while not lagged:
-                    message = await _read(reader, SILENCE_S)
+                    message = await _read(stream.reader, SILENCE_S)
                     if isinstance(message, Response):
                         if message.error is not None:
                             raise message.error
@@ -137,7 +144,7 @@ class AsyncClient:
         """Hand answers to the calls that wait for them until the connection ends."""
         try:
             while True:
-                message = await _read(self._reader, None)
+                message = await _read(self._stream.reader, None)
                 if isinstance(message, Notification):
                     continue
                 # Nobody waits for an answer that came after its deadline.
@@ -155,17 +162,77 @@ class AsyncClient:
                     answer.set_exception(error)
 
 
+class _Stream(NamedTuple):
+    """A connection as a stream, and its socket for what a stream cannot do."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    socket: socket.socket
+
+    async def send(self, line: bytes, shown: Sequence[int]) -> None:
+        """Send a line and the descriptors that go with it. One at a time. Raises `OSError`."""
+        if shown:
+            # What was written before is sent: `drain` returned only then.
+            line = line[await self._send_first(line, shown) :]
+        self.writer.write(line)
+        await self.writer.drain()
+
+    async def _send_first(self, line: bytes, shown: Sequence[int]) -> int:
+        while True:
+            try:
+                return self.socket.sendmsg([line], rights(shown))
+            except BlockingIOError:
+                await _writable(self.socket)
+
+
 @asynccontextmanager
-async def _streams(
-    path: str,
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def _opened(path: str | None) -> AsyncIterator[Sequence[int]]:
+    """Open the directory that goes along with a call, if any, past the loop."""
+    if path is None:
+        yield ()
+        return
+    opening = asyncio.ensure_future(asyncio.to_thread(open_directory, path))
+    try:
+        shown = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # The thread goes on, and what it opens then is nobody's.
+        opening.add_done_callback(lambda opened: close_all(opened.result()))
+        raise
+    try:
+        yield shown
+    finally:
+        close_all(shown)
+
+
+async def _writable(sock: socket.socket) -> None:
+    """Wait until a socket takes more. Of a copy, because the stream has the loop watch its own."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    with sock.dup() as copy:
+        loop.add_writer(copy, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_writer(copy)
+
+
+@asynccontextmanager
+async def _connected(path: str) -> AsyncIterator[_Stream]:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            reader, writer = await asyncio.open_unix_connection(path, limit=MAX_LINE_BYTES)
+            await asyncio.get_running_loop().sock_connect(sock, path)
+            reader, writer = await asyncio.open_unix_connection(sock=sock, limit=MAX_LINE_BYTES)
     except OSError as error:
+        sock.close()
         raise unreachable(path, error) from error
+    except BaseException:
+        sock.close()
+        raise
+    # So that `drain` waits until everything is sent.
+    writer.transport.set_write_buffer_limits(0)
     try:
-        yield reader, writer
+        yield _Stream(reader, writer, sock)
     finally:
         writer.close()
 

@@ -37,7 +37,9 @@ class Client:
         Raises `RpcError` with the daemon's reason, `DeadlineExceededError`, `ProtocolError`,
         `DaemonUnreachableError`.
         """
-        result = self._connection.call(request.method, request.params, timeout_s=timeout_s)
+        result = self._connection.call(
+            request.method, request.params, timeout_s=timeout_s, directory=request.directory
+        )
         return request.read(result)
 
     def open_layers(self, manifest: str, layers: Sequence[str]) -> list[int]:

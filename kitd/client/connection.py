@@ -67,6 +67,27 @@ def close_all(descriptors: Sequence[int]) -> None:
         os.close(descriptor)
 
 
+def open_directory(path: str | None) -> Sequence[int]:
+    """Return the descriptor of a directory, or none where this user cannot open it.
+
+    Then kitd says what it has against the path, and knows better.
+    """
+    if path is None:
+        return ()
+    try:
+        return (os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),)
+    except (OSError, ValueError):
+        return ()
+
+
+def rights(descriptors: Sequence[int]) -> list[tuple[int, int, bytes]]:
+    """Return the ancillary data that sends descriptors along."""
+    numbers = b"".join(
+        descriptor.to_bytes(_INTEGER_BYTES, sys.byteorder) for descriptor in descriptors
+    )
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
+
+
 class Connection:
     """One connected socket. Use as a context manager, or call `close`."""
 
@@ -85,27 +106,35 @@ class Connection:
             self._socket.close()
             raise unreachable(path, error) from error
 
-    def call(self, method: str, params: Document, *, timeout_s: float) -> Any:
-        """Return the result of a call.
+    def call(
+        self, method: str, params: Document, *, timeout_s: float, directory: str | None = None
+    ) -> Any:
+        """Return the result of a call; the descriptor of `directory` goes along if it opens.
 
         Raises `RpcError` with the daemon's reason, `DeadlineExceededError`, `ProtocolError`,
         `DaemonUnreachableError`.
         """
-        result, descriptors = self.call_for_descriptors(method, params, timeout_s=timeout_s)
+        shown = open_directory(directory)
+        try:
+            result, descriptors = self.call_for_descriptors(
+                method, params, timeout_s=timeout_s, shown=shown
+            )
+        finally:
+            close_all(shown)
         close_all(descriptors)
         return result
 
     def call_for_descriptors(
-        self, method: str, params: Document, *, timeout_s: float
+        self, method: str, params: Document, *, timeout_s: float, shown: Sequence[int] = ()
     ) -> tuple[Any, list[int]]:
         """Return the result and the descriptors that came with it; the caller closes them.
 
-        Raises what `call` raises.
+        Those of `shown` go along with the request, and stay open here. Raises what `call` raises.
         """
         deadline = time.monotonic() + timeout_s
         self._last_id += 1
         try:
-            self._send(encode_request(self._last_id, method, params), deadline)
+            self._send(encode_request(self._last_id, method, params), shown, deadline)
             response = self._response(deadline, f"{method}: no answer within {timeout_s:g} s")
         except DeadlineExceededError:
             self.close()
@@ -146,10 +175,12 @@ class Connection:
             self._notifications.append(message)
         return message
 
-    def _send(self, line: bytes, deadline: float) -> None:
+    def _send(self, line: bytes, shown: Sequence[int], deadline: float) -> None:
         try:
             self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
-            self._socket.sendall(line)
+            # Descriptors travel with the first byte (unix(7), SCM_RIGHTS), and only once.
+            sent = self._socket.sendmsg([line], rights(shown)) if shown else 0
+            self._socket.sendall(line[sent:])
         except TimeoutError as error:
             raise DeadlineExceededError("kitd does not read its socket") from error
         except OSError as error:

@@ -127,6 +127,15 @@ class Status(NamedTuple):
     document: Document
 
 
+class Check(NamedTuple):
+    """One thing that was looked at; `fix` is what mends it where it is not `ok`."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str | None
+
+
 class EventPage(NamedTuple):
     """A stretch of the event log; `head_seq` is the last event there was when it was read."""
 
@@ -279,6 +288,21 @@ def read_status(answer: Any) -> Status:
         degraded=_texts(document, "degraded"),
         document=document,
     )
+
+
+def _read_check(answer: Any) -> Check:
+    document = read_object(answer)
+    return Check(
+        _field(document, "name", str),
+        _field(document, "ok", bool),
+        _field(document, "detail", str),
+        _optional(document, "fix", str),
+    )
+
+
+def read_checks(answer: Any) -> tuple[Check, ...]:
+    """Read what was looked at. Raises `ProtocolError`."""
+    return _records(read_object(answer), "checks", _read_check)
 
 
 def _read_kit(answer: Any) -> Kit:

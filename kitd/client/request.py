@@ -20,6 +20,8 @@ class Request(NamedTuple, Generic[T]):
     method: str
     params: Document
     read: Callable[[Any], T]
+    directory: str | None = None
+    """The client opens it and sends the descriptor along: whoever can open it may have it read."""
 
 
 def _given(**params: Any) -> Document:
@@ -35,6 +37,11 @@ def hello(client: str) -> Request[Document]:
 def status() -> Request[record.Status]:
     """Ask for the daemon, its projects, its queue and its cache at a glance."""
     return Request("system.status", {}, record.read_status)
+
+
+def doctor(*, audit: bool = False) -> Request[tuple[record.Check, ...]]:
+    """Ask what is wrong and what mends it; with `audit` replay the history of every job."""
+    return Request("system.doctor", _given(audit=audit or None), record.read_checks)
 
 
 def why(subject: str) -> Request[Document]:
@@ -105,7 +112,7 @@ def add_project(
     params = _given(
         name=name, path=path, reference=reference, tags=tags, push=push, kitfile=kitfile
     )
-    return Request("projects.add", params, record.read_project)
+    return Request("projects.add", params, record.read_project, directory=path)
 
 
 def remove_project(name: str) -> Request[Document]:
@@ -146,7 +153,7 @@ def pack(
         push=push,
         idempotency_key=idempotency_key,
     )
-    return Request("kits.pack", params, record.read_started)
+    return Request("kits.pack", params, record.read_started, directory=path)
 
 
 def push(
@@ -188,6 +195,41 @@ def plan_unpack(reference: str, filters: Sequence[str] = ()) -> Request[record.U
 def cache_stats() -> Request[Document]:
     """Ask how much the cache holds and shares."""
     return Request("cache.stats", {}, record.read_object)
+
+
+def plan_collection() -> Request[Document]:
+    """Ask what a collection would remove now, and why it would keep the rest."""
+    return Request("cache.plan", {}, record.read_object)
+
+
+def collect_cache(*, idempotency_key: str | None = None) -> Request[record.Job]:
+    """Remove what no kit needs, and the kits that the cache's limits have no room for."""
+    return Request("cache.gc", _given(idempotency_key=idempotency_key), record.read_started)
+
+
+def verify_cache(
+    *, repair: bool = False, idempotency_key: str | None = None
+) -> Request[record.Job]:
+    """Hash every blob of the cache again; with `repair` fetch anew what is damaged."""
+    params = _given(repair=repair or None, idempotency_key=idempotency_key)
+    return Request("cache.verify", params, record.read_started)
+
+
+def pin_kit(reference: str, *, idempotency_key: str | None = None) -> Request[Document]:
+    """Keep a kit of the cache, whatever its limits."""
+    params = _given(reference=reference, idempotency_key=idempotency_key)
+    return Request("cache.pin", params, record.read_object)
+
+
+def unpin_kit(reference: str, *, idempotency_key: str | None = None) -> Request[Document]:
+    """Let a pinned kit be collected again."""
+    params = _given(reference=reference, idempotency_key=idempotency_key)
+    return Request("cache.unpin", params, record.read_object)
+
+
+def reload_config() -> Request[Document]:
+    """Apply the configuration file as it is now: `applied`, and what `changed` or the `problems`."""
+    return Request("system.reload", {}, record.read_object)
 
 
 def show_config() -> Request[Document]:

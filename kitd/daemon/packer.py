@@ -7,13 +7,15 @@ whether anything changed since. What is remembered counts only as long as the ca
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 
 from kitd import __version__
 from kitd.blocking import run_blocking
+from kitd.content.store import CollectedError
+from kitd.jobs.port import Keep
 from kitd.ledger.pack_memory import PackMemory
 from kitd.oci.digest import Digest
 from kitd.packing.order import (
@@ -109,25 +111,28 @@ class Packer:
         expected: str | None,
         advanced: Callable[[Advanced], None],
         built: Callable[[PackedLayer], None],
+        keep: Keep,
     ) -> Packed:
         """Build a project's layers and config in the cache, or find that they are there.
 
-        `built` is told each layer as soon as it is in the cache. Raises `KitdError`, among them
-        `input_changed` where the project is not in the `expected` state.
+        `built` is told each layer as soon as it is in the cache, where all of them are kept.
+        Raises `KitdError`, among them `input_changed` where the project is not in the `expected`
+        state, and `CollectedError` where a worker met a blob in the moment in which it went.
         """
         key = _pack_key(project)
-        last = await self._last_pack(key)
+        last = await self._last_pack(key, keep)
 
         async def hear(notice: Notice) -> Known | None:
             match notice:
                 case Advanced():
                     advanced(notice)
                 case Built(layer_key, layer):
+                    await _require_kept(keep, [_blob(layer)])
                     if layer_key is not None:
                         await self._remember(layer_key, layer)
                     built(layer)
                 case Planned(keys):
-                    return Known(await self._known_layers(keys))
+                    return Known(await self._known_layers(keys, keep))
             return None
 
         known = None
@@ -138,6 +143,7 @@ class Packer:
         if isinstance(answer, Unchanged):
             assert last is not None
             return msgspec.structs.replace(last, git_commit=answer.git_commit)
+        await _require_kept(keep, _blobs(answer))
         if answer.glance is not None:
             reused = tuple(msgspec.structs.replace(each, reused=True) for each in answer.layers)
             remembered = msgspec.structs.replace(answer, layers=reused)
@@ -157,14 +163,10 @@ class Packer:
             warnings=(),
         )
 
-    async def _last_pack(self, key: str) -> Packed | None:
-        """Return a project's last pack if the cache still holds all of it."""
+    async def _last_pack(self, key: str, keep: Keep) -> Packed | None:
+        """Return a project's last pack if the cache still holds all of it, and will."""
         packed = await self._recall_pack(key)
-        if packed is None:
-            return None
-        blobs = [(layer.digest, layer.size) for layer in packed.layers]
-        blobs.append((packed.config_digest, packed.config_size))
-        return packed if await run_blocking(self._holds_all, blobs) else None
+        return packed if packed is not None and await keep(_blobs(packed)) else None
 
     async def _recall_pack(self, key: str) -> Packed | None:
         remembered = (await self._recall([key])).get(key)
@@ -177,18 +179,35 @@ class Packer:
     async def _remember(self, key: str, thing: Packed | PackedLayer) -> None:
         await self._memory.remember(_of_this_version(key), msgspec.json.encode(thing))
 
-    async def _known_layers(self, keys: tuple[str, ...]) -> Mapping[str, PackedLayer]:
+    async def _known_layers(
+        self, keys: tuple[str, ...], keep: Keep | None = None
+    ) -> Mapping[str, PackedLayer]:
+        """Return the layers of these keys that the cache holds, and keeps if asked to."""
         remembered = {
             key: msgspec.json.decode(value, type=PackedLayer)
             for key, value in (await self._recall(keys)).items()
         }
+        if keep is not None:
+            await keep([_blob(layer) for layer in remembered.values()])
         return await run_blocking(
             lambda: {
                 key: msgspec.structs.replace(layer, reused=True)
                 for key, layer in remembered.items()
-                if self._holds_all([(layer.digest, layer.size)])
+                if self._store.size_of(Digest(layer.digest)) == layer.size
             }
         )
 
-    def _holds_all(self, blobs: list[tuple[str, int]]) -> bool:
-        return all(self._store.size_of(Digest(digest)) == size for digest, size in blobs)
+
+def _blob(layer: PackedLayer) -> tuple[Digest, int]:
+    return Digest(layer.digest), layer.size
+
+
+def _blobs(packed: Packed) -> Sequence[tuple[Digest, int]]:
+    config = Digest(packed.config_digest), packed.config_size
+    return (*map(_blob, packed.layers), config)
+
+
+async def _require_kept(keep: Keep, blobs: Sequence[tuple[Digest, int]]) -> None:
+    """Keep what a worker says is in the cache. Raises `CollectedError`."""
+    if not await keep(blobs):
+        raise CollectedError("a collection took a blob just before it was needed again")

@@ -5,6 +5,7 @@ enqueues what follows. What a project is doing is the watcher's state, unless a 
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,8 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from kitd.blocking import run_blocking
+from kitd.caller import Caller
 from kitd.clock import Clock, rfc3339
 from kitd.config.model import KITFILE, ProjectConfig
 from kitd.daemon.packer import Packer
@@ -22,7 +25,12 @@ from kitd.jobs.pack import PACK, NotAtRestError, PackArgs
 from kitd.jobs.port import PackSettings
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.job_ledger import JobLedger
-from kitd.ledger.project_ledger import ProjectLedger, ProjectRecord, unknown_project
+from kitd.ledger.project_ledger import (
+    ProjectConflictError,
+    ProjectLedger,
+    ProjectRecord,
+    unknown_project,
+)
 from kitd.oci.reference import Reference, Repository, parse_repository
 from kitd.packing.order import Project, Watched, WatchedPart
 from kitd.queue.effect import Emit
@@ -36,6 +44,8 @@ from kitd.watch.settle import Broken, Observation, SettleConfig, Snapshot, State
 
 log = structlog.get_logger(__name__)
 
+_VIEWS_AT_ONCE = 50
+"""Of a thousand projects the others need not wait for all."""
 RESTART_MIN_S = 1.0
 RESTART_MAX_S = 60.0
 
@@ -52,6 +62,9 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     quiet_s: float = 2.0
     max_wait_s: float = 900.0
     min_interval_s: float = 0.0
+    reader: Caller | msgspec.UnsetType = msgspec.UNSET
+    """Who added it, where nothing is to be read that he could not read. Not written where there is
+    nobody: a definition whose text changes is packed and named anew."""
 
     def source(self, name: str) -> PackSource:
         """Return what a pack of this project packs."""
@@ -62,6 +75,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
             repository=parse_repository(self.repository),
             tags=self.tags,
             push=self.push,
+            reader=self.reader or None,
         )
 
 
@@ -123,19 +137,39 @@ class ProjectBoard:
 
     async def run(self, configured: Mapping[str, ProjectConfig]) -> None:
         """Watch what is configured and what was added, until cancelled."""
-        definitions = {
-            name: msgspec.json.encode(define(config)).decode()
-            for name, config in configured.items()
-        }
-        await self._projects.configured(definitions)
+        records = await self._projects.configured(_definitions(configured))
         async with asyncio.TaskGroup() as group:
             self._group = group
-            for record in await self._projects.all():
+            for record in records:
                 self._watch(record)
             self._started.set()
             # The group outlives its first tasks: projects are added while it runs.
             while True:
                 await self._take_note(await self._notes.get())
+
+    async def redefine(self, configured: Mapping[str, ProjectConfig]) -> None:
+        """Make the configured projects these, as a restart would; those that were added stay.
+
+        Raises `LedgerError` before anything is changed; waits for nothing after the ledger.
+        """
+        async with self._changing:
+            records = await self._projects.configured(_definitions(configured))
+            for name in self._watched.keys() - {record.name for record in records}:
+                self._retire(name)
+            for record in records:
+                watched = self._watched.get(record.name)
+                if watched is None or watched.definition != _defined(record):
+                    self._watch(record, after=self._retire(record.name))
+
+    async def answer(self) -> None:
+        """Return once the board has come to its next note: it is alive."""
+        noted = asyncio.Event()
+
+        async def note() -> None:
+            noted.set()
+
+        self._notes.put_nowait(note)
+        await noted.wait()
 
     async def started(self) -> None:
         """Return once every project has its watcher: from then on projects can be changed."""
@@ -164,16 +198,45 @@ class ProjectBoard:
         repository: Repository,
         tags: tuple[str, ...],
         push: bool,
+        reader: Caller | None = None,
     ) -> WireProject:
-        """Watch a project from now on, also after a restart. Raises `ProjectConflictError`."""
+        """Watch a project from now on, also after a restart.
+
+        A project of this name is defined anew; with a `reader` only if it is his. Raises
+        `ProjectConflictError`.
+        """
         definition = Definition(
-            path=path, kitfile=kitfile, repository=str(repository), tags=tags, push=push
+            path=path,
+            kitfile=kitfile,
+            repository=str(repository),
+            tags=tags,
+            push=push,
+            reader=reader or msgspec.UNSET,
         )
         async with self._changing:
+            if reader is not None and name in self._watched:
+                owner = await self.owner_of(name)
+                if owner != reader.uid:
+                    raise ProjectConflictError(
+                        f"the project {name} is that of user {owner}", hint="choose another name"
+                    )
             await self._projects.add(name, msgspec.json.encode(definition).decode())
             await self._forget(name)
             self._watch(await self._projects.project(name))
         return await self.get(name)
+
+    async def owner_of(self, name: str) -> int | None:
+        """Return whose project it is: who added it for himself, else who owns its directory.
+
+        None where there is no such directory now. Raises `NotFoundError`.
+        """
+        definition = self._find(name).definition
+        if definition.reader:
+            return definition.reader.uid
+        try:
+            return (await run_blocking(os.stat, definition.path)).st_uid
+        except OSError:
+            return None
 
     async def remove(self, name: str) -> None:
         """Stop watching a project; its kits stay. Raises `NotFoundError`, a conflict."""
@@ -205,13 +268,13 @@ class ProjectBoard:
             raise unknown_project(name)
         return watched
 
-    def _watch(self, record: ProjectRecord) -> None:
+    def _watch(self, record: ProjectRecord, *, after: asyncio.Task[None] | None = None) -> None:
         assert self._group is not None
-        definition = msgspec.json.decode(record.definition, type=Definition)
+        definition = _defined(record)
         watched = _Watched(definition, self._watcher(record, definition))
         self._watched[record.name] = watched
         watched.task = self._group.create_task(
-            self._supervise(record.name, watched), name=f"watch-{record.name}"
+            self._supervise(record.name, watched, after), name=f"watch-{record.name}"
         )
 
     def _watcher(self, record: ProjectRecord, definition: Definition) -> ProjectWatcher:
@@ -286,10 +349,18 @@ class ProjectBoard:
             dialect=self._settings.dialect,
             layer_format=self._settings.layer_format,
             compression=self._settings.compression,
+            reader=definition.reader or None,
         )
 
-    async def _supervise(self, name: str, watched: _Watched) -> None:
-        """Keep one watcher running; one that breaks does not take the others with it."""
+    async def _supervise(
+        self, name: str, watched: _Watched, after: asyncio.Task[None] | None
+    ) -> None:
+        """Keep one watcher running; one that breaks does not take the others with it.
+
+        It begins when the one before it, `after`, has ended.
+        """
+        if after is not None:
+            await asyncio.wait([after])
         delay_s = RESTART_MIN_S
         broken = False
         while True:
@@ -307,11 +378,18 @@ class ProjectBoard:
             delay_s = min(delay_s * 2, RESTART_MAX_S)
 
     async def _forget(self, name: str) -> None:
+        retired = self._retire(name)
+        if retired is not None:
+            await asyncio.wait([retired])
+
+    def _retire(self, name: str) -> asyncio.Task[None] | None:
+        """Have a project's watcher end; return its task, which may take its time."""
         watched = self._watched.pop(name, None)
-        if watched is not None and watched.task is not None:
-            watched.task.cancel()
-            await asyncio.wait([watched.task])
-            self._packer.forget(self._project(watched.definition))
+        if watched is None or watched.task is None:
+            return None
+        watched.task.cancel()
+        self._packer.forget(self._project(watched.definition))
+        return watched.task
 
     def _changed(self, name: str, state: WatchState) -> None:
         watched = self._watched.get(name)
@@ -368,10 +446,15 @@ class ProjectBoard:
 
     async def _views(self, records: Sequence[ProjectRecord]) -> Sequence[WireProject]:
         latest = await self._jobs.latest_of([record.name for record in records])
-        return [self._view(record, latest[record.name]) for record in records]
+        views = []
+        for number, record in enumerate(records):
+            if number % _VIEWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            views.append(self._view(record, latest[record.name]))
+        return views
 
     def _view(self, record: ProjectRecord, latest: Sequence[Job]) -> WireProject:
-        definition = msgspec.json.decode(record.definition, type=Definition)
+        definition = _defined(record)
         watched = self._watched.get(record.name)
         watch_state = watched.watcher.state if watched is not None else None
         state, reason = project_state(watch_state, latest, self._clock.monotonic_s())
@@ -390,6 +473,17 @@ class ProjectBoard:
             last_job=record.packed_by,
             source=record.source,
         )
+
+
+def _definitions(configured: Mapping[str, ProjectConfig]) -> Mapping[str, str]:
+    """Return the definitions of configured projects as the ledger keeps them."""
+    return {
+        name: msgspec.json.encode(define(config)).decode() for name, config in configured.items()
+    }
+
+
+def _defined(record: ProjectRecord) -> Definition:
+    return msgspec.json.decode(record.definition, type=Definition)
 
 
 def _wire_hold(hold: Hold) -> WireHold:

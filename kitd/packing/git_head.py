@@ -6,7 +6,8 @@ reads the two files that matter (gitrepository-layout(5)). A worktree's `.git` f
 
 import re
 
-from kitd.packing.scan import read_beneath
+from kitd.caller import Caller
+from kitd.packing.scan import UnreadableByCallerError, read_beneath
 
 MAX_BYTES = 1 << 20
 
@@ -14,27 +15,30 @@ _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REF = re.compile(r"ref: (refs/[A-Za-z0-9._/-]+)")
 
 
-def head_commit(root: int) -> str | None:
-    """Return the commit that HEAD names below an open project directory, or None."""
-    head = (_read(root, ".git/HEAD") or "").strip()
+def head_commit(root: int, reader: Caller | None) -> str | None:
+    """Return the commit that HEAD names below an open project directory, or None.
+
+    None also where the reader could not read it himself.
+    """
+    head = (_read(root, ".git/HEAD", reader) or "").strip()
     if match := _REF.fullmatch(head):
         name = match.group(1)
         if ".." in name:
             return None
-        head = (_read(root, f".git/{name}") or _packed(root, name) or "").strip()
+        head = (_read(root, f".git/{name}", reader) or _packed(root, name, reader) or "").strip()
     return head if _COMMIT.fullmatch(head) else None
 
 
-def _packed(root: int, name: str) -> str | None:
-    for line in (_read(root, ".git/packed-refs") or "").splitlines():
+def _packed(root: int, name: str, reader: Caller | None) -> str | None:
+    for line in (_read(root, ".git/packed-refs", reader) or "").splitlines():
         commit, _, ref = line.partition(" ")
         if ref == name:
             return commit
     return None
 
 
-def _read(root: int, path: str) -> str | None:
+def _read(root: int, path: str, reader: Caller | None) -> str | None:
     try:
-        return read_beneath(root, path, MAX_BYTES).decode("utf-8", "replace")
-    except OSError:
+        return read_beneath(root, path, MAX_BYTES, reader).decode("utf-8", "replace")
+    except (OSError, UnreadableByCallerError):
         return None

@@ -93,7 +93,8 @@ def take_sight(
 
 
 def _part(root: int, recipe: Recipe, watch: Watch, part: int, parts: int) -> Sums:
-    return glance(root, recipe.selection(), part=part, parts=parts, watch=watch)
+    selection = recipe.selection()
+    return glance(root, selection, part=part, parts=parts, watch=watch, reader=recipe.reader)
 
 
 def _shared(root: int, recipe: Recipe, watches: Watches) -> Sums | None:

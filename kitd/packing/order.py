@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from kitd.caller import Caller
 from kitd.errors import Disposition, KitdError
 from kitd.hold import Hold
 
@@ -14,7 +15,7 @@ MAX_LINE_BYTES = 32 * 1024 * 1024
 class Project(msgspec.Struct, frozen=True, kw_only=True):
     """Where a project is and how it is packed: what changes here changes the fingerprint.
 
-    Of `kitfile` it is the content that does, whatever its name.
+    Of `kitfile` it is the content that does, whatever its name; `reader` does not.
     """
 
     root: str
@@ -24,6 +25,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     dialect: str = "current"
     layer_format: str = "tar"
     compression: str = "none"
+    reader: Caller | None = None
+    """Nothing is read that he could not read; None reads whatever kitd can."""
 
 
 class Glance(msgspec.Struct, frozen=True, kw_only=True):

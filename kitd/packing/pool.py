@@ -60,9 +60,16 @@ Hear = Callable[[Notice], Awaitable[Known | None]]
 
 
 class WorkerDiedError(KitdError):
-    """The worker process could not be started, or did not live to answer an order."""
+    """The worker process did not live to answer an order."""
 
     code = "worker_died"
+    disposition: ClassVar[Disposition] = Disposition.CRASH
+
+
+class NoWorkerError(KitdError):
+    """No worker process takes an order: none can be started, or its disk keeps it waiting."""
+
+    code = "no_worker"
     disposition: ClassVar[Disposition] = Disposition.RETRY
 
 
@@ -140,9 +147,9 @@ class WorkerPool:
         async with self._worker() as process:
             try:
                 await self._say(process, order)
-                answer = await self._answer(process, hear)
             except ConnectionError as error:
-                raise WorkerDiedError("a packing process ended before its order") from error
+                raise NoWorkerError("a packing process ended before its order") from error
+            answer = await self._answer(process, hear)
         if isinstance(answer, Failed):
             raise WorkerError(answer)
         return answer
@@ -161,7 +168,9 @@ class WorkerPool:
                 return said
             reply = await hear(said)
             if reply is not None:
-                await self._say(process, reply)
+                # A worker that has ended meanwhile hears nothing, and says nothing more.
+                with contextlib.suppress(ConnectionError):
+                    await self._say(process, reply)
         raise WorkerDiedError(
             "a packing process ended in the middle of its work",
             hint="if it happens again, see whether the machine is out of memory",
@@ -184,7 +193,7 @@ class WorkerPool:
             async with asyncio.timeout(self._silence_s):
                 yield
         except TimeoutError as error:
-            raise WorkerDiedError(
+            raise NoWorkerError(
                 f"a packing process said nothing for {self._silence_s:g} s and was ended",
                 hint="see whether the project's file system answers",
             ) from error
@@ -252,7 +261,7 @@ class WorkerPool:
                 pass_fds=inherited,
             )
         except OSError as error:
-            raise WorkerDiedError(
+            raise NoWorkerError(
                 f"cannot start a packing process: {error.strerror or error}",
                 hint="see whether the machine is out of memory, processes or file descriptors",
             ) from error

@@ -13,10 +13,18 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from kitd.caller import Caller
 from kitd.errors import printable
 from kitd.modelkit.tar import TRAILER, header, padding
 from kitd.packing.gate.lease import Leases, has_writer, keep_writers_out
-from kitd.packing.scan import FILE_FLAGS, Entry, InputChangedError, InputError, has_moved
+from kitd.packing.scan import (
+    FILE_FLAGS,
+    Entry,
+    InputChangedError,
+    InputError,
+    has_moved,
+    require_readable,
+)
 from kitd.packing.write_back import write_back, write_back_all
 from kitd.store.buffer_ring import BufferRing
 
@@ -146,6 +154,21 @@ def open_checked(root: int, entry: Entry) -> int:
         os.close(file)
         raise
     return file
+
+
+def require_readable_files(root: int, entries: Iterable[Entry], reader: Caller) -> None:
+    """Check that the reader could read all of these files himself, be their layers known or not.
+
+    Whoever reads them later compares their status with the entry's, in which any change of what
+    decides here shows. Raises `UnreadableByCallerError`, and what `open_checked` does.
+    """
+    for entry in entries:
+        if not entry.is_dir:
+            file = open_checked(root, entry)
+            try:
+                require_readable(file, entry.path, reader)
+            finally:
+                os.close(file)
 
 
 def _open(root: int, entry: Entry) -> int:

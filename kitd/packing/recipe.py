@@ -8,6 +8,7 @@ import posixpath
 import time
 from dataclasses import dataclass
 
+from kitd.caller import Caller
 from kitd.errors import printable
 from kitd.modelkit.dialect import Dialect
 from kitd.modelkit.errors import UnsupportedKitError
@@ -18,6 +19,7 @@ from kitd.modelkit.media_type import MEDIA_COMPRESSION, LayerFormat
 from kitd.modelkit.plan import LayerPlan, Selection, plan_layers
 from kitd.modelkit.validation import require_valid
 from kitd.packing.order import Project
+from kitd.packing.reader import require_readable_files
 from kitd.packing.scan import (
     Entry,
     InputError,
@@ -28,6 +30,7 @@ from kitd.packing.scan import (
     layer_key,
     read_beneath,
     require_paths,
+    require_readable,
     scan,
 )
 
@@ -46,6 +49,8 @@ class Recipe:
     """The Kitfile as it is."""
     digest: str
     """The Kitfile, the ignore rules and how the project is packed, in one word."""
+    reader: Caller | None
+    """On whose behalf it is read: see `Project`."""
 
     def selection(self) -> Selection:
         """Return the decisions for one walk."""
@@ -64,13 +69,13 @@ class Inputs:
     """When the walk began."""
 
 
-def read_small(root: int, path: str, max_bytes: int) -> bytes | None:
+def read_small(root: int, path: str, max_bytes: int, reader: Caller | None) -> bytes | None:
     """Return the content of a Kitfile or .kitignore, or None if there is none.
 
     Raises `InputError`.
     """
     try:
-        content = read_beneath(root, path, max_bytes + 1)
+        content = read_beneath(root, path, max_bytes + 1, reader)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -87,7 +92,7 @@ def read_small(root: int, path: str, max_bytes: int) -> bytes | None:
 def _read_kitfile(root: int, project: Project) -> tuple[str, bytes]:
     names = KITFILE_NAMES if project.kitfile is None else (project.kitfile,)
     for name in names:
-        content = read_small(root, name, MAX_KITFILE_BYTES)
+        content = read_small(root, name, MAX_KITFILE_BYTES, project.reader)
         if content is not None:
             return name, content
     raise MissingInputError(
@@ -106,6 +111,7 @@ def _watch_settings(root: int, project: Project, watch: Watch) -> None:
         with contextlib.suppress(OSError):
             handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
             try:
+                require_readable(handle, directory, project.reader)
                 watch(handle)
             finally:
                 os.close(handle)
@@ -133,7 +139,7 @@ def read_recipe(root: int, project: Project, *, watch: Watch | None = None) -> R
         layer_format=LayerFormat(project.layer_format),
         compression=MEDIA_COMPRESSION[project.compression],
     )
-    ignored = read_small(root, KITIGNORE_NAME, MAX_KITIGNORE_BYTES) or b""
+    ignored = read_small(root, KITIGNORE_NAME, MAX_KITIGNORE_BYTES, project.reader) or b""
     return Recipe(
         kitfile=kitfile,
         dialect=dialect,
@@ -143,15 +149,18 @@ def read_recipe(root: int, project: Project, *, watch: Watch | None = None) -> R
         warnings=warnings,
         content=content,
         digest=fingerprint(project, content, (hashlib.sha256(ignored).hexdigest(),)),
+        reader=project.reader,
     )
 
 
 def look(root: int, project: Project, recipe: Recipe, *, watch: Watch | None = None) -> Inputs:
     """Walk over a project. Raises `MissingInputError`, `InputError`, `InputChangedError`."""
     looked_ns = time.time_ns()
-    tree = scan(root, recipe.selection(), watch=watch)
+    tree = scan(root, recipe.selection(), watch=watch, reader=project.reader)
     # Only now: the walk has watched the directories in which a missing path may yet appear.
     require_paths(root, recipe.plans)
+    if project.reader is not None:
+        require_readable_files(root, tree.entries, project.reader)
     layers: list[list[Entry]] = [[] for _ in recipe.plans]
     for entry in tree.entries:
         for index in entry.layers:

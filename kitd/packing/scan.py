@@ -14,11 +14,14 @@ import marshal
 import os
 import stat
 import struct
+import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
+from kitd.caller import Caller
 from kitd.errors import Disposition, KitdError, printable
 from kitd.modelkit.plan import LayerPlan, Selection
 from kitd.packing.order import Project
@@ -63,6 +66,18 @@ class InputChangedError(InputError):
 
     code = "input_changed"
     disposition: ClassVar[Disposition] = Disposition.SNOOZE
+
+
+class UnprovenRootError(InputError):
+    """The project's directory is not the one that was shown by whoever asked for it."""
+
+    code = "denied"
+
+
+class UnreadableByCallerError(InputError):
+    """Whoever asked for the kit could not read this himself, so kitd does not do it for him."""
+
+    code = "unreadable_by_caller"
 
 
 class Entry(NamedTuple):
@@ -124,40 +139,135 @@ def has_moved(error: OSError) -> bool:
     return error.errno in _MOVED
 
 
-def open_root(root: str) -> int:
-    """Return a descriptor of the project's directory. Raises `MissingInputError`, `InputError`."""
+def open_root(path: str, reader: Caller | None = None) -> int:
+    """Return a descriptor of a project's directory.
+
+    Raises `MissingInputError`, `InputError`, and where it is read on behalf of somebody
+    `UnprovenRootError`, `UnreadableByCallerError`.
+    """
     try:
-        return os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError as error:
+        if reader is not None:
+            raise _unproven(path, reader) from error
         raise MissingInputError(
-            f"the project directory {printable(root)} does not exist",
+            f"the project directory {printable(path)} does not exist",
             hint="create it, or correct the project's path",
         ) from error
     except OSError as error:
-        raise InputError(f"cannot open {printable(root)}: {error.strerror}") from error
+        if reader is not None:
+            raise _unproven(path, reader) from error
+        raise InputError(f"cannot open {printable(path)}: {error.strerror}") from error
+    try:
+        _require_proven(root, path, reader)
+        require_readable(root, path, reader)
+    except BaseException:
+        os.close(root)
+        raise
+    return root
 
 
-def read_beneath(root: int, path: str, max_bytes: int) -> bytes:
+def _require_proven(root: int, path: str, reader: Caller | None) -> None:
+    if reader is not None and not reader.may_begin_in(os.fstat(root)):
+        raise _unproven(path, reader)
+
+
+def _unproven(path: str, reader: Caller) -> UnprovenRootError:
+    """Return the same for all that may be there: a caller must not learn what kitd can see."""
+    shown = "none"
+    if reader.root is not None:
+        shown = "device {}, inode {}".format(*reader.root)
+    return UnprovenRootError(
+        f"{printable(path)} is neither a directory of user {reader.uid}"
+        f" nor the one that he showed ({shown})",
+        hint="ask again if it was replaced: kitctl shows kitd the directory that is there",
+    )
+
+
+def require_readable(file: int, path: bytes | str, reader: Caller | None) -> None:
+    """Check that an open file or directory is one that the reader could read himself.
+
+    Access control lists are not evaluated: a mode does not tell what one takes away, so that with
+    a list only the owner is let in. Raises `UnreadableByCallerError`.
+    """
+    if reader is None:
+        return
+    status = os.fstat(file)
+    is_listed = reader.uid != status.st_uid and _has_access_list(file)
+    if reader.may_read(status) and not is_listed:
+        return
+    right = "read and search" if stat.S_ISDIR(status.st_mode) else "read"
+    reason = f"mode {stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}:{status.st_gid}"
+    if is_listed:
+        reason += ", an access control list"
+    raise UnreadableByCallerError(
+        f"user {reader.uid}, who asked for the kit, has no right to {right} {printable(path)}"
+        f" ({reason})",
+        hint="give it with chmod, or leave it out in .kitignore",
+    )
+
+
+def _has_access_list(file: int) -> bool:
+    """Whether a file has an access control list (acl(5)); what cannot be told counts as one."""
+    if sys.platform != "linux":
+        return False
+    try:
+        os.getxattr(file, "system.posix_acl_access")
+    except OSError as error:
+        return error.errno not in (errno.ENODATA, errno.EOPNOTSUPP)
+    return True
+
+
+def read_beneath(root: int, path: str, max_bytes: int, reader: Caller | None) -> bytes:
     """Return at most `max_bytes` of a regular file; no element of a relative path may be a link.
 
     An absolute path is read as it is: whether somebody may name one is decided where they ask.
-    Raises `OSError`; `..` and links give ELOOP, what is no file EINVAL.
+    Raises `OSError`; `..` and links give ELOOP, what is no file EINVAL. Raises
+    `UnreadableByCallerError` for what the reader could not read.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    if path.startswith("/"):
+        return _read_file(os.open(path, FILE_FLAGS & ~os.O_NOFOLLOW), path, max_bytes, reader)
+    with _parent_beneath(root, path, reader) as (directory, name):
+        return _read_file(os.open(name, FILE_FLAGS, dir_fd=directory), path, max_bytes, reader)
+
+
+def is_beneath(root: int, path: str) -> bool:
+    """Whether something of this relative path exists, reached without following a link.
+
+    Raises `OSError` as `read_beneath` does.
+    """
+    with _parent_beneath(root, path, None) as (directory, name):
+        try:
+            os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+
+def _read_file(file: int, path: str, max_bytes: int, reader: Caller | None) -> bytes:
+    try:
+        require_readable(file, path, reader)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "not a file")
+        with os.fdopen(file, "rb", closefd=False) as content:
+            return content.read(max_bytes)
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _parent_beneath(root: int, path: str, reader: Caller | None) -> Iterator[tuple[int, str]]:
+    """Open the directory that holds what a relative path names, and tell its name there."""
+    *directories, name = path.split("/")
+    if path.startswith("/") or ".." in (*directories, name):
+        raise OSError(errno.ELOOP, "the path leads out of the project")
     opened = [os.dup(root)]
     try:
-        if not path.startswith("/"):
-            flags |= os.O_NOFOLLOW
-            *directories, path = path.split("/")
-            if ".." in (*directories, path):
-                raise OSError(errno.ELOOP, "the path leads out of the project")
-            for directory in directories:
-                opened.append(os.open(directory or ".", flags | os.O_DIRECTORY, dir_fd=opened[-1]))
-        opened.append(os.open(path, flags, dir_fd=opened[-1]))
-        if not stat.S_ISREG(os.fstat(opened[-1]).st_mode):
-            raise OSError(errno.EINVAL, "not a file")
-        with os.fdopen(opened.pop(), "rb") as file:
-            return file.read(max_bytes)
+        for directory in directories:
+            flags = FILE_FLAGS | os.O_DIRECTORY
+            opened.append(os.open(directory or ".", flags, dir_fd=opened[-1]))
+            require_readable(opened[-1], directory, reader)
+        yield opened[-1], name
     finally:
         for handle in opened:
             os.close(handle)
@@ -191,25 +301,34 @@ def require_paths(root: int, plans: Iterable[LayerPlan]) -> None:
                 raise InputError(f"{printable(path)} is neither a file nor a directory")
 
 
-def scan(root: int, selection: Selection, *, watch: Watch | None = None) -> Tree:
+def scan(
+    root: int, selection: Selection, *, watch: Watch | None = None, reader: Caller | None = None
+) -> Tree:
     """Walk below an open directory and return what the selection's layers take.
 
-    Raises `MissingInputError`, `InputError`, `InputChangedError`.
+    Raises `MissingInputError`, `InputError`, `InputChangedError`, and with a reader
+    `UnreadableByCallerError` for directories that he could not list.
     """
-    walk = _Walk(selection, watch)
+    walk = _Walk(selection, watch, reader)
     walk.enter(root, b"", depth=0)
     return Tree(tuple(walk.entries), tuple(walk.links), walk.sums.sight())
 
 
 def glance(
-    root: int, selection: Selection, *, part: int = 0, parts: int = 1, watch: Watch | None = None
+    root: int,
+    selection: Selection,
+    *,
+    part: int = 0,
+    parts: int = 1,
+    watch: Watch | None = None,
+    reader: Caller | None = None,
 ) -> "Sums":
     """Walk as `scan` does and return what it would take in: its sums' `sight` is the tree's.
 
     Of `parts` processes that walk the same tree, each takes in its share of the directories.
     Raises what `scan` does.
     """
-    walk = _Glance(selection, watch, part, parts)
+    walk = _Glance(selection, watch, reader, part, parts)
     walk.enter(root, b"", depth=0)
     return walk.sums
 
@@ -272,9 +391,17 @@ class Sums:
 class _Glance:
     """One glance: the statuses of every so many directories, and the names of all."""
 
-    def __init__(self, selection: Selection, watch: Watch | None, part: int, parts: int) -> None:
+    def __init__(
+        self,
+        selection: Selection,
+        watch: Watch | None,
+        reader: Caller | None,
+        part: int,
+        parts: int,
+    ) -> None:
         self._selection = selection
         self._watch = watch
+        self._reader = reader
         self._part = part
         self._parts = parts
         self._turn = 0
@@ -282,6 +409,7 @@ class _Glance:
 
     def enter(self, directory: int, prefix: bytes, depth: int) -> None:
         _require_depth(prefix, depth)
+        require_readable(directory, prefix or b".", self._reader)
         mine = self._turn % self._parts == self._part
         self._turn += 1
         if mine:
@@ -308,15 +436,17 @@ class _Glance:
 class _Walk:
     """One walk. What it has found so far is in `entries` and `links`."""
 
-    def __init__(self, selection: Selection, watch: Watch | None) -> None:
+    def __init__(self, selection: Selection, watch: Watch | None, reader: Caller | None) -> None:
         self._selection = selection
         self._watch = watch
+        self._reader = reader
         self.entries: list[Entry] = []
         self.links: list[bytes] = []
         self.sums = Sums()
 
     def enter(self, directory: int, prefix: bytes, depth: int) -> None:
         _require_depth(prefix, depth)
+        require_readable(directory, prefix or b".", self._reader)
         if self._watch is not None:
             self._watch(directory)
         layers_of, entries = self._selection.layers_of, self.entries

@@ -27,7 +27,7 @@ from kitd.modelkit.kitfile import LayerDigests, with_layer_digests
 from kitd.mount import is_overlaid, remote_mount
 from kitd.oci.digest import Digest
 from kitd.packing.build import build_layers
-from kitd.packing.gate import file_holds, tree_holds
+from kitd.packing.gate import TOOLS, TreeFinding, file_holds, tree_holds
 from kitd.packing.gate.lease import Leases
 from kitd.packing.git_head import head_commit
 from kitd.packing.glance import Watches, as_glance, is_racy, is_unchanged, take_sight
@@ -77,11 +77,11 @@ def run_scan(order: ScanOrder, daemon: Daemon, inotify: int | None) -> Scanned |
     watches = Watches(inotify if order.watch else None)
     complete = False
     place = _place(project)
-    root = open_root(project.root)
+    root = open_root(project.root, project.reader)
     try:
         status = os.fstat(root)
         daemon.tell(Opened(status.st_dev, status.st_ino))
-        tree_finding = tree_holds(root, project.root, now_ns=time.time_ns())
+        tree_finding = _tree_holds(root, project)
         recipe = read_recipe(root, project, watch=watches.add)
         if order.known is not None and is_unchanged(root, recipe, order.known, watches):
             complete = True
@@ -140,6 +140,16 @@ def _place(project: Project) -> _Place:
     return _Place(None, Leases.REFUSALS_TELL if is_overlaid(mounts, root) else Leases.TELL)
 
 
+def _tree_holds(root: int, project: Project) -> TreeFinding:
+    """Judge the tree as a whole.
+
+    Tools are looked for above the project too, and where their files point. That is not done on
+    behalf of somebody who may not be able to look there himself.
+    """
+    tools = TOOLS if project.reader is None else ()
+    return tree_holds(root, project.root, now_ns=time.time_ns(), tools=tools)
+
+
 def _file_holds(
     root: int,
     inputs: Inputs,
@@ -172,11 +182,11 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
     """Build a project's layers and config. Raises `KitdError`; then no kit came of it."""
     project = order.project
     store = BlobStore(Path(order.cache), label=order.label)
-    root = open_root(project.root)
+    root = open_root(project.root, project.reader)
     try:
         recipe = read_recipe(root, project)
         if order.known is not None and is_unchanged(root, recipe, order.known, Watches(None)):
-            return Unchanged(git_commit=head_commit(root))
+            return Unchanged(git_commit=head_commit(root, project.reader))
         inputs = look(root, project, recipe)
         if order.expected not in (None, inputs.fingerprint):
             raise _moved(project, "since it came to rest")
@@ -189,7 +199,7 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
             unfinished = _file_holds(
                 root, inputs, known, math.inf, leases=leases, is_read_next=True
             )
-            holds = tree_holds(root, project.root, now_ns=time.time_ns()).holds + unfinished
+            holds = _tree_holds(root, project).holds + unfinished
         built = build_layers(
             root,
             recipe,
@@ -200,7 +210,7 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
             is_finished=not unfinished,
             tell=daemon.tell,
         )
-        commit = head_commit(root)
+        commit = head_commit(root, project.reader)
         if any(key not in known for key in inputs.keys):
             _require_same(root, project, recipe, inputs)
     finally:

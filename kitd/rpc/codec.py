@@ -44,6 +44,11 @@ class Decoder:
         self._partial = bytearray()
         self._failed = False
 
+    @property
+    def is_within_line(self) -> bool:
+        """Whether a line has begun whose end has not come yet."""
+        return bool(self._partial.strip())
+
     def feed(self, data: bytes) -> tuple[bytes | TooLong, ...]:
         """Return the lines that `data` completes, without newlines.
 
@@ -52,13 +57,20 @@ class Decoder:
         if self._failed:
             return ()
         items: list[bytes | TooLong] = []
-        *ends, rest = data.split(b"\n")
-        for end in ends:
-            if not self._extend(end):
-                return (*items, TooLong(self._max_bytes))
-            if self._partial.strip():
-                items.append(bytes(self._partial))
-            self._partial.clear()
+        first, *others = data.split(b"\n")
+        if not self._extend(first):
+            return (TooLong(self._max_bytes),)
+        if not others:
+            return ()
+        *whole, rest = others
+        # Of a flood of newlines each costs something: what is blank is dropped first.
+        for line in (bytes(self._partial), *whole):
+            if line and line.strip():
+                if len(line) > self._max_bytes:
+                    self._failed = True
+                    return (*items, TooLong(self._max_bytes))
+                items.append(line)
+        self._partial.clear()
         if not self._extend(rest):
             items.append(TooLong(self._max_bytes))
         return tuple(items)

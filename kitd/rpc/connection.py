@@ -1,11 +1,13 @@
 """One peer: reads its lines, runs its calls side by side, answers as they finish."""
 
 import asyncio
+import os
 import secrets
 import select
 import socket
-from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import structlog
@@ -14,7 +16,7 @@ from kitd.blocking import run_blocking
 from kitd.errors import KitdError
 from kitd.oci.json_reader import Json
 from kitd.rpc import codec
-from kitd.rpc.codec import Batch, Call, Notification, Request, RequestId, TooLong, Violation
+from kitd.rpc.codec import Batch, Call, Notification, Request, RequestId, Violation
 from kitd.rpc.error import (
     DeniedError,
     InternalError,
@@ -26,16 +28,18 @@ from kitd.rpc.error import (
     TooLargeError,
     wire_error,
 )
+from kitd.rpc.fairness import Shares
+from kitd.rpc.inbox import Arrived, Inbox
 from kitd.rpc.limit import Limits
 from kitd.rpc.method import Context, Method, Reply
 from kitd.rpc.outbox import Outbox, close_all
-from kitd.rpc.peer import Peer, Role
+from kitd.rpc.peer import Access, Peer, Role
 from kitd.rpc.subscription import EventSource, Progress, Subscriptions
 
 MAX_DESCRIPTORS = 32
 """File descriptors that one response carries at most."""
 _READ_BYTES = 1 << 15
-_QUICK_BYTES = 1 << 16
+_QUICK_BYTES = 1 << 15
 """Longer lines are parsed in a thread: the worst of a megabyte would hold the loop up."""
 _ERROR_BYTES = 1 << 14
 """Room that a batch keeps for each answer, so that an error always fits."""
@@ -76,20 +80,24 @@ class Connection(Generic[S]):
         self,
         sock: socket.socket,
         peer: Peer,
-        role: Role,
+        access: Access,
         *,
         methods: Mapping[str, Method[S]],
         services: S,
         events: EventSource,
         limits: Limits,
+        shares: Shares,
     ) -> None:
         self.peer = peer
+        self.access = access
+        """What the peer may do; another one counts from the next call on."""
         self._sock = sock
-        self._role = role
         self._methods = methods
         self._services = services
         self._events = events
         self._limits = limits
+        self._shares = shares
+        self._inbox = Inbox(sock)
         self._outbox = Outbox(sock, limits)
         self._subscriptions: Subscriptions | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,11 +139,12 @@ class Connection(Generic[S]):
 
     def close(self) -> None:
         """Release the socket, and the descriptors that were on their way."""
+        self._inbox.close()
         self._outbox.discard()
         self._sock.close()
 
     async def _serve(self, group: asyncio.TaskGroup) -> None:
-        subscriptions = Subscriptions(self._events, self._outbox, group, self._limits)
+        subscriptions = Subscriptions(self._events, self._outbox, group, self._limits, self._turn)
         self._subscriptions = subscriptions
         sender = group.create_task(self._outbox.run())
         self._reader = group.create_task(self._read(group, subscriptions))
@@ -161,16 +170,20 @@ class Connection(Generic[S]):
             task.cancel()
 
     async def _read(self, group: asyncio.TaskGroup, subscriptions: Subscriptions) -> None:
-        decoder = codec.Decoder()
-        context = Context(self.peer, self._role, subscriptions, self._services)
-        while data := await _receive(self._sock):
-            for line in decoder.feed(data):
-                if isinstance(line, TooLong):
-                    reason = f"a line has more than {line.max_bytes} bytes"
-                    await self._refuse(None, TooLargeError(reason, hint="send smaller requests"))
-                    self._patience_s = self._limits.flush_s
-                    return
-                await self._take(line, context, group)
+        try:
+            while not self._inbox.is_at_end:
+                # Who does not read what he asked for is not asked what else he wants.
+                await self._outbox.room()
+                await self._inbox.ready()
+                async with self._turn():
+                    arrived = self._inbox.poll()
+                    message = None if arrived is None else _parse_short(arrived.line)
+                if arrived is not None:
+                    await self._take(arrived, message, subscriptions, group)
+        except TooLargeError as error:
+            await self._refuse(None, error)
+            self._patience_s = self._limits.flush_s
+            return
         if _gone(self._sock):
             # Nobody will read an answer; what was asked for still gets a moment to be done.
             self._patience_s = self._limits.flush_s
@@ -178,35 +191,88 @@ class Connection(Generic[S]):
     async def _refuse(self, request_id: RequestId | None, error: KitdError) -> None:
         await self._outbox.put(codec.encode_error(request_id, wire_error(error)))
 
-    async def _take(self, line: bytes, context: Context[S], group: asyncio.TaskGroup) -> None:
-        """Begin what a line asks for."""
-        work: Coroutine[None, None, None]
-        parsing_is_quick = len(line) <= _QUICK_BYTES
-        message = codec.parse(line) if parsing_is_quick else await run_blocking(codec.parse, line)
-        match message:
-            case Violation(request_id, error):
-                await self._refuse(request_id, error)
-                return
-            case Notification(method=method, params=params) if method == CANCEL_REQUEST:
-                self._cancel(params)
-                return
-            case call if len(self._tasks) >= self._limits.calls:
-                if not isinstance(call, Notification):
-                    request_id = call.id if isinstance(call, Request) else None
-                    reason = f"{len(self._tasks)} calls are in flight, which is the limit"
-                    await self._refuse(request_id, QueueFullError(reason, retry_after_s=1.0))
-                return
-            case Batch(calls):
-                work = self._perform_batch([self._admit(c, batched=True) for c in calls], context)
-            case call:
-                admitted = self._admit(call, batched=False)
-                if isinstance(admitted, Violation):
-                    await self._refuse(admitted.id, admitted.error)
-                    return
-                work = self._perform(admitted, context)
+    async def _take(
+        self,
+        arrived: Arrived,
+        message: Call | Batch | None,
+        subscriptions: Subscriptions,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        """Begin what a line asks for; its message is None where it is still to be parsed."""
+        descriptor = arrived.descriptor
+        try:
+            if message is None:
+                message = await self._parse_long(arrived.line)
+            context = Context(self.peer, self.access, subscriptions, self._services)
+            match message:
+                case Violation(request_id, error):
+                    await self._refuse(request_id, error)
+                case Notification(method=method, params=params) if method == CANCEL_REQUEST:
+                    self._cancel(params)
+                case call if (limit := self._limit_reached()) is not None:
+                    if not isinstance(call, Notification):
+                        request_id = call.id if isinstance(call, Request) else None
+                        await self._refuse(request_id, QueueFullError(limit, retry_after_s=1.0))
+                case Batch(calls):
+                    entries = [self._admit(call, batched=True) for call in calls]
+                    self._start(self._perform_batch(entries, context), group, None)
+                case call:
+                    admitted = self._admit(call, batched=False)
+                    if isinstance(admitted, Violation):
+                        await self._refuse(admitted.id, admitted.error)
+                        return
+                    kept = self._kept(admitted.call, descriptor)
+                    work = self._perform(admitted, replace(context, descriptor=kept))
+                    self._start(work, group, kept)
+                    if kept is not None:
+                        descriptor = None
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    async def _parse_long(self, line: bytes) -> Call | Batch:
+        async with self._shares.long_lines.turn(self.peer.uid, self):
+            return await run_blocking(codec.parse, line)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Do a moment's work when it is this connection's turn."""
+        async with self._shares.moments.turn(self.peer.uid, self):
+            # Nobody has two moments in a row without the loop turning in between.
+            await asyncio.sleep(0)
+            yield
+
+    def _limit_reached(self) -> str | None:
+        if len(self._tasks) >= self._limits.calls:
+            return f"{len(self._tasks)} calls are in flight, which is the limit"
+        of_user = self._shares.calls[self.peer.uid]
+        # A connection may always do something, whatever the others of its user do.
+        if self._tasks and of_user >= self._limits.calls_per_uid:
+            return f"user {self.peer.uid} has {of_user} calls in flight, which is the limit"
+        return None
+
+    def _kept(self, call: Request | Notification, descriptor: int | None) -> int | None:
+        method = self._methods.get(call.method)
+        return descriptor if method is not None and method.takes_descriptor else None
+
+    def _start(
+        self,
+        work: Coroutine[None, None, None],
+        group: asyncio.TaskGroup,
+        descriptor: int | None,
+    ) -> None:
+        """Let a call run; its descriptor is closed when it has ended, or never came to run."""
         task = group.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._shares.calls[self.peer.uid] += 1
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            self._shares.calls[self.peer.uid] -= 1
+            if descriptor is not None:
+                os.close(descriptor)
+
+        task.add_done_callback(ended)
 
     def _admit(self, call: Call, *, batched: bool) -> _Running | Violation:
         """Register a call, so that it can be cancelled from now on."""
@@ -264,9 +330,9 @@ class Connection(Generic[S]):
             )
         elif method.alone and (running.batched or running.id is None):
             outcome = InvalidRequestError(f"{method.name} has to be a request of its own")
-        elif self._role < method.role:
+        elif (role := context.access.role) < method.role:
             outcome = DeniedError(
-                f"{method.name} needs the role {method.role.label}, yours is {self._role.label}",
+                f"{method.name} needs the role {method.role.label}, yours is {role.label}",
                 hint="rpc.access in kitd's configuration gives roles",
             )
         elif running.stopped is not None:
@@ -281,7 +347,7 @@ class Connection(Generic[S]):
         self, running: _Running, method: Method[S], context: Context[S]
     ) -> Reply[object] | KitdError:
         try:
-            reply = await _stoppable(running, method.call(context, running.call.params))
+            reply = await _stoppable(running, self._call(method, context, running.call.params))
             assert method.alone or not (reply.descriptors or reply.after)
             outcome: Reply[object] | KitdError = reply
         except KitdError as error:
@@ -290,9 +356,22 @@ class Connection(Generic[S]):
             outcome = _defect(method.name)
         if method.role > Role.READ:
             code = outcome.code if isinstance(outcome, KitdError) else "ok"
-            peer = self.peer
-            log.info("rpc.call", method=method.name, uid=peer.uid, pid=peer.pid, outcome=code)
+            self._shares.call_log.note(method.name, self.peer.uid, self.peer.pid, code)
         return outcome
+
+    async def _call(self, method: Method[S], context: Context[S], params: Json) -> Reply[object]:
+        if not method.costly:
+            return await method.call(context, params)
+        while True:
+            await self._outbox.room()
+            async with self._shares.costly_calls.turn(self.peer.uid, self):
+                # Another answer may have taken the room meanwhile.
+                if not self._outbox.is_full:
+                    return await method.call(context, params)
+
+
+def _parse_short(line: bytes) -> Call | Batch | None:
+    return codec.parse(line) if len(line) <= _QUICK_BYTES else None
 
 
 async def linger(sock: socket.socket, linger_s: float) -> None:
@@ -304,9 +383,9 @@ async def linger(sock: socket.socket, linger_s: float) -> None:
 
 
 async def _receive(sock: socket.socket) -> bytes:
-    """Return the next bytes, empty at the end of input; lets the loop turn, however fast they come.
+    """Return the next bytes, empty at the end of input; the kernel closes descriptors in them.
 
-    `sock_recv` does not while there is input, and a peer that floods would have the loop to itself.
+    Lets the loop turn, which `sock_recv` does not while there is input.
     """
     await asyncio.sleep(0)
     return await asyncio.get_running_loop().sock_recv(sock, _READ_BYTES)

@@ -13,6 +13,8 @@ class Limits:
     """Everybody who waits for a job has one; a build machine waits for many as one user."""
     calls: int = 32
     """In flight on one connection; a batch counts as one."""
+    calls_per_uid: int = 1024
+    """In flight on all connections of a user."""
     subscriptions: int = 8
     """On one connection."""
     queued_messages: int = 1000

@@ -15,9 +15,10 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from kitd.ledger.job_ledger import IdempotencyKey
 from kitd.oci.json_reader import Json
 from kitd.rpc.error import InvalidParamsError
-from kitd.rpc.peer import Peer, Role
+from kitd.rpc.peer import Access, Peer, Role
 from kitd.rpc.subscription import Subscriptions
 
 
@@ -36,10 +37,14 @@ class Context(Generic[S]):
     """Who calls, and what the daemon gives its methods to work with."""
 
     peer: Peer
-    role: Role
+    access: Access
     subscriptions: Subscriptions
     """Those of the connection that the call came by."""
     services: S
+    key: IdempotencyKey | None = None
+    """For the job that the call asks for, if the call may be repeated."""
+    descriptor: int | None = None
+    """What the caller sent along, for methods that take it; closed when the call ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,22 @@ class Method(Generic[S]):
     summary: str
     alone: bool
     """Not in a batch: its response carries descriptors, or has to come before notifications."""
+    takes_descriptor: bool
+    """Whether a file descriptor may come along with the request."""
+    costly: bool
+    """Takes more than a moment: few of these run at once."""
     call: Callable[[Context[S], Json], Coroutine[None, None, Reply[object]]]
     """Checks the parameters and runs the handler. Raises `InvalidParamsError`, and what it does."""
+
+
+def read_params(name: str, params: type[P], raw: Json) -> P:
+    """Return the parameters of a call of the method `name`. Raises `InvalidParamsError`."""
+    try:
+        return msgspec.convert(raw, params)
+    except msgspec.ValidationError as error:
+        raise InvalidParamsError(
+            f"{name}: {error}", hint="system.discover describes the parameters"
+        ) from error
 
 
 def method(
@@ -83,18 +102,24 @@ def method(
     handler: Handler[S, P, R],
     *,
     alone: bool = False,
+    takes_descriptor: bool = False,
+    costly: bool = False,
 ) -> Method[S]:
     """Return a method; the first line of the handler's docstring is its summary."""
 
     async def call(context: Context[S], raw: Json) -> Reply[object]:
-        try:
-            typed = msgspec.convert(raw, params)
-        except msgspec.ValidationError as error:
-            raise InvalidParamsError(
-                f"{name}: {error}", hint="system.discover describes the parameters"
-            ) from error
-        outcome = await handler(context, typed)
+        outcome = await handler(context, read_params(name, params, raw))
         return outcome if isinstance(outcome, Reply) else Reply(outcome)
 
     summary = (inspect.getdoc(handler) or "").partition("\n")[0]
-    return Method(name, role, params, result, summary, alone, call)
+    return Method(
+        name,
+        role,
+        params,
+        result,
+        summary,
+        alone=alone,
+        takes_descriptor=takes_descriptor,
+        costly=costly,
+        call=call,
+    )

@@ -42,16 +42,20 @@ class Outbox:
     async def put(self, document: bytes, descriptors: Sequence[int] = ()) -> None:
         """Queue a line once there is room; close the descriptors if the wait is cancelled."""
         try:
-            while self._full():
-                self._room.clear()
-                await self._room.wait()
+            await self.room()
         except asyncio.CancelledError:
             close_all(descriptors)
             raise
         self._append(document, descriptors)
 
+    async def room(self) -> None:
+        """Return once there is room."""
+        while self.is_full:
+            self._room.clear()
+            await self._room.wait()
+
     def post(self, document: bytes) -> None:
-        """Queue a line although there may be no room: for the few that say that there is none."""
+        """Queue a line although there may be no room: for few that belong together."""
         self._append(document, ())
 
     def close(self) -> None:
@@ -81,7 +85,9 @@ class Outbox:
             self._room.set()
             close_all(line.descriptors)
 
-    def _full(self) -> bool:
+    @property
+    def is_full(self) -> bool:
+        """Whether the peer has to read before more is made for it."""
         return (
             len(self._lines) >= self._limits.queued_messages
             or self._queued_bytes >= self._limits.queued_bytes

@@ -14,13 +14,15 @@ from kitd.rpc.codec import encode_error
 from kitd.rpc.connection import Connection, linger
 from kitd.rpc.endpoint import Endpoint
 from kitd.rpc.error import DeniedError, QueueFullError, wire_error
+from kitd.rpc.fairness import Shares
 from kitd.rpc.limit import Limits
 from kitd.rpc.method import Method
-from kitd.rpc.peer import AccessRule, Peer, Role, peer_of, role_of
+from kitd.rpc.peer import Access, AccessRule, Peer, access_of, peer_of
 from kitd.rpc.subscription import EventSource, Progress
 
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _EXHAUSTED_PAUSE_S = 0.5
+_REFUSED_INTERVAL_S = 1.0
 _MAX_REFUSED = 16
 """Refused peers that are given the time to read why; more of them are just closed."""
 
@@ -40,6 +42,7 @@ class Server(Generic[S]):
         *,
         access: Sequence[AccessRule],
         daemon_uid: int,
+        nobody: int | None = None,
         limits: Limits | None = None,
     ) -> None:
         self._methods = {method.name: method for method in methods}
@@ -48,10 +51,13 @@ class Server(Generic[S]):
         self._events = events
         self._access = access
         self._daemon_uid = daemon_uid
+        self._nobody = nobody
         self._limits = limits or Limits()
+        self._shares = Shares()
         self._connections: set[Connection[S]] = set()
         self._refused: set[socket.socket] = set()
         self._stopped = asyncio.Event()
+        self._quiet_until_s = 0.0
 
     async def serve(self, endpoint: Endpoint) -> None:
         """Accept peers and serve them. Closes the endpoint when it stops accepting."""
@@ -76,6 +82,22 @@ class Server(Generic[S]):
         self._stopped.set()
         for connection in self._connections:
             connection.drain(grace_s)
+
+    @property
+    def access(self) -> Sequence[AccessRule]:
+        """The rules. New ones count at once, also for those who are connected."""
+        return self._access
+
+    @access.setter
+    def access(self, rules: Sequence[AccessRule]) -> None:
+        self._access = rules
+        for connection in self._connections:
+            access = self._access_of(connection.peer)
+            if access is None:
+                log.info("rpc.access_withdrawn", uid=connection.peer.uid, pid=connection.peer.pid)
+                connection.drain(0)
+            else:
+                connection.access = access
 
     def report(self, progress: Progress) -> None:
         """Tell the subscribers how far a job is. Cheap; call it from the event loop."""
@@ -108,28 +130,36 @@ class Server(Generic[S]):
             log.warning("rpc.peer_unknown", reason=str(error))
             sock.close()
             return
-        role = role_of(peer, self._access, daemon_uid=self._daemon_uid)
         try:
-            role = self._check(peer, role)
+            access = self._check(peer, self._access_of(peer))
         except KitdError as error:
-            log.warning("rpc.refused", uid=peer.uid, pid=peer.pid, reason=error.message)
+            self._tell_refused(peer, error)
             self._refuse(sock, error, group)
             return
         connection = Connection(
             sock,
             peer,
-            role,
+            access,
             methods=self._methods,
             services=self._services,
             events=self._events,
             limits=self._limits,
+            shares=self._shares,
         )
         self._connections.add(connection)
         group.create_task(self._run(connection))
 
-    def _check(self, peer: Peer, role: Role | None) -> Role:
-        """Return the role of a peer that may connect. Raises `DeniedError`, `QueueFullError`."""
-        if role is None:
+    def _access_of(self, peer: Peer) -> Access | None:
+        return access_of(peer, self._access, daemon_uid=self._daemon_uid, nobody=self._nobody)
+
+    def _check(self, peer: Peer, access: Access | None) -> Access:
+        """Return what a peer that may connect may do. Raises `DeniedError`, `QueueFullError`."""
+        if peer.uid == self._nobody:
+            raise DeniedError(
+                "kitd runs in a user namespace that hides who you are",
+                hint="run kitd without PrivateUsers=, or connect from within its namespace",
+            )
+        if access is None:
             raise DeniedError(
                 f"user {peer.uid} may not use kitd",
                 hint="rpc.access in kitd's configuration gives roles to users and groups",
@@ -144,7 +174,14 @@ class Server(Generic[S]):
         if len(self._connections) >= self._limits.connections - reserved:
             reason = f"kitd has {len(self._connections)} connections, which is the limit"
             raise QueueFullError(reason, hint=hint, retry_after_s=1.0)
-        return role
+        return access
+
+    def _tell_refused(self, peer: Peer, error: KitdError) -> None:
+        """Log it, and not so often that somebody could fill the disk with it."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._quiet_until_s:
+            self._quiet_until_s = now_s + _REFUSED_INTERVAL_S
+            log.warning("rpc.refused", uid=peer.uid, pid=peer.pid, reason=error.message)
 
     def _refuse(self, sock: socket.socket, error: KitdError, group: asyncio.TaskGroup) -> None:
         if len(self._refused) >= _MAX_REFUSED:

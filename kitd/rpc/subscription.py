@@ -6,7 +6,8 @@ is kept.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,7 +21,9 @@ from kitd.rpc.error import QueueFullError
 from kitd.rpc.limit import Limits
 from kitd.rpc.outbox import Outbox
 
-_PAGE = 256
+_AT_ONCE = 8
+"""Events that are sent in one turn."""
+_PAGE = 64
 """Events read at once."""
 
 log = structlog.get_logger(__name__)
@@ -49,6 +52,14 @@ class Progress:
     def concerns(self, wanted: EventFilter) -> bool:
         """Whether a reader of these events wants to know."""
         return wanted.job in (None, self.job) and wanted.project in (None, self.project)
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """In which a connection does its work, so that others have their turn too."""
+
+    moment: Callable[[], AbstractAsyncContextManager[None]]
+    costly: Callable[[], AbstractAsyncContextManager[None]]
 
 
 class EventSource(Protocol):
@@ -117,8 +128,14 @@ class Subscriptions:
     """Those of one connection. Their tasks belong to the connection's task group."""
 
     def __init__(
-        self, events: EventSource, outbox: Outbox, group: asyncio.TaskGroup, limits: Limits
+        self,
+        events: EventSource,
+        outbox: Outbox,
+        group: asyncio.TaskGroup,
+        limits: Limits,
+        turns: Turns,
     ) -> None:
+        self._turns = turns
         self._events = events
         self._outbox = outbox
         self._group = group
@@ -194,25 +211,25 @@ class Subscriptions:
         while True:
             # The head is read first: a short page then proves that nothing wanted lies before it.
             head_seq = await self._events.head_seq()
-            page = await self._events.read(subscription.after_seq, _PAGE, subscription.wanted)
-            for event in page:
+            async with self._turns.costly():
+                page = await self._events.read(subscription.after_seq, _PAGE, subscription.wanted)
+            for first in range(0, len(page), _AT_ONCE):
                 async with asyncio.timeout(self._limits.lag_s):
-                    await self._send(subscription, event)
-                subscription.after_seq = event.seq
+                    await self._outbox.room()
+                async with self._turns.moment():
+                    for event in page[first : first + _AT_ONCE]:
+                        self._post(subscription, event)
+                        subscription.after_seq = event.seq
             if len(page) < _PAGE:
                 subscription.after_seq = max(subscription.after_seq, head_seq)
                 await self._events.wait(subscription.after_seq)
 
-    async def _send(self, subscription: Subscription, event: Event) -> None:
+    def _post(self, subscription: Subscription, event: Event) -> None:
         # What is known about a job's progress goes before the event that may end the job.
         if progress := self._unsent.pop(event.subject, None):
-            await self._send_progress(progress)
+            self._outbox.post(_progress_line(progress))
         params = _EventParams(subscription.number, event)
-        await self._outbox.put(encode_notification("events.event", params))
-
-    async def _send_progress(self, progress: Progress) -> None:
-        params = _ProgressParams(progress.job, progress.phase, progress.bytes, progress.total)
-        await self._outbox.put(encode_notification("$/progress", params))
+        self._outbox.post(encode_notification("events.event", params))
 
     async def _report(self) -> None:
         """Send the newest progress of each job, at most once an interval."""
@@ -222,7 +239,7 @@ class Subscriptions:
             for subject in list(self._unsent):
                 # An event of the job may have taken it along while this waited for room.
                 if progress := self._unsent.pop(subject, None):
-                    await self._send_progress(progress)
+                    await self._outbox.put(_progress_line(progress))
             await asyncio.sleep(self._limits.progress_s)
 
     async def _beat(self) -> None:
@@ -231,3 +248,8 @@ class Subscriptions:
             await asyncio.sleep(self._limits.heartbeat_s)
             params = _HeartbeatParams(await self._events.head_seq())
             await self._outbox.put(encode_notification("$/heartbeat", params))
+
+
+def _progress_line(progress: Progress) -> bytes:
+    params = _ProgressParams(progress.job, progress.phase, progress.bytes, progress.total)
+    return encode_notification("$/progress", params)

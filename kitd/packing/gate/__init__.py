@@ -7,6 +7,6 @@ can name, with the file; where it cannot tell it keeps quiet.
 """
 
 from kitd.packing.gate.judgement import file_holds
-from kitd.packing.gate.tree import TreeFinding, tree_holds
+from kitd.packing.gate.tree import TOOLS, TreeFinding, tree_holds
 
-__all__ = ["TreeFinding", "file_holds", "tree_holds"]
+__all__ = ["TOOLS", "TreeFinding", "file_holds", "tree_holds"]

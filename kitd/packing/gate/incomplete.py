@@ -20,7 +20,7 @@ import msgspec
 from kitd.errors import printable
 from kitd.hold import Hold
 from kitd.packing.gate.subject import Moment
-from kitd.packing.scan import Tree, read_beneath
+from kitd.packing.scan import FILE_FLAGS, Entry, Tree, is_beneath
 
 NAME = "incomplete"
 MAX_INDEX_BYTES = 64 * 1024 * 1024
@@ -50,8 +50,8 @@ def holds(root: int, tree: Tree, judged: Collection[bytes], moment: Moment) -> I
     for (stem, count, suffix), shards in _sets(tree, judged, moment).items():
         if shards.is_judged and (shards.is_young or suffix.endswith(_WEIGHTS)):
             yield from _missing_shard(root, stem, count, suffix, shards.numbers)
-    for path in _indexes(tree, judged):
-        yield from _missing_weights(root, path)
+    for index in _indexes(tree, judged):
+        yield from _missing_weights(root, index)
 
 
 def _sets(
@@ -72,18 +72,18 @@ def _sets(
     return sets
 
 
-def _indexes(tree: Tree, judged: Collection[bytes]) -> Iterator[bytes]:
+def _indexes(tree: Tree, judged: Collection[bytes]) -> Iterator[Entry]:
     """Yield the indexes that are judged, or have a judged file beside them that they may name."""
     indexes = [
-        (entry.path, index.group(1))
+        (entry, index.group(1))
         for entry in tree.entries
         if entry.path.endswith(b".index.json") and (index := _INDEX.fullmatch(entry.path))
     ]
     if indexes:
         weights = {(posixpath.dirname(path), posixpath.splitext(path)[1]) for path in judged}
-        for path, suffix in indexes:
-            if path in judged or (posixpath.dirname(path), suffix) in weights:
-                yield path
+        for entry, suffix in indexes:
+            if entry.path in judged or (posixpath.dirname(entry.path), suffix) in weights:
+                yield entry
 
 
 def _missing_shard(
@@ -93,7 +93,7 @@ def _missing_shard(
     for number in range(first, first + count):
         if number not in numbers:
             missing = _shard_path(stem, number, count, suffix)
-            if not _exists(root, missing):
+            if not _exists(root, os.fsdecode(missing)):
                 present = _shard_path(stem, min(numbers), count, suffix)
                 name = printable(posixpath.basename(missing))
                 yield Hold(NAME, printable(present), f"of its set of {count}, {name} is missing")
@@ -104,12 +104,10 @@ def _shard_path(stem: bytes, number: int, count: int, suffix: bytes) -> bytes:
     return b"%s%05d-of-%05d%s" % (stem, number, count, suffix)
 
 
-def _missing_weights(root: int, path: bytes) -> Iterator[Hold]:
-    try:
-        content = read_beneath(root, os.fsdecode(path), MAX_INDEX_BYTES + 1)
-    except OSError:
-        return
-    if len(content) > MAX_INDEX_BYTES:
+def _missing_weights(root: int, index: Entry) -> Iterator[Hold]:
+    path = index.path
+    content = _read(root, index)
+    if content is None or len(content) > MAX_INDEX_BYTES:
         return
     try:
         names = sorted(set(_DECODER.decode(content).weight_map.values()))
@@ -125,12 +123,28 @@ def _missing_weights(root: int, path: bytes) -> Iterator[Hold]:
             return
 
 
-def _exists(root: int, path: bytes | str) -> bool:
+def _read(root: int, index: Entry) -> bytes | None:
+    """Return an index, or None where it is not the one that the walk saw."""
     try:
-        os.stat(path, dir_fd=root, follow_symlinks=False)
+        file = os.open(index.path, FILE_FLAGS, dir_fd=root)
+    except OSError:
+        return None
+    try:
+        if not index.same_file(os.fstat(file)):
+            return None
+        with os.fdopen(file, "rb", closefd=False) as content:
+            return content.read(MAX_INDEX_BYTES + 1)
+    except OSError:
+        return None
+    finally:
+        os.close(file)
+
+
+def _exists(root: int, path: str) -> bool:
+    try:
+        return is_beneath(root, path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError):
-        # What cannot be looked at is not known to be missing.
+        # What cannot be looked at, or is outside of the project, is not known to be missing.
         return True
-    return True

@@ -1,7 +1,7 @@
 """What says that somebody is at work on a whole tree: a person's file, or the lock of a tool."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kitd.hold import HOLD_FILE, Hold
@@ -11,7 +11,8 @@ from kitd.packing.gate.tool import Sign
 HOLD_FILE_NAME = ".kitd-hold"
 STALE_NS = 600_000_000_000
 """A lock that is older was left behind by something that died: it is told and ignored."""
-TOOLS: tuple[tuple[str, Callable[[str], Iterator[Sign]]], ...] = (
+Tools = Sequence[tuple[str, Callable[[str], Iterator[Sign]]]]
+TOOLS: Tools = (
     ("git", git.signs),
     ("dvc", dvc.signs),
 )
@@ -25,7 +26,7 @@ class TreeFinding:
     warnings: tuple[str, ...]
 
 
-def tree_holds(root: int, root_path: str, *, now_ns: int) -> TreeFinding:
+def tree_holds(root: int, root_path: str, *, now_ns: int, tools: Tools = TOOLS) -> TreeFinding:
     """Return who is at work on the tree below an open directory, without looking at its files.
 
     `root_path` is absolute; the repository that the project is in may begin above it.
@@ -34,7 +35,7 @@ def tree_holds(root: int, root_path: str, *, now_ns: int) -> TreeFinding:
     warnings: list[str] = []
     if _has_hold_file(root):
         holds.append(Hold(HOLD_FILE, HOLD_FILE_NAME, "its presence holds the project back"))
-    for gate, signs in TOOLS:
+    for gate, signs in tools:
         for sign in signs(root_path):
             # A time to come, from a clock that was wrong, is as old.
             if sign.since_ns is not None and abs(now_ns - sign.since_ns) > STALE_NS:

@@ -1,13 +1,16 @@
 """The methods, one module for each group, listed here.
 
 To add one: a params struct, a result struct, one typed function whose docstring says what it does,
-and its line in the group's `METHODS`. The OpenRPC document follows from the types.
+and its line in the group's `METHODS`. The OpenRPC document follows from the types. A method that
+changes something has parameters that are `Idempotent`, and a role above `read`.
 """
 
 from kitd.rpc.method import Method
 from kitd.rpc.methods import cache, config, events, jobs, kits, projects, system
 from kitd.rpc.methods.discovery import discovery
+from kitd.rpc.methods.idempotency import idempotent
 from kitd.rpc.methods.services import Services
+from kitd.rpc.peer import Role
 
 _GROUPS = (
     *system.METHODS,
@@ -18,4 +21,7 @@ _GROUPS = (
     *cache.METHODS,
     *config.METHODS,
 )
-METHODS: tuple[Method[Services], ...] = (*_GROUPS, discovery(_GROUPS))
+METHODS: tuple[Method[Services], ...] = (
+    *(idempotent(method) if method.role > Role.READ else method for method in _GROUPS),
+    discovery(_GROUPS),
+)

@@ -1,52 +1,134 @@
-"""What a caller may ask the daemon to read: the daemon is nobody's deputy."""
+"""What a caller may ask for beyond his role: the daemon is nobody's deputy.
 
+kitd can read, write and reach what its callers cannot. Whoever is no admin gets of that what is
+his: directories that he can open, projects and jobs of his own, repositories that a rule names.
+"""
+
+import fcntl
 import os
+import stat
 from pathlib import PurePosixPath
 
 from kitd.blocking import run_blocking
+from kitd.caller import Caller
 from kitd.errors import NotFoundError
+from kitd.oci.reference import Repository
+from kitd.queue.job import Job
 from kitd.rpc.error import DeniedError, InvalidParamsError
-from kitd.rpc.peer import Peer
+from kitd.rpc.method import Context
+from kitd.rpc.methods.services import Services
+from kitd.rpc.peer import Role
+
+_O_PATH = getattr(os, "O_PATH", 0)
 
 
-async def require_readable(peer: Peer, path: str) -> str:
-    """Return an absolute directory that the caller may have packed.
+def is_admin(context: Context[Services]) -> bool:
+    """Whether the caller may do everything: the daemon's own user, root, and who has the role."""
+    return context.access.role is Role.ADMIN
 
-    The daemon's own user and root may name any; others only directories that they own. Raises
-    `InvalidParamsError`, `NotFoundError`, `DeniedError`.
+
+async def require_directory(context: Context[Services], path: str) -> Caller | None:
+    """Return on whose behalf a directory is read; None where it is whatever kitd can read.
+
+    An admin may name any directory, others one that they own or of which a descriptor came with the
+    call. What else is there they are not told. Raises `InvalidParamsError`, `NotFoundError`,
+    `DeniedError`.
     """
     if not PurePosixPath(path).is_absolute() or "\0" in path:
         raise InvalidParamsError(f"{path[:200]!r} is not an absolute path")
     try:
         status = await run_blocking(os.stat, path)
     except OSError as error:
-        raise NotFoundError(
-            f"cannot look at {path[:200]}: {error.strerror}", hint="correct the path"
-        ) from error
-    if not _is_trusted(peer) and peer.uid != status.st_uid:
+        if is_admin(context):
+            raise NotFoundError(
+                f"cannot look at {path[:200]}: {error.strerror}", hint="correct the path"
+            ) from error
+        raise _not_his(context, path) from error
+    if is_admin(context):
+        return None
+    shown = None
+    if context.descriptor is not None:
+        shown = await run_blocking(_shown_by, context.descriptor)
+    caller = Caller(uid=context.peer.uid, gids=tuple(sorted(context.peer.gids)), root=shown)
+    if not caller.may_begin_in(status):
+        raise _not_his(context, path)
+    return caller
+
+
+def _not_his(context: Context[Services], path: str) -> DeniedError:
+    return DeniedError(
+        f"{path[:200]} is neither a directory of user {context.peer.uid}"
+        " nor the one whose descriptor came with the call",
+        hint="kitctl sends the descriptor of a directory that you can open; or ask an admin",
+    )
+
+
+def _shown_by(descriptor: int) -> tuple[int, int]:
+    """Return device and inode of a directory that was opened to be read. Raises `DeniedError`."""
+    status = os.fstat(descriptor)
+    # Without the right to read, one can still be opened as a place (open(2), O_PATH).
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & _O_PATH or not stat.S_ISDIR(status.st_mode):
         raise DeniedError(
-            f"{path[:200]} belongs to another user", hint="ask its owner, or an admin of kitd"
+            "the descriptor that came with the call is not one of a directory, opened to be read",
+            hint="open it with O_RDONLY | O_DIRECTORY",
         )
-    return path
+    return status.st_dev, status.st_ino
 
 
-def require_kitfile(peer: Peer, kitfile: str | None) -> str | None:
+def require_kitfile(context: Context[Services], kitfile: str | None) -> str | None:
     """Return the path of a Kitfile that the caller may have read.
 
-    Relative to the project, or absolute for those who may name any path. Raises
-    `InvalidParamsError`, `DeniedError`.
+    Relative to the project, or absolute for an admin. Raises `InvalidParamsError`, `DeniedError`.
     """
     if kitfile is None:
         return None
     path = PurePosixPath(kitfile)
     if not kitfile or "\0" in kitfile or ".." in path.parts:
         raise InvalidParamsError(f"{kitfile[:200]!r} is not a path within the project")
-    if path.is_absolute() and not _is_trusted(peer):
+    if path.is_absolute() and not is_admin(context):
         raise DeniedError(
             f"{kitfile[:200]} is outside of the project", hint="put the Kitfile into the project"
         )
     return kitfile
 
 
-def _is_trusted(peer: Peer) -> bool:
-    return peer.uid in (0, os.geteuid())
+def require_reachable(context: Context[Services], repository: Repository) -> None:
+    """Check that kitd may go to a repository for the caller's sake. Raises `DeniedError`."""
+    if repository.is_local or context.access.may_reach(repository):
+        return
+    raise DeniedError(
+        f"user {context.peer.uid} may not use {repository} with kitd's credentials",
+        hint=f"an admin can add {repository} to the repositories of a rule in rpc.access",
+    )
+
+
+async def require_own_project(context: Context[Services], name: str) -> None:
+    """Check that a project is the caller's. Raises `NotFoundError`, `DeniedError`."""
+    if is_admin(context):
+        return
+    owner = await context.services.projects.owner_of(name)
+    if owner != context.peer.uid:
+        whose = "nobody's who can be told" if owner is None else f"that of user {owner}"
+        raise DeniedError(
+            f"the project {name} is {whose}", hint="its owner may do this, and an admin of kitd"
+        )
+
+
+async def require_own_job(context: Context[Services], job: Job) -> None:
+    """Check that the caller asked for a job, or that it is one of his projects'.
+
+    Raises `DeniedError`.
+    """
+    if is_admin(context) or job.asked_by == context.peer.uid:
+        return
+    if job.project is not None:
+        try:
+            await require_own_project(context, job.project)
+        except NotFoundError:
+            pass  # whose it was is not known any more
+        else:
+            return
+    asker = "by kitd" if job.asked_by is None else f"by user {job.asked_by}"
+    raise DeniedError(
+        f"job {job.id} was asked for {asker}", hint="who asked may do this, and an admin of kitd"
+    )

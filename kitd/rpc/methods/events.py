@@ -102,7 +102,7 @@ async def unsubscribe(context: Context[Services], params: SubscriptionId) -> Emp
 
 
 METHODS: tuple[Method[Services], ...] = (
-    method("events.read", Role.READ, Page, EventPage, read),
+    method("events.read", Role.READ, Page, EventPage, read, costly=True),
     method("events.subscribe", Role.READ, Wanted, Subscribed, subscribe, alone=True),
     method("events.unsubscribe", Role.READ, SubscriptionId, Empty, unsubscribe),
 )

@@ -8,12 +8,16 @@ import msgspec
 from kitd.ledger.job_ledger import JobFilter
 from kitd.queue.job import TERMINAL, Job, JobState
 from kitd.rpc.method import Context, Method, Params, method
+from kitd.rpc.methods.access import require_own_job
 from kitd.rpc.methods.events import wire_event
+from kitd.rpc.methods.idempotency import Idempotent
 from kitd.rpc.methods.services import Services
 from kitd.rpc.methods.wire import WireJob, wire_job
 from kitd.rpc.peer import Role
 from kitd.rpc.subscription import Event
 
+_STEP = 50
+"""Jobs that are read at once."""
 MAX_WAIT_MS = 24 * 3600 * 1000
 
 
@@ -29,6 +33,12 @@ class JobQuery(Params, frozen=True, kw_only=True):
 
 class JobId(Params, frozen=True):
     """One job."""
+
+    id: int
+
+
+class OwnJob(Idempotent, frozen=True, kw_only=True):
+    """One job, to be changed."""
 
     id: int
 
@@ -62,15 +72,23 @@ async def list_jobs(context: Context[Services], params: JobQuery) -> JobPage:
     services = context.services
     # Taken first: what happens in between is told twice rather than not at all.
     as_of_seq = await services.events.head_seq()
-    wanted = JobFilter(
-        state=params.state,
-        kind=params.kind,
-        project=params.project,
-        before=params.before,
-        limit=params.limit,
-    )
-    jobs = await services.jobs.list(wanted)
-    return JobPage(tuple(_wire(services, job) for job in jobs), as_of_seq)
+    found: list[WireJob] = []
+    before, left = params.before, params.limit
+    # Step by step, so that others have their turn in between.
+    while left:
+        wanted = JobFilter(
+            state=params.state,
+            kind=params.kind,
+            project=params.project,
+            before=before,
+            limit=min(left, _STEP),
+        )
+        jobs = await services.jobs.list(wanted)
+        found += (_wire(services, job) for job in jobs)
+        if len(jobs) < wanted.limit:
+            break
+        before, left = jobs[-1].id, left - len(jobs)
+    return JobPage(tuple(found), as_of_seq)
 
 
 async def get(context: Context[Services], params: JobId) -> WireJob:
@@ -95,8 +113,9 @@ async def wait(context: Context[Services], params: JobWait) -> WireJob:
     return _wire(services, job)
 
 
-async def cancel(context: Context[Services], params: JobId) -> WireJob:
+async def cancel(context: Context[Services], params: OwnJob) -> WireJob:
     """Cancel a job: at once if it waits, as soon as its attempt can be stopped if it runs."""
+    await require_own_job(context, await context.services.jobs.job(params.id))
     job = await context.services.jobs.request_cancel(params.id)
     if job.state in TERMINAL:
         # It had not begun, so that no attempt tells of its end.
@@ -106,8 +125,9 @@ async def cancel(context: Context[Services], params: JobId) -> WireJob:
     return _wire(context.services, job)
 
 
-async def retry(context: Context[Services], params: JobId) -> WireJob:
+async def retry(context: Context[Services], params: OwnJob) -> WireJob:
     """Let a failed or cancelled job run again."""
+    await require_own_job(context, await context.services.jobs.job(params.id))
     return _wire(context.services, await context.services.jobs.retry(params.id))
 
 
@@ -119,10 +139,10 @@ async def log(context: Context[Services], params: JobId) -> JobEvents:
 
 
 METHODS: tuple[Method[Services], ...] = (
-    method("jobs.list", Role.READ, JobQuery, JobPage, list_jobs),
+    method("jobs.list", Role.READ, JobQuery, JobPage, list_jobs, costly=True),
     method("jobs.get", Role.READ, JobId, WireJob, get),
     method("jobs.wait", Role.READ, JobWait, WireJob, wait),
-    method("jobs.cancel", Role.SUBMIT, JobId, WireJob, cancel),
-    method("jobs.retry", Role.SUBMIT, JobId, WireJob, retry),
-    method("jobs.log", Role.READ, JobId, JobEvents, log),
+    method("jobs.cancel", Role.SUBMIT, OwnJob, WireJob, cancel),
+    method("jobs.retry", Role.SUBMIT, OwnJob, WireJob, retry),
+    method("jobs.log", Role.READ, JobId, JobEvents, log, costly=True),
 )

@@ -1,7 +1,5 @@
 """`kits.*`: pack, push, pull, and looking into kits."""
 
-import hashlib
-
 import msgspec
 
 from kitd.blocking import run_blocking
@@ -9,7 +7,6 @@ from kitd.config.tag_template import parse_tag_template
 from kitd.content.store import Fetcher
 from kitd.content.verify import read, read_manifest
 from kitd.errors import KitdError
-from kitd.ledger.job_ledger import IdempotencyKey
 from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, parse_config, to_document
 from kitd.modelkit.errors import UnsupportedKitError
 from kitd.modelkit.filter import parse_filter, selects_kitfile
@@ -28,22 +25,17 @@ from kitd.oci.reference import (
     parse_repository,
     parse_tagged,
 )
-from kitd.queue.fact import Fact, PackAsked, PackSource, PullAsked, PushAsked
+from kitd.queue.fact import PackAsked, PackSource, PullAsked, PushAsked
 from kitd.rpc.connection import MAX_DESCRIPTORS
 from kitd.rpc.error import InvalidParamsError
 from kitd.rpc.method import Context, Method, Params, Reply, method
-from kitd.rpc.methods.access import require_kitfile, require_readable
+from kitd.rpc.methods.access import require_directory, require_kitfile, require_reachable
+from kitd.rpc.methods.ask import ask
+from kitd.rpc.methods.idempotency import Idempotent
 from kitd.rpc.methods.services import Services
-from kitd.rpc.methods.wire import Facts, WireJob, wire_job
+from kitd.rpc.methods.wire import Facts, Queued
 from kitd.rpc.outbox import close_all
 from kitd.rpc.peer import Role
-from kitd.triggers import requests_for
-
-
-class Idempotent(Params, frozen=True, kw_only=True):
-    """A mutating call; the same key and parameters return the same job."""
-
-    idempotency_key: str | None = None
 
 
 class PackParams(Idempotent, frozen=True, kw_only=True):
@@ -68,12 +60,6 @@ class PullParams(Idempotent, frozen=True, kw_only=True):
     """A kit in a registry."""
 
     reference: str
-
-
-class Queued(msgspec.Struct, frozen=True):
-    """The job that does it."""
-
-    job: WireJob
 
 
 class Repository(Params, frozen=True):
@@ -164,17 +150,6 @@ class OpenedLayers(msgspec.Struct, frozen=True):
     count: int
 
 
-async def _ask(context: Context[Services], name: str, params: Idempotent, fact: Fact) -> Queued:
-    """Enqueue what a person's wish asks for, once per idempotency key."""
-    key = None
-    if params.idempotency_key is not None:
-        asked = name.encode() + msgspec.json.encode(params, order="sorted")
-        fingerprint = hashlib.sha256(asked).hexdigest()
-        key = IdempotencyKey(context.peer.uid, params.idempotency_key[:200], fingerprint)
-    (request,) = requests_for(fact)
-    return Queued(wire_job(await context.services.jobs.enqueue(request, key)))
-
-
 async def pack(context: Context[Services], params: PackParams) -> Queued:
     """Pack a directory."""
     reference, more = parse_tagged(params.reference)
@@ -187,19 +162,22 @@ async def pack(context: Context[Services], params: PackParams) -> Queued:
         parse_tag_template(tag)
     source = PackSource(
         project=None,
-        path=await require_readable(context.peer, params.path),
-        kitfile=require_kitfile(context.peer, params.kitfile),
+        path=params.path,
+        kitfile=require_kitfile(context, params.kitfile),
         repository=reference.repository,
         tags=tuple(dict.fromkeys((reference.tag or DEFAULT_TAG, *more, *params.tags))),
         push=params.push,
         compression=params.compression,
+        reader=await require_directory(context, params.path),
     )
     if source.push and source.repository.is_local:
         raise InvalidParamsError(
             f"{params.reference} names no registry to push to",
             hint=f"name one, such as registry.example.com/{source.repository.name}",
         )
-    return await _ask(context, "kits.pack", params, PackAsked(source))
+    if source.push:
+        require_reachable(context, source.repository)
+    return await ask(context, PackAsked(source))
 
 
 async def push(context: Context[Services], params: PushParams) -> Queued:
@@ -211,6 +189,7 @@ async def push(context: Context[Services], params: PushParams) -> Queued:
             f"{target} names no registry to push to",
             hint=f"kitctl push {source} registry.example.com/{target.repository.name}",
         )
+    require_reachable(context, target.repository)
     root = await context.services.catalog.resolve(source.repository, source.identifier)
     tag = target.tag if target.tag or target.digest else source.tag
     fact = PushAsked(
@@ -219,7 +198,7 @@ async def push(context: Context[Services], params: PushParams) -> Queued:
         target=target.repository,
         tags=() if tag is None else (tag,),
     )
-    return await _ask(context, "kits.push", params, fact)
+    return await ask(context, fact)
 
 
 async def pull(context: Context[Services], params: PullParams) -> Queued:
@@ -230,7 +209,8 @@ async def pull(context: Context[Services], params: PullParams) -> Queued:
             f"{reference} names no registry to pull from",
             hint=f"name one, such as registry.example.com/{reference.repository.name}",
         )
-    return await _ask(context, "kits.pull", params, PullAsked(reference))
+    require_reachable(context, reference.repository)
+    return await ask(context, PullAsked(reference))
 
 
 async def list_kits(context: Context[Services], params: Repository) -> KitList:
@@ -252,11 +232,15 @@ async def list_kits(context: Context[Services], params: Repository) -> KitList:
     )
 
 
-async def _find(services: Services, text: str, *, remote: bool) -> tuple[Fetcher, Descriptor]:
+async def _find(
+    context: Context[Services], text: str, *, remote: bool
+) -> tuple[Fetcher, Descriptor]:
+    services = context.services
     reference = parse_reference(text).with_default_tag()
     if not remote:
         target = await services.catalog.resolve(reference.repository, reference.identifier)
         return services.cache, target
+    require_reachable(context, reference.repository)
     repository = await services.remote(reference.repository)
     return repository, await repository.resolve(reference.identifier)
 
@@ -275,7 +259,7 @@ async def _open(source: Fetcher, target: Descriptor) -> tuple[bytes, Manifest, K
 
 async def inspect(context: Context[Services], params: Which) -> Inspection:
     """Show a kit's manifest and config."""
-    source, target = await _find(context.services, params.reference, remote=params.remote)
+    source, target = await _find(context, params.reference, remote=params.remote)
     content, manifest, kitfile = await _open(source, target)
     return Inspection(
         digest=target.digest,
@@ -287,7 +271,7 @@ async def inspect(context: Context[Services], params: Which) -> Inspection:
 
 async def info(context: Context[Services], params: Which) -> Info:
     """Show a kit's Kitfile."""
-    source, target = await _find(context.services, params.reference, remote=params.remote)
+    source, target = await _find(context, params.reference, remote=params.remote)
     _, _, kitfile = await _open(source, target)
     yaml = await run_blocking(kitfile_to_yaml, kitfile)
     return Info(digest=target.digest, kitfile=to_document(kitfile), yaml=yaml)
@@ -296,7 +280,7 @@ async def info(context: Context[Services], params: Which) -> Info:
 async def plan(context: Context[Services], params: PlanParams) -> Plan:
     """Tell which layers an unpack needs."""
     filters = tuple(parse_filter(text) for text in params.filters)
-    source, target = await _find(context.services, params.reference, remote=False)
+    source, target = await _find(context, params.reference, remote=False)
     _, manifest, kitfile = await _open(source, target)
     yaml = await run_blocking(kitfile_to_yaml, kitfile) if selects_kitfile(filters) else None
     return Plan(
@@ -340,12 +324,12 @@ async def open_layers(context: Context[Services], params: OpenParams) -> Reply[O
 
 
 METHODS: tuple[Method[Services], ...] = (
-    method("kits.pack", Role.SUBMIT, PackParams, Queued, pack),
+    method("kits.pack", Role.SUBMIT, PackParams, Queued, pack, takes_descriptor=True),
     method("kits.push", Role.SUBMIT, PushParams, Queued, push),
     method("kits.pull", Role.SUBMIT, PullParams, Queued, pull),
-    method("kits.list", Role.READ, Repository, KitList, list_kits),
+    method("kits.list", Role.READ, Repository, KitList, list_kits, costly=True),
     method("kits.inspect", Role.READ, Which, Inspection, inspect),
     method("kits.info", Role.READ, Which, Info, info),
-    method("kits.plan", Role.READ, PlanParams, Plan, plan),
+    method("kits.plan", Role.READ, PlanParams, Plan, plan, costly=True),
     method("kits.open", Role.READ, OpenParams, OpenedLayers, open_layers, alone=True),
 )

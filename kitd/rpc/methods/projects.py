@@ -8,7 +8,13 @@ from kitd.config.tag_template import parse_tag_template
 from kitd.oci.reference import parse_tagged
 from kitd.rpc.error import InvalidParamsError
 from kitd.rpc.method import Context, Method, Params, method
-from kitd.rpc.methods.access import require_kitfile, require_readable
+from kitd.rpc.methods.access import (
+    require_directory,
+    require_kitfile,
+    require_own_project,
+    require_reachable,
+)
+from kitd.rpc.methods.idempotency import Idempotent
 from kitd.rpc.methods.services import Services
 from kitd.rpc.methods.wire import Empty, Nothing, WireProject
 from kitd.rpc.peer import Role
@@ -22,7 +28,13 @@ class Name(Params, frozen=True):
     name: str
 
 
-class NewProject(Params, frozen=True, kw_only=True):
+class OwnProject(Idempotent, frozen=True, kw_only=True):
+    """One project, to be changed."""
+
+    name: str
+
+
+class NewProject(Idempotent, frozen=True, kw_only=True):
     """A project to be watched; `reference` may bring tags along."""
 
     name: str
@@ -61,44 +73,51 @@ async def add(context: Context[Services], params: NewProject) -> WireProject:
     tags = tuple(dict.fromkeys((*named, *more, *params.tags))) or ("latest",)
     for tag in tags:
         parse_tag_template(tag)
+    if params.push:
+        require_reachable(context, reference.repository)
     return await context.services.projects.add(
         params.name,
-        path=await require_readable(context.peer, params.path),
-        kitfile=require_kitfile(context.peer, params.kitfile),
+        path=params.path,
+        kitfile=require_kitfile(context, params.kitfile),
         repository=reference.repository,
         tags=tags,
         push=params.push,
+        reader=await require_directory(context, params.path),
     )
 
 
-async def remove(context: Context[Services], params: Name) -> Empty:
+async def remove(context: Context[Services], params: OwnProject) -> Empty:
     """Stop watching a project; its kits stay."""
+    await require_own_project(context, params.name)
     await context.services.projects.remove(params.name)
     return Empty()
 
 
-async def rescan(context: Context[Services], params: Name) -> Empty:
+async def rescan(context: Context[Services], params: OwnProject) -> Empty:
     """Look at a project now."""
+    await require_own_project(context, params.name)
     context.services.projects.rescan(params.name)
     return Empty()
 
 
-async def hold(context: Context[Services], params: Name) -> WireProject:
+async def hold(context: Context[Services], params: OwnProject) -> WireProject:
     """Pack nothing of a project until it is released."""
+    await require_own_project(context, params.name)
     return await context.services.projects.hold(params.name)
 
 
-async def release(context: Context[Services], params: Name) -> WireProject:
+async def release(context: Context[Services], params: OwnProject) -> WireProject:
     """End a hold."""
+    await require_own_project(context, params.name)
     return await context.services.projects.release(params.name)
 
 
 METHODS: tuple[Method[Services], ...] = (
-    method("projects.list", Role.READ, Nothing, ProjectList, list_projects),
+    method("projects.list", Role.READ, Nothing, ProjectList, list_projects, costly=True),
     method("projects.get", Role.READ, Name, WireProject, get),
-    method("projects.add", Role.SUBMIT, NewProject, WireProject, add),
-    method("projects.remove", Role.SUBMIT, Name, Empty, remove),
-    method("projects.rescan", Role.SUBMIT, Name, Empty, rescan),
-    method("projects.hold", Role.SUBMIT, Name, WireProject, hold),
-    method("projects.release", Role.SUBMIT, Name, WireProject, release),
+    method("projects.add", Role.SUBMIT, NewProject, WireProject, add, takes_descriptor=True),
+    method("projects.remove", Role.SUBMIT, OwnProject, Empty, remove),
+    method("projects.rescan", Role.SUBMIT, OwnProject, Empty, rescan),
+    method("projects.hold", Role.SUBMIT, OwnProject, WireProject, hold),
+    method("projects.release", Role.SUBMIT, OwnProject, WireProject, release),
 )

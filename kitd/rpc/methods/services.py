@@ -4,15 +4,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kitd.caller import Caller
 from kitd.jobs.port import Remote
+from kitd.ledger.cache_ledger import CacheLedger
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.life import Life
 from kitd.oci.reference import Repository
 from kitd.queue.job import Job, Progress
-from kitd.rpc.methods.wire import WireProject
+from kitd.rpc.methods.wire import Reloaded, WireCheck, WireProject, WireReason
 from kitd.store.blob_store import BlobStore
+from kitd.store.collection import Forecast
 from kitd.store.content import CacheContent
 
 
@@ -40,8 +43,13 @@ class Projects(Protocol):
         repository: Repository,
         tags: tuple[str, ...],
         push: bool,
+        reader: Caller | None,
     ) -> WireProject:
-        """Watch a project from now on."""
+        """Watch a project from now on; with a `reader` on his behalf, and as his."""
+        ...
+
+    async def owner_of(self, name: str) -> int | None:
+        """Return whose project it is, None where that cannot be told."""
         ...
 
     async def remove(self, name: str) -> None:
@@ -58,6 +66,30 @@ class Projects(Protocol):
 
     async def release(self, name: str) -> WireProject:
         """End a hold."""
+        ...
+
+
+class Collector(Protocol):
+    """What makes room in the cache: see `kitd.daemon.collector.Collector`."""
+
+    async def forecast(self) -> Forecast:
+        """Tell what a collection would do now."""
+        ...
+
+    async def evictable_bytes(self, *, max_age_s: float = 0.0) -> int:
+        """Return how many bytes nothing speaks for, or did at most so long ago."""
+        ...
+
+
+class Doctor(Protocol):
+    """What knows what is wrong: see `kitd.doctor.examination.Doctor`."""
+
+    async def reasons(self, projects: Sequence[WireProject]) -> Sequence[WireReason]:
+        """Return what hinders the daemon now, given how its projects are."""
+        ...
+
+    async def examine(self, *, audit: bool) -> Sequence[WireCheck]:
+        """Look at the daemon and all that it needs, and with `audit` at its history."""
         ...
 
 
@@ -87,6 +119,11 @@ class Services:
     projects: Projects
     store: BlobStore
     cache: CacheContent
+    cache_ledger: CacheLedger
+    collector: Collector
+    doctor: Doctor
     remote: Callable[[Repository], Awaitable[Remote]]
     stopping: Callable[[], bool]
     effective_config: Callable[[], object]
+    reload: Callable[[], Awaitable[Reloaded]]
+    """Applies the configuration as it is now, or nothing of it."""

@@ -1,7 +1,6 @@
 """`system.*`: who the daemon is, how it is, what it can do, and why things are as they are."""
 
 import os
-from collections.abc import Sequence
 
 import msgspec
 
@@ -12,9 +11,22 @@ from kitd.oci.digest import InvalidDigestError, parse_digest
 from kitd.queue.job import JobState
 from kitd.rpc.method import Context, Method, Params, method
 from kitd.rpc.methods.cache import stats
+from kitd.rpc.methods.idempotency import Idempotent
 from kitd.rpc.methods.services import Services
-from kitd.rpc.methods.wire import Empty, Facts, Nothing, WireCache, WireProject
+from kitd.rpc.methods.wire import (
+    Empty,
+    Facts,
+    Nothing,
+    Reloaded,
+    WireCache,
+    WireCheck,
+    WireProject,
+    WireReason,
+)
 from kitd.rpc.peer import Role
+
+CACHE_AGE_S = 60.0
+"""How old what `status` says of what could be collected may be."""
 
 
 class Hello(Params, frozen=True):
@@ -35,10 +47,22 @@ class Greeting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True):
-    """Whether the daemon can do its work, and what hinders it."""
+    """Whether the daemon takes work, and what hinders it."""
 
     ready: bool
-    degraded: tuple[str, ...]
+    degraded: tuple[WireReason, ...]
+
+
+class Examination(Params, frozen=True):
+    """Whether the history of every job is to be replayed as well, which may take a minute."""
+
+    audit: bool = False
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """Everything that was looked at."""
+
+    checks: tuple[WireCheck, ...]
 
 
 class WireDaemon(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +115,7 @@ async def hello(context: Context[Services], params: Hello) -> Greeting:
         version=__version__,
         instance=services.life.instance,
         epoch=services.life.epoch,
-        role=context.role.label,
+        role=context.access.role.label,
         head_seq=await services.events.head_seq(),
     )
 
@@ -102,24 +126,22 @@ async def ping(context: Context[Services], params: Nothing) -> Empty:
 
 
 async def health(context: Context[Services], params: Nothing) -> Health:
-    """Tell whether the daemon can do its work."""
-    degraded = _degraded(await context.services.projects.list())
-    return Health(not context.services.stopping(), degraded)
+    """Tell whether the daemon takes work, what hinders it, and what mends that."""
+    services = context.services
+    reasons = await services.doctor.reasons(await services.projects.list())
+    return Health(not services.stopping(), tuple(reasons))
 
 
-def _degraded(projects: Sequence[WireProject]) -> tuple[str, ...]:
-    return tuple(
-        f"project {project.name}: {project.reason}"
-        for project in projects
-        if project.state in {"blocked", "degraded"}
-    )
+async def doctor(context: Context[Services], params: Examination) -> Findings:
+    """Look at the daemon and all that it needs, and say what mends what is wrong."""
+    return Findings(tuple(await context.services.doctor.examine(audit=params.audit)))
 
 
 async def status(context: Context[Services], params: Nothing) -> Status:
     """Tell how the daemon, its projects, its queue and its cache are."""
     services = context.services
     projects = tuple(await services.projects.list())
-    degraded = _degraded(projects)
+    degraded = tuple(reason.text for reason in await services.doctor.reasons(projects))
     state = "stopping" if services.stopping() else "degraded" if degraded else "ready"
     counts = await services.jobs.counts()
     return Status(
@@ -137,9 +159,14 @@ async def status(context: Context[Services], params: Nothing) -> Status:
             scheduled=counts.of(JobState.SCHEDULED),
             failed=counts.of(JobState.FAILED),
         ),
-        cache=await stats(services),
+        cache=await stats(services, max_age_s=CACHE_AGE_S),
         degraded=degraded,
     )
+
+
+async def reload(context: Context[Services], params: Idempotent) -> Reloaded:
+    """Apply the configuration as it is now, as a whole or not at all."""
+    return await context.services.reload()
 
 
 async def why(context: Context[Services], params: Subject) -> Why:
@@ -212,7 +239,9 @@ async def _why_blob(services: Services, text: str) -> tuple[Facts, ...]:
 METHODS: tuple[Method[Services], ...] = (
     method("system.hello", Role.READ, Hello, Greeting, hello),
     method("system.ping", Role.READ, Nothing, Empty, ping),
-    method("system.health", Role.READ, Nothing, Health, health),
-    method("system.status", Role.READ, Nothing, Status, status),
-    method("system.why", Role.READ, Subject, Why, why),
+    method("system.health", Role.READ, Nothing, Health, health, costly=True),
+    method("system.status", Role.READ, Nothing, Status, status, costly=True),
+    method("system.doctor", Role.READ, Examination, Findings, doctor, costly=True),
+    method("system.reload", Role.ADMIN, Idempotent, Reloaded, reload),
+    method("system.why", Role.READ, Subject, Why, why, costly=True),
 )

@@ -83,6 +83,20 @@ def wire_job(job: Job, progress: Progress | None = None) -> WireJob:
     )
 
 
+class Queued(msgspec.Struct, frozen=True):
+    """The job that does it."""
+
+    job: WireJob
+
+
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a new configuration: the keys that changed, or why nothing did."""
+
+    applied: bool
+    changed: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
 class Empty(msgspec.Struct, frozen=True):
     """Nothing to tell but that it is done."""
 
@@ -117,7 +131,8 @@ class WireCache(msgspec.Struct, frozen=True, kw_only=True):
     """The shared blob cache, in bytes.
 
     `physical_bytes` is what the blobs take on disk, each once; `logical_bytes` what they would take
-    if every kit had its own; `shared_bytes` the difference; `evictable_bytes` what no kit needs.
+    if every kit had its own; `shared_bytes` the difference; `evictable_bytes` what could go, if the
+    limits had no room for anything that nothing speaks for.
     """
 
     blobs: int
@@ -125,6 +140,23 @@ class WireCache(msgspec.Struct, frozen=True, kw_only=True):
     logical_bytes: int
     shared_bytes: int
     evictable_bytes: int
+
+
+class WireReason(msgspec.Struct, frozen=True):
+    """Why the daemon cannot do all of its work, and the command or the deed that mends it."""
+
+    code: str
+    text: str
+    fix: str
+
+
+class WireCheck(msgspec.Struct, frozen=True):
+    """One thing that was looked at; `fix` is what mends it where it is not `ok`."""
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str | None
 
 
 Facts = Mapping[str, object]

@@ -13,6 +13,7 @@ import pytest
 
 from kitd import __version__
 from kitd.clock import SystemClock
+from kitd.content.store import CollectedError
 from kitd.daemon.packer import Packer
 from kitd.errors import Disposition, KitdError
 from kitd.inotify import open_inotify, parse_events
@@ -22,6 +23,8 @@ from kitd.packing.order import Opened, Packed, Planned, Project, Scanned, Unchan
 from kitd.packing.pool import WorkerPool
 from kitd.packing.scan import racy_until
 from kitd.store.blob_store import BlobStore
+from kitd.store.content import CacheContent
+from kitd.store.lease import LeaseBook
 
 LAYERS = 10
 KITFILE = "manifestVersion: 1.0.0\ndatasets:\n" + "".join(
@@ -63,6 +66,8 @@ class Life:
         self.pool = pool
         self.store = store
         self.packer = Packer(pool, PackMemory(database, SystemClock()), store)
+        self.leases = LeaseBook()
+        self.held = CacheContent(store, self.leases).hold()
         self.built = []
 
     async def scan(self, project, watched=None):
@@ -77,7 +82,11 @@ class Life:
     async def pack(self, project, expected=None):
         self.built.clear()
         return await self.packer.pack(
-            project, expected=expected, advanced=lambda _: None, built=self.built.append
+            project,
+            expected=expected,
+            advanced=lambda _: None,
+            built=self.built.append,
+            keep=self.held.keep,
         )
 
     @property
@@ -535,3 +544,28 @@ async def test_a_state_that_gave_way_to_the_one_packed_before_is_not_packed(life
     assert (caught.value.code, caught.value.disposition) == ("input_changed", Disposition.SNOOZE)
     assert life.built == []
     assert (await life.scan(project)).fingerprint == packed.fingerprint
+
+
+async def test_a_pack_whose_layer_a_collection_took_does_not_go_on(life, project):
+    """Nothing of it is remembered, and the next attempt builds it again."""
+
+    async def gone(_blobs):
+        return False
+
+    with pytest.raises(CollectedError) as caught:
+        await life.packer.pack(
+            project, expected=None, advanced=lambda _: None, built=life.built.append, keep=gone
+        )
+    assert caught.value.disposition is Disposition.SNOOZE
+    assert life.built == []
+    assert sum(row[0] for row in await life.database.read("SELECT count(*) FROM packed")) == 0
+
+
+async def test_what_a_pack_counts_on_is_kept(life, project):
+    """Whether it was built, known layer by layer, or known whole."""
+    for _ in range(2):
+        packed = await life.pack(project)
+        wanted = {packed.config_digest, *(layer.digest for layer in packed.layers)}
+        assert wanted <= life.leases.leased()
+        life.held.release()
+        life.held = CacheContent(life.store, life.leases).hold()

@@ -57,21 +57,26 @@ async def database(tmp_path):
 
 
 @pytest.fixture
-def new_board(database, tmp_path):
-    """Run a board; its jobs go to another ledger where the test has one that does not work."""
+def jobs(database):
+    return JobLedger(database, SystemClock(), 1)
+
+
+@pytest.fixture
+def new_board(database, jobs, tmp_path):
+    """Run a board."""
     clock = SystemClock()
     store = BlobStore(tmp_path / "cache")
     store.create()
 
     @asynccontextmanager
-    async def new_board(jobs_database=database, configured=None):
+    async def new_board(configured=None):
         async with (
             InotifyHints() as hints,
             WorkerPool(store.root, inotify=hints.descriptor) as pool,
         ):
             board = ProjectBoard(
                 projects=ProjectLedger(database, clock),
-                jobs=JobLedger(jobs_database, clock, 1),
+                jobs=jobs,
                 catalog=Catalog(database, clock, nothing),
                 packer=Packer(pool, PackMemory(database, clock), store),
                 sources=ChangeSources(hints, RootMonitor()),
@@ -171,9 +176,8 @@ async def claimed(jobs):
     return found[0], msgspec.json.decode(found[0].args, type=PackArgs)
 
 
-async def test_a_project_that_moved_under_its_pack_comes_to_rest_anew(new_board, project, database):
+async def test_a_project_that_moved_under_its_pack_comes_to_rest_anew(new_board, project, jobs):
     """Nothing of it changed that a hint would tell of: the pack is what noticed."""
-    jobs = JobLedger(database, SystemClock(), 1)
     config = ProjectConfig(
         path=project, reference=REPOSITORY, push=False, settle=SettleConfig(quiet_s=0.1)
     )
@@ -189,9 +193,8 @@ async def test_a_project_that_moved_under_its_pack_comes_to_rest_anew(new_board,
 
 
 async def test_a_project_that_changed_while_a_pack_waits_is_packed_as_it_is_then(
-    new_board, project, database
+    new_board, project, jobs
 ):
-    jobs = JobLedger(database, SystemClock(), 1)
     config = ProjectConfig(
         path=project, reference=REPOSITORY, push=False, settle=SettleConfig(quiet_s=0.1)
     )
@@ -217,9 +220,8 @@ async def test_a_project_that_changed_while_a_pack_waits_is_packed_as_it_is_then
 
 
 async def test_a_cancelled_pack_is_not_said_to_be_on_its_way_and_comes_with_a_rescan(
-    new_board, project, database
+    new_board, project, jobs
 ):
-    jobs = JobLedger(database, SystemClock(), 1)
     config = ProjectConfig(
         path=project, reference=REPOSITORY, push=False, settle=SettleConfig(quiet_s=0.1)
     )

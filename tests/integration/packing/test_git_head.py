@@ -39,7 +39,7 @@ def git(tmp_path):
 def head(root):
     handle = os.open(root, os.O_RDONLY)
     try:
-        return head_commit(handle)
+        return head_commit(handle, None)
     finally:
         os.close(handle)
 

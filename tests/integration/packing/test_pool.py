@@ -15,7 +15,7 @@ import pytest
 from kitd.errors import Disposition, KitdError
 from kitd.inotify import CREATE, MOVED_TO, open_inotify, parse_events
 from kitd.packing.order import Advanced, Known, Planned, Project, ScanOrder, Watched
-from kitd.packing.pool import MAX_SCANS, WARM, WorkerDiedError, WorkerPool
+from kitd.packing.pool import MAX_SCANS, WARM, NoWorkerError, WorkerDiedError, WorkerPool
 
 KITFILE = "model: {path: weights.bin}"
 HUGE = 64 << 30
@@ -154,7 +154,7 @@ async def test_a_worker_that_is_killed_is_an_error_to_try_again(store, small, en
             os.kill(worker, signal.SIGKILL)
         error = packing.result()
         assert isinstance(error, WorkerDiedError)
-        assert error.disposition is Disposition.RETRY
+        assert error.disposition is Disposition.CRASH
         assert in_flight(store) == []
         assert children() == set()
         await pack(pool, small)
@@ -212,7 +212,7 @@ async def test_a_worker_that_is_stopped_is_given_up_and_replaced(store, small, c
     async with WorkerPool(store.root, silence_s=4.0) as pool:
         (worker,) = children()
         os.kill(worker, signal.SIGSTOP)
-        with pytest.raises(WorkerDiedError, match="said nothing for 4 s") as caught:
+        with pytest.raises(NoWorkerError, match="said nothing for 4 s") as caught:
             await scan(pool, small)
         assert caught.value.disposition is Disposition.RETRY
         assert children() == set()
@@ -225,7 +225,7 @@ async def test_a_worker_that_cannot_be_started_is_an_error_to_try_again(store, s
         async with pool._worker():
             resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
             try:
-                with pytest.raises(WorkerDiedError, match="cannot start a packing process"):
+                with pytest.raises(NoWorkerError, match="cannot start a packing process"):
                     await scan(pool, small)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -305,7 +305,7 @@ async def test_a_full_disk_is_the_orders_error(small_store, endless):
         with pytest.raises(KitdError) as caught:
             await pack(pool, endless)
     assert caught.value.code == "no_space"
-    assert caught.value.disposition is Disposition.RETRY
+    assert caught.value.disposition is Disposition.PAUSE
     assert in_flight(small_store) == []
 
 

@@ -159,6 +159,18 @@ async def open_files(context: Context[Services], params: Open) -> Reply[Said | o
     return Reply({1: object()} if params.unspeakable else Said("here"), handles)
 
 
+async def show(context: Context[Services], params: Text) -> Said:
+    """Tell what came along."""
+    if context.descriptor is None:
+        return Said("nothing")
+    status = os.fstat(context.descriptor)
+    context.services.done += 1
+    if params.text == "wait":
+        context.services.started.set()
+        await context.services.release.wait()
+    return Said(f"{params.text} {status.st_ino}")
+
+
 async def subscribe(context: Context[Services], params: Subscribe) -> Reply[Subscribed]:
     """Follow the events."""
     wanted = EventFilter(params.types, job=params.job)
@@ -180,6 +192,7 @@ METHODS = (
     method("test.fill", Role.READ, Size, Said, fill),
     method("test.lose", Role.READ, Empty, Said, lose),
     method("test.crash", Role.READ, Empty, Said, crash),
+    method("test.show", Role.READ, Text, Said, show, takes_descriptor=True),
     method("test.open", Role.READ, Open, object, open_files, alone=True),
     method("events.subscribe", Role.READ, Subscribe, Subscribed, subscribe, alone=True),
     method("events.unsubscribe", Role.READ, Unsubscribe, Nothing, unsubscribe),
@@ -201,6 +214,10 @@ class Client:
     async def call(self, name: str, params: object = None, request_id: object = 1) -> None:
         document = {"jsonrpc": "2.0", "id": request_id, "method": name, "params": params or {}}
         await self.send(json.dumps(document).encode() + b"\n")
+
+    def send_with(self, data: bytes, descriptors) -> None:
+        """Send so little that it goes in one piece, with descriptors."""
+        assert socket.send_fds(self.sock, [data], descriptors) == len(data)
 
     async def notify(self, name: str, params: object) -> None:
         document = {"jsonrpc": "2.0", "method": name, "params": params}

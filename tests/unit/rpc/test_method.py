@@ -4,7 +4,7 @@ import pytest
 from kitd.rpc.error import InvalidParamsError
 from kitd.rpc.method import Context, Params, Reply, method
 from kitd.rpc.openrpc import openrpc_document
-from kitd.rpc.peer import Peer, Role
+from kitd.rpc.peer import Access, Peer, Role
 
 
 class Span(Params, frozen=True):
@@ -36,7 +36,7 @@ ATTACH = method("spans.attach", Role.SUBMIT, Span, Length, attach, alone=True)
 
 @pytest.fixture
 def context():
-    return Context(Peer(1, 0, frozenset()), Role.READ, None, "services")
+    return Context(Peer(1, 0, frozenset()), Access(Role.READ), None, "services")
 
 
 async def test_parameters_reach_the_handler_typed(context):

@@ -4,7 +4,18 @@ import socket
 
 import pytest
 
-from kitd.rpc.peer import AccessRule, Peer, Role, UnknownGroupError, peer_of, role_of
+from kitd.oci.reference import parse_repository
+from kitd.oci.repository_glob import parse_repository_glob
+from kitd.rpc.peer import (
+    Access,
+    AccessRule,
+    Peer,
+    Role,
+    UnknownGroupError,
+    access_of,
+    hides_users,
+    peer_of,
+)
 
 DAEMON = 900
 RULES = (
@@ -29,12 +40,60 @@ RULES = (
     ],
 )
 def test_the_highest_rule_that_applies_wins_and_without_one_nothing_is_allowed(uid, gids, role):
-    assert role_of(Peer(1, uid, frozenset(gids)), RULES, daemon_uid=DAEMON) is role
+    access = access_of(Peer(1, uid, frozenset(gids)), RULES, daemon_uid=DAEMON)
+    assert (None if access is None else access.role) is role
 
 
 def test_without_rules_only_root_and_the_daemons_user_get_in():
-    assert role_of(Peer(1, DAEMON, frozenset()), (), daemon_uid=DAEMON) is Role.ADMIN
-    assert role_of(Peer(1, 1, frozenset()), (), daemon_uid=DAEMON) is None
+    assert access_of(Peer(1, DAEMON, frozenset()), (), daemon_uid=DAEMON) == Access(Role.ADMIN)
+    assert access_of(Peer(1, 1, frozenset()), (), daemon_uid=DAEMON) is None
+
+
+def test_a_caller_reaches_what_all_rules_that_apply_name_together():
+    globs = {name: (parse_repository_glob(f"r.example.com/{name}/*"),) for name in "abc"}
+    rules = (
+        AccessRule(Role.SUBMIT, gid=50, repositories=globs["a"]),
+        AccessRule(Role.READ, uid=1000, repositories=globs["b"]),
+        AccessRule(Role.SUBMIT, gid=60, repositories=globs["c"]),
+    )
+    access = access_of(Peer(1, 1000, frozenset({50})), rules, daemon_uid=DAEMON)
+    reached = [n for n in "abc" if access.may_reach(parse_repository(f"r.example.com/{n}/x"))]
+    assert reached == ["a", "b"]
+
+
+def test_without_a_glob_no_repository_is_reached_but_by_an_admin():
+    somewhere = parse_repository("r.example.com/team/model")
+    assert not Access(Role.SUBMIT).may_reach(somewhere)
+    assert Access(Role.ADMIN).may_reach(somewhere)
+
+
+@pytest.mark.parametrize("rule", [AccessRule(Role.ADMIN, uid=65534), AccessRule(1, gid=65534)])
+def test_the_number_that_hides_users_gets_no_role(rule):
+    hidden = Peer(1, 65534, frozenset({65534}))
+    assert access_of(hidden, [rule], daemon_uid=DAEMON) is not None
+    assert access_of(hidden, [rule], daemon_uid=DAEMON, nobody=65534) is None
+    assert access_of(hidden, [rule], daemon_uid=65534, nobody=65534) is None
+
+
+def test_the_group_that_hides_groups_gives_nobody_a_role():
+    peer = Peer(1, 1000, frozenset({1000, 65534}))
+    rules = [AccessRule(Role.READ, gid=65534)]
+    assert access_of(peer, rules, daemon_uid=DAEMON) == Access(Role.READ)
+    assert access_of(peer, rules, daemon_uid=DAEMON, nobody=65534) is None
+
+
+@pytest.mark.parametrize(
+    ("uid_map", "hides"),
+    [
+        ("         0          0 4294967295\n", False),
+        ("         0          0          1\n      1000       1000          1\n", True),
+        ("0 100000 65536\n", True),
+        ("", True),
+    ],
+    ids=["the first namespace", "PrivateUsers", "a rootless container", "nobody is mapped"],
+)
+def test_a_user_namespace_hides_the_users_that_it_does_not_map(uid_map, hides):
+    assert hides_users(uid_map) is hides
 
 
 def test_roles_include_the_lower_ones():

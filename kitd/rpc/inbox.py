@@ -1,0 +1,131 @@
+"""What arrives from one peer: whole lines, in order, each with the file descriptor it brought.
+
+A descriptor belongs to the line in which the bytes end that it came with (unix(7), SCM_RIGHTS):
+the kernel never hands over what was sent with one together with what was sent after it. A line
+keeps one and the others are closed, so that nobody keeps more of them open here than lines.
+"""
+
+import asyncio
+import socket
+from array import array
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from kitd.errors import KitdError
+from kitd.rpc.codec import Decoder, TooLong
+from kitd.rpc.error import TooLargeError
+from kitd.rpc.outbox import close_all
+
+MAX_DESCRIPTORS = 4
+"""So many may come at once; more of them end the connection."""
+_READ_BYTES = 1 << 14
+_ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * array("i").itemsize)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A line; who takes it owns the descriptor."""
+
+    line: bytes
+    descriptor: int | None
+
+
+class Inbox:
+    """The receiving half of a non-blocking socket. Owns every descriptor that nobody has taken."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._decoder = Decoder()
+        self._arrived: deque[Arrived] = deque()
+        self._unfinished: int | None = None
+        """The descriptor of the line that is not complete."""
+        self._broken: KitdError | None = None
+        self.is_at_end = False
+        """Whether the peer will send no more."""
+
+    async def ready(self) -> None:
+        """Return once `poll` has something to do."""
+        if not self._arrived and self._broken is None:
+            await _readable(self._sock)
+
+    def poll(self) -> Arrived | None:
+        """Return the next line, or None where none is complete yet; reads at most once.
+
+        Raises `TooLargeError` for what nothing can be read after: a line that is too long, too many
+        descriptors. Raises `OSError`.
+        """
+        if not self._arrived and self._broken is None:
+            self._fill()
+        if self._arrived:
+            return self._arrived.popleft()
+        if self._broken is not None:
+            raise self._broken
+        return None
+
+    def close(self) -> None:
+        """Close the descriptors that nobody has taken, and take no more lines."""
+        held = [arrived.descriptor for arrived in self._arrived]
+        held.append(self._unfinished)
+        self._arrived.clear()
+        self._unfinished = None
+        close_all(descriptor for descriptor in held if descriptor is not None)
+
+    def _fill(self) -> None:
+        try:
+            data, ancillary, flags, _ = self._sock.recvmsg(
+                _READ_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return
+        self.is_at_end = not data
+        self._accept(data, _descriptors_in(ancillary))
+        if flags & socket.MSG_CTRUNC:
+            # What is more than fits the kernel has closed; so it has if kitd may open no more.
+            self._broken = TooLargeError(
+                f"more than {MAX_DESCRIPTORS} descriptors came at once, or kitd has none left",
+                hint="send one, with the first byte of the line that it belongs to",
+            )
+
+    def _accept(self, data: bytes, descriptors: Sequence[int]) -> None:
+        """Take in one reading: descriptors go to the line in which it ends."""
+        lines = 0
+        for line in self._decoder.feed(data):
+            if isinstance(line, TooLong):
+                self._broken = TooLargeError(
+                    f"a line has more than {line.max_bytes} bytes", hint="send smaller requests"
+                )
+            else:
+                self._arrived.append(Arrived(line, self._unfinished))
+                self._unfinished = None
+                lines += 1
+        if not descriptors:
+            return
+        first, *others = descriptors
+        if self._decoder.is_within_line and self._unfinished is None:
+            self._unfinished = first
+        elif not self._decoder.is_within_line and lines and self._arrived[-1].descriptor is None:
+            self._arrived[-1] = Arrived(self._arrived[-1].line, first)
+        else:
+            others.append(first)
+        close_all(others)
+
+
+def _descriptors_in(ancillary: Iterable[tuple[int, int, bytes]]) -> Sequence[int]:
+    descriptors = array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(content)
+    return descriptors
+
+
+async def _readable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    # By its number: the loop describes an object that it does not know yet, which takes long.
+    handle = sock.fileno()
+    loop.add_reader(handle, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(handle)
