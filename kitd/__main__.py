@@ -1,30 +1,34 @@
 """The `kitd` command: the daemon in the foreground, and the check of its configuration.
 
-Exit codes follow sysexits.h: 78 for a configuration that is wrong, 70 for a defect, 75 for
-circumstances that may pass, such as another kitd in the same state directory.
+Exit codes follow sysexits.h: 78 for a configuration that is wrong, 70 for a defect, 74 for a disk
+that failed to keep what it was given, 75 for circumstances that may pass, such as another kitd in
+the same state directory or a part that had to be killed.
 """
 
 import argparse
 import asyncio
 import os
 import platform
-import signal
+import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from kitd import __version__
 from kitd.config.load import Loaded, load_config
-from kitd.config.places import find_places
+from kitd.config.places import Places, find_places
 from kitd.config.problem import ConfigError
-from kitd.daemon.compose import serve
+from kitd.daemon.guardian import Guardian
 from kitd.daemon.log import configure_logs
-from kitd.daemon.notify import inherited_socket, notify, watchdog_interval_s
-from kitd.errors import KitdError
+from kitd.daemon.notify import ServiceManager, take_service_manager
+from kitd.daemon.serve import Controls, serve
+from kitd.errors import Disposition, KitdError
+from kitd.secret import Secrets
 
-EX_SOFTWARE, EX_TEMPFAIL, EX_CONFIG = 70, 75, 78
+EX_SOFTWARE, EX_IOERR, EX_TEMPFAIL, EX_CONFIG = 70, 74, 75, 78
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,16 +58,20 @@ def _complain(error: KitdError) -> None:
     print(f"kitd: {error.describe()}", file=sys.stderr)
 
 
-def _load(config: Path | None, socket: Path | None) -> Loaded | None:
-    """Return the configuration, or None after saying what is wrong with it."""
+def _places(config: Path | None, socket: Path | None) -> Places:
+    return find_places(
+        os.environ,
+        os.geteuid(),
+        config=None if config is None else str(config.absolute()),
+        socket=None if socket is None else str(socket.absolute()),
+    )
+
+
+def _load(find: Callable[[], Places]) -> tuple[Places, Loaded] | None:
+    """Return the configuration and where it was found, or None after saying what is wrong."""
     try:
-        places = find_places(
-            os.environ,
-            os.geteuid(),
-            config=None if config is None else str(config.absolute()),
-            socket=None if socket is None else str(socket.absolute()),
-        )
-        return load_config(places)
+        places = find()
+        return places, load_config(places)
     except ConfigError as error:
         for line in error.lines:
             print(line, file=sys.stderr)
@@ -73,9 +81,10 @@ def _load(config: Path | None, socket: Path | None) -> Loaded | None:
 
 
 def _check(file: Path | None) -> int:
-    loaded = _load(file, None)
-    if loaded is None:
+    found = _load(lambda: _places(file, None))
+    if found is None:
         return EX_CONFIG
+    _, loaded = found
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{loaded.path or 'no configuration file: the defaults'}: ok")
@@ -83,58 +92,71 @@ def _check(file: Path | None) -> int:
 
 
 def _serve(config: Path | None, socket: Path | None) -> int:
-    loaded = _load(config, socket)
-    if loaded is None:
+    _keep_to_ourselves()
+    service = take_service_manager(os.environ, os.getpid())
+    found = _load(lambda: _places(config, socket))
+    if found is None:
         return EX_CONFIG
-    configure_logs(loaded.config.log)
-    return asyncio.run(_run(loaded))
+    places, loaded = found
+    secrets = Secrets()
+    configure_logs(loaded.config.log, secrets)
+    guardian = Guardian()
+    return guardian.run(partial(_run, guardian, places, loaded, service, secrets))
 
 
-async def _run(loaded: Loaded) -> int:
+def _keep_to_ourselves() -> None:
+    """Make files for our own user only, and no picture of the memory, where secrets are."""
+    os.umask(0o077)
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    # One byte and not none: it is less than any core file has, and the only limit that the kernel
+    # also respects where cores are piped to a program (core(5)).
+    limit = hard if 0 <= hard < 1 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+
+
+async def _run(
+    guardian: Guardian, places: Places, loaded: Loaded, service: ServiceManager, secrets: Secrets
+) -> int:
     log = structlog.get_logger("kitd")
     for warning in loaded.warnings:
         log.warning("config.warning", warning=warning)
     if loaded.path is None:
         log.info("config.none", hint="kitctl projects add NAME PATH -t REFERENCE watches a project")
-    loop = asyncio.get_running_loop()
 
-    def beat(interval_s: float) -> None:
-        # A timer of the loop itself: a loop that hangs goes silent.
-        notify(os.environ, "WATCHDOG=1")
-        loop.call_later(interval_s, beat, interval_s)
-
-    def started(stop_serving: Callable[[], None]) -> None:
-        def stop() -> None:
-            notify(os.environ, "STOPPING=1")
-            stop_serving()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                # The second one means it: whatever is running is put back at the next start.
-                loop.add_signal_handler(number, os._exit, 128 + number)
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-        # Unhandled it would end the daemon, which is the last thing that whoever sends it wants.
-        loop.add_signal_handler(
-            signal.SIGHUP, lambda: log.warning("config.not_reloaded", hint="restart kitd")
-        )
-        notify(os.environ, "READY=1")
-        if (interval_s := watchdog_interval_s(os.environ, os.getpid())) is not None:
-            beat(interval_s)
+    def started(daemon: Controls) -> None:
+        guardian.on_stop(daemon.stop)
+        guardian.on_reload(daemon.reload)
 
     try:
         await serve(
             loaded.config,
             os.environ,
-            inherited=inherited_socket(os.environ, os.getpid()),
             started=started,
+            service=service,
+            secrets=secrets,
+            load=lambda: load_config(places),
         )
-    except KitdError as error:
-        _complain(error)
-        return EX_TEMPFAIL
-    except Exception:
-        log.exception("daemon.defect")
-        return EX_SOFTWARE
+    except asyncio.CancelledError:
+        log.info("daemon.stopped", before="it was ready")
+    except Exception as error:
+        errors = tuple(_leaves(error))
+        known = [each for each in errors if isinstance(each, KitdError)]
+        if len(known) < len(errors):
+            log.exception("daemon.defect")
+            return EX_SOFTWARE
+        for each in known:
+            _complain(each)
+        is_fatal = any(each.disposition is Disposition.FATAL for each in known)
+        return EX_IOERR if is_fatal else EX_TEMPFAIL
     return 0
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from kitd.config.model import FileMode
+from kitd.config.places import CREDENTIALS
 from kitd.config.problem import InvalidValueError
 from kitd.oci.reference import InvalidReferenceError, Repository, parse_reference, parse_repository
 
@@ -13,15 +14,19 @@ MAX_NAME = 64
 MAX_PATH_BYTES = 4096
 """`PATH_MAX` of Linux."""
 
+_CREDENTIAL = "$CREDENTIALS_DIRECTORY/"
 _NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{MAX_NAME - 1}}}")
 _MODE = re.compile(r"(?:0o?)?([0-7]{3})")
 
 
-def parse_path(text: str, *, home: str | None) -> Path:
+def parse_path(text: str, *, home: str | None, credentials: str = CREDENTIALS) -> Path:
     """Return an absolute path; a leading `~/` is `home`. Raises `InvalidValueError`.
 
-    The text is not repeated in the error: it may be a secret in the place of its file's name.
+    A leading `$CREDENTIALS_DIRECTORY/` is `credentials`. The text is not repeated in the error: it
+    may be a secret in the place of its file's name.
     """
+    if text.startswith(_CREDENTIAL):
+        text = f"{credentials}/{text.removeprefix(_CREDENTIAL)}"
     if text == "~" or text.startswith("~/"):
         if home is None:
             raise InvalidValueError("'~' stands for nothing here: HOME is not set")

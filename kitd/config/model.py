@@ -14,8 +14,10 @@ from kitd.config.address import ListenAddress, TcpAddress
 from kitd.config.schedule import Schedule
 from kitd.config.tag_template import TagTemplate, parse_tag_template
 from kitd.oci.reference import Repository
+from kitd.oci.repository_glob import RepositoryGlob
 
 GIB = 2**30
+DAY_S = 86_400.0
 KITFILE = PurePosixPath("Kitfile")
 LATEST = parse_tag_template("latest")
 
@@ -127,11 +129,15 @@ class LogConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessRule:
-    """Gives the members of a group or a user a role; exactly one of the two is set."""
+    """Gives the members of a group or a user a role; exactly one of the two is set.
+
+    `repositories` are where kitd goes for them with its own network and credentials.
+    """
 
     group: str | None = None
     uid: int | None = None
     role: Role
+    repositories: tuple[RepositoryGlob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +157,7 @@ class CacheConfig:
     use_at_most_bytes: int = 200 * GIB
     keep_at_least_bytes: int = 0
     leave_free_bytes: int = 10 * GIB
+    keep_recent_s: float = 600.0
     stream_over_bytes: int | None = None
 
 
@@ -173,6 +180,15 @@ class WorkersConfig:
     pull: int = 4
     mirror: int = 2
     verify: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionConfig:
+    """How long what is over stays in the ledger: jobs that ended, and events."""
+
+    succeeded_s: float = 7 * DAY_S
+    failed_s: float = 30 * DAY_S
+    events_s: float = 14 * DAY_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +317,7 @@ class Config:
     cache: CacheConfig = CacheConfig()
     modelkit: ModelkitConfig = ModelkitConfig()
     workers: WorkersConfig = WorkersConfig()
+    retention: RetentionConfig = RetentionConfig()
     registries: Mapping[str, RegistryConfig] = field(default_factory=dict, hash=False)
     projects: Mapping[str, ProjectConfig] = field(default_factory=dict, hash=False)
     mirrors: Mapping[str, MirrorConfig] = field(default_factory=dict, hash=False)

@@ -39,6 +39,7 @@ from kitd.config.reader import (
 )
 from kitd.config.schedule import parse_schedule
 from kitd.config.tag_template import parse_tag_template
+from kitd.oci.repository_glob import parse_repository_glob
 
 MAX_JOBS = 256
 MAX_NEWEST = 1_000_000
@@ -82,7 +83,7 @@ def _order(problem: ConfigProblem) -> tuple[int, int]:
 
 
 def _config(places: Places) -> Reader[model.Config]:
-    path = parsed(partial(parse_path, home=places.home))
+    path = parsed(partial(parse_path, home=places.home, credentials=places.credentials))
     return section(
         model.Config,
         {
@@ -98,6 +99,7 @@ def _config(places: Places) -> Reader[model.Config]:
             use_at_most_bytes=_size,
             keep_at_least_bytes=_size,
             leave_free_bytes=_size,
+            keep_recent_s=_duration,
             stream_over_bytes=optional(_size),
         ),
         modelkit=section(
@@ -109,6 +111,12 @@ def _config(places: Places) -> Reader[model.Config]:
         ),
         workers=section(
             model.WorkersConfig, pack=_jobs, push=_jobs, pull=_jobs, mirror=_jobs, verify=_jobs
+        ),
+        retention=section(
+            model.RetentionConfig,
+            succeeded_s=_duration,
+            failed_s=_duration,
+            events_s=_duration,
         ),
         registries=table(parse_host, _registry(path)),
         projects=table(parse_name, _project(path)),
@@ -154,6 +162,7 @@ def _rpc(places: Places) -> Reader[model.RpcConfig]:
                 group=optional(text),
                 uid=optional(integer(0, MAX_UID)),
                 role=choice(model.Role),
+                repositories=listing(parsed(parse_repository_glob)),
             )
         ),
     )

@@ -16,6 +16,8 @@ from kitd.errors import KitdError
 SYSTEM_CONFIG = "/etc/kitd/kitd.yaml"
 SYSTEM_STATE_DIR = "/var/lib/kitd"
 SYSTEM_SOCKET = "/run/kitd/kitd.sock"
+CREDENTIALS = "/run/credentials/kitd.service"
+"""Where systemd puts what `LoadCredential=` names: known also to who only checks a file."""
 
 
 class InvalidPlaceError(KitdError):
@@ -34,12 +36,16 @@ class Place(NamedTuple):
 
 
 class Places(NamedTuple):
-    """All places of one daemon. `home` is what `~` stands for in the configuration."""
+    """All places of one daemon.
+
+    `home` is what `~` stands for in the configuration, `credentials` what `$CREDENTIALS_DIRECTORY`.
+    """
 
     config: Place
     state_dir: Place
     socket: Place
     home: str | None
+    credentials: str = CREDENTIALS
 
 
 def find_places(
@@ -58,6 +64,7 @@ def find_places(
         state_dir=find_state_dir(environ, uid),
         socket=find_socket(environ, uid, socket),
         home=_absolute(environ, "HOME"),
+        credentials=_absolute(environ, "CREDENTIALS_DIRECTORY") or CREDENTIALS,
     )
 
 

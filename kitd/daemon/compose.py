@@ -1,7 +1,8 @@
 """The composition root: every implementation is named here, and only here.
 
-Starting goes from the inside out (state directory, ledger, recovery, workers, watchers, and at last
-the socket), stopping the other way round, so that nobody is ever answered by half a daemon.
+From the inside out: the ledger (`open_ledgers`), what has to be closed again (`open_resources`),
+the objects that work with both (`wire`), and what of them runs (`parts_of`). `serve` has the order
+of starting and stopping.
 """
 
 import asyncio
@@ -9,40 +10,56 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import structlog
 
 from kitd import __version__
 from kitd.blocking import run_blocking
-from kitd.clock import SystemClock
+from kitd.clock import Clock
 from kitd.config import model
+from kitd.config.load import Loaded
 from kitd.config.model import Config
 from kitd.config.show import show_config
+from kitd.daemon.cache_keeper import CacheKeeper
+from kitd.daemon.collector import Collector
+from kitd.daemon.disk_guard import DiskGuard
+from kitd.daemon.in_force import InForce
 from kitd.daemon.layout_keeper import keep_layout
+from kitd.daemon.ledger_keeper import keep_ledger
+from kitd.daemon.log import configure_logs
+from kitd.daemon.notify import ServiceManager
 from kitd.daemon.packer import Packer
 from kitd.daemon.project_board import ProjectBoard
-from kitd.daemon.state_dir import locked_state_dir
+from kitd.daemon.pulse import Pulse
+from kitd.daemon.reload import Reloader, Targets
+from kitd.daemon.translation import access_rules, lane_slots, pack_settings, registry_settings
+from kitd.daemon.verifier import Verifier
+from kitd.doctor.examination import Doctor
+from kitd.doctor.patient import Patient
+from kitd.errors import KitdError
 from kitd.gateway.server import Gateway
 from kitd.jobs import KINDS
-from kitd.jobs.ahead import uploads_ahead
-from kitd.jobs.port import PackSettings, Ports
+from kitd.jobs.ahead import UploadsAhead, uploads_ahead
+from kitd.jobs.port import Ports
 from kitd.jobs.pull import summarize
 from kitd.ledger import life
+from kitd.ledger.cache_ledger import CacheLedger
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.pack_memory import PackMemory
 from kitd.ledger.project_ledger import ProjectLedger
-from kitd.modelkit.dialect import Dialect
+from kitd.ledger.retention import Retention
+from kitd.ledger.trouble import TroubleLedger
 from kitd.packing.pool import WorkerPool
 from kitd.queue.executor import Executor
-from kitd.queue.job import Job, Lane, Progress
-from kitd.registry import settings as registry
+from kitd.queue.job import Job, JobState, Progress
 from kitd.registry.client import RegistryClient
 from kitd.registry.transport import Surroundings
 from kitd.rpc import subscription
@@ -50,10 +67,12 @@ from kitd.rpc.endpoint import Endpoint, adopt_endpoint, bind_endpoint
 from kitd.rpc.methods import METHODS
 from kitd.rpc.methods.events import LedgerEvents
 from kitd.rpc.methods.services import Services
-from kitd.rpc.peer import AccessRule, Role
+from kitd.rpc.peer import AccessRule, find_nobody
 from kitd.rpc.server import Server
+from kitd.secret import Secrets
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
+from kitd.store.lease import LeaseBook
 from kitd.triggers import requests_for
 from kitd.watch.hints import Hints
 from kitd.watch.inotify_hints import InotifyHints
@@ -62,90 +81,372 @@ from kitd.watch.root_monitor import RootMonitor
 
 log = structlog.get_logger(__name__)
 
-RPC_GRACE_S = 2.0
-"""What calls in flight get to be answered when kitd stops."""
 LEDGER = "ledger.sqlite3"
-DEFAULT_INTERVALS = Intervals()
 
 
-def registry_settings(config: model.RegistryConfig) -> registry.RegistrySettings:
-    """Return a registry's configuration in the words of the registry client."""
-    credentials: registry.CredentialSource
-    match config.credentials:
-        case model.BuiltinCredentials.ANONYMOUS:
-            credentials = registry.Anonymous()
-        case model.PasswordFile(username=username, password_file=password_file):
-            credentials = registry.PasswordFile(username, password_file)
-        case model.TokenFile(token_file=token_file):
-            credentials = registry.TokenFile(token_file)
-        case _:
-            credentials = registry.DockerCredentials()
-    return registry.RegistrySettings(
-        plain_http=config.plain_http,
-        ca_file=config.ca_file,
-        client_cert=config.client_cert,
-        client_key=config.client_key,
-        proxy=config.proxy,
-        credentials=credentials,
-        upload_mode=registry.UploadMode(config.upload.mode),
-        chunk_bytes=config.upload.chunk_bytes,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What everything stands on: there before the rest, and needs no closing."""
+
+    in_force: InForce
+    environ: Mapping[str, str]
+    clock: Clock
+    started_s: float
+    stop: asyncio.Event
+    """Set once: kitd stops."""
+    store: BlobStore
+    leases: LeaseBook
+    cache: CacheContent
+    fatal: asyncio.Future[None]
+    """Fails with what kitd must not go on after, wherever that was met."""
+    service: ServiceManager
+    secrets: Secrets
+    load: Callable[[], Loaded] | None
+    """Reads the configuration again; None where it came from nowhere."""
 
 
-def pack_settings(config: model.ModelkitConfig, environ: Mapping[str, str]) -> PackSettings:
-    """Return how kits are packed; `SOURCE_DATE_EPOCH` is honoured where it is a number."""
-    epoch = environ.get("SOURCE_DATE_EPOCH", "")
-    return PackSettings(
-        dialect=Dialect(config.dialect),
-        cli_version=config.cli_version,
-        compression=config.compression,
-        layer_format=config.layer_format,
-        source_date_epoch=int(epoch) if epoch.isdecimal() and len(epoch) < 12 else None,
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledgers:
+    """The open ledger, by noun, and which life of kitd this is."""
 
-
-def access_rules(config: model.RpcConfig) -> tuple[AccessRule, ...]:
-    """Return who may call what. Raises `UnknownGroupError`."""
-    return tuple(
-        AccessRule.for_group(rule.group, Role[rule.role.upper()])
-        if rule.group is not None
-        else AccessRule(uid=rule.uid, role=Role[rule.role.upper()])
-        for rule in config.access
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Ledgers:
     database: Database
     jobs: JobLedger
     events: EventLedger
     catalog: Catalog
+    cache: CacheLedger
     projects: ProjectLedger
     memory: PackMemory
+    retention: Retention
+    trouble: TroubleLedger
     life: life.Life
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What has to be closed: connections, watches, processes."""
+
+    registries: RegistryClient
+    hints: Hints
+    pool: WorkerPool
+    ahead: UploadsAhead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What notices that there is something to do, and does it."""
+
+    board: ProjectBoard
+    root_monitor: RootMonitor
+    executor: Executor[Ports]
+    collector: Collector
+    cache_keeper: CacheKeeper
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    """The objects that run."""
+
+    ground: Ground
+    ledgers: Ledgers
+    work: Work
+    server: Server[Services]
+    reloader: Reloader
+    pulse: Pulse
+
+
 @asynccontextmanager
-async def _open_ledgers(
-    config: Config, clock: SystemClock, cache: CacheContent
-) -> AsyncIterator[_Ledgers]:
-    async with Database(config.state_dir / LEDGER) as database:
+async def open_ledgers(ground: Ground) -> AsyncIterator[Ledgers]:
+    """Open the ledger, begin a life in it and put back what the last one was at.
+
+    Closing notes that the life ended in good order, unless an exception ends it.
+    """
+    clock = ground.clock
+    async with Database(ground.in_force.config.state_dir / LEDGER) as database:
+        if (upgrade := database.upgrade) is not None:
+            log.info(
+                "ledger.upgraded",
+                from_schema=upgrade.from_version,
+                to_schema=upgrade.to_version,
+                backup=str(upgrade.backup),
+            )
         begun = await life.begin(database, clock, pid=os.getpid(), version=__version__)
         jobs = JobLedger(database, clock, begun.epoch)
         if recovered := await jobs.recover():
             log.info("daemon.recovered", jobs=recovered)
         memory = PackMemory(database, clock)
         await memory.trim()
-        yield _Ledgers(
+        cache = CacheLedger(database, clock)
+        yield Ledgers(
             database=database,
             jobs=jobs,
             events=EventLedger(database),
-            catalog=Catalog(database, clock, partial(summarize, cache)),
+            catalog=Catalog(database, clock, partial(summarize, ground.cache), used=cache.note_use),
+            cache=cache,
             projects=ProjectLedger(database, clock),
             memory=memory,
+            retention=Retention(database, clock, lambda: ground.in_force.config.retention),
+            trouble=TroubleLedger(database),
             life=begun,
         )
         await life.end(database, clock, begun)
+
+
+@asynccontextmanager
+async def open_resources(
+    ground: Ground, hints: Callable[[], AbstractAsyncContextManager[Hints]]
+) -> AsyncIterator[Resources]:
+    """Open what the jobs and the watchers work with."""
+    in_force = ground.in_force
+    async with AsyncExitStack() as stack:
+        registries = await stack.enter_async_context(
+            RegistryClient(
+                lambda host: registry_settings(
+                    in_force.config.registries.get(host, model.RegistryConfig())
+                ),
+                Surroundings(environment=ground.environ, secrets=ground.secrets),
+            )
+        )
+        hinting = await stack.enter_async_context(hints())
+        pool = await stack.enter_async_context(
+            WorkerPool(in_force.config.cache_dir, inotify=hinting.descriptor)
+        )
+        ahead = await stack.enter_async_context(uploads_ahead(ground.cache, registries.repository))
+        yield Resources(registries=registries, hints=hinting, pool=pool, ahead=ahead)
+
+
+async def wire(
+    ground: Ground, ledgers: Ledgers, resources: Resources, intervals: Intervals
+) -> Daemon:
+    """Make the objects that run; nothing runs yet. Raises `UnknownGroupError`."""
+    server: Server[Services]
+
+    def admit(rules: Sequence[AccessRule]) -> None:
+        server.access = rules
+
+    def report(job: Job, progress: Progress) -> None:
+        server.report(_reported(job, progress))
+
+    work = await _make_work(ground, ledgers, resources, intervals, report=report)
+    pulse = _make_pulse(ground, ledgers, work)
+    reloader = _make_reloader(ground, ledgers, work, admit)
+    nobody = await run_blocking(find_nobody)
+    if nobody is not None:
+        log.warning("rpc.users_hidden", hint="kitd is in a user namespace: see docs/security.md")
+    server = Server(
+        METHODS,
+        _make_services(ground, ledgers, resources, work, pulse, reloader),
+        LedgerEvents(ledgers.events),
+        access=await run_blocking(access_rules, ground.in_force.config.rpc),
+        daemon_uid=os.geteuid(),
+        nobody=nobody,
+    )
+    return Daemon(
+        ground=ground,
+        ledgers=ledgers,
+        work=work,
+        server=server,
+        reloader=reloader,
+        pulse=pulse,
+    )
+
+
+async def _make_work(
+    ground: Ground,
+    ledgers: Ledgers,
+    resources: Resources,
+    intervals: Intervals,
+    *,
+    report: Callable[[Job, Progress], None],
+) -> Work:
+    config, clock = ground.in_force.config, ground.clock
+    settings = pack_settings(config.modelkit, ground.environ)
+    root_monitor = RootMonitor()
+    packer = Packer(resources.pool, ledgers.memory, ground.store)
+    board = ProjectBoard(
+        projects=ledgers.projects,
+        jobs=ledgers.jobs,
+        catalog=ledgers.catalog,
+        packer=packer,
+        sources=ChangeSources(resources.hints, root_monitor, intervals),
+        settings=settings,
+        clock=clock,
+    )
+    disk_guard = DiskGuard(config.state_dir, [config.cache_dir])
+    await disk_guard.prepare()
+    remote = resources.registries.repository
+    collector = Collector(
+        store=ground.store,
+        leases=ground.leases,
+        ledger=ledgers.cache,
+        remote=remote,
+        limits=lambda: ground.in_force.config.cache,
+        clock=clock,
+    )
+    executor: Executor[Ports] = Executor(
+        ledgers.jobs,
+        KINDS,
+        Ports(
+            cache=ground.cache,
+            catalog=ledgers.catalog,
+            packer=packer,
+            remote=resources.ahead.repository,
+            head_start=resources.ahead.head_start,
+            collector=collector,
+            verifier=Verifier(ground.store, ground.cache, ledgers.cache, remote),
+            clock=clock,
+            settings=settings,
+        ),
+        lane_slots(config.workers),
+        disk_guard,
+        follow=requests_for,
+        progress=report,
+        finished=board.job_ended,
+    )
+    ledgers.database.on_commit(executor.wake)
+    cache_keeper = CacheKeeper(
+        collector,
+        ledgers.cache,
+        ledgers.events,
+        ask=ledgers.jobs.enqueue,
+        is_paused=lambda: executor.paused is not None,
+        monotonic_s=clock.monotonic_s,
+    )
+    return Work(
+        board=board,
+        root_monitor=root_monitor,
+        executor=executor,
+        collector=collector,
+        cache_keeper=cache_keeper,
+    )
+
+
+def _make_pulse(ground: Ground, ledgers: Ledgers, work: Work) -> Pulse:
+    probes = {
+        "ledger": lambda: ledgers.database.write(lambda _connection: None),
+        "executor": work.executor.answer,
+        "projects": work.board.answer,
+    }
+    return Pulse(probes, lambda: _summary(ledgers.jobs, work.board), ground.service, ground.clock)
+
+
+def _make_reloader(
+    ground: Ground,
+    ledgers: Ledgers,
+    work: Work,
+    admit: Callable[[Sequence[AccessRule]], None],
+) -> Reloader:
+    def prepare(new: Config) -> Callable[[], None]:
+        rules, slots = access_rules(new.rpc), lane_slots(new.workers)
+
+        def switch() -> None:
+            admit(rules)
+            work.executor.resize(slots)
+            configure_logs(new.log, ground.secrets)
+
+        return switch
+
+    targets = Targets(
+        prepare=prepare,
+        redefine=work.board.redefine,
+        emit=lambda event: ledgers.catalog.apply((event,)),
+    )
+    return Reloader(ground.load, ground.in_force, targets, ground.service)
+
+
+def _make_services(
+    ground: Ground,
+    ledgers: Ledgers,
+    resources: Resources,
+    work: Work,
+    pulse: Pulse,
+    reloader: Reloader,
+) -> Services:
+    clock, in_force = ground.clock, ground.in_force
+    patient = Patient(
+        config=lambda: in_force.config,
+        load=ground.load,
+        environ=ground.environ,
+        clock=clock,
+        ledger=ledgers.database.path,
+        trouble=ledgers.trouble,
+        catalog=ledgers.catalog,
+        store=ground.store,
+        projects=work.board.list,
+        slots=lambda: lane_slots(in_force.config.workers),
+        paused=lambda: work.executor.paused,
+        shortfall=lambda: work.collector.shortfall,
+        silent=lambda: pulse.silent,
+        ping=resources.registries.ping,
+        watchdog_s=ground.service.watchdog_s,
+    )
+    return Services(
+        life=ledgers.life,
+        started_s=ground.started_s,
+        monotonic_s=clock.monotonic_s,
+        jobs=ledgers.jobs,
+        running=work.executor,
+        events=ledgers.events,
+        catalog=ledgers.catalog,
+        projects=work.board,
+        store=ground.store,
+        cache=ground.cache,
+        cache_ledger=ledgers.cache,
+        collector=work.collector,
+        doctor=Doctor(patient),
+        remote=resources.registries.repository,
+        stopping=ground.stop.is_set,
+        effective_config=lambda: show_config(in_force.config),
+        reload=reloader.reload,
+    )
+
+
+def parts_of(daemon: Daemon) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
+    """Return what runs from the start until the stop, which cancels it.
+
+    A part that ends by itself ends the daemon.
+    """
+    ground, ledgers, work = daemon.ground, daemon.ledgers, daemon.work
+    return {
+        "executor": work.executor.run,
+        "projects": lambda: work.board.run(ground.in_force.config.projects),
+        "root_monitor": work.root_monitor.run,
+        "ledger_guard": ledgers.database.guard,
+        "retention": lambda: keep_ledger(ledgers.retention),
+        "layout": lambda: keep_layout(ground.store, ledgers.catalog, ledgers.events),
+        "cache": work.cache_keeper.run,
+        "fatal": lambda: _fail_with(ground.fatal),
+        "reload": daemon.reloader.run,
+        "pulse": daemon.pulse.run,
+    }
+
+
+@asynccontextmanager
+async def open_registry(ground: Ground, ledgers: Ledgers) -> AsyncIterator[str | None]:
+    """Open kitd's own registry, if one is configured; give its `host:port`."""
+    config = ground.in_force.config.registry
+    if config.listen is None:
+        yield None
+        return
+
+    def fatal(error: KitdError) -> None:
+        if not ground.fatal.done():
+            ground.fatal.set_exception(error)
+
+    gateway = Gateway(
+        ground.store, ledgers.catalog, ground.leases, writable=config.writable, fatal=fatal
+    )
+    async with gateway.listen(config.listen.host, config.listen.port) as (host, port):
+        yield f"{host}:{port}"
+
+
+def endpoint_of(config: model.RpcConfig, inherited: socket.socket | None) -> Endpoint:
+    """Return where clients connect: the service manager's socket, else one made here.
+
+    Blocks. Raises `EndpointError`.
+    """
+    if inherited is not None:
+        return adopt_endpoint(inherited)
+    return bind_endpoint(config.socket, mode=config.mode)
 
 
 def native_hints() -> AbstractAsyncContextManager[Hints]:
@@ -159,158 +460,18 @@ def native_hints() -> AbstractAsyncContextManager[Hints]:
         return contextlib.nullcontext(WatchfilesHints())
 
 
-async def serve(
-    config: Config,
-    environ: Mapping[str, str],
-    *,
-    inherited: socket.socket | None,
-    started: Callable[[Callable[[], None]], None],
-    hints: Callable[[], AbstractAsyncContextManager[Hints]] = native_hints,
-    intervals: Intervals = DEFAULT_INTERVALS,
-) -> None:
-    """Run the daemon until it is stopped. Once it answers, `started` is given what stops it.
-
-    `hints` and `intervals` are how projects are watched; results do not depend on either.
-    Raises `KitdError` where it cannot start, and what a part of it died of.
-    """
-    clock = SystemClock()
-    started_s = clock.monotonic_s()
-    settings = pack_settings(config.modelkit, environ)
-    access = await run_blocking(access_rules, config.rpc)
-    stop = asyncio.Event()
-    for section in _idle_sections(config):
-        log.warning("config.not_acted_upon", section=section, hint="this version does not have it")
-    async with AsyncExitStack() as stack:
-        stack.enter_context(locked_state_dir(config.state_dir))
-        store = BlobStore(config.cache_dir)
-        cache = CacheContent(store)
-        await run_blocking(store.create)
-        if freed := await run_blocking(store.sweep):
-            log.info("cache.swept", freed_bytes=freed)
-        ledgers = await stack.enter_async_context(_open_ledgers(config, clock, cache))
-        registries = await stack.enter_async_context(
-            RegistryClient(
-                lambda host: registry_settings(config.registries.get(host, model.RegistryConfig())),
-                Surroundings(environment=environ),
-            )
-        )
-        hinting = await stack.enter_async_context(hints())
-        root_monitor = RootMonitor()
-        pool = await stack.enter_async_context(
-            WorkerPool(config.cache_dir, inotify=hinting.descriptor)
-        )
-        ahead = await stack.enter_async_context(uploads_ahead(cache, registries.repository))
-        packer = Packer(pool, ledgers.memory, store)
-        board = ProjectBoard(
-            projects=ledgers.projects,
-            jobs=ledgers.jobs,
-            catalog=ledgers.catalog,
-            packer=packer,
-            sources=ChangeSources(hinting, root_monitor, intervals),
-            settings=settings,
-            clock=clock,
-        )
-        server: Server[Services]
-        executor: Executor[Ports] = Executor(
-            ledgers.jobs,
-            KINDS,
-            Ports(
-                cache=cache,
-                catalog=ledgers.catalog,
-                packer=packer,
-                remote=ahead.repository,
-                head_start=ahead.head_start,
-                clock=clock,
-                settings=settings,
-            ),
-            {
-                Lane.PACK: config.workers.pack,
-                Lane.PUSH: config.workers.push,
-                Lane.PULL: config.workers.pull,
-            },
-            clock,
-            follow=requests_for,
-            progress=lambda job, progress: server.report(_reported(job, progress)),
-            finished=board.job_ended,
-        )
-        ledgers.database.on_commit(executor.wake)
-        services = Services(
-            life=ledgers.life,
-            started_s=started_s,
-            monotonic_s=clock.monotonic_s,
-            jobs=ledgers.jobs,
-            running=executor,
-            events=ledgers.events,
-            catalog=ledgers.catalog,
-            projects=board,
-            store=store,
-            cache=cache,
-            remote=registries.repository,
-            stopping=stop.is_set,
-            effective_config=lambda: show_config(config),
-        )
-        server = Server(
-            METHODS,
-            services,
-            LedgerEvents(ledgers.events),
-            access=access,
-            daemon_uid=os.geteuid(),
-        )
-        endpoint = await run_blocking(_endpoint, config, inherited)
-        stack.callback(endpoint.close)
-        address = None
-        if config.registry.listen is not None:
-            gateway = Gateway(store, ledgers.catalog, writable=config.registry.writable)
-            listen = config.registry.listen
-            address = await stack.enter_async_context(gateway.listen(listen.host, listen.port))
-        async with asyncio.TaskGroup() as group:
-            workers = [
-                group.create_task(executor.run(), name="executor"),
-                group.create_task(board.run(config.projects), name="projects"),
-                group.create_task(root_monitor.run(), name="root_monitor"),
-                group.create_task(
-                    keep_layout(store, ledgers.catalog, ledgers.events), name="layout"
-                ),
-            ]
-            await board.started()
-            serving = group.create_task(server.serve(endpoint), name="rpc")
-            started(stop.set)
-            log.info(
-                "daemon.ready",
-                version=__version__,
-                socket=os.fsdecode(endpoint.listener.getsockname()),
-                registry=None if address is None else f"{address[0]}:{address[1]}",
-                projects=len(config.projects),
-            )
-            await stop.wait()
-            log.info("daemon.stopping")
-            for worker in workers:
-                worker.cancel()
-            await asyncio.wait(workers)
-            server.stop(RPC_GRACE_S)
-            await serving
-    log.info("daemon.stopped")
+async def _fail_with(fatal: asyncio.Future[None]) -> None:
+    await fatal
 
 
-def _idle_sections(config: Config) -> tuple[str, ...]:
-    """Return what is configured and not there yet; nobody should have to find out."""
-    configured = {
-        "mirrors": bool(config.mirrors),
-        "webhooks": config.webhooks.listen is not None,
-        "metrics": config.metrics.listen is not None,
-        "modelkit.compression: zstd": config.modelkit.compression is model.Compression.ZSTD,
-        "cache.stream_over": config.cache.stream_over_bytes is not None,
-    }
-    return tuple(section for section, present in configured.items() if present)
+async def _summary(jobs: JobLedger, board: ProjectBoard) -> str:
+    counts = await jobs.counts()
+    states = {"running": counts.of(JobState.RUNNING), "ready": counts.of(JobState.READY)}
+    states["blocked"] = sum(project.state == "blocked" for project in await board.list())
+    return ", ".join(f"{number} {state}" for state, number in states.items())
 
 
 def _reported(job: Job, progress: Progress) -> subscription.Progress:
     return subscription.Progress(
         job.id, job.project, progress.phase, progress.done_bytes, progress.total_bytes
     )
-
-
-def _endpoint(config: Config, inherited: socket.socket | None) -> Endpoint:
-    if inherited is not None:
-        return adopt_endpoint(inherited)
-    return bind_endpoint(config.rpc.socket, mode=config.rpc.mode)

@@ -6,13 +6,13 @@ The file is derived: it is written after the tags, again at every start, and nev
 import structlog
 
 from kitd.blocking import run_blocking
-from kitd.errors import KitdError
+from kitd.errors import Disposition, KitdError
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.event_ledger import EventFilter, EventLedger
 from kitd.store.blob_store import BlobStore
 from kitd.store.layout_index import write_layout_index
 
-_TAGS = EventFilter(frozenset({"tag.moved", "tag.removed", "kit.removed"}))
+_TAGS = EventFilter(frozenset({"tag.moved", "tag.removed", "kit.removed", "kit.evicted"}))
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +26,8 @@ async def keep_layout(store: BlobStore, catalog: Catalog, events: EventLedger) -
             try:
                 await run_blocking(write_layout_index, store, await catalog.tagged())
             except KitdError as error:
+                if error.disposition is Disposition.FATAL:
+                    raise
                 # The next change of a tag, or the next start, writes it.
                 log.warning("layout.not_written", code=error.code, error=error.message)
         await events.wait(seq)

@@ -7,7 +7,7 @@ calls running belongs to a daemon that is gone.
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kitd.errors import KitdError
@@ -40,8 +40,10 @@ def locked_state_dir(path: Path) -> Iterator[Path]:
                 f"another kitd{f' (pid {owner})' if owner else ''} uses {path}",
                 hint="stop it, or give this one a state_dir of its own",
             ) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        # For people only: a disk that is full must not keep kitd from starting.
+        with suppress(OSError):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         yield path
     finally:
         os.close(handle)

@@ -56,12 +56,15 @@ class RegistryClient:
         transport = await self._transport(repository.registry)
         return RemoteRepository(repository, transport, mount_from=mount_from)
 
-    async def ping(self, registry: str) -> None:
-        """Ask whether a registry is there and takes the credentials. Raises `RegistryError`."""
+    async def ping(self, registry: str) -> str | None:
+        """Ask whether a registry is there and takes the credentials; return its `Date`, if any.
+
+        Raises `RegistryError`.
+        """
         transport = await self._transport(registry)
         request = Request(operation="log in", method="GET", url=transport.url(""))
-        async with transport.send(request):
-            pass
+        async with transport.send(request) as response:
+            return response.headers.get("Date")
 
     async def _transport(self, registry: str) -> Transport:
         key = (registry, self._settings_of(registry))

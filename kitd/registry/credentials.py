@@ -7,13 +7,17 @@ once; who sends many requests keeps what it found.
 
 import asyncio
 import base64
+import os
 import re
 import shutil
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
+
+import structlog
 
 from kitd.blocking import run_blocking
 from kitd.child import end, spawn
@@ -27,6 +31,8 @@ from kitd.registry.settings import (
     PasswordFile,
     TokenFile,
 )
+
+log = structlog.get_logger(__name__)
 
 MAX_FILE_BYTES = 1024 * 1024
 MAX_SECRET_BYTES = 64 * 1024
@@ -128,11 +134,14 @@ async def find_credential(
 def auth_paths(environment: Mapping[str, str]) -> tuple[Path, ...]:
     """Return the files to search, the first with an answer wins (containers-auth.json(5)).
 
-    A file named by REGISTRY_AUTH_FILE is the only one.
+    A file named by REGISTRY_AUTH_FILE is the only one. What systemd loaded for the service as
+    `registry-auth` comes before what a person left by logging in.
     """
     if named := environment.get("REGISTRY_AUTH_FILE"):
         return (Path(named),)
     paths = []
+    if granted := environment.get("CREDENTIALS_DIRECTORY"):
+        paths.append(Path(granted, "registry-auth"))
     home = environment.get("HOME")
     if runtime := environment.get("XDG_RUNTIME_DIR"):
         paths.append(Path(runtime, "containers/auth.json"))
@@ -239,6 +248,7 @@ def _read(path: Path, max_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
+            mode = os.fstat(file.fileno()).st_mode
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -247,7 +257,14 @@ def _read(path: Path, max_bytes: int) -> bytes:
         ) from error
     if len(content) > max_bytes:
         raise CredentialsError(f"{path} has more than {max_bytes} bytes")
+    warn_if_exposed(path, mode)
     return content
+
+
+def warn_if_exposed(path: Path, mode: int) -> None:
+    """Say so if a file with a secret may be read by everybody."""
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        log.warning("registry.secret_exposed", path=str(path), hint=f"chmod o-rwx {path}")
 
 
 def _read_secret(path: Path) -> str:

@@ -23,7 +23,7 @@ from kitd.oci.registry_error import MAX_ERROR_BYTES, parse_error_body
 from kitd.registry.auth.authenticator import Authenticator
 from kitd.registry.auth.bearer import MAX_ANSWER_BYTES
 from kitd.registry.auth.scheme import Site
-from kitd.registry.credentials import Credential, find_credential
+from kitd.registry.credentials import Credential, Password, find_credential, warn_if_exposed
 from kitd.registry.errors import (
     RegistryProtocolError,
     RegistryTlsError,
@@ -36,6 +36,7 @@ from kitd.registry.errors import (
 from kitd.registry.location import InvalidLocationError, resolve_location, same_origin
 from kitd.registry.request import Request
 from kitd.registry.settings import RegistrySettings, origin_of
+from kitd.secret import Secrets
 
 CONNECT_S = 10.0
 DOCUMENT_S = 300.0
@@ -57,6 +58,8 @@ class Surroundings:
 
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Where the docker credentials of the user are found, and the helpers on the PATH."""
+    secrets: Secrets = field(default_factory=Secrets)
+    """Is told what is sent as a proof of who kitd is, and keeps it out of errors."""
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -120,17 +123,21 @@ class Transport:
         Raises `RegistryError` for every other answer and for none, and what the request's body
         raised.
         """
-        async with AsyncExitStack() as stack:
-            authorization = await self._authenticator.authorization(request.scopes)
-            response = await self._patiently(stack, request, authorization)
-            if response.status == 401 and same_origin(response.url, self.origin):
-                challenges = response.headers.getall("WWW-Authenticate", ())
-                answer = await self._authenticator.answer(challenges, request.scopes, authorization)
-                if answer is not None:
-                    await stack.aclose()
-                    response = await self._patiently(stack, request, answer)
-            await self._check(request, response)
-            yield response
+        # A registry may quote in its answer what it was sent.
+        with self._surroundings.secrets.redacted():
+            async with AsyncExitStack() as stack:
+                authorization = await self._authenticator.authorization(request.scopes)
+                response = await self._patiently(stack, request, authorization)
+                if response.status == 401 and same_origin(response.url, self.origin):
+                    challenges = response.headers.getall("WWW-Authenticate", ())
+                    answer = await self._authenticator.answer(
+                        challenges, request.scopes, authorization
+                    )
+                    if answer is not None:
+                        await stack.aclose()
+                        response = await self._patiently(stack, request, answer)
+                await self._check(request, response)
+                yield response
 
     async def read(
         self, response: aiohttp.ClientResponse, *, operation: str, max_bytes: int
@@ -159,9 +166,13 @@ class Transport:
         return body
 
     async def _credential(self, repository: str | None) -> Credential | None:
-        return await find_credential(
+        credential = await find_credential(
             self.settings.credentials, self.registry, repository, self._surroundings.environment
         )
+        if credential is not None:
+            username = credential.username if isinstance(credential, Password) else None
+            self._surroundings.secrets.learn(credential.secret, username=username)
+        return credential
 
     async def _fetch(self, request: Request, authorization: str | None) -> bytes:
         """Send a request that is not for the registry itself, such as one for a token."""
@@ -180,6 +191,8 @@ class Transport:
         home: URL | None = None,
     ) -> aiohttp.ClientResponse:
         """Open the answer on `stack`; try again what is safe to repeat and fails in passing."""
+        if authorization is not None:
+            self._surroundings.secrets.learn(authorization.partition(" ")[2])
         tries = TRIES if request.method in _SAFE else 1
         for attempt in range(1, tries + 1):
             try:
@@ -342,6 +355,8 @@ def tls_context(registry: str, settings: RegistrySettings) -> ssl.SSLContext:
         path = settings.client_cert
         if settings.client_cert is not None:
             # Without a password here OpenSSL would ask for one on the daemon's terminal.
+            key = settings.client_key or settings.client_cert
+            warn_if_exposed(key, key.stat().st_mode)
             context.load_cert_chain(settings.client_cert, settings.client_key, password="")
     except OSError as error:
         raise RegistryTlsError(

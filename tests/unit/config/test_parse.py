@@ -85,6 +85,10 @@ def test_values_become_domain_types(parse: Parse) -> None:
             PasswordFile(username="me", password_file=Path("/etc/p")),
         ),
         ("{token_file: ~/t}", TokenFile(token_file=Path("/home/ada/t"))),
+        (
+            "{token_file: $CREDENTIALS_DIRECTORY/t}",
+            TokenFile(token_file=Path("/run/credentials/kitd.service/t")),
+        ),
     ],
 )
 def test_credentials_have_four_forms(parse: Parse, text: str, expected: object) -> None:

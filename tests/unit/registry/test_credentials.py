@@ -47,7 +47,9 @@ def test_files_are_searched_in_the_order_of_the_containers_tools():
         "/home/ada/.config/containers/auth.json",
         "/home/ada/.docker/config.json",
     ]
-    only = {**environment, "REGISTRY_AUTH_FILE": "/only.json"}
+    granted = {**environment, "CREDENTIALS_DIRECTORY": "/run/credentials/kitd.service"}
+    assert auth_paths(granted)[0] == Path("/run/credentials/kitd.service/registry-auth")
+    only = {**granted, "REGISTRY_AUTH_FILE": "/only.json"}
     assert auth_paths(only) == (Path("/only.json"),)
     assert auth_paths({}) == ()
 
@@ -247,3 +249,14 @@ async def test_a_helper_that_is_no_longer_wanted_ends_with_all_it_started(helper
     assert select.select([file], [], [], 10)[0]
     assert file.read() == b""
     file.close()
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o604, True)])
+async def test_a_secret_that_everybody_may_read_is_warned_about(tmp_path, capsys, mode, warned):
+    """It is used all the same."""
+    path = tmp_path / "password"
+    path.write_text("secret")
+    path.chmod(mode)
+    found = await find_credential(PasswordFile("me", path), "r.example.com", None, {})
+    assert found == Password("me", "secret")
+    assert ("registry.secret_exposed" in capsys.readouterr().out) == warned

@@ -1,0 +1,81 @@
+"""The configuration in the words of the rooms that it is for."""
+
+from collections.abc import Mapping
+
+from kitd.config import model
+from kitd.config.model import Config
+from kitd.jobs.port import PackSettings
+from kitd.modelkit.dialect import Dialect
+from kitd.queue.job import Lane
+from kitd.registry import settings as registry
+from kitd.rpc.peer import AccessRule, Role
+
+
+def registry_settings(config: model.RegistryConfig) -> registry.RegistrySettings:
+    """Return how one registry is reached."""
+    credentials: registry.CredentialSource
+    match config.credentials:
+        case model.BuiltinCredentials.ANONYMOUS:
+            credentials = registry.Anonymous()
+        case model.PasswordFile(username=username, password_file=password_file):
+            credentials = registry.PasswordFile(username, password_file)
+        case model.TokenFile(token_file=token_file):
+            credentials = registry.TokenFile(token_file)
+        case _:
+            credentials = registry.DockerCredentials()
+    return registry.RegistrySettings(
+        plain_http=config.plain_http,
+        ca_file=config.ca_file,
+        client_cert=config.client_cert,
+        client_key=config.client_key,
+        proxy=config.proxy,
+        credentials=credentials,
+        upload_mode=registry.UploadMode(config.upload.mode),
+        chunk_bytes=config.upload.chunk_bytes,
+    )
+
+
+def pack_settings(config: model.ModelkitConfig, environ: Mapping[str, str]) -> PackSettings:
+    """Return how kits are packed; `SOURCE_DATE_EPOCH` is honoured where it is a number."""
+    epoch = environ.get("SOURCE_DATE_EPOCH", "")
+    return PackSettings(
+        dialect=Dialect(config.dialect),
+        cli_version=config.cli_version,
+        compression=config.compression,
+        layer_format=config.layer_format,
+        source_date_epoch=int(epoch) if epoch.isdecimal() and len(epoch) < 12 else None,
+    )
+
+
+def access_rules(config: model.RpcConfig) -> tuple[AccessRule, ...]:
+    """Return who may call what; looks the groups up. Raises `UnknownGroupError`."""
+    return tuple(
+        AccessRule.for_group(rule.group, Role[rule.role.upper()], rule.repositories)
+        if rule.group is not None
+        else AccessRule(Role[rule.role.upper()], uid=rule.uid, repositories=rule.repositories)
+        for rule in config.access
+    )
+
+
+def lane_slots(config: model.WorkersConfig) -> Mapping[Lane, int]:
+    """Return how many jobs of each lane run at once."""
+    return {
+        Lane.PACK: config.pack,
+        Lane.PUSH: config.push,
+        Lane.PULL: config.pull,
+        # Two that look for what nobody needs would only be in each other's way.
+        Lane.COLLECT: 1,
+        Lane.VERIFY: config.verify,
+    }
+
+
+def idle_sections(config: Config) -> tuple[str, ...]:
+    """Return what is configured and not there yet; nobody should have to find out."""
+    configured = {
+        "mirrors": bool(config.mirrors),
+        "webhooks": config.webhooks.listen is not None,
+        "metrics": config.metrics.listen is not None,
+        "modelkit.compression: zstd": config.modelkit.compression is model.Compression.ZSTD,
+        "cache.stream_over": config.cache.stream_over_bytes is not None,
+    }
+    return tuple(section for section, present in configured.items() if present)

@@ -1,0 +1,52 @@
+"""A process under a `Guardian` with a daemon in it that does what it is told: for test_guardian.
+
+`watched_process.py WHAT` prints `ready` when it can be stopped.
+"""
+
+import asyncio
+import os
+import sys
+import time
+
+from kitd.child import spawn
+from kitd.config.model import LogConfig
+from kitd.daemon.guardian import Guardian
+from kitd.daemon.log import configure_logs
+from kitd.secret import Secrets
+
+WHAT = sys.argv[1]
+guardian = Guardian(answer_s=0.5, stop_s=2.0, leave_s=0.3)
+
+
+def say(word):
+    print(word, flush=True)
+
+
+async def daemon():
+    stopped = asyncio.Event()
+    if WHAT == "start":
+        say("ready")
+        await asyncio.sleep(60)
+    guardian.on_stop(stopped.set)
+    guardian.on_reload(lambda: say("reload"))
+    child = await spawn("sleep", "60")
+    say(child.pid)
+    say("ready")
+    if WHAT == "blocks":
+        time.sleep(30)
+    if WHAT == "stalls":
+        time.sleep(1.5)
+        say("back")
+    await stopped.wait()
+    say("stopping")
+    if WHAT == "never":
+        await asyncio.sleep(60)
+    if WHAT == "thread":
+        # What a dead file system does to whoever reads from it: nothing that can be cancelled.
+        reader, _writer = os.pipe()
+        asyncio.get_running_loop().run_in_executor(None, os.read, reader, 1)
+    return 0
+
+
+configure_logs(LogConfig(), Secrets())
+sys.exit(guardian.run(daemon))
