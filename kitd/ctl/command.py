@@ -71,6 +71,13 @@ _REMOTE = Argument(("-r", "--remote"), "ask the registry, not the cache")
 COMMANDS = (
     Command("status", "status:status", "daemon, projects, queue and cache at a glance", "status"),
     Command(
+        "doctor",
+        "doctor:examine",
+        "what is wrong, and the command that mends it",
+        "doctor",
+        (Argument(("--audit",), "replay the history of every job as well"),),
+    ),
+    Command(
         "pack",
         "transfer:pack",
         "pack a directory as a kit",
@@ -245,7 +252,36 @@ COMMANDS = (
         ),
     ),
     Command("cache stats", "cache:show_stats", "how much the cache holds", "cache stats"),
+    Command(
+        "cache gc",
+        "cache:collect",
+        "remove from the cache what is least needed, down to its limits",
+        "cache gc --dry-run",
+        (Argument(("--dry-run",), "only tell what would go, and why the rest stays"), _DETACH),
+    ),
+    Command(
+        "cache verify",
+        "cache:verify",
+        "hash the whole cache again",
+        "cache verify --repair",
+        (Argument(("--repair",), "fetch anew what is damaged, where a registry has it"), _DETACH),
+    ),
+    Command(
+        "cache pin",
+        "cache:pin",
+        "keep a kit in the cache, whatever its limits",
+        "cache pin team/sentiment:v1",
+        (_REFERENCE,),
+    ),
+    Command(
+        "cache unpin",
+        "cache:unpin",
+        "let a pinned kit be collected again",
+        "cache unpin team/sentiment:v1",
+        (_REFERENCE,),
+    ),
     Command("config show", "config:show_config", "the effective configuration", "config show"),
+    Command("reload", "config:reload_config", "apply the changed configuration file", "reload"),
     Command(
         "completion",
         "completion:print_script",

@@ -1,9 +1,10 @@
-"""`kitctl config …`."""
+"""`kitctl config …` and `kitctl reload`."""
 
 import json
 
 from kitd.client import request
 from kitd.ctl.exit_code import ExitCode
+from kitd.ctl.format import printable
 from kitd.ctl.session import Session
 
 
@@ -14,3 +15,19 @@ def show_config(session: Session) -> int:
     # JSON is YAML: what is printed can be pasted into a configuration file.
     session.terminal.show(config, json.dumps(config, indent=2))
     return ExitCode.DONE
+
+
+def reload_config(session: Session) -> int:
+    """Have kitd apply its configuration file, as a whole or not at all."""
+    with session.connect() as client:
+        answer = client.call(request.reload_config())
+    changed = [str(key) for key in answer.get("changed") or []]
+    text = f"changed: {', '.join(changed)}" if changed else "nothing changed"
+    if answer.get("applied"):
+        session.terminal.show(answer, printable(text))
+        return ExitCode.DONE
+    if session.terminal.json_only:
+        session.terminal.show(answer, "")
+    for problem in answer.get("problems") or ["kitd gave no reason"]:
+        session.terminal.complain(printable(f"kitctl: {problem}"))
+    return ExitCode.FAILED

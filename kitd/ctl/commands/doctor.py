@@ -1,0 +1,118 @@
+"""`kitctl doctor`: what is wrong, and the command that mends it.
+
+The daemon looks at itself and what it needs. Where it cannot be asked, that is what is wrong, and
+the socket is looked at from here.
+"""
+
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from kitd import __version__
+from kitd.client import request
+from kitd.client.error import AccessDeniedError, DaemonUnreachableError
+from kitd.client.record import Check
+from kitd.config.places import SYSTEM_SOCKET, find_socket
+from kitd.ctl.exit_code import ExitCode
+from kitd.ctl.format import printable
+from kitd.ctl.session import Session
+from kitd.ctl.table import Column, render
+from kitd.ctl.terminal import Terminal
+
+EXAMINATION_S = 60.0
+AUDIT_S = 360.0
+QUIET_S = 1.0
+"""After this a person is told that something happens."""
+
+
+def examine(session: Session, *, audit: bool) -> int:
+    """Show what was looked at; fails if anything is wrong."""
+    try:
+        with session.connect() as client, _patience(session.terminal):
+            running = client.call(request.hello(f"kitctl/{__version__}")).get("version")
+            asked = request.doctor(audit=audit)
+            found = client.call(asked, timeout_s=AUDIT_S if audit else EXAMINATION_S)
+        checks = (_same_version(str(running)), *found)
+    except (AccessDeniedError, DaemonUnreachableError) as error:
+        place = session.socket or find_socket(os.environ, os.getuid()).path
+        unreachable = Check("connection", False, error.message, error.hint)  # noqa: FBT003 - a field
+        checks = (unreachable, *(look(place) for look in _FROM_OUTSIDE))
+    session.terminal.show(
+        {"checks": [check._asdict() for check in checks]}, "\n".join(_lines(session, checks))
+    )
+    return ExitCode.DONE if all(check.ok for check in checks) else ExitCode.FAILED
+
+
+def _same_version(running: str) -> Check:
+    if running == __version__:
+        return Check("kitctl", True, __version__, None)  # noqa: FBT003 - a field
+    text = f"kitctl is {__version__}, kitd is {running}"
+    return Check("kitctl", False, text, "restart kitd")  # noqa: FBT003 - a field
+
+
+def _socket(place: str) -> Check:
+    """Look at what is where the daemon should listen."""
+    name, user = "socket", os.geteuid()
+    try:
+        status = os.stat(place)
+    except OSError as error:
+        text = f"{place}: {error.strerror}"
+        return Check(name, False, text, "name another with --socket or KITD_SOCKET")  # noqa: FBT003
+    if not stat.S_ISSOCK(status.st_mode):
+        return Check(name, False, f"{place} is no socket", f"rm {place}")  # noqa: FBT003
+    mode = f"{stat.S_IMODE(status.st_mode):04o}"
+    if not os.access(place, os.W_OK):
+        text = f"{place} belongs to user {status.st_uid}, mode {mode}; you are user {user}"
+        fix = "rpc.mode and rpc.access in kitd's configuration let others in"
+        return Check(name, False, text, fix)  # noqa: FBT003 - a field
+    text = f"{place} is there, and nobody listens: kitd ended without removing it"
+    return Check(name, False, text, "start kitd: it takes the place of the old one")  # noqa: FBT003
+
+
+def _service(place: str) -> Check:
+    """Say where kitd's own words are."""
+    of_user = "" if place == SYSTEM_SOCKET else "--user "
+    fix = f"systemctl {of_user}status kitd; journalctl {of_user}-u kitd -n 50; or: kitd serve"
+    return Check("service", False, "what kitd said last is in its log", fix)  # noqa: FBT003
+
+
+_FROM_OUTSIDE: tuple[Callable[[str], Check], ...] = (_socket, _service)
+
+
+@contextmanager
+def _patience(terminal: Terminal) -> Iterator[None]:
+    """Say that something happens if it takes long, in front of a person."""
+    if not terminal.has_progress:
+        yield
+        return
+    waiting = threading.Timer(QUIET_S, terminal.draw, ["looking at everything ..."])
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
+    finally:
+        waiting.cancel()
+        waiting.join()
+        terminal.draw("")
+
+
+def _lines(session: Session, checks: Sequence[Check]) -> list[str]:
+    terminal = session.terminal
+
+    def paint(cell: str) -> str:
+        return terminal.paint("green" if cell.startswith("ok") else "red", cell)
+
+    columns = (Column("", paint=paint), Column("CHECK"), Column("FOUND", can_shrink=True))
+    rows = [("ok" if check.ok else "wrong", check.name, check.detail) for check in checks]
+    lines = render(columns, rows, width=terminal.width)
+    faults = [check for check in checks if not check.ok]
+    if not faults:
+        return [*lines, "", "nothing is wrong"]
+    # What mends something is to be copied, so that it is never cut.
+    lines += ["", "to mend it:"]
+    for check in faults:
+        lines.append(printable(f"  {check.name}: {check.detail}"))
+        lines.append(printable(f"    {check.fix}"))
+    return lines

@@ -1,0 +1,43 @@
+"""What the doctor is let look at."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kitd.clock import Clock
+from kitd.config.load import Loaded
+from kitd.config.model import Config
+from kitd.ledger.catalog import Catalog
+from kitd.ledger.trouble import TroubleLedger
+from kitd.queue.job import Failure, Lane
+from kitd.rpc.methods.wire import WireProject
+from kitd.store.blob_store import BlobStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patient:
+    """A running daemon: its parts, and functions that tell how they are now."""
+
+    config: Callable[[], Config]
+    """The configuration in force."""
+    load: Callable[[], Loaded] | None
+    """Reads the configuration file as it is now; None where there is none to read."""
+    environ: Mapping[str, str]
+    clock: Clock
+    ledger: Path
+    """The file."""
+    trouble: TroubleLedger
+    catalog: Catalog
+    store: BlobStore
+    projects: Callable[[], Awaitable[Sequence[WireProject]]]
+    slots: Callable[[], Mapping[Lane, int]]
+    paused: Callable[[], Failure | None]
+    """Why no job begins."""
+    shortfall: Callable[[], str | None]
+    """Why the cache is over its limits."""
+    silent: Callable[[], Sequence[str]]
+    """The parts that do not answer."""
+    ping: Callable[[str], Awaitable[str | None]]
+    """Asks a registry whether it takes the credentials; returns its `Date`."""
+    watchdog_s: float | None
+    """After how long a silent kitd is restarted; None where nobody watches."""
