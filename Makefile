@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test quick check static format docs bench soak lock clean
+.PHONY: help demo test quick check static format docs bench soak fuzz lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -53,14 +53,23 @@ bench: $(VENV)/.dev ## measure against the peers found on PATH
 	$(BIN)/python -m benchmarks
 
 # The same tests as in the suite, for long: trees that are hammered for minutes with all, half and
-# none of the hints, and a thousand schedules of writers that stall. About half an hour.
+# none of the hints, a thousand schedules of writers that stall, two thousand times kill -9, and
+# every call that changes a file failing once. About two hours.
 soak: export KITD_SOAK_HAMMER_S ?= 180
 soak: export KITD_SOAK_SCHEDULES ?= 1000
 soak: export KITD_SOAK_PROJECTS ?= 125
 soak: export KITD_SOAK_STALL_S ?= 30
 soak: export KITD_SOAK_FILE_BYTES ?= 67108864
-soak: $(VENV)/.dev ## let real writers stall and hammer for long, and look for torn or lost kits
-	$(BIN)/python -m pytest -p no:xdist tests/soak
+soak: export KITD_SOAK_KILLS ?= 2000
+soak: export KITD_SOAK_CALLS_S ?= 3000
+soak: export KITD_SOAK_CALLS_STEP ?= 1
+soak: $(VENV)/.dev ## stall, hammer, kill and break disks for long, and look for what is torn or lost
+	$(BIN)/python -m pytest -p no:xdist tests/soak tests/faults
+
+# Sixteen seconds for each of some thirty targets: ten minutes.
+fuzz: export KITD_FUZZ_S ?= 16
+fuzz: $(VENV)/.dev ## feed nearly valid bytes to everything that reads what others wrote
+	$(BIN)/python -m pytest -p no:xdist tests/fuzz
 
 lock: ## pin the newest versions that the constraints allow
 	$(BIN)/pip install --quiet uv

@@ -7,7 +7,19 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import again, close, crowd, idle, interop, layers, memory, save, status
+from benchmarks import (
+    again,
+    close,
+    crowd,
+    hostile,
+    idle,
+    interop,
+    layers,
+    memory,
+    queue,
+    save,
+    status,
+)
 from benchmarks.measure import Settings, machine
 
 BENCHMARKS: Mapping[str, Callable[[Path, Settings], Iterator[str]]] = {
@@ -19,7 +31,9 @@ BENCHMARKS: Mapping[str, Callable[[Path, Settings], Iterator[str]]] = {
     "memory": memory.run,
     "idle": idle.run,
     "crowd": crowd.run,
+    "hostile": hostile.run,
     "interop": interop.run,
+    "queue": queue.run,
 }
 
 

@@ -8,6 +8,8 @@ command -v skopeo >/dev/null 2>&1 || missing="$missing skopeo"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 command -v git >/dev/null 2>&1 || missing="$missing git"
 command -v strace >/dev/null 2>&1 || missing="$missing strace"
+command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
+command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "not installed, and cannot be installed here:$missing"

@@ -57,6 +57,11 @@ class Kitd:
     config: dict[str, Any]
     environ: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    start_command: tuple[str, ...] = ()
+    """A program that starts kitd, with its arguments."""
+    prepare: Callable[[], None] | None = None
+    """What the process does before it becomes kitd."""
+    pass_fds: tuple[int, ...] = ()
 
     @property
     def socket(self) -> Path:
@@ -85,11 +90,13 @@ class Kitd:
         path.write_text(json.dumps(config))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [BIN / "kitd", "serve", "--config", path],
+                [*self.start_command, BIN / "kitd", "serve", "--config", path],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=self._environ(),
+                preexec_fn=self.prepare,
+                pass_fds=self.pass_fds,
             )
         if ready:
             wait_until("the daemon to answer", self._answers)

@@ -9,6 +9,7 @@ from the environment here, and only here:
   projects;
 - `KITD_SOAK_STALL_S`, `KITD_SOAK_FILE_BYTES`: how long a writer stalls and how much it writes at
   most;
+- `KITD_SOAK_KILLS`: how often a daemon is killed;
 - `KITD_SOAK_ONLY`: the seed of one project, to see its schedules again and no others.
 """
 
@@ -41,6 +42,7 @@ class Soak:
     projects: int
     stall_s: float
     file_bytes: int
+    kills: int
     only: int | None
 
     @classmethod
@@ -56,6 +58,7 @@ class Soak:
             projects=int(given("PROJECTS", 20)),
             stall_s=given("STALL_S", 4),
             file_bytes=int(given("FILE_BYTES", 4 << 20)),
+            kills=int(given("KILLS", 16)),
             only=None if only is None else int(only),
         )
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from kitd.config.load import load_config
 from kitd.config.model import Config
 from kitd.config.places import find_places
-from kitd.daemon.compose import serve
 from kitd.daemon.log import configure_logs
+from kitd.daemon.serve import serve
+from kitd.secret import Secrets
 from kitd.watch.hints import HintError, Subscription
 from kitd.watch.inotify_hints import InotifyHints
 from kitd.watch.project_watcher import Intervals
@@ -53,8 +54,7 @@ async def run(config: Config, share: float) -> None:
     await serve(
         config,
         os.environ,
-        inherited=None,
-        started=lambda stop: loop.add_signal_handler(signal.SIGTERM, stop),
+        started=lambda daemon: loop.add_signal_handler(signal.SIGTERM, daemon.stop),
         hints=lambda: LossyHints(share),
         intervals=OFTEN,
     )
@@ -68,7 +68,7 @@ def main() -> None:
     options = parser.parse_args()
     places = find_places(os.environ, os.geteuid(), config=options.config, socket=options.socket)
     config = load_config(places).config
-    configure_logs(config.log)
+    configure_logs(config.log, Secrets())
     asyncio.run(run(config, options.share))
 
 

@@ -10,12 +10,15 @@ from kitd.oci.descriptor import describe
 from kitd.oci.media_type import OCI_MANIFEST
 from kitd.oci.reference import parse_reference, parse_repository
 from kitd.queue.fact import (
+    CacheCrowded,
+    CollectAsked,
     KitPacked,
     PackAsked,
     PackSource,
     ProjectSettled,
     PullAsked,
     PushAsked,
+    VerifyAsked,
 )
 from kitd.queue.job import Job, JobRequest, JobState, Lane
 from kitd.queue.kind import HUMAN
@@ -65,6 +68,21 @@ def packed(**fields) -> KitPacked:
             *("pack", Lane.PACK, f"pack:/srv/demo>{REMOTE}:a,b", "pack:/srv/demo"),
             *(str(REMOTE), None, HUMAN),
             id="a person packs a directory",
+        ),
+        pytest.param(
+            CacheCrowded(5),
+            *("collect", Lane.COLLECT, "collect:cache", "collect:cache", None, None, 0),
+            id="the cache is over its limits",
+        ),
+        pytest.param(
+            CollectAsked(),
+            *("collect", Lane.COLLECT, "collect:cache", "collect:cache", None, None, HUMAN),
+            id="a person wants room",
+        ),
+        pytest.param(
+            VerifyAsked(repair=True),
+            *("verify", Lane.VERIFY, "verify:repair", "verify:cache", None, None, HUMAN),
+            id="a person wants the cache mended",
         ),
         pytest.param(
             packed(priority=HUMAN),
