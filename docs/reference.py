@@ -34,8 +34,10 @@ socket they are JSON-RPC errors whose `data.code` is the code below.
 
 *Then* says what the queue does with a job that ended this way: **fail** (the input or the
 configuration has to change), **retry** (with growing pauses), **snooze** (again soon, without
-counting the attempt), or **step_aside** (it is over without an error, because somebody else sees to
-what follows: the project's watcher).
+counting the attempt), **step_aside** (it is over without an error, because somebody else sees to
+what follows: the project's watcher), **pause** (nothing new begins until the disk has room again,
+and the attempt does not count), **crash** (as retry, but the third time in a row the job is set
+aside as `poison`), or **fatal** (kitd ends, and finds out at its next start what is durable).
 
 | code | what happened | then |
 |---|---|---|
