@@ -85,6 +85,17 @@ def remove_watch(inotify: int, wd: int) -> None:
             raise
 
 
+def ask(inotify: int) -> int:
+    """Have the kernel put `IGNORED` into the queue for the watch that this returns.
+
+    No file is touched for it. Raises `OSError` as `add_watch` does.
+    """
+    # A directory that is no project's: its watch is ours to remove.
+    wd = _checked(_libc().inotify_add_watch(inotify, b"/proc/self/fdinfo", DELETE_SELF))
+    remove_watch(inotify, wd)
+    return wd
+
+
 def parse_events(data: bytes) -> Iterator[Event]:
     """Yield what one read from an instance gave; a last event that is cut off is left out."""
     offset = 0

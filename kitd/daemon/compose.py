@@ -227,7 +227,7 @@ async def wire(
         server.report(_reported(job, progress))
 
     work = await _make_work(ground, ledgers, resources, intervals, report=report)
-    pulse = _make_pulse(ground, ledgers, work)
+    pulse = _make_pulse(ground, ledgers, resources, work)
     reloader = _make_reloader(ground, ledgers, work, admit)
     nobody = await run_blocking(find_nobody)
     if nobody is not None:
@@ -320,10 +320,11 @@ async def _make_work(
     )
 
 
-def _make_pulse(ground: Ground, ledgers: Ledgers, work: Work) -> Pulse:
+def _make_pulse(ground: Ground, ledgers: Ledgers, resources: Resources, work: Work) -> Pulse:
     probes = {
         "ledger": lambda: ledgers.database.write(lambda _connection: None),
         "executor": work.executor.answer,
+        "hints": resources.hints.answer,
         "projects": work.board.answer,
     }
     return Pulse(probes, lambda: _summary(ledgers.jobs, work.board), ground.service, ground.clock)

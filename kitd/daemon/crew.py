@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import structlog
 
+from kitd.errors import KitdError
+
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
@@ -97,7 +99,14 @@ class Crew:
             if not task.done():
                 left.append(name)
             elif not task.cancelled() and (error := task.exception()) is not None:
-                log.error("daemon.part_failed", part=name, exc_info=error)
+                _report(name, error)
         if left:
             log.error("daemon.given_up", parts=left, after_s=within_s)
         return tuple(left)
+
+
+def _report(name: str, error: BaseException) -> None:
+    if isinstance(error, KitdError):
+        log.error("daemon.part_failed", part=name, code=error.code, error=error.message)
+    else:
+        log.error("daemon.part_failed", part=name, exc_info=error)

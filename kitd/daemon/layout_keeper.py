@@ -8,7 +8,7 @@ import structlog
 from kitd.blocking import run_blocking
 from kitd.errors import Disposition, KitdError
 from kitd.ledger.catalog import Catalog
-from kitd.ledger.event_ledger import EventFilter, EventLedger
+from kitd.ledger.event_ledger import CursorTruncatedError, EventFilter, EventLedger
 from kitd.store.blob_store import BlobStore
 from kitd.store.layout_index import write_layout_index
 
@@ -32,5 +32,9 @@ async def keep_layout(store: BlobStore, catalog: Catalog, events: EventLedger) -
                 log.warning("layout.not_written", code=error.code, error=error.message)
         await events.wait(seq)
         head = await events.head_seq()
-        stale = bool(await events.read(seq, 1, _TAGS))
+        try:
+            stale = bool(await events.read(seq, 1, _TAGS))
+        except CursorTruncatedError:
+            # What happened is forgotten already; it may have been about tags.
+            stale = True
         seq = head

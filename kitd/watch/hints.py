@@ -61,6 +61,13 @@ class Hints(Protocol):
         """Keep open while a scan may add watches."""
         ...
 
+    async def answer(self) -> None:
+        """Return once something that was asked for now has come the way that hints come.
+
+        Raises `HintError` where there are no hints.
+        """
+        ...
+
     def watched(
         self,
         name: str,

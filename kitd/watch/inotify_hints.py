@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from kitd.blocking import run_blocking
-from kitd.inotify import IGNORED, Q_OVERFLOW, open_inotify, parse_events, remove_watch
+from kitd.inotify import IGNORED, Q_OVERFLOW, ask, open_inotify, parse_events, remove_watch
 from kitd.watch.hints import HintError
 from kitd.watch.identity import Identity
 from kitd.watch.rescan_backoff import RescanBackoff
@@ -71,6 +71,7 @@ class InotifyHints:
         self._failure: HintError | None = None
         self._listeners: dict[str, _Listener] = {}
         self._table = WatchTable()
+        self._asked: dict[int, asyncio.Event] = {}
         self._backoff = RescanBackoff()
         self._loop: asyncio.AbstractEventLoop
         self._reading: asyncio.TimerHandle | None = None
@@ -140,6 +141,21 @@ class InotifyHints:
             self._table.scan_ends()
             self._remove_unowned()
 
+    async def answer(self) -> None:
+        """See `Hints`. What is asked for is the end of a watch that was only made for it."""
+        if self._descriptor is None:
+            raise self._failure or HintError("change notifications are closed")
+        try:
+            wd = ask(self._descriptor)
+        except OSError as error:
+            raise HintError(f"cannot ask for a notification: {error.strerror}") from error
+        # Nobody has read it yet: the loop does, and this has not let it turn.
+        self._asked[wd] = asyncio.Event()
+        try:
+            await self._asked[wd].wait()
+        finally:
+            del self._asked[wd]
+
     def watched(
         self,
         name: str,
@@ -196,11 +212,16 @@ class InotifyHints:
         for wd, mask, _ in parse_events(data):
             if mask & Q_OVERFLOW:
                 overflowed = True
+            elif wd in self._asked:
+                self._asked[wd].set()
             else:
                 hinted.update(self._table.happened(wd, ended=bool(mask & IGNORED)))
         for name in hinted:
             self._listeners[name].on_hint()
         if overflowed:
+            # Answers may be among what was dropped, and this is one.
+            for answer in self._asked.values():
+                answer.set()
             self._overflowed()
         self._remove_unowned()
 

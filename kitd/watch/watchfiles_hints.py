@@ -60,6 +60,9 @@ class WatchfilesHints:
         """See `Hints`. What a scan does makes no difference."""
         return contextlib.nullcontext()
 
+    async def answer(self) -> None:
+        """See `Hints`. A notifier that fails tells its project; there is nothing to ask for."""
+
     def watched(
         self,
         name: str,

@@ -1,5 +1,6 @@
 """What every source of hints hints at, and what none does."""
 
+import asyncio
 import mmap
 import os
 import shutil
@@ -234,3 +235,14 @@ async def test_nothing_is_told_after_the_end(root: Path, subscribed, until):
         create(root)
         await until(lambda: project.heard)
     assert (gone.heard, gone.gaps, len(gone.health)) == told
+
+
+async def test_a_source_answers_again_and_again_and_nobody_is_hinted_for_it(
+    hints, subscribed, root: Path
+):
+    async with subscribed(at=root) as project:
+        before = project.told
+        for _ in range(3):
+            async with asyncio.timeout(10):
+                await hints.answer()
+        assert project.told == before

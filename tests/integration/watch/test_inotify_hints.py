@@ -337,3 +337,17 @@ def test_too_few_instances_name_their_sysctl_and_a_scan_is_asked_for(limited):
     refused, gap = limited(0)
     assert "sysctl fs.inotify.max_user_instances=1024" in refused
     assert gap == "gap"
+
+
+async def test_a_source_that_nobody_reads_does_not_answer(hints: InotifyHints):
+    asyncio.get_running_loop().remove_reader(hints.descriptor)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await hints.answer()
+
+
+async def test_a_source_that_was_closed_says_so():
+    async with InotifyHints() as closed:
+        pass
+    with pytest.raises(HintError, match="closed"):
+        await closed.answer()
