@@ -123,10 +123,13 @@ class Plan:
 
 
 def excess_bytes(space: Space, limits: CacheConfig) -> int:
-    """Return how many bytes are too many, by the limit that asks for more."""
-    return max(
-        0, space.used_bytes - limits.use_at_most_bytes, limits.leave_free_bytes - space.free_bytes
-    )
+    """Return how many bytes are too many, by the limit that asks for more.
+
+    For a disk that others fill the cache can give what it has, down to what is to be kept.
+    """
+    collectable = max(0, space.used_bytes - limits.keep_at_least_bytes)
+    too_little_free = limits.leave_free_bytes - space.free_bytes
+    return max(0, space.used_bytes - limits.use_at_most_bytes, min(too_little_free, collectable))
 
 
 def may_go(space: Space, limits: CacheConfig, freed_bytes: int) -> bool:
