@@ -60,6 +60,11 @@ $ echo '{"jsonrpc":"2.0","id":1,"method":"system.ping"}' | nc -U -q1 "$socket"
 
 **Who may call.** The kernel says who connects. The daemon's own user and root are `admin`;
 `rpc.access` gives others `read`, `submit` or `admin`. A role may call what the lower roles may.
+What callers who are no admins may ask for beyond that is in [security.md](security.md).
+
+**Repeating calls.** Every method that changes something takes an `idempotency_key` of up to 200
+characters. For 24 hours the same key with the same parameters gets the same answer or job, with
+others the error `idempotency_mismatch`. Keys are each user's own; what failed can be repeated.
 
 **Events.** `events.subscribe` answers with a number; after it come `events.event` notifications
 `{subscription, event}`: first those after `from_seq`, then each as it happens, in order and without
@@ -68,7 +73,10 @@ a second. `$/heartbeat` `{head_seq}` comes every 15 seconds. Whoever reads too s
 `events.lagged` `{subscription, last_seq}` and goes on from there with a new subscription.
 
 **File descriptors.** `kits.open` sends the descriptors of layers along with the first byte of its
-response (`SCM_RIGHTS`), read-only, in the order they were asked for.
+response (`SCM_RIGHTS`), read-only, in the order they were asked for. `kits.pack` and `projects.add`
+take one with the request: that of the directory that `path` names, opened to be read, as proof that
+the caller can. Send it with the first byte of the line, in one `sendmsg` with nothing after the
+line. One is kept; more than four at once end the connection.
 
 **Results.** The `result` of a job that succeeded is a `PackResult` for pack, a `TransferResult` for
 push and pull. `followed_by` names the jobs that its end asked for, such as the push after a pack.

@@ -228,7 +228,7 @@ def unpin_kit(reference: str, *, idempotency_key: str | None = None) -> Request[
 
 
 def reload_config() -> Request[Document]:
-    """Apply the configuration file as it is now: `applied`, and what `changed` or the `problems`."""
+    """Apply the configuration file as it is: `applied`, and what `changed` or the `problems`."""
     return Request("system.reload", {}, record.read_object)
 
 

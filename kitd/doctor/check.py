@@ -11,9 +11,9 @@ Check = Callable[[Patient], AsyncIterator[WireCheck]]
 
 def sound(name: str, detail: str) -> WireCheck:
     """Return that something is as it should be."""
-    return WireCheck(name, True, detail, None)  # noqa: FBT003 - the field of a result
+    return WireCheck(name, ok=True, detail=detail, fix=None)
 
 
 def wrong(name: str, detail: str, fix: str) -> WireCheck:
     """Return that something is not as it should be, and the command or the deed that mends it."""
-    return WireCheck(name, False, detail, fix)  # noqa: FBT003 - the field of a result
+    return WireCheck(name, ok=False, detail=detail, fix=fix)

@@ -12,6 +12,5 @@ from kitd.jobs.port import Ports
 from kitd.queue.kind import AnyKind
 
 KINDS: Mapping[str, AnyKind[Ports]] = {
-    kind.name: kind
-    for kind in (pack.PACK, push.PUSH, pull.PULL, collect.COLLECT, verify.VERIFY)
+    kind.name: kind for kind in (pack.PACK, push.PUSH, pull.PULL, collect.COLLECT, verify.VERIFY)
 }

@@ -34,7 +34,7 @@ from kitd.rpc.limit import Limits
 from kitd.rpc.method import Context, Method, Reply
 from kitd.rpc.outbox import Outbox, close_all
 from kitd.rpc.peer import Access, Peer, Role
-from kitd.rpc.subscription import EventSource, Progress, Subscriptions
+from kitd.rpc.subscription import EventSource, Progress, Subscriptions, Turns
 
 MAX_DESCRIPTORS = 32
 """File descriptors that one response carries at most."""
@@ -144,7 +144,13 @@ class Connection(Generic[S]):
         self._sock.close()
 
     async def _serve(self, group: asyncio.TaskGroup) -> None:
-        subscriptions = Subscriptions(self._events, self._outbox, group, self._limits, self._turn)
+        subscriptions = Subscriptions(
+            self._events,
+            self._outbox,
+            group,
+            self._limits,
+            Turns(self._turn, lambda: self._shares.costly_calls.turn(self.peer.uid, self)),
+        )
         self._subscriptions = subscriptions
         sender = group.create_task(self._outbox.run())
         self._reader = group.create_task(self._read(group, subscriptions))

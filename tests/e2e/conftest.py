@@ -59,8 +59,6 @@ class Kitd:
     process: subprocess.Popen[bytes] | None = None
     start_command: tuple[str, ...] = ()
     """A program that starts kitd, with its arguments."""
-    prepare: Callable[[], None] | None = None
-    """What the process does before it becomes kitd."""
     pass_fds: tuple[int, ...] = ()
 
     @property
@@ -95,7 +93,6 @@ class Kitd:
                 stdout=log,
                 stderr=log,
                 env=self._environ(),
-                preexec_fn=self.prepare,
                 pass_fds=self.pass_fds,
             )
         if ready:

@@ -33,7 +33,7 @@ def crowded(kitd):
 
 
 def test_what_a_registry_holds_goes_and_the_only_copy_of_a_name_stays(
-    crowded, project, docker_registry, tmp_path
+    crowded, project, docker_registry, tmp_path, eventually
 ):
     """And what went comes back with a pull, equal to the last byte."""
     away = f"{docker_registry.host}/team/demo:v1"
@@ -57,7 +57,8 @@ def test_what_a_registry_holds_goes_and_the_only_copy_of_a_name_stays(
     assert tags(crowded) == {"demo:v2"}
     assert not blob(crowded, packed["layers"][0]["digest"]).exists()
     assert blob(crowded, shared).exists()
-    assert f'"{away}"' not in (crowded.cache / "index.json").read_text()
+    index = crowded.cache / "index.json"
+    eventually("the layout to forget it", lambda: f'"{away}"' not in index.read_text())
 
     assert crowded.json("pull", away)["digest"] == packed["digest"]
     crowded.json("unpack", away, "-d", tmp_path / "out")
@@ -134,7 +135,8 @@ def test_damage_is_found_put_aside_and_mended_from_a_registry(
     }
     assert set(found.json["unrepaired"]) == {bad, lost}
     assert not blob(daemon, bad).exists()
-    assert len(list((daemon.cache / "quarantine").iterdir())) == 1
+    aside = {path.name: path.stat().st_size for path in (daemon.cache / "quarantine").iterdir()}
+    assert sorted(size > 0 for size in aside.values()) == [False, True]
 
     mended = daemon.json("cache", "verify", "--repair")
     assert (set(mended["repaired"]), mended["unrepaired"]) == ({bad, lost}, [])

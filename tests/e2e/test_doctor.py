@@ -193,7 +193,7 @@ def test_a_socket_that_a_killed_daemon_left(kitd):
     daemon = kitd().start()
     daemon.kill()
     found = wrong(daemon)
-    assert "nobody listens" in found["socket"]["detail"]
+    assert "nobody answers" in found["socket"]["detail"]
     daemon.start()
     assert wrong(daemon) == {}
 

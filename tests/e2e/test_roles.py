@@ -4,6 +4,7 @@ The daemon runs as a user of its own that may read everything, as it does where 
 a whole machine: what a caller may not do it could do for him.
 """
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kitd.client import Client, request
+from kitd.client import AsyncClient, Client, request
 from kitd.client.connection import Connection
 from kitd.client.error import RpcError
 from kitd.rpc.methods import METHODS
@@ -395,3 +396,10 @@ def test_kitctl_shows_the_directory_that_it_asks_for(daemon):
             return job.id, project.name
 
     assert as_user(SUBMIT, ask)[1] == "theirs"
+
+    async def ask_side_by_side():
+        async with AsyncClient.connect(daemon.kitd.socket) as client:
+            calls = [client.call(request.pack(root, f"y:{number}")) for number in range(20)]
+            return [job.id for job in await asyncio.gather(*calls)]
+
+    assert len(set(as_user(SUBMIT, lambda: asyncio.run(ask_side_by_side())))) == 20

@@ -1,6 +1,5 @@
 """kitd under a service manager: notifications, the watchdog, socket activation, the sandbox."""
 
-import ctypes
 import os
 import shutil
 import signal
@@ -12,8 +11,14 @@ from pathlib import Path
 
 import pytest
 
+REFUSE = """
+import ctypes, os, sys
 PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
-"""prctl(2): what MemoryDenyWriteExecute= asks the kernel for."""
+if ctypes.CDLL(None).prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) != 0:
+    sys.exit(99)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Asks the kernel for what MemoryDenyWriteExecute= does (prctl(2)); it lasts across execve."""
 
 PASS_ON = """
 import os, sys
@@ -144,18 +149,12 @@ def test_clients_wait_while_kitd_is_restarted(kitd, manager):
 
 
 def test_kitd_works_without_memory_that_is_written_and_executed(kitd, project):
-    """MemoryDenyWriteExecute=: packs, pushes to its own registry, unpacks."""
-
-    def refuse():
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0) != 0:
-            os._exit(99)
-
-    probe = subprocess.run(["true"], preexec_fn=refuse, check=False)
-    if probe.returncode == 99:
+    """MemoryDenyWriteExecute=: packs and unpacks."""
+    refuse = (sys.executable, "-c", REFUSE)
+    if subprocess.run([*refuse, "/bin/true"], check=False).returncode != 0:
         pytest.skip("this kernel does not have PR_SET_MDWE")
     daemon = kitd({"registry": {"listen": "127.0.0.1:0"}})
-    daemon.prepare = refuse
+    daemon.start_command = refuse
     daemon.start()
     assert daemon.kitctl("pack", project, "-t", "demo:v1").code == 0
     assert daemon.kitctl("unpack", "demo:v1", "-d", daemon.place / "out").code == 0

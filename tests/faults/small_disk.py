@@ -48,6 +48,18 @@ def settled(client: Client, jobs: list[int], deadline_s: float) -> list[Job]:
         time.sleep(0.1)
 
 
+def wait_for_complaint(client: Client, jobs: list[int]) -> tuple[int, tuple[str, ...]]:
+    """Return how many jobs wait and what the status says of it, once it does."""
+    end_s = time.monotonic() + FILLED_S
+    while True:
+        waiting = sum(not job.is_terminal for job in settled(client, jobs, ASKED_EVERY_S))
+        degraded: tuple[str, ...] = ()
+        with suppress(KitdError):
+            degraded = client.call(request.status()).degraded
+        if degraded or not waiting or time.monotonic() > end_s:
+            return waiting, degraded
+
+
 def live(disk: Path, place: Path, room_bytes: int, registry: str) -> dict[str, object]:
     """Fill up, make room, and return what was seen."""
     draw = random.Random(room_bytes)
@@ -91,12 +103,7 @@ def live(disk: Path, place: Path, room_bytes: int, registry: str) -> dict[str, o
                 jobs.append(client.call(request.pack(str(root), target, push=True)).id)
             except KitdError as error:
                 refused.append(error.code)
-        end_s = time.monotonic() + FILLED_S
-        while not seen["degraded"] and time.monotonic() < end_s:
-            before = settled(client, jobs, ASKED_EVERY_S)
-            seen["waiting"] = sum(not job.is_terminal for job in before)
-            with suppress(KitdError):
-                seen["degraded"] = client.call(request.status()).degraded
+        seen["waiting"], seen["degraded"] = wait_for_complaint(client, jobs)
         filler.unlink(missing_ok=True)
         after = settled(client, jobs, DEADLINE_S)
         # What each of them asked for in turn.

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-CALLS_S = float(os.environ.get("KITD_SOAK_CALLS_S", "60"))
+CALLS_S = float(os.environ.get("KITD_SOAK_CALLS_S", "13"))
 STEP = int(os.environ.get("KITD_SOAK_CALLS_STEP", "97"))
 FIRST = int(os.environ.get("KITD_SOAK_SEED", "1"))
 

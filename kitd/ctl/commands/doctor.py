@@ -37,7 +37,7 @@ def examine(session: Session, *, audit: bool) -> int:
         checks = (_same_version(str(running)), *found)
     except (AccessDeniedError, DaemonUnreachableError) as error:
         place = session.socket or find_socket(os.environ, os.getuid()).path
-        unreachable = Check("connection", False, error.message, error.hint)  # noqa: FBT003 - a field
+        unreachable = _wrong("connection", error.message, error.hint)
         checks = (unreachable, *(look(place) for look in _FROM_OUTSIDE))
     session.terminal.show(
         {"checks": [check._asdict() for check in checks]}, "\n".join(_lines(session, checks))
@@ -45,11 +45,15 @@ def examine(session: Session, *, audit: bool) -> int:
     return ExitCode.DONE if all(check.ok for check in checks) else ExitCode.FAILED
 
 
+def _wrong(name: str, detail: str, fix: str | None) -> Check:
+    return Check(name, ok=False, detail=detail, fix=fix)
+
+
 def _same_version(running: str) -> Check:
     if running == __version__:
-        return Check("kitctl", True, __version__, None)  # noqa: FBT003 - a field
+        return Check(name="kitctl", ok=True, detail=__version__, fix=None)
     text = f"kitctl is {__version__}, kitd is {running}"
-    return Check("kitctl", False, text, "restart kitd")  # noqa: FBT003 - a field
+    return _wrong("kitctl", text, "restart kitd")
 
 
 def _socket(place: str) -> Check:
@@ -59,23 +63,23 @@ def _socket(place: str) -> Check:
         status = os.stat(place)
     except OSError as error:
         text = f"{place}: {error.strerror}"
-        return Check(name, False, text, "name another with --socket or KITD_SOCKET")  # noqa: FBT003
+        return _wrong(name, text, "name another with --socket or KITD_SOCKET")
     if not stat.S_ISSOCK(status.st_mode):
-        return Check(name, False, f"{place} is no socket", f"rm {place}")  # noqa: FBT003
+        return _wrong(name, f"{place} is no socket", f"rm {place}")
     mode = f"{stat.S_IMODE(status.st_mode):04o}"
     if not os.access(place, os.W_OK):
         text = f"{place} belongs to user {status.st_uid}, mode {mode}; you are user {user}"
         fix = "rpc.mode and rpc.access in kitd's configuration let others in"
-        return Check(name, False, text, fix)  # noqa: FBT003 - a field
-    text = f"{place} is there, and nobody listens: kitd ended without removing it"
-    return Check(name, False, text, "start kitd: it takes the place of the old one")  # noqa: FBT003
+        return _wrong(name, text, fix)
+    text = f"{place} is there, and nobody answers: kitd has ended without removing it, or is ending"
+    return _wrong(name, text, "start kitd: it takes the place of the old one")
 
 
 def _service(place: str) -> Check:
     """Say where kitd's own words are."""
     of_user = "" if place == SYSTEM_SOCKET else "--user "
     fix = f"systemctl {of_user}status kitd; journalctl {of_user}-u kitd -n 50; or: kitd serve"
-    return Check("service", False, "what kitd said last is in its log", fix)  # noqa: FBT003
+    return _wrong("service", "what kitd said last is in its log", fix)
 
 
 _FROM_OUTSIDE: tuple[Callable[[str], Check], ...] = (_socket, _service)

@@ -117,7 +117,9 @@ async def test_a_graph_travels_to_the_registry_and_back(
 
     again = BlobStore(tmp_path / "second")
     again.create()
-    report = await copy_graph(remote, CacheContent(again).hold(), root, concurrency=4, progress=ignore)
+    report = await copy_graph(
+        remote, CacheContent(again).hold(), root, concurrency=4, progress=ignore
+    )
     assert report.skipped_bytes == 0
     assert again.has(root)
     assert all(again.has(describe("", layer)) for layer in layers)

@@ -237,6 +237,10 @@ def test_all_problems_are_reported_in_the_order_of_the_file(parse: Parse) -> Non
         ("log: {level: }\n", "1:14: log.level: expected text, got nothing"),
         ("log: {level: ''}\n", "1:14: log.level: expected one line of 1 to 4096 characters"),
         ("rpc: {access: ml}\n", "1:15: rpc.access: expected a list, got text"),
+        (
+            "rpc: {access: [{uid: 1, role: read, repositories: [team]}]}\n",
+            "1:52: rpc.access[0].repositories[0]: 'team' is not a glob of repositories",
+        ),
         ("workers: {pack: 0}\n", "1:17: workers.pack: expected a number from 1 to 256, got '0'"),
         ("workers: {pack: two}\n", "1:17: workers.pack: expected a number from 1 to 256"),
         ("registry: {writable: on}\n", "1:22: registry.writable: expected true or false, got 'on'"),

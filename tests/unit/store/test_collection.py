@@ -160,13 +160,16 @@ def test_a_file_from_the_far_future_was_written_by_a_wrong_clock():
     [
         (Space(100, 1000), 0),
         (Space(150, 1000), 50),
-        (Space(50, 400), 100),
-        (Space(150, 300), 200),
+        (Space(90, 450), 50),
+        (Space(150, 380), 120),
         (Space(450, 499), 350),
+        # Others filled the disk: the cache gives what it has, but for what is to be kept.
+        (Space(70, 0), 50),
+        (Space(15, 0), 0),
     ],
 )
 def test_the_limit_that_asks_for_more_decides(space, excess):
-    limits = CacheConfig(use_at_most_bytes=100, leave_free_bytes=500)
+    limits = CacheConfig(use_at_most_bytes=100, leave_free_bytes=500, keep_at_least_bytes=20)
     assert excess_bytes(space, limits) == excess
 
 
