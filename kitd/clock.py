@@ -1,8 +1,10 @@
 """Time, injected: wall clock for what people read, monotonic clock for what waits."""
 
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Protocol
+
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, and meant not to say so
 
 
 class Clock(Protocol):
@@ -31,5 +33,6 @@ class SystemClock:
 
 def rfc3339(at_us: int) -> str:
     """Return a time as kitd shows it: RFC 3339, UTC, milliseconds."""
-    at = datetime.fromtimestamp(at_us / 1_000_000, UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    at = _EPOCH + timedelta(microseconds=at_us)
+    # Without the offset, which is written as a letter; strftime takes ten times as long.
+    return f"{at.isoformat(timespec='milliseconds')}Z"

@@ -3,6 +3,8 @@
 The file is derived: it is written after the tags, again at every start, and never read by kitd.
 """
 
+import asyncio
+
 import structlog
 
 from kitd.blocking import run_blocking
@@ -12,6 +14,8 @@ from kitd.ledger.event_ledger import CursorTruncatedError, EventFilter, EventLed
 from kitd.store.blob_store import BlobStore
 from kitd.store.layout_index import write_layout_index
 
+TOGETHER_S = 0.1
+"""What happens within so long is looked at once: a busy queue commits hundreds of times."""
 _TAGS = EventFilter(frozenset({"tag.moved", "tag.removed", "kit.removed", "kit.evicted"}))
 
 log = structlog.get_logger(__name__)
@@ -31,6 +35,7 @@ async def keep_layout(store: BlobStore, catalog: Catalog, events: EventLedger) -
                 # The next change of a tag, or the next start, writes it.
                 log.warning("layout.not_written", code=error.code, error=error.message)
         await events.wait(seq)
+        await asyncio.sleep(TOGETHER_S)
         head = await events.head_seq()
         try:
             stale = bool(await events.read(seq, 1, _TAGS))

@@ -24,7 +24,6 @@ from kitd.rpc.error import (
     MethodNotFoundError,
     QueueFullError,
     RequestCancelledError,
-    StoppingError,
     TooLargeError,
     wire_error,
 )
@@ -121,14 +120,14 @@ class Connection(Generic[S]):
         finally:
             self.close()
 
-    def drain(self, patience_s: float) -> None:
+    def drain(self, patience_s: float, reason: KitdError) -> None:
         """Read no more; `run` returns when the calls in flight are answered.
 
-        Those that take longer than `patience_s` are answered with the error `stopping`.
+        Those that take longer than `patience_s` are answered with `reason`.
         """
         self._draining = True
         self._patience_s = patience_s
-        self._overdue = StoppingError("kitd is stopping", hint="try again when it is back")
+        self._overdue = reason
         if self._reader is not None:
             self._reader.cancel()
 
@@ -182,10 +181,10 @@ class Connection(Generic[S]):
                 await self._outbox.room()
                 await self._inbox.ready()
                 async with self._turn():
-                    arrived = self._inbox.poll()
-                    message = None if arrived is None else _parse_short(arrived.line)
-                if arrived is not None:
-                    await self._take(arrived, message, subscriptions, group)
+                    messages = [_parse_short(line) for line in self._inbox.poll()]
+                context = Context(self.peer, self.access, subscriptions, self._services)
+                for message in messages:
+                    await self._take(self._inbox.take(), message, context, group)
         except TooLargeError as error:
             await self._refuse(None, error)
             self._patience_s = self._limits.flush_s
@@ -201,7 +200,7 @@ class Connection(Generic[S]):
         self,
         arrived: Arrived,
         message: Call | Batch | None,
-        subscriptions: Subscriptions,
+        context: Context[S],
         group: asyncio.TaskGroup,
     ) -> None:
         """Begin what a line asks for; its message is None where it is still to be parsed."""
@@ -209,7 +208,6 @@ class Connection(Generic[S]):
         try:
             if message is None:
                 message = await self._parse_long(arrived.line)
-            context = Context(self.peer, self.access, subscriptions, self._services)
             match message:
                 case Violation(request_id, error):
                     await self._refuse(request_id, error)
@@ -228,10 +226,10 @@ class Connection(Generic[S]):
                         await self._refuse(admitted.id, admitted.error)
                         return
                     kept = self._kept(admitted.call, descriptor)
-                    work = self._perform(admitted, replace(context, descriptor=kept))
-                    self._start(work, group, kept)
                     if kept is not None:
+                        context = replace(context, descriptor=kept)
                         descriptor = None
+                    self._start(self._perform(admitted, context), group, kept)
         finally:
             if descriptor is not None:
                 os.close(descriptor)

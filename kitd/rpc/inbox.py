@@ -43,33 +43,57 @@ class Inbox:
         self._broken: KitdError | None = None
         self.is_at_end = False
         """Whether the peer will send no more."""
+        self._loop = asyncio.get_running_loop()
+        self._readable = asyncio.Event()
+        self._is_listening = False
 
     async def ready(self) -> None:
         """Return once `poll` has something to do."""
-        if not self._arrived and self._broken is None:
-            await _readable(self._sock)
+        if self._arrived or self._broken is not None:
+            return
+        if not self._is_listening:
+            self._is_listening = True
+            # By its number: the loop describes an object that it does not know yet, which takes
+            # long.
+            self._loop.add_reader(self._sock.fileno(), self._noticed)
+        await self._readable.wait()
 
-    def poll(self) -> Arrived | None:
-        """Return the next line, or None where none is complete yet; reads at most once.
+    def poll(self) -> Sequence[bytes]:
+        """Return the lines that `take` will give, none where none is complete yet.
 
-        Raises `TooLargeError` for what nothing can be read after: a line that is too long, too many
-        descriptors. Raises `OSError`.
+        Reads at most once, and only where no line is left. Raises `TooLargeError` for what nothing
+        can be read after: a line that is too long, too many descriptors. Raises `OSError`.
         """
-        if not self._arrived and self._broken is None:
+        if not self._arrived:
+            if self._broken is not None:
+                raise self._broken
+            self._readable.clear()
             self._fill()
-        if self._arrived:
-            return self._arrived.popleft()
-        if self._broken is not None:
-            raise self._broken
-        return None
+        return [arrived.line for arrived in self._arrived]
+
+    def take(self) -> Arrived:
+        """Return the next line, which is the caller's from now on."""
+        return self._arrived.popleft()
 
     def close(self) -> None:
         """Close the descriptors that nobody has taken, and take no more lines."""
+        self._stop_listening()
         held = [arrived.descriptor for arrived in self._arrived]
         held.append(self._unfinished)
         self._arrived.clear()
         self._unfinished = None
         close_all(descriptor for descriptor in held if descriptor is not None)
+
+    def _noticed(self) -> None:
+        # Who is about to read need not be told twice, and would be, at each turn of the loop.
+        if self._readable.is_set():
+            self._stop_listening()
+        self._readable.set()
+
+    def _stop_listening(self) -> None:
+        if self._is_listening:
+            self._is_listening = False
+            self._loop.remove_reader(self._sock.fileno())
 
     def _fill(self) -> None:
         try:
@@ -117,15 +141,3 @@ def _descriptors_in(ancillary: Iterable[tuple[int, int, bytes]]) -> Sequence[int
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(content)
     return descriptors
-
-
-async def _readable(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    # By its number: the loop describes an object that it does not know yet, which takes long.
-    handle = sock.fileno()
-    loop.add_reader(handle, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(handle)

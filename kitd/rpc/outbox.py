@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from kitd.rpc.limit import Limits
 
+_AT_ONCE_BYTES = 1 << 16
+"""Short lines are sent together: a system call costs more than they do."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Line:
@@ -77,13 +80,26 @@ class Outbox:
                     return
                 self._filled.clear()
                 await self._filled.wait()
-            line = self._lines[0]
+            lines = self._next()
             async with asyncio.timeout(self._limits.stall_s):
-                await self._send(line)
-            self._lines.popleft()
-            self._queued_bytes -= len(line.content)
+                await self._send(lines)
+            for _ in lines:
+                close_all(self._lines.popleft().descriptors)
+            self._queued_bytes -= sum(len(line.content) for line in lines)
             self._room.set()
-            close_all(line.descriptors)
+
+    def _next(self) -> Sequence[_Line]:
+        """Return what is sent next: several lines at once if they are short and bring nothing."""
+        lines: list[_Line] = []
+        count = 0
+        for line in self._lines:
+            count += len(line.content)
+            if lines and (line.descriptors or count > _AT_ONCE_BYTES):
+                break
+            lines.append(line)
+            if line.descriptors:
+                break
+        return lines
 
     @property
     def is_full(self) -> bool:
@@ -99,10 +115,12 @@ class Outbox:
         self._queued_bytes += len(line.content)
         self._filled.set()
 
-    async def _send(self, line: _Line) -> None:
-        sent = await self._send_first(line) if line.descriptors else 0
+    async def _send(self, lines: Sequence[_Line]) -> None:
+        first = lines[0]
+        sent = await self._send_first(first) if first.descriptors else 0
+        content = first.content if len(lines) == 1 else b"".join(line.content for line in lines)
         loop = asyncio.get_running_loop()
-        await loop.sock_sendall(self._sock, memoryview(line.content)[sent:])
+        await loop.sock_sendall(self._sock, memoryview(content)[sent:])
 
     async def _send_first(self, line: _Line) -> int:
         """Send the beginning of a line with its descriptors and return how much went.

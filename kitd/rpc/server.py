@@ -13,7 +13,7 @@ from kitd.errors import KitdError
 from kitd.rpc.codec import encode_error
 from kitd.rpc.connection import Connection, linger
 from kitd.rpc.endpoint import Endpoint
-from kitd.rpc.error import DeniedError, QueueFullError, wire_error
+from kitd.rpc.error import DeniedError, QueueFullError, StoppingError, wire_error
 from kitd.rpc.fairness import Shares
 from kitd.rpc.limit import Limits
 from kitd.rpc.method import Method
@@ -80,8 +80,9 @@ class Server(Generic[S]):
     def stop(self, grace_s: float) -> None:
         """Accept nobody, answer the calls in flight for `grace_s`, then let `serve` return."""
         self._stopped.set()
+        reason = StoppingError("kitd is stopping", hint="try again when it is back")
         for connection in self._connections:
-            connection.drain(grace_s)
+            connection.drain(grace_s, reason)
 
     @property
     def access(self) -> Sequence[AccessRule]:
@@ -95,7 +96,7 @@ class Server(Generic[S]):
             access = self._access_of(connection.peer)
             if access is None:
                 log.info("rpc.access_withdrawn", uid=connection.peer.uid, pid=connection.peer.pid)
-                connection.drain(0)
+                connection.drain(0, _no_role(connection.peer))
             else:
                 connection.access = access
 
@@ -160,10 +161,7 @@ class Server(Generic[S]):
                 hint="run kitd without PrivateUsers=, or connect from within its namespace",
             )
         if access is None:
-            raise DeniedError(
-                f"user {peer.uid} may not use kitd",
-                hint="rpc.access in kitd's configuration gives roles to users and groups",
-            )
+            raise _no_role(peer)
         hint = "close other connections, or try again later"
         own = sum(connection.peer.uid == peer.uid for connection in self._connections)
         if own >= self._limits.connections_per_uid:
@@ -206,3 +204,10 @@ class Server(Generic[S]):
             await connection.run()
         finally:
             self._connections.discard(connection)
+
+
+def _no_role(peer: Peer) -> DeniedError:
+    return DeniedError(
+        f"user {peer.uid} may not use kitd",
+        hint="rpc.access in kitd's configuration gives roles to users and groups",
+    )

@@ -53,7 +53,8 @@ def test_what_a_registry_holds_goes_and_the_only_copy_of_a_name_stays(
 
     collected = crowded.json("cache", "gc")
     assert (collected["kits"], collected["freed_bytes"]) == ([away], plan["freed_bytes"])
-    assert collected["over_bytes"] == plan["over_bytes"] > 0
+    # More by what is just on its way in, such as a new index.json.
+    assert collected["over_bytes"] >= plan["over_bytes"] > 0
     assert tags(crowded) == {"demo:v2"}
     assert not blob(crowded, packed["layers"][0]["digest"]).exists()
     assert blob(crowded, shared).exists()

@@ -18,6 +18,7 @@ import pytest
 from kitd.client import AsyncClient, Client, request
 from kitd.client.connection import Connection
 from kitd.client.error import RpcError
+from kitd.errors import KitdError
 from kitd.rpc.methods import METHODS
 
 DAEMON, NONE, READ, SUBMIT, OWNER, ADMIN, VICTIM = range(2100, 2107)
@@ -403,3 +404,30 @@ def test_kitctl_shows_the_directory_that_it_asks_for(daemon):
             return [job.id for job in await asyncio.gather(*calls)]
 
     assert len(set(as_user(SUBMIT, lambda: asyncio.run(ask_side_by_side())))) == 20
+
+
+def test_new_rules_count_for_those_who_are_connected(daemon):
+    def connect_as(uid):
+        os.seteuid(uid)
+        try:
+            return Connection(str(daemon.kitd.socket))
+        finally:
+            os.seteuid(ROOT)
+
+    def reload_with(access):
+        path = daemon.place / "kitd.yaml"
+        config = json.loads(path.read_text())
+        config["rpc"]["access"] = access
+        path.write_text(json.dumps(config))
+        assert daemon.call(ROOT, "system.reload")["applied"]
+
+    with connect_as(SUBMIT) as connection:
+        assert connection.call("system.hello", {}, timeout_s=20)["role"] == "submit"
+        reload_with([{"uid": SUBMIT, "role": "read"}])
+        assert connection.call("system.hello", {}, timeout_s=20)["role"] == "read"
+        reload_with([])
+        with pytest.raises(KitdError):
+            connection.call("system.hello", {}, timeout_s=20)
+    with pytest.raises(RpcError) as caught, connect_as(SUBMIT) as connection:
+        connection.call("system.hello", {}, timeout_s=20)
+    assert caught.value.code == "denied"

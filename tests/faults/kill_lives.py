@@ -38,7 +38,7 @@ CHECKED_EVERY = 25
 """Kills between two checks that let everything come to rest and look at every blob and tag."""
 FRESH_EVERY = 200
 """Kills before a new state directory: ledgers of any age get their share."""
-USE_AT_MOST = ("1MiB", "3MiB", "30MiB")
+USE_AT_MOST = ("0B", "200KiB", "3MiB", "30MiB")
 KITFILE = """\
 manifestVersion: 1.0.0
 package: {name: demo}
@@ -90,7 +90,12 @@ class Lives:
 
     def limited(self) -> dict[str, Any]:
         """Return a configuration with one of several limits of the cache."""
-        limits = {"use_at_most": self.draw.choice(USE_AT_MOST), "leave_free": "1MiB"}
+        limits = {
+            "use_at_most": self.draw.choice(USE_AT_MOST),
+            "leave_free": "1MiB",
+            # Else nothing that was used within minutes would ever be collected.
+            "keep_recent": self.draw.choice(("0s", "0s", "10m")),
+        }
         return {**self.config, "cache": limits}
 
     def by_hand(self, number: int) -> str:

@@ -7,6 +7,7 @@ is known, so that of a call that kitd did not live to answer only the effect may
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated
 from weakref import WeakValueDictionary
@@ -38,6 +39,8 @@ def idempotent(method: Method[Services]) -> Method[Services]:
     assert issubclass(params, Idempotent), f"{method.name} takes no idempotency key"
 
     async def call(context: Context[Services], raw: Json) -> Reply[object]:
+        if not (isinstance(raw, Mapping) and "idempotency_key" in raw):
+            return await method.call(context, raw)
         key = _key(method.name, context, read_params(method.name, params, raw))
         if key is None:
             return await method.call(context, raw)
