@@ -217,7 +217,7 @@ def waiting(request: JobRequest) -> Job:
 )
 def test_how_a_pack_of_a_project_meets_one_that_waits(waits, comes, admission):
     assert waits.key == comes.key
-    assert admit(comes, waiting(waits)) is admission
+    assert admit(comes, waiting(waits), None) is admission
 
 
 def test_pushes_to_one_repository_run_one_after_the_other():
