@@ -73,6 +73,9 @@ def test_a_pin_keeps_a_kit_until_it_is_taken_back(crowded, project, docker_regis
     assert crowded.json("cache", "gc")["kits"] == []
     (kit, *_) = crowded.json("cache", "gc", "--dry-run")["decisions"]
     assert (kit["action"], kit["why"]) == ("keep", f"pinned as {reference}")
+    reasons = crowded.json("why", kit["digest"])["reasons"]
+    told = f"a collection would keep it: pinned as {reference}"
+    assert told in [reason["text"] for reason in reasons]
     crowded.json("cache", "unpin", reference)
     assert crowded.kitctl("cache", "unpin", reference).code == 1
     assert crowded.json("cache", "gc")["kits"] == [reference]

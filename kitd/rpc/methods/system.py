@@ -231,9 +231,15 @@ async def _why_blob(services: Services, text: str) -> tuple[Facts, ...]:
     if not names and size is None:
         raise NotFoundError(f"{digest} is not in the cache")
     held = {"text": f"{size} bytes in the cache" if size is not None else "not in the cache"}
+    decided = tuple(
+        {"text": f"a collection would {'remove' if each.goes else 'keep'} it: {each.why}"}
+        for each in (await services.collector.forecast()).decisions
+        if each.digest == digest
+    )
     if not names:
-        return (held, {"text": "no kit needs it; a collection may remove it"})
-    return (held, *({"text": f"part of {name}", "reference": str(name)} for name in names))
+        return (held, *decided)
+    parts = ({"text": f"part of {name}", "reference": str(name)} for name in names)
+    return (held, *parts, *decided)
 
 
 METHODS: tuple[Method[Services], ...] = (
