@@ -184,7 +184,13 @@ COMMANDS = (
         ),
     ),
     Command("jobs cancel", "jobs:cancel_job", "stop a job", "jobs cancel 12", (_JOB,)),
-    Command("jobs retry", "jobs:retry_job", "run a failed job again", "jobs retry 12", (_JOB,)),
+    Command(
+        "jobs retry",
+        "jobs:retry_job",
+        "run a failed or cancelled job again",
+        "jobs retry 12",
+        (_JOB,),
+    ),
     Command("jobs log", "jobs:show_log", "a job's events", "jobs log 12 -f", (_JOB, _FOLLOW)),
     Command("projects list", "projects:list_projects", "what is watched", "projects list"),
     Command(

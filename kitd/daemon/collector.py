@@ -12,7 +12,7 @@ holds for two daemons of which each is the other's registry.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -57,6 +57,8 @@ class _Stock:
     kits: Sequence[CachedKit]
     blobs: Sequence[StoredBlob]
     leased: frozenset[Digest]
+    remains: Mapping[Digest, int]
+    """What is in quarantine of blobs that are there again or that no kit needs, in bytes."""
     space: Space
 
 
@@ -69,7 +71,7 @@ class _Evictable:
 
 
 class _Proofs:
-    """Which kits registries hold, asked once in a collection."""
+    """Which kits registries hold. One that does not answer is asked once in a collection."""
 
     def __init__(self, remote: Callable[[Repository], Awaitable[Remote]]) -> None:
         self._remote = remote
@@ -125,6 +127,7 @@ class Collector:
         self._clock = clock
         self._shortfall: str | None = None
         self._evictable: _Evictable | None = None
+        self._turn = asyncio.Lock()
 
     @property
     def shortfall(self) -> str | None:
@@ -164,6 +167,7 @@ class Collector:
             stock.kits,
             stock.blobs,
             stock.leased,
+            stock.remains,
             stock.space,
             limits,
             now_us=self._clock.now_us(),
@@ -174,6 +178,11 @@ class Collector:
 
         `advanced` is told how many bytes were freed so far.
         """
+        # One whose job was given up may still wait for a disk.
+        async with self._turn:
+            return await self._collect(advanced)
+
+    async def _collect(self, advanced: Callable[[int], None]) -> Collected:
         limits = self._limits()
         stock = await self._take_stock()
         plan = await run_blocking(
@@ -198,7 +207,7 @@ class Collector:
         def is_wanted(bundle: Bundle) -> bool:
             return may_go(space, limits, shared.freed_by(bundle))
 
-        freed(await self._drop_quarantined(stock.kits))
+        freed(await run_blocking(self._drop, stock.remains))
         for first in range(0, len(plan.unreferenced), BATCH):
             freed(await self._remove_unreferenced(plan.unreferenced[first : first + BATCH]))
         proofs = _Proofs(self._remote)
@@ -240,13 +249,25 @@ class Collector:
     async def _take_stock(self) -> _Stock:
         await self._ledger.write_uses()
         # The files first: a kit that comes between the two is in the ledger and spares its blobs.
-        files = await run_blocking(self._store.blobs)
-        blobs = [
-            StoredBlob(file.digest, file.size, math.ceil(file.written_s * 1_000_000))
-            for file in files
-        ]
+        blobs = await run_blocking(self._blobs)
         space = await self._space()
-        return _Stock(await self._ledger.kits(), blobs, self._leases.leased(), space)
+        kits = await self._ledger.kits()
+        remains = await run_blocking(self._remains, kits)
+        return _Stock(kits, blobs, self._leases.leased(), remains, space)
+
+    def _blobs(self) -> Sequence[StoredBlob]:
+        return [
+            StoredBlob(file.digest, file.size, math.ceil(file.written_s * 1_000_000))
+            for file in self._store.blobs()
+        ]
+
+    def _remains(self, kits: Sequence[CachedKit]) -> Mapping[Digest, int]:
+        needed = {blob.digest for kit in kits for blob in kit.blobs}
+        return {
+            digest: size
+            for digest, size in self._store.in_quarantine().items()
+            if digest not in needed or self._store.size_of(digest) is not None
+        }
 
     async def _space(self) -> Space:
         usage = await run_blocking(self._store.usage)
@@ -278,18 +299,8 @@ class Collector:
             for digest, after_s in unless_after_s.items()
         ]
 
-    async def _drop_quarantined(self, kits: Sequence[CachedKit]) -> Sequence[int]:
-        """Remove the remains of blobs that are there again, or that no kit needs any more."""
-        needed = {blob.digest for kit in kits for blob in kit.blobs}
-
-        def drop() -> Sequence[int]:
-            return [
-                self._store.drop_quarantined(digest)
-                for digest in self._store.in_quarantine()
-                if digest not in needed or self._store.size_of(digest) is not None
-            ]
-
-        return await run_blocking(drop)
+    def _drop(self, remains: Collection[Digest]) -> Sequence[int]:
+        return [self._store.drop_quarantined(digest) for digest in remains]
 
 
 async def _expendable(
@@ -298,6 +309,8 @@ async def _expendable(
     """Yield what may go, in order, as long as it is wanted; nothing with a name without a proof."""
     doubtful: list[Bundle] = []
     for bundle in plan.bundles:
+        # There may be a hundred thousand, and a look at what nobody wants waits for nothing.
+        await asyncio.sleep(0)
         if not bundle.is_elsewhere:
             doubtful.append(bundle)
         elif is_wanted(bundle):
@@ -306,6 +319,7 @@ async def _expendable(
             else:
                 doubtful.append(bundle)
     for bundle in least_recently_used(doubtful):
+        await asyncio.sleep(0)
         if is_wanted(bundle) and await proofs.held([kit for kit in bundle.kits if kit.tags]):
             yield bundle
 

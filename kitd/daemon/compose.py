@@ -97,6 +97,7 @@ class Ground:
     store: BlobStore
     leases: LeaseBook
     cache: CacheContent
+    disk_guard: DiskGuard
     fatal: asyncio.Future[None]
     """Fails with what kitd must not go on after, wherever that was met."""
     service: ServiceManager
@@ -271,8 +272,6 @@ async def _make_work(
         settings=settings,
         clock=clock,
     )
-    disk_guard = DiskGuard(config.state_dir, [config.cache_dir])
-    await disk_guard.prepare()
     remote = resources.registries.repository
     collector = Collector(
         store=ground.store,
@@ -297,7 +296,7 @@ async def _make_work(
             settings=settings,
         ),
         lane_slots(config.workers),
-        disk_guard,
+        ground.disk_guard,
         follow=requests_for,
         progress=report,
         finished=board.job_ended,

@@ -45,7 +45,10 @@ class DiskGuard:
         self._owed = False
 
     async def prepare(self) -> None:
-        """Keep a reserve back, if the disk has room to spare."""
+        """Keep a reserve back if the disk has room to spare; give it up if there is none at all.
+
+        Call it before anything is opened: that takes a few bytes even where nothing is new.
+        """
         await asyncio.to_thread(self._prepare)
 
     async def make_way(self) -> None:
@@ -58,9 +61,11 @@ class DiskGuard:
 
     def _prepare(self) -> None:
         try:
-            if self._reserve.exists() or _free_bytes(self._reserve.parent) < self._ample_bytes:
-                return
-            self._keep_back()
+            free_bytes = _free_bytes(self._reserve.parent)
+            if free_bytes < NEEDED_BYTES:
+                self._make_way()
+            elif free_bytes >= self._ample_bytes and not self._reserve.exists():
+                self._keep_back()
         except OSError as error:
             log.warning("disk.no_reserve", error=str(error))
 
@@ -85,6 +90,9 @@ class DiskGuard:
             if self._owed:
                 self._keep_back()
                 self._owed = False
+            else:
+                # At the start there may have been too little for one.
+                self._prepare()
         except OSError as error:
             log.debug("disk.no_room", error=str(error))
             return False

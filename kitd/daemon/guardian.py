@@ -118,9 +118,11 @@ class Guardian:
         now_s = time.monotonic()
         if self._stopping_s is not None and now_s - self._stopping_s >= self._stop_s:
             self._kill(f"the stop takes longer than {self._stop_s:g} s")
-        if self._asked_s is None:
+        # Read once: the loop may answer at any moment, on its own thread.
+        asked_s = self._asked_s
+        if asked_s is None:
             self._ask(self._answered)
-        elif (silent_s := now_s - self._asked_s) >= self._answer_s:
+        elif (silent_s := now_s - asked_s) >= self._answer_s:
             if self._stopping_s is not None:
                 self._kill(f"the event loop has not answered for {silent_s:.0f} s")
             self._report(silent_s, now_s)
@@ -144,7 +146,8 @@ class Guardian:
             log.warning("daemon.loop_answers_again")
 
     def _report(self, silent_s: float, now_s: float) -> None:
-        if self._reported_s is not None and now_s - self._reported_s < REPEAT_S:
+        reported_s = self._reported_s
+        if reported_s is not None and now_s - reported_s < REPEAT_S:
             return
         self._reported_s = now_s
         log.error(

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from kitd.blocking import run_blocking
+from kitd.blocking import run_blocking, uninterrupted
 from kitd.caller import Caller
 from kitd.clock import Clock, rfc3339
 from kitd.config.model import KITFILE, ProjectConfig
@@ -130,7 +130,8 @@ class ProjectBoard:
         self._clock = clock
         self._watched: dict[str, _Watched] = {}
         self._group: asyncio.TaskGroup | None = None
-        # One change at a time: between the ledger's row and the watcher nobody may slip in.
+        # One change at a time: between the ledger's row and the watcher nobody may slip in, nor may
+        # a caller who goes away then part them.
         self._changing = asyncio.Lock()
         self._notes: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._started = asyncio.Event()
@@ -220,10 +221,15 @@ class ProjectBoard:
                     raise ProjectConflictError(
                         f"the project {name} is that of user {owner}", hint="choose another name"
                     )
-            await self._projects.add(name, msgspec.json.encode(definition).decode())
-            await self._forget(name)
-            self._watch(await self._projects.project(name))
+            await _end_of(await uninterrupted(self._add(name, definition)))
         return await self.get(name)
+
+    async def _add(self, name: str, definition: Definition) -> asyncio.Task[None] | None:
+        await self._projects.add(name, msgspec.json.encode(definition).decode())
+        record = await self._projects.project(name)
+        retired = self._retire(name)
+        self._watch(record, after=retired)
+        return retired
 
     async def owner_of(self, name: str) -> int | None:
         """Return whose project it is: who added it for himself, else who owns its directory.
@@ -238,11 +244,21 @@ class ProjectBoard:
         except OSError:
             return None
 
+    async def is_as_it_was(self, name: str, at_us: int) -> bool:
+        """Return whether a project was defined at that time as it is now. Raises `NotFoundError`.
+
+        What had its name before may have been another's.
+        """
+        return (await self._projects.project(name)).defined_us <= at_us
+
     async def remove(self, name: str) -> None:
         """Stop watching a project; its kits stay. Raises `NotFoundError`, a conflict."""
         async with self._changing:
-            await self._projects.remove(name)
-            await self._forget(name)
+            await _end_of(await uninterrupted(self._remove(name)))
+
+    async def _remove(self, name: str) -> asyncio.Task[None] | None:
+        await self._projects.remove(name)
+        return self._retire(name)
 
     def rescan(self, name: str) -> None:
         """Look at a project now. Raises `NotFoundError`."""
@@ -258,9 +274,12 @@ class ProjectBoard:
     async def release(self, name: str) -> WireProject:
         """End a hold. Raises `NotFoundError`."""
         async with self._changing:
-            await self._projects.hold(name, held=False)
-            self._find(name).watcher.release()
+            await uninterrupted(self._release(name))
         return await self.get(name)
+
+    async def _release(self, name: str) -> None:
+        await self._projects.hold(name, held=False)
+        self._find(name).watcher.release()
 
     def _find(self, name: str) -> _Watched:
         watched = self._watched.get(name)
@@ -377,11 +396,6 @@ class ProjectBoard:
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, RESTART_MAX_S)
 
-    async def _forget(self, name: str) -> None:
-        retired = self._retire(name)
-        if retired is not None:
-            await asyncio.wait([retired])
-
     def _retire(self, name: str) -> asyncio.Task[None] | None:
         """Have a project's watcher end; return its task, which may take its time."""
         watched = self._watched.pop(name, None)
@@ -473,6 +487,11 @@ class ProjectBoard:
             last_job=record.packed_by,
             source=record.source,
         )
+
+
+async def _end_of(retired: asyncio.Task[None] | None) -> None:
+    if retired is not None:
+        await asyncio.wait([retired])
 
 
 def _definitions(configured: Mapping[str, ProjectConfig]) -> Mapping[str, str]:

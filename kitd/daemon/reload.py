@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from kitd.blocking import run_blocking
+from kitd.blocking import run_blocking, uninterrupted
 from kitd.config.diff import compare_configs
 from kitd.config.load import Loaded
 from kitd.config.model import Config, ProjectConfig
@@ -76,7 +76,13 @@ class Reloader:
             await self.reload()
 
     async def reload(self) -> Reloaded:
-        """Apply the configuration as it is now, or nothing of it."""
+        """Apply the configuration as it is now, or nothing of it.
+
+        A caller who goes away meanwhile does not leave half of it.
+        """
+        return await uninterrupted(self._reload())
+
+    async def _reload(self) -> Reloaded:
         async with self._reloading:
             self._service.reloading()
             try:

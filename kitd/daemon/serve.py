@@ -30,9 +30,10 @@ from kitd.daemon.compose import (
     wire,
 )
 from kitd.daemon.crew import Crew
+from kitd.daemon.disk_guard import DiskGuard
 from kitd.daemon.in_force import InForce
 from kitd.daemon.notify import ServiceManager
-from kitd.daemon.state_dir import locked_state_dir
+from kitd.daemon.state_dir import locked_cache_dir, locked_state_dir
 from kitd.daemon.translation import idle_sections
 from kitd.secret import Secrets
 from kitd.store.blob_store import BlobStore
@@ -71,7 +72,7 @@ async def serve(
     config: Config,
     environ: Mapping[str, str],
     *,
-    started: Callable[["Controls"], None],
+    started: Callable[[Controls], None],
     service: ServiceManager = ALONE,
     secrets: Secrets | None = None,
     load: Callable[[], Loaded] | None = None,
@@ -94,6 +95,9 @@ async def serve(
         log.warning("config.not_acted_upon", section=section, hint="this version does not have it")
     async with AsyncExitStack() as stack:
         stack.enter_context(locked_state_dir(config.state_dir))
+        stack.enter_context(locked_cache_dir(config.cache_dir))
+        disk_guard = DiskGuard(config.state_dir, [config.cache_dir])
+        await disk_guard.prepare()
         store = await _swept_store(config)
         leases = LeaseBook()
         ground = Ground(
@@ -105,6 +109,7 @@ async def serve(
             store=store,
             leases=leases,
             cache=CacheContent(store, leases),
+            disk_guard=disk_guard,
             fatal=asyncio.get_running_loop().create_future(),
             service=service,
             secrets=secrets or Secrets(),

@@ -1,7 +1,9 @@
-"""The state directory: made for its owner only, and locked while a daemon lives in it.
+"""The state directory and the cache: for their owner only, locked while a daemon lives in them.
 
 The lock is what makes recovery instant: whoever holds it knows that every attempt which the ledger
-calls running belongs to a daemon that is gone.
+calls running belongs to a daemon that is gone. A cache has one of its own, because it may be
+elsewhere: what the ledger of one daemon does not need it collects, and sweeps what it did not
+begin, so that a second daemon would lose its blobs to the first.
 """
 
 import fcntl
@@ -14,7 +16,7 @@ from kitd.errors import KitdError
 
 
 class StateDirError(KitdError):
-    """The state directory cannot be used."""
+    """The state directory or the cache cannot be used."""
 
     code = "state_dir"
 
@@ -22,14 +24,27 @@ class StateDirError(KitdError):
 @contextmanager
 def locked_state_dir(path: Path) -> Iterator[Path]:
     """Make the directory if need be and hold its lock. Raises `StateDirError`."""
+    with _locked(path / "kitd.lock", "the state directory", "state_dir or KITD_STATE_DIR"):
+        yield path
+
+
+@contextmanager
+def locked_cache_dir(path: Path) -> Iterator[Path]:
+    """Make the directory if need be and hold its lock. Raises `StateDirError`."""
+    with _locked(path / "cache.lock", "the cache", "cache.dir"):
+        yield path
+
+
+@contextmanager
+def _locked(lock: Path, what: str, option: str) -> Iterator[None]:
+    path = lock.parent
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        handle = os.open(path / "kitd.lock", flags, 0o600)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StateDirError(
-            f"cannot use the state directory {path}: {error.strerror}",
-            hint="set state_dir or KITD_STATE_DIR to a directory that kitd's user can write",
+            f"cannot use {what} {path}: {error.strerror}",
+            hint=f"set {option} to a directory that kitd's user can write",
         ) from error
     try:
         try:
@@ -38,12 +53,12 @@ def locked_state_dir(path: Path) -> Iterator[Path]:
             owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip()
             raise StateDirError(
                 f"another kitd{f' (pid {owner})' if owner else ''} uses {path}",
-                hint="stop it, or give this one a state_dir of its own",
+                hint=f"stop it, or set {option} to a directory of its own",
             ) from error
         # For people only: a disk that is full must not keep kitd from starting.
         with suppress(OSError):
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield path
+        yield
     finally:
         os.close(handle)

@@ -75,6 +75,8 @@ class _Finding:
 
     found: str | None
     why: str | None
+    inode: int | None
+    """The file that was hashed; None if it could not be opened."""
 
 
 class Verifier:
@@ -103,18 +105,21 @@ class Verifier:
             done_bytes += count
             advanced(done_bytes, max(total_bytes, done_bytes))
 
-        needs = _Needs(await self._ledger.kits())
+        needs = await run_blocking(_Needs, await self._ledger.kits())
         damaged: dict[Digest, Damage] = {}
         async with _rehashing() as process:
             for blob in blobs:
                 finding = await _rehash(process, self._store, blob.digest, read)
-                if (why := _damage(blob.digest, finding)) is not None:
+                why = _damage(blob.digest, finding)
+                # A blob of another size is fetched or built again even while this reads the old.
+                if why is not None and await run_blocking(
+                    self._store.quarantine, blob.digest, inode=finding.inode
+                ):
                     damage = Damage(digest=blob.digest, why=why, kits=needs.names(blob.digest))
                     damaged[blob.digest] = damage
-                    await run_blocking(self._store.quarantine, blob.digest)
                     await self._tell(damage, moved=True)
         # Anew: kits came and went meanwhile.
-        needs = _Needs(await self._ledger.kits())
+        needs = await run_blocking(_Needs, await self._ledger.kits())
         for digest in await self._missing(needs):
             if digest not in damaged:
                 damage = Damage(digest=digest, why="is missing", kits=needs.names(digest))
@@ -204,4 +209,4 @@ async def _rehash(
         said = json.loads(line)
         read(said["read"])
         if "found" in said:
-            return _Finding(said["found"], said.get("why"))
+            return _Finding(said["found"], said.get("why"), said.get("inode"))

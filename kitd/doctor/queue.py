@@ -20,4 +20,4 @@ async def failed_jobs(patient: Patient) -> AsyncIterator[WireCheck]:
         text = f"{many}{code}: job {newest.id} ({newest.kind}): {newest.error.message}"
         yield wrong("jobs", text, newest.error.hint or f"kitctl why {newest.id}")
     if not failed:
-        yield sound("jobs", "none failed in the last day and was not made good")
+        yield sound("jobs", "none that failed in the last day is left")

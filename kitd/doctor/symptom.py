@@ -9,10 +9,11 @@ from pathlib import Path
 
 from kitd.config.quantity import format_duration
 from kitd.doctor.patient import Patient
+from kitd.jobs.pull import PULL
+from kitd.jobs.push import PUSH
 from kitd.ledger.schema import wal_bytes
 from kitd.ledger.trouble import Ailing
 from kitd.oci.digest import Digest
-from kitd.queue.job import Lane
 from kitd.rpc.methods.wire import WireReason
 
 OVERDUE_S = 600.0
@@ -23,6 +24,7 @@ NEARLY_FULL_SHARE = 20
 LARGE_WAL_BYTES = 128 << 20
 """SQLite shortens it to half of that whenever nobody reads an old state of the ledger."""
 MAX_DAMAGED = 20
+_TRANSFERS = frozenset({PUSH.name, PULL.name})
 _HANG_S = 2.0
 """How long a look at a disk is waited for that may not answer at all."""
 
@@ -82,7 +84,7 @@ async def failing_registries(patient: Patient) -> AsyncIterator[WireReason]:
     # Jobs that fail in the same way at the same registry are one trouble.
     failing: dict[tuple[str, str], list[Ailing]] = {}
     for job in await patient.trouble.retrying():
-        if job.kind in {Lane.PUSH, Lane.PULL}:
+        if job.kind in _TRANSFERS:
             host = (job.reference or "").partition("/")[0]
             failing.setdefault((host, job.error.code), []).append(job)
     for first, *others in islice(failing.values(), 10):

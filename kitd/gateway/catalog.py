@@ -41,7 +41,8 @@ class Catalog(Protocol):
         A tag that named another manifest moves; that manifest stays, by digest. Committing again
         what is there already is no error. `manifest` is the parsed content of `target`: its
         subject, which need not exist, its artifact type and its annotations answer `referrers`.
-        The cache holds the content and all children already; the caller has checked.
+        The cache holds the content and all children already; the caller has checked. Raises
+        `CollectedError` where a manifest that it lists was removed from all repositories since.
         """
         ...
 

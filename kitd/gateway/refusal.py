@@ -4,6 +4,7 @@ import enum
 import json
 from collections.abc import Mapping
 
+from kitd.content.store import CollectedError
 from kitd.errors import KitdError, UnavailableError
 from kitd.gateway.upload import (
     TooManyUploadsError,
@@ -56,6 +57,7 @@ class RefusedError(KitdError):
 
 
 _ANSWERS: Mapping[type, tuple[int, ErrorCode]] = {
+    CollectedError: (404, ErrorCode.MANIFEST_BLOB_UNKNOWN),
     InvalidDigestError: (400, ErrorCode.DIGEST_INVALID),
     InvalidManifestError: (400, ErrorCode.MANIFEST_INVALID),
     InvalidReferenceError: (400, ErrorCode.NAME_INVALID),

@@ -14,7 +14,6 @@ from kitd.clock import Clock
 from kitd.content.store import ContentNotFoundError
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import emit
-from kitd.ledger.failure import LedgerError
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Reference, Repository
@@ -109,8 +108,7 @@ class CacheLedger:
         """Write what was remembered. Raises `LedgerError`."""
         if not self._uses:
             return
-        # Not one moment is a use neither here nor on its way to the ledger.
-        uses, self._uses = self._uses, {}
+        uses = dict(self._uses)
 
         def transaction(connection: sqlite3.Connection) -> None:
             connection.executemany(
@@ -118,11 +116,11 @@ class CacheLedger:
                 [(at_us, digest) for digest, at_us in uses.items()],
             )
 
-        try:
-            await self._database.write(transaction)
-        except LedgerError:
-            self._uses = {**uses, **self._uses}
-            raise
+        await self._database.write(transaction)
+        # Not before: what the disk did not take is a use that only this process knows of.
+        for digest, at_us in uses.items():
+            if self._uses.get(digest) == at_us:
+                del self._uses[digest]
 
     async def kits(self) -> Sequence[CachedKit]:
         """Return every manifest of the catalogue, by digest."""

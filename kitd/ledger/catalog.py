@@ -17,6 +17,7 @@ from kitd.ledger.event_ledger import emit
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.manifest import Manifest, describe_referrer
+from kitd.oci.media_type import is_manifest
 from kitd.oci.reference import Reference, Repository
 from kitd.queue.effect import (
     Effect,
@@ -145,6 +146,18 @@ def _record_manifest(connection: sqlite3.Connection, effect: RecordManifest, now
     )
 
 
+def _require_catalogued(connection: sqlite3.Connection, children: Sequence[Descriptor]) -> None:
+    """Without their rows nothing would keep what is below the children of an index."""
+    digests = [child.digest for child in children if is_manifest(child.media_type)]
+    row = connection.execute(
+        "SELECT value FROM json_each(?) AS child WHERE NOT EXISTS"
+        " (SELECT 1 FROM manifests WHERE digest = child.value) LIMIT 1",
+        (json.dumps(digests),),
+    ).fetchone()
+    if row is not None:
+        raise CollectedError(f"{row['value']} was removed before the index that lists it came")
+
+
 def _move_tags(
     connection: sqlite3.Connection, effect: MoveTags, now_us: int, job: Job | None
 ) -> None:
@@ -231,10 +244,14 @@ class Catalog:
     async def commit(
         self, repository: Repository, target: Descriptor, tags: Sequence[str], manifest: Manifest
     ) -> None:
-        """Record a complete manifest in a repository and move tags to it, in one transaction."""
+        """Record a complete manifest in a repository and move tags to it, in one transaction.
+
+        Raises `CollectedError` where a manifest that it lists was removed meanwhile.
+        """
         kit = await self._summarize(manifest)
 
         def transaction(connection: sqlite3.Connection) -> None:
+            _require_catalogued(connection, manifest.manifests)
             now_us = self._clock.now_us()
             _record_manifest(connection, RecordManifest(repository, target, manifest, kit), now_us)
             moved = MoveTags(repository, tuple(tags), target.digest)

@@ -26,6 +26,7 @@ class ProjectRecord:
     name: str
     source: str
     definition: str
+    defined_us: int
     held: bool
     fingerprint: str | None
     content_key: str | None
@@ -39,6 +40,7 @@ def _record(row: sqlite3.Row) -> ProjectRecord:
         name=row["name"],
         source=row["source"],
         definition=row["definition"],
+        defined_us=row["defined_us"],
         held=bool(row["held"]),
         fingerprint=row["fingerprint"],
         content_key=row["content_key"],

@@ -176,8 +176,9 @@ def _open(root: int, entry: Entry) -> int:
         return os.open(entry.path, FILE_FLAGS, dir_fd=root)
     except OSError as error:
         if has_moved(error):
+            # Not why: a link that took a directory's place must not tell what is where it points.
             raise InputChangedError(
-                f"{printable(entry.path)} is not what it was: {error.strerror}"
+                f"{printable(entry.path)} changed while the kit was packed"
             ) from error
         raise InputError(
             f"cannot read {printable(entry.path)}: {error.strerror}",

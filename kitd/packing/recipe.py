@@ -28,9 +28,9 @@ from kitd.packing.scan import (
     Watch,
     fingerprint,
     layer_key,
+    parent_beneath,
     read_beneath,
     require_paths,
-    require_readable,
     scan,
 )
 
@@ -106,15 +106,17 @@ def _read_kitfile(root: int, project: Project) -> tuple[str, bytes]:
 def _watch_settings(root: int, project: Project, watch: Watch) -> None:
     """Watch where the Kitfile and .kitignore are, be they there or not."""
     watch(root)
-    directory = posixpath.dirname(project.kitfile or "")
-    if directory:
-        with contextlib.suppress(OSError):
-            handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+    path = project.kitfile or ""
+    with contextlib.suppress(OSError):
+        if path.startswith("/"):
+            handle = os.open(posixpath.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                require_readable(handle, directory, project.reader)
                 watch(handle)
             finally:
                 os.close(handle)
+        elif "/" in path:
+            with parent_beneath(root, path, project.reader) as (directory, _):
+                watch(directory)
 
 
 def read_recipe(root: int, project: Project, *, watch: Watch | None = None) -> Recipe:
@@ -158,7 +160,7 @@ def look(root: int, project: Project, recipe: Recipe, *, watch: Watch | None = N
     looked_ns = time.time_ns()
     tree = scan(root, recipe.selection(), watch=watch, reader=project.reader)
     # Only now: the walk has watched the directories in which a missing path may yet appear.
-    require_paths(root, recipe.plans)
+    require_paths(root, recipe.plans, project.reader)
     if project.reader is not None:
         require_readable_files(root, tree.entries, project.reader)
     layers: list[list[Entry]] = [[] for _ in recipe.plans]

@@ -227,16 +227,16 @@ def read_beneath(root: int, path: str, max_bytes: int, reader: Caller | None) ->
     """
     if path.startswith("/"):
         return _read_file(os.open(path, FILE_FLAGS & ~os.O_NOFOLLOW), path, max_bytes, reader)
-    with _parent_beneath(root, path, reader) as (directory, name):
+    with parent_beneath(root, path, reader) as (directory, name):
         return _read_file(os.open(name, FILE_FLAGS, dir_fd=directory), path, max_bytes, reader)
 
 
-def is_beneath(root: int, path: str) -> bool:
+def is_beneath(root: int, path: str, reader: Caller | None) -> bool:
     """Whether something of this relative path exists, reached without following a link.
 
-    Raises `OSError` as `read_beneath` does.
+    Raises as `read_beneath` does.
     """
-    with _parent_beneath(root, path, None) as (directory, name):
+    with parent_beneath(root, path, reader) as (directory, name):
         try:
             os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -256,8 +256,11 @@ def _read_file(file: int, path: str, max_bytes: int, reader: Caller | None) -> b
 
 
 @contextmanager
-def _parent_beneath(root: int, path: str, reader: Caller | None) -> Iterator[tuple[int, str]]:
-    """Open the directory that holds what a relative path names, and tell its name there."""
+def parent_beneath(root: int, path: str, reader: Caller | None) -> Iterator[tuple[int, str]]:
+    """Open the directory that holds what a relative path names, and tell its name there.
+
+    Raises as `read_beneath` does.
+    """
     *directories, name = path.split("/")
     if path.startswith("/") or ".." in (*directories, name):
         raise OSError(errno.ELOOP, "the path leads out of the project")
@@ -273,23 +276,29 @@ def _parent_beneath(root: int, path: str, reader: Caller | None) -> Iterator[tup
             os.close(handle)
 
 
-def require_paths(root: int, plans: Iterable[LayerPlan]) -> None:
+def require_paths(root: int, plans: Iterable[LayerPlan], reader: Caller | None) -> None:
     """Check that every path of the Kitfile is there and is a file or a directory itself.
 
     A path that is a link, or leads through one, would give an empty layer: the walk follows none.
-    Raises `MissingInputError`, `InputError`.
+    Nor does it enter what is left out, so that the reader's rights are asked for here too. Raises
+    `MissingInputError`, `InputError`, `UnreadableByCallerError`.
     """
     for plan in plans:
         parts = [part for part in plan.path.split(b"/") if part != b"."]
-        for depth in range(1, len(parts) + 1):
+        _require_path(root, plan, parts, reader)
+
+
+def _require_path(
+    root: int, plan: LayerPlan, parts: Sequence[bytes], reader: Caller | None
+) -> None:
+    directory = os.dup(root)
+    try:
+        for depth, name in enumerate(parts, start=1):
             path = b"/".join(parts[:depth])
             try:
-                mode = os.stat(path, dir_fd=root, follow_symlinks=False).st_mode
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise MissingInputError(
-                    f"the path {printable(plan.path)} of the Kitfile does not exist",
-                    hint="create it, or correct the Kitfile",
-                ) from error
+                mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+            except FileNotFoundError as error:
+                raise _missing(plan) from error
             except OSError as error:
                 raise InputError(f"cannot look at {printable(path)}: {error.strerror}") from error
             if stat.S_ISLNK(mode):
@@ -299,6 +308,21 @@ def require_paths(root: int, plans: Iterable[LayerPlan]) -> None:
                 )
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise InputError(f"{printable(path)} is neither a file nor a directory")
+            if depth < len(parts):
+                if not stat.S_ISDIR(mode):
+                    raise _missing(plan)
+                above, directory = directory, _descend(directory, name, path)
+                os.close(above)
+                require_readable(directory, path, reader)
+    finally:
+        os.close(directory)
+
+
+def _missing(plan: LayerPlan) -> MissingInputError:
+    return MissingInputError(
+        f"the path {printable(plan.path)} of the Kitfile does not exist",
+        hint="create it, or correct the Kitfile",
+    )
 
 
 def scan(

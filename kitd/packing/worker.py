@@ -19,6 +19,7 @@ from typing import BinaryIO, NamedTuple, Protocol, assert_never
 
 import msgspec
 
+from kitd.caller import Caller
 from kitd.errors import KitdError, printable
 from kitd.hold import Hold
 from kitd.modelkit.config_blob import encode_config
@@ -100,6 +101,7 @@ def run_scan(order: ScanOrder, daemon: Daemon, inotify: int | None) -> Scanned |
                     daemon.known_layers(inputs.keys),
                     order.patience_s,
                     leases=place.leases,
+                    reader=project.reader,
                 ),
             ),
             warnings=tree_finding.warnings,
@@ -157,6 +159,7 @@ def _file_holds(
     patience_s: float,
     *,
     leases: Leases,
+    reader: Caller | None,
     is_read_next: bool = False,
 ) -> tuple[Hold, ...]:
     """Judge the files of the layers that nobody has built yet: the others were judged before."""
@@ -175,6 +178,7 @@ def _file_holds(
         patience_s=patience_s,
         leases=leases,
         is_read_next=is_read_next,
+        reader=reader,
     )
 
 
@@ -197,7 +201,13 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
         holds: tuple[Hold, ...] = ()
         if order.expected is None:
             unfinished = _file_holds(
-                root, inputs, known, math.inf, leases=leases, is_read_next=True
+                root,
+                inputs,
+                known,
+                math.inf,
+                leases=leases,
+                reader=project.reader,
+                is_read_next=True,
             )
             holds = _tree_holds(root, project).holds + unfinished
         built = build_layers(

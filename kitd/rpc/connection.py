@@ -1,12 +1,11 @@
 """One peer: reads its lines, runs its calls side by side, answers as they finish."""
 
 import asyncio
-import os
 import secrets
 import select
 import socket
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -17,6 +16,7 @@ from kitd.errors import KitdError
 from kitd.oci.json_reader import Json
 from kitd.rpc import codec
 from kitd.rpc.codec import Batch, Call, Notification, Request, RequestId, Violation
+from kitd.rpc.disposal import Disposal
 from kitd.rpc.error import (
     DeniedError,
     InternalError,
@@ -28,7 +28,7 @@ from kitd.rpc.error import (
     wire_error,
 )
 from kitd.rpc.fairness import Shares
-from kitd.rpc.inbox import Arrived, Inbox
+from kitd.rpc.inbox import Arrived, Inbox, receive
 from kitd.rpc.limit import Limits
 from kitd.rpc.method import Context, Method, Reply
 from kitd.rpc.outbox import Outbox, close_all
@@ -37,7 +37,6 @@ from kitd.rpc.subscription import EventSource, Progress, Subscriptions, Turns
 
 MAX_DESCRIPTORS = 32
 """File descriptors that one response carries at most."""
-_READ_BYTES = 1 << 15
 _QUICK_BYTES = 1 << 15
 """Longer lines are parsed in a thread: the worst of a megabyte would hold the loop up."""
 _ERROR_BYTES = 1 << 14
@@ -96,7 +95,8 @@ class Connection(Generic[S]):
         self._events = events
         self._limits = limits
         self._shares = shares
-        self._inbox = Inbox(sock)
+        self._disposal = Disposal()
+        self._inbox = Inbox(sock, self._disposal)
         self._outbox = Outbox(sock, limits)
         self._subscriptions: Subscriptions | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -119,6 +119,8 @@ class Connection(Generic[S]):
             log.exception("rpc.connection_failed", pid=self.peer.pid)
         finally:
             self.close()
+        # What hangs is counted as one of its user's connections, so that it has a bound.
+        await self._disposal.idle()
 
     def drain(self, patience_s: float, reason: KitdError) -> None:
         """Read no more; `run` returns when the calls in flight are answered.
@@ -128,6 +130,7 @@ class Connection(Generic[S]):
         self._draining = True
         self._patience_s = patience_s
         self._overdue = reason
+        self._disposal.abandon(patience_s + self._limits.flush_s)
         if self._reader is not None:
             self._reader.cancel()
 
@@ -140,7 +143,7 @@ class Connection(Generic[S]):
         """Release the socket, and the descriptors that were on their way."""
         self._inbox.close()
         self._outbox.discard()
-        self._sock.close()
+        hang_up(self._sock, self._disposal)
 
     async def _serve(self, group: asyncio.TaskGroup) -> None:
         subscriptions = Subscriptions(
@@ -161,7 +164,7 @@ class Connection(Generic[S]):
         self._outbox.close()
         async with asyncio.timeout(max(self._patience_s, self._limits.flush_s)):
             await sender
-        await linger(self._sock, self._limits.flush_s)
+        await linger(self._sock, self._limits.flush_s, self._disposal)
 
     async def _finish_calls(self) -> None:
         """Wait for the calls in flight; answer those that take too long with an error."""
@@ -179,6 +182,7 @@ class Connection(Generic[S]):
             while not self._inbox.is_at_end:
                 # Who does not read what he asked for is not asked what else he wants.
                 await self._outbox.room()
+                await self._disposal.idle()
                 await self._inbox.ready()
                 async with self._turn():
                     messages = [_parse_short(line) for line in self._inbox.poll()]
@@ -232,7 +236,7 @@ class Connection(Generic[S]):
                     self._start(self._perform(admitted, context), group, kept)
         finally:
             if descriptor is not None:
-                os.close(descriptor)
+                self._disposal.dispose((descriptor,))
 
     async def _parse_long(self, line: bytes) -> Call | Batch:
         async with self._shares.long_lines.turn(self.peer.uid, self):
@@ -274,7 +278,7 @@ class Connection(Generic[S]):
             self._tasks.discard(task)
             self._shares.calls[self.peer.uid] -= 1
             if descriptor is not None:
-                os.close(descriptor)
+                self._disposal.dispose((descriptor,))
 
         task.add_done_callback(ended)
 
@@ -378,21 +382,43 @@ def _parse_short(line: bytes) -> Call | Batch | None:
     return codec.parse(line) if len(line) <= _QUICK_BYTES else None
 
 
-async def linger(sock: socket.socket, linger_s: float) -> None:
+async def linger(sock: socket.socket, linger_s: float, disposal: Disposal) -> None:
     """Let the peer read the last line; closing over unread input would reset the connection."""
     sock.shutdown(socket.SHUT_WR)
     async with asyncio.timeout(linger_s):
-        while await _receive(sock):
+        while await _receive(sock, disposal):
             pass
 
 
-async def _receive(sock: socket.socket) -> bytes:
-    """Return the next bytes, empty at the end of input; the kernel closes descriptors in them.
+async def _receive(sock: socket.socket, disposal: Disposal) -> bytes:
+    """Return the next bytes, empty at the end of input."""
+    while True:
+        # Lets the loop turn while there is input.
+        await asyncio.sleep(0)
+        try:
+            received = receive(sock)
+        except BlockingIOError:
+            await _readable(sock)
+        else:
+            disposal.dispose(received.descriptors)
+            return received.data
 
-    Lets the loop turn, which `sock_recv` does not while there is input.
-    """
-    await asyncio.sleep(0)
-    return await asyncio.get_running_loop().sock_recv(sock, _READ_BYTES)
+
+async def _readable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(sock, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(sock)
+
+
+def hang_up(sock: socket.socket, disposal: Disposal) -> None:
+    """Close a socket, at once for the peer, and soon for good."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    disposal.close(sock.close)
 
 
 async def _stoppable(

@@ -11,16 +11,32 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kitd.errors import KitdError
 from kitd.rpc.codec import Decoder, TooLong
+from kitd.rpc.disposal import Disposal
 from kitd.rpc.error import TooLargeError
-from kitd.rpc.outbox import close_all
 
 MAX_DESCRIPTORS = 4
 """So many may come at once; more of them end the connection."""
 _READ_BYTES = 1 << 14
-_ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * array("i").itemsize)
+_ANCILLARY_BYTES = socket.CMSG_SPACE(253 * array("i").itemsize)
+"""As many as anybody can send at once (SCM_MAX_FD): those for which is no room the kernel would
+itself close, in the thread that reads."""
+
+
+class _Received(NamedTuple):
+    data: bytes
+    descriptors: Sequence[int]
+    is_cut: bool
+    """Whether there were more descriptors than this process may open."""
+
+
+def receive(sock: socket.socket) -> _Received:
+    """Read once from a non-blocking socket. Raises `OSError`."""
+    data, ancillary, flags, _ = sock.recvmsg(_READ_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+    return _Received(data, _descriptors_in(ancillary), bool(flags & socket.MSG_CTRUNC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +50,9 @@ class Arrived:
 class Inbox:
     """The receiving half of a non-blocking socket. Owns every descriptor that nobody has taken."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, disposal: Disposal) -> None:
         self._sock = sock
+        self._disposal = disposal
         self._decoder = Decoder()
         self._arrived: deque[Arrived] = deque()
         self._unfinished: int | None = None
@@ -82,7 +99,7 @@ class Inbox:
         held.append(self._unfinished)
         self._arrived.clear()
         self._unfinished = None
-        close_all(descriptor for descriptor in held if descriptor is not None)
+        self._disposal.dispose(descriptor for descriptor in held if descriptor is not None)
 
     def _noticed(self) -> None:
         # Who is about to read need not be told twice, and would be, at each turn of the loop.
@@ -97,15 +114,12 @@ class Inbox:
 
     def _fill(self) -> None:
         try:
-            data, ancillary, flags, _ = self._sock.recvmsg(
-                _READ_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-            )
+            received = receive(self._sock)
         except BlockingIOError:
             return
-        self.is_at_end = not data
-        self._accept(data, _descriptors_in(ancillary))
-        if flags & socket.MSG_CTRUNC:
-            # What is more than fits the kernel has closed; so it has if kitd may open no more.
+        self.is_at_end = not received.data
+        self._accept(received.data, received.descriptors)
+        if received.is_cut or len(received.descriptors) > MAX_DESCRIPTORS:
             self._broken = TooLargeError(
                 f"more than {MAX_DESCRIPTORS} descriptors came at once, or kitd has none left",
                 hint="send one, with the first byte of the line that it belongs to",
@@ -132,7 +146,7 @@ class Inbox:
             self._arrived[-1] = Arrived(self._arrived[-1].line, first)
         else:
             others.append(first)
-        close_all(others)
+        self._disposal.dispose(others)
 
 
 def _descriptors_in(ancillary: Iterable[tuple[int, int, bytes]]) -> Sequence[int]:

@@ -84,11 +84,15 @@ class AccessRule:
             ) from None
 
 
-def peer_of(connection: socket.socket) -> Peer:
-    """Return who connected. Raises `OSError`."""
+def peer_of(connection: socket.socket, *, nobody: int | None = None) -> Peer:
+    """Return who connected. Raises `OSError`.
+
+    Of his groups those are left out that cannot be told apart: they are number `nobody`, and so are
+    those of files that are none of his.
+    """
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, gid = _CREDENTIALS.unpack(credentials)
-    return Peer(pid, uid, frozenset({gid, *_groups(connection)}))
+    return Peer(pid, uid, frozenset({gid, *_groups(connection)} - {nobody}))
 
 
 def _groups(connection: socket.socket) -> Iterable[int]:

@@ -11,7 +11,8 @@ import structlog
 from kitd.blocking import run_blocking
 from kitd.errors import KitdError
 from kitd.rpc.codec import encode_error
-from kitd.rpc.connection import Connection, linger
+from kitd.rpc.connection import Connection, hang_up, linger
+from kitd.rpc.disposal import Disposal
 from kitd.rpc.endpoint import Endpoint
 from kitd.rpc.error import DeniedError, QueueFullError, StoppingError, wire_error
 from kitd.rpc.fairness import Shares
@@ -55,7 +56,9 @@ class Server(Generic[S]):
         self._limits = limits or Limits()
         self._shares = Shares()
         self._connections: set[Connection[S]] = set()
-        self._refused: set[socket.socket] = set()
+        self._refused: dict[socket.socket, Disposal] = {}
+        self._disposal = Disposal()
+        """Of those for whom there is nothing else."""
         self._stopped = asyncio.Event()
         self._quiet_until_s = 0.0
 
@@ -74,8 +77,8 @@ class Server(Generic[S]):
             # Only what was accepted and never came to run is still open here.
             for connection in self._connections:
                 connection.close()
-            for sock in self._refused:
-                sock.close()
+            for sock, disposal in self._refused.items():
+                hang_up(sock, disposal)
 
     def stop(self, grace_s: float) -> None:
         """Accept nobody, answer the calls in flight for `grace_s`, then let `serve` return."""
@@ -83,6 +86,8 @@ class Server(Generic[S]):
         reason = StoppingError("kitd is stopping", hint="try again when it is back")
         for connection in self._connections:
             connection.drain(grace_s, reason)
+        for disposal in self._refused.values():
+            disposal.abandon(self._limits.flush_s)
 
     @property
     def access(self) -> Sequence[AccessRule]:
@@ -126,10 +131,10 @@ class Server(Generic[S]):
     def _admit(self, sock: socket.socket, group: asyncio.TaskGroup) -> None:
         """Begin to serve a peer, or to tell it why not."""
         try:
-            peer = peer_of(sock)
+            peer = peer_of(sock, nobody=self._nobody)
         except OSError as error:
             log.warning("rpc.peer_unknown", reason=str(error))
-            sock.close()
+            hang_up(sock, self._disposal)
             return
         try:
             access = self._check(peer, self._access_of(peer))
@@ -183,21 +188,22 @@ class Server(Generic[S]):
 
     def _refuse(self, sock: socket.socket, error: KitdError, group: asyncio.TaskGroup) -> None:
         if len(self._refused) >= _MAX_REFUSED:
-            sock.close()
+            hang_up(sock, self._disposal)
             return
-        self._refused.add(sock)
-        group.create_task(self._say(sock, error))
+        self._refused[sock] = disposal = Disposal()
+        group.create_task(self._say(sock, error, disposal))
 
-    async def _say(self, sock: socket.socket, error: KitdError) -> None:
+    async def _say(self, sock: socket.socket, error: KitdError, disposal: Disposal) -> None:
         loop = asyncio.get_running_loop()
         try:
             await loop.sock_sendall(sock, encode_error(None, wire_error(error)) + b"\n")
-            await linger(sock, self._limits.flush_s)
+            await linger(sock, self._limits.flush_s, disposal)
         except OSError as gone:
             log.debug("rpc.hung_up", reason=str(gone))
         finally:
-            sock.close()
-            self._refused.discard(sock)
+            hang_up(sock, disposal)
+            await disposal.idle()
+            del self._refused[sock]
 
     async def _run(self, connection: Connection[S]) -> None:
         try:

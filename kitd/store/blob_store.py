@@ -19,7 +19,7 @@ import math
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -351,11 +351,16 @@ class BlobStore:
                 return 0
         return status.st_size
 
-    def quarantine(self, digest: Digest) -> bool:
-        """Take a damaged blob out of use, durably; False if it is gone. Raises `StoreError`."""
+    def quarantine(self, digest: Digest, *, inode: int | None = None) -> bool:
+        """Take a damaged blob out of use, durably; False if it is gone. Raises `StoreError`.
+
+        With the `inode` in which the damage was found, also False if the blob was written anew.
+        """
         path = self.path_of(digest)
         with os_errors("move to quarantine", path):
             try:
+                if inode not in (None, path.stat().st_ino):
+                    return False
                 path.rename(self._quarantined(digest))
             except FileNotFoundError:
                 return False
@@ -373,12 +378,18 @@ class BlobStore:
             path.touch(0o600)
             sync_directory(self.quarantine_dir)
 
-    def in_quarantine(self) -> frozenset[Digest]:
-        """Return the blobs that were found damaged or missing. Raises `StoreError`."""
+    def in_quarantine(self) -> Mapping[Digest, int]:
+        """Return the blobs that were found damaged or missing, with what is left of each in bytes.
+
+        Raises `StoreError`.
+        """
         with os_errors("list", self.quarantine_dir):
-            names = os.listdir(self.quarantine_dir)
-        digests = (_digest_of(name.replace("-", ":", 1)) for name in names)
-        return frozenset(digest for digest in digests if digest is not None)
+            return {
+                digest: status.st_size
+                for entry in os.scandir(self.quarantine_dir)
+                if (digest := _digest_of(entry.name.replace("-", ":", 1))) is not None
+                if (status := _status(entry)) is not None
+            }
 
     def drop_quarantined(self, digest: Digest) -> int:
         """Remove what is left of a damaged blob; return the bytes freed. Raises `StoreError`."""

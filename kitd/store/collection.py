@@ -325,17 +325,21 @@ def forecast(
     kits: Sequence[CachedKit],
     blobs: Sequence[StoredBlob],
     leased: Collection[Digest],
+    remains: Mapping[Digest, int],
     space: Space,
     limits: CacheConfig,
     *,
     now_us: int,
 ) -> Forecast:
-    """Tell what a collection would do, and why."""
+    """Tell what a collection would do, and why.
+
+    `remains` are those of damaged blobs that nothing needs any more, in bytes: they go in any case.
+    """
     plan = plan_collection(kits, blobs, leased, keep_recent_s=limits.keep_recent_s, now_us=now_us)
     shared = SharedBlobs(kits, blobs, leased)
     going: dict[Digest, str] = {}
     freed: set[Digest] = {blob.digest for blob in plan.unreferenced}
-    left = space.freed(sum(blob.size for blob in plan.unreferenced))
+    left = space.freed(sum(remains.values()) + sum(blob.size for blob in plan.unreferenced))
     for bundle in plan.bundles:
         freed_bytes = shared.freed_by(bundle)
         if may_go(left, limits, freed_bytes):
@@ -346,6 +350,10 @@ def forecast(
     decisions = [
         *(_decide_kit(kit, plan, going) for kit in kits),
         *_decide_blobs(kits, blobs, plan, freed, going),
+        *(
+            Decision("damaged", digest, digest, size, goes=True, why="nothing needs what is left")
+            for digest, size in remains.items()
+        ),
     ]
     return Forecast(
         tuple(sorted(decisions, key=lambda each: not each.goes)),

@@ -6,7 +6,8 @@ answers on stdout; the end of stdin ends it. What it read is not kept in the pag
 
     {"algorithm": "sha256", "path": "/…"}
     {"read": 67108864}
-    {"read": 12345, "found": "sha256:…"}    or  "found": null, "why": "No such file or directory"
+    {"read": 12345, "found": "sha256:…", "inode": 4711}    or
+    {"read": 0, "found": null, "why": "Input/output error", "inode": null}
 """
 
 import contextlib
@@ -44,11 +45,13 @@ def rehash(algorithm: str, path: str) -> Iterator[dict[str, object]]:
     """Yield how much was read since the last time, and in the end what was found."""
     hasher = hashlib.new(algorithm)
     told = offset = 0
+    inode: int | None = None
     buffer = bytearray(BLOCK_BYTES)
     view = memoryview(buffer)
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
+            inode = os.fstat(handle).st_ino
             while count := os.readv(handle, [buffer]):
                 hasher.update(view[:count])
                 os.posix_fadvise(handle, offset, count, os.POSIX_FADV_DONTNEED)
@@ -61,9 +64,11 @@ def rehash(algorithm: str, path: str) -> Iterator[dict[str, object]]:
     except FileNotFoundError:
         yield {"read": 0, "found": None, "why": None}
     except OSError as error:
-        yield {"read": offset - told, "found": None, "why": error.strerror or str(error)}
+        why = error.strerror or str(error)
+        yield {"read": offset - told, "found": None, "why": why, "inode": inode}
     else:
-        yield {"read": offset - told, "found": f"{algorithm}:{hasher.hexdigest()}"}
+        found = f"{algorithm}:{hasher.hexdigest()}"
+        yield {"read": offset - told, "found": found, "inode": inode}
 
 
 def main() -> None:

@@ -20,9 +20,10 @@ from kitd.client.connection import Connection
 
 HOSTILE = 2102
 PINGS = 40
-MEDIAN_S = 0.05
-SLOWEST_S = 2.0
-"""Of a machine that has other things to do as well; measured alone it is hundredths of a second."""
+MEDIAN_S = 0.5
+SLOWEST_S = 10.0
+"""Far more than it takes: whoever is starved waits for as long as the flood lasts, and the machine
+may have other things to do as well. How fast it is says `python -m benchmarks hostile`."""
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,6 +1,9 @@
 """What a person does with kits by hand: pack, push, pull, unpack, look."""
 
 import hashlib
+import json
+import socket
+import time
 from pathlib import Path
 
 
@@ -188,6 +191,28 @@ def test_a_running_pack_is_cancelled_with_everything_it_made(kitd, project, even
     assert ended["state"] == "cancelled"
     assert list(ingest.iterdir()) == []
     assert daemon.json("list") == []
+
+
+def test_a_cancellation_whose_call_is_taken_back_is_none_or_a_whole_one(kitd, project, eventually):
+    """The ledger never says of a job that it is being cancelled while nobody stops it."""
+    with (project / "model.bin").open("r+b") as file:
+        file.truncate(8 << 30)
+    daemon = kitd().start()
+    job = int(daemon.kitctl("pack", project, "-t", "demo:big", "--detach").out)
+    eventually("the pack", lambda: daemon.json("jobs", "show", job)["state"] == "running")
+    call = {"jsonrpc": "2.0", "id": 1, "method": "jobs.cancel", "params": {"id": job}}
+    back = {"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 1}}
+    with socket.socket(socket.AF_UNIX) as sock, sock.makefile("rb") as answers:
+        sock.connect(str(daemon.socket))
+        # Later each time, until the ledger has begun to write it.
+        for tenths_ms in range(100):
+            sock.sendall(json.dumps(call).encode() + b"\n")
+            time.sleep(tenths_ms / 10_000)
+            sock.sendall(json.dumps(back).encode() + b"\n")
+            answers.readline()
+            if "job.cancelling" in daemon.kitctl("--json", "events").out:
+                break
+    eventually("the end", lambda: daemon.json("jobs", "show", job)["state"] == "cancelled")
 
 
 def test_what_kitctl_sees_depends_on_the_daemon_running(kitd):

@@ -5,6 +5,7 @@ a whole machine: what a caller may not do it could do for him.
 """
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 - users cannot read where Python may be
 import json
 import os
 import shutil
@@ -136,6 +137,15 @@ def daemon(kitd):
     yield Daemon(running)
     running.stop()
     shutil.rmtree(place)
+
+
+def reload_with(daemon, access):
+    """Give the daemon other rules."""
+    path = daemon.place / "kitd.yaml"
+    config = json.loads(path.read_text())
+    config["rpc"]["access"] = access
+    path.write_text(json.dumps(config))
+    assert daemon.call(ROOT, "system.reload")["applied"]
 
 
 def matrix(daemon):
@@ -281,6 +291,8 @@ def test_an_absolute_kitfile_is_for_admins(daemon):
     mine, other = daemon.tree(SUBMIT), daemon.tree(VICTIM)
     with pytest.raises(RpcError, match="outside of the project"):
         daemon.pack(SUBMIT, mine, kitfile=f"{other}/Kitfile")
+    with pytest.raises(RpcError, match="not a path within the project"):
+        daemon.pack(SUBMIT, mine, kitfile=f"../{Path(other).name}/Kitfile")
     job = daemon.ended(daemon.pack(ADMIN, mine, kitfile=f"{other}/Kitfile"))
     assert job["state"] == "succeeded"
 
@@ -348,6 +360,41 @@ def test_kitd_goes_only_where_a_rule_says_with_its_own_credentials(daemon):
     assert daemon.ended(daemon.pack(SUBMIT, root, ELSEWHERE))["state"] == "succeeded"
 
 
+def test_what_a_rule_allowed_once_is_not_asked_for_again_without_it(daemon):
+    root = daemon.tree(SUBMIT)
+    pull = daemon.call(SUBMIT, "kits.pull", reference=ALLOWED)["job"]["id"]
+    pack = daemon.pack(SUBMIT, root, ALLOWED)["job"]["id"]
+    daemon.ended({"job": {"id": pack}})
+    reload_with(daemon, [{"uid": SUBMIT, "role": "submit"}])
+    daemon.call(SUBMIT, "jobs.cancel", id=pull)
+    assert daemon.ended({"job": {"id": pull}})["state"] == "cancelled"
+    with pytest.raises(RpcError) as caught:
+        daemon.call(SUBMIT, "jobs.retry", id=pull)
+    assert caught.value.code == "denied"
+    with pytest.raises(RpcError, match="succeeded"):
+        daemon.call(SUBMIT, "jobs.retry", id=pack)
+    assert daemon.call(ROOT, "jobs.retry", id=pull)["state"] == "ready"
+
+
+def test_a_project_does_not_inherit_the_jobs_of_one_that_had_its_name(daemon, eventually):
+    theirs, mine = daemon.tree(VICTIM), daemon.tree(SUBMIT)
+    daemon.call(ADMIN, "projects.add", name="x", path=theirs, reference=ELSEWHERE)
+
+    def pushes():
+        jobs = daemon.call(ADMIN, "jobs.list", project="x")["jobs"]
+        return [job["id"] for job in jobs if job["kind"] == "push"]
+
+    (push,) = eventually("it to be pushed", pushes)
+    daemon.call(ADMIN, "jobs.cancel", id=push)
+    daemon.call(ADMIN, "projects.remove", name="x")
+    new = {"name": "x", "path": mine, "reference": "mine", "push": False}
+    daemon.call(SUBMIT, "projects.add", new, directory=mine)
+    for method in ("jobs.retry", "jobs.cancel"):
+        with pytest.raises(RpcError) as caught:
+            daemon.call(SUBMIT, method, id=push)
+        assert caught.value.code == "denied", method
+
+
 def test_a_job_is_asked_for_by_somebody_and_so_is_what_follows_from_it(daemon):
     root = daemon.tree(OWNER)
     job = daemon.ended(daemon.pack(OWNER, root, ALLOWED, push=True))
@@ -386,6 +433,22 @@ def test_a_repeated_call_gets_the_same_answer_and_another_under_its_key_none(dae
         assert caught.value.code != "idempotency_mismatch", "what failed may be tried again"
 
 
+def test_calls_of_one_key_that_come_at_once_get_one_answer(daemon):
+    """Whoever repeats a call may not have waited for the end of the first."""
+    root = daemon.tree(OWNER)
+    new = {"name": "mine", "path": root, "reference": "mine", "push": False}
+    daemon.call(OWNER, "projects.add", new, directory=root)
+    removal = request.remove_project("mine")
+    removal = removal._replace(params={**removal.params, "idempotency_key": "once"})
+
+    async def ask_side_by_side():
+        async with AsyncClient.connect(daemon.kitd.socket) as client:
+            await asyncio.gather(*(client.call(removal) for _ in range(10)))
+
+    as_user(OWNER, lambda: asyncio.run(ask_side_by_side()))
+    assert daemon.call(OWNER, "projects.list")["projects"] == []
+
+
 def test_kitctl_shows_the_directory_that_it_asks_for(daemon):
     """The clients send the descriptor by themselves, for packs and for projects."""
     root = daemon.tree(VICTIM, mode=0o755)
@@ -414,18 +477,11 @@ def test_new_rules_count_for_those_who_are_connected(daemon):
         finally:
             os.seteuid(ROOT)
 
-    def reload_with(access):
-        path = daemon.place / "kitd.yaml"
-        config = json.loads(path.read_text())
-        config["rpc"]["access"] = access
-        path.write_text(json.dumps(config))
-        assert daemon.call(ROOT, "system.reload")["applied"]
-
     with connect_as(SUBMIT) as connection:
         assert connection.call("system.hello", {}, timeout_s=20)["role"] == "submit"
-        reload_with([{"uid": SUBMIT, "role": "read"}])
+        reload_with(daemon, [{"uid": SUBMIT, "role": "read"}])
         assert connection.call("system.hello", {}, timeout_s=20)["role"] == "read"
-        reload_with([])
+        reload_with(daemon, [])
         with pytest.raises(KitdError):
             connection.call("system.hello", {}, timeout_s=20)
     with pytest.raises(RpcError) as caught, connect_as(SUBMIT) as connection:

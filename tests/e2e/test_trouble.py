@@ -1,6 +1,7 @@
 """What goes wrong outside of kitd: one clear line each, the right state, nothing half done."""
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -227,3 +228,16 @@ def test_a_full_disk_fails_the_attempt_and_publishes_nothing(kitd, project, moun
         file.truncate(1 << 20)
     assert daemon.kitctl("jobs", "wait", job).code == 0
     assert daemon.json("list")[0]["tags"] == ["v1"]
+
+
+def test_a_disk_that_others_filled_up_while_kitd_was_away_does_not_keep_it_away(kitd, mount_disk):
+    """It starts with what its last life kept back for that."""
+    disk = mount_disk("48m")
+    daemon = kitd({"state_dir": str(disk / "state")}).start()
+    daemon.stop()
+    for name in ("state/reserve", "others"):
+        with (disk / name).open("wb") as file:
+            room = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+            os.posix_fallocate(file.fileno(), 0, 16 << 20 if name == "state/reserve" else room)
+    daemon.start()
+    assert not (disk / "state" / "reserve").exists()

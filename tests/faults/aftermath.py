@@ -30,6 +30,17 @@ def opened(state: Path) -> Iterator[sqlite3.Connection]:
             yield connection
 
 
+def last_events(state: Path, project: str) -> list[tuple[int, int, str, str, str]]:
+    """Return what last happened to a project: for the person who looks for the reason."""
+    with opened(state) as ledger:
+        rows = ledger.execute(
+            "SELECT seq, at_us, type, subject, data FROM events"
+            " WHERE project = ? ORDER BY seq DESC LIMIT 25",
+            (project,),
+        )
+        return list(rows)[::-1]
+
+
 def ledger_faults(connection: sqlite3.Connection) -> list[str]:
     """Say what is wrong with a ledger, whoever was killed when."""
     wrong = [f"integrity: {line}" for (line,) in connection.execute("PRAGMA integrity_check")]

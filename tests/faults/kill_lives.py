@@ -262,7 +262,9 @@ class Lives:
         wrong += aftermath.leftovers(cache)
         for name in WATCHED:
             if (found := packed_version(cache, digests[name])) != self.saved_version(name):
-                wrong.append(f"{name} was saved as {self.saved_version(name)}, packed is {found}")
+                told = aftermath.last_events(self.daemon.state, name)
+                saved = self.saved_version(name)
+                wrong.append(f"{name} was saved as {saved}, packed is {found}; {told}")
         repositories = [
             f"{self.team}/{name}" for name in (*WATCHED, *map(self.by_hand, range(BY_HAND)))
         ]

@@ -53,8 +53,8 @@ def test_the_oldest_are_forgotten(secrets):
     """Registries hand out a token for every few minutes."""
     secrets.learn("token-in-use")
     for number in range(MAX_SECRETS):
-        secrets.learn(f"token-{number}")
         secrets.learn("token-in-use")
+        secrets.learn(f"token-{number}")
     assert secrets.redact("token-0 token-in-use") == f"token-0 {REDACTED}"
     assert secrets.redact(f"token-{MAX_SECRETS - 1}") == REDACTED
 

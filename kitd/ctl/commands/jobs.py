@@ -87,7 +87,7 @@ def cancel_job(session: Session, *, job: int) -> int:
 
 
 def retry_job(session: Session, *, job: int) -> int:
-    """Run a failed job again."""
+    """Run a failed or cancelled job again."""
     with session.connect() as client:
         answer = client.call(request.retry_job(job))
     session.terminal.show(answer.document, f"job {answer.id} is {printable(answer.state)}")

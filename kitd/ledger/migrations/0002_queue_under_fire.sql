@@ -11,6 +11,9 @@ ALTER TABLE jobs ADD COLUMN needs TEXT;
 
 UPDATE jobs SET owner = CASE WHEN project IS NULL THEN 'kitd' ELSE 'project:' || project END
     WHERE state IN ('scheduled', 'ready', 'running');
+-- Those that wait, and those that may be asked to run again.
+UPDATE jobs SET needs = json_extract(CAST(args AS TEXT), '$.digest')
+    WHERE kind = 'push' AND state NOT IN ('succeeded', 'superseded');
 
 -- Both say which job is the next, and all that forbids to claim it: a thousand jobs that wait for
 -- one lock are passed over without a look at their rows.

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from kitd.caller import Caller
 from kitd.errors import printable
 from kitd.hold import Hold
 from kitd.packing.gate.subject import Moment
-from kitd.packing.scan import FILE_FLAGS, Entry, Tree, is_beneath
+from kitd.packing.scan import FILE_FLAGS, Entry, Tree, UnreadableByCallerError, is_beneath
 
 NAME = "incomplete"
 MAX_INDEX_BYTES = 64 * 1024 * 1024
@@ -45,13 +46,18 @@ class _Set:
     is_young: bool = False
 
 
-def holds(root: int, tree: Tree, judged: Collection[bytes], moment: Moment) -> Iterator[Hold]:
-    """Yield the sets and indexes of which a file is judged and another is missing."""
+def holds(
+    root: int, tree: Tree, judged: Collection[bytes], moment: Moment, reader: Caller | None
+) -> Iterator[Hold]:
+    """Yield the sets and indexes of which a file is judged and another is missing.
+
+    What the reader could not look at is not known to be missing.
+    """
     for (stem, count, suffix), shards in _sets(tree, judged, moment).items():
         if shards.is_judged and (shards.is_young or suffix.endswith(_WEIGHTS)):
             yield from _missing_shard(root, stem, count, suffix, shards.numbers)
     for index in _indexes(tree, judged):
-        yield from _missing_weights(root, index)
+        yield from _missing_weights(root, index, reader)
 
 
 def _sets(
@@ -93,7 +99,7 @@ def _missing_shard(
     for number in range(first, first + count):
         if number not in numbers:
             missing = _shard_path(stem, number, count, suffix)
-            if not _exists(root, os.fsdecode(missing)):
+            if not _exists(root, os.fsdecode(missing), None):
                 present = _shard_path(stem, min(numbers), count, suffix)
                 name = printable(posixpath.basename(missing))
                 yield Hold(NAME, printable(present), f"of its set of {count}, {name} is missing")
@@ -104,7 +110,7 @@ def _shard_path(stem: bytes, number: int, count: int, suffix: bytes) -> bytes:
     return b"%s%05d-of-%05d%s" % (stem, number, count, suffix)
 
 
-def _missing_weights(root: int, index: Entry) -> Iterator[Hold]:
+def _missing_weights(root: int, index: Entry, reader: Caller | None) -> Iterator[Hold]:
     path = index.path
     content = _read(root, index)
     if content is None or len(content) > MAX_INDEX_BYTES:
@@ -117,8 +123,9 @@ def _missing_weights(root: int, index: Entry) -> Iterator[Hold]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         yield Hold(NAME, printable(path), "it is not valid JSON")
         return
+    directory = os.fsdecode(posixpath.dirname(path))
     for name in names:
-        if not _exists(root, posixpath.join(os.fsdecode(posixpath.dirname(path)), name)):
+        if not _exists(root, posixpath.join(directory, name), reader):
             yield Hold(NAME, printable(path), f"it names {printable(name)[:200]}, which is missing")
             return
 
@@ -140,11 +147,11 @@ def _read(root: int, index: Entry) -> bytes | None:
         os.close(file)
 
 
-def _exists(root: int, path: str) -> bool:
+def _exists(root: int, path: str, reader: Caller | None) -> bool:
     try:
-        return is_beneath(root, path)
+        return is_beneath(root, path, reader)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except (OSError, ValueError):
+    except (OSError, ValueError, UnreadableByCallerError):
         # What cannot be looked at, or is outside of the project, is not known to be missing.
         return True

@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Collection, Iterator, Sequence
 
+from kitd.caller import Caller
 from kitd.errors import printable
 from kitd.hold import MAX_HOLDS, Hold
 from kitd.packing.gate import incomplete, recent, temporary, truncated, writer
@@ -29,19 +30,21 @@ def file_holds(
     patience_s: float,
     leases: Leases = Leases.TELL,
     is_read_next: bool = False,
+    reader: Caller | None = None,
 ) -> tuple[Hold, ...]:
     """Return what is not finished of the files whose paths are `judged`, at most `MAX_HOLDS`.
 
     `root` is the project's open directory. A file that cannot be read, or is not the one that the
     walk saw, holds nothing: the pack, or the next walk, has to say that. `patience_s` is for how
     long an unchanged file may hold that only looks unfinished. Who reads the files next finds out
-    then whether programs write to them. The process has to ignore SIGIO.
+    then whether programs write to them. Beyond the tree nothing is looked at that a `reader` could
+    not look at himself. The process has to ignore SIGIO.
     """
     gates = [gate for gate in GATES if not (is_read_next and gate.asks_for_writers)]
     moment = Moment(now_ns, patience_s * 1e9, leases)
     found = itertools.chain(
         _unfinished(root, tree, judged, moment, gates),
-        incomplete.holds(root, tree, judged, moment),
+        incomplete.holds(root, tree, judged, moment, reader),
     )
     return tuple(itertools.islice(found, MAX_HOLDS))
 

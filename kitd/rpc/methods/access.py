@@ -9,10 +9,13 @@ import os
 import stat
 from pathlib import PurePosixPath
 
+import msgspec
+
 from kitd.blocking import run_blocking
 from kitd.caller import Caller
 from kitd.errors import NotFoundError
-from kitd.oci.reference import Repository
+from kitd.jobs.pack import PACK, PackArgs
+from kitd.oci.reference import Repository, parse_reference
 from kitd.queue.job import Job
 from kitd.rpc.error import DeniedError, InvalidParamsError
 from kitd.rpc.method import Context
@@ -65,7 +68,14 @@ def _not_his(context: Context[Services], path: str) -> DeniedError:
 
 def _shown_by(descriptor: int) -> tuple[int, int]:
     """Return device and inode of a directory that was opened to be read. Raises `DeniedError`."""
-    status = os.fstat(descriptor)
+    try:
+        status = os.fstat(descriptor)
+    except OSError as error:
+        # A file system in user space is its owner's alone.
+        raise DeniedError(
+            f"kitd cannot look at the descriptor that came with the call: {error.strerror}",
+            hint="let kitd's user look into the file system that it is on",
+        ) from error
     # Without the right to read, one can still be opened as a place (open(2), O_PATH).
     if fcntl.fcntl(descriptor, fcntl.F_GETFL) & _O_PATH or not stat.S_ISDIR(status.st_mode):
         raise DeniedError(
@@ -114,20 +124,31 @@ async def require_own_project(context: Context[Services], name: str) -> None:
         )
 
 
+def require_reachable_again(context: Context[Services], job: Job) -> None:
+    """Check that the caller may still ask for what a job of his own does. Raises `DeniedError`.
+
+    What a project pushes was asked for with the project.
+    """
+    if job.asked_by != context.peer.uid or job.reference is None:
+        return
+    if job.kind != PACK.name or msgspec.json.decode(job.args, type=PackArgs).push:
+        require_reachable(context, parse_reference(job.reference).repository)
+
+
 async def require_own_job(context: Context[Services], job: Job) -> None:
     """Check that the caller asked for a job, or that it is one of his projects'.
 
-    Raises `DeniedError`.
+    Jobs of a project that had its name before are not. Raises `DeniedError`.
     """
     if is_admin(context) or job.asked_by == context.peer.uid:
         return
     if job.project is not None:
         try:
-            await require_own_project(context, job.project)
+            if await context.services.projects.is_as_it_was(job.project, job.created_us):
+                await require_own_project(context, job.project)
+                return
         except NotFoundError:
             pass  # whose it was is not known any more
-        else:
-            return
     asker = "by kitd" if job.asked_by is None else f"by user {job.asked_by}"
     raise DeniedError(
         f"job {job.id} was asked for {asker}", hint="who asked may do this, and an admin of kitd"

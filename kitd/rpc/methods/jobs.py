@@ -5,10 +5,11 @@ from typing import Annotated
 
 import msgspec
 
+from kitd.blocking import uninterrupted
 from kitd.ledger.job_ledger import JobFilter
 from kitd.queue.job import TERMINAL, Job, JobState
 from kitd.rpc.method import Context, Method, Params, method
-from kitd.rpc.methods.access import require_own_job
+from kitd.rpc.methods.access import require_own_job, require_reachable_again
 from kitd.rpc.methods.events import wire_event
 from kitd.rpc.methods.idempotency import Idempotent
 from kitd.rpc.methods.services import Services
@@ -116,18 +117,25 @@ async def wait(context: Context[Services], params: JobWait) -> WireJob:
 async def cancel(context: Context[Services], params: OwnJob) -> WireJob:
     """Cancel a job: at once if it waits, as soon as its attempt can be stopped if it runs."""
     await require_own_job(context, await context.services.jobs.job(params.id))
-    job = await context.services.jobs.request_cancel(params.id)
+    # A caller who takes the call back must not leave an attempt that is marked and goes on.
+    return _wire(context.services, await uninterrupted(_cancel(context.services, params.id)))
+
+
+async def _cancel(services: Services, job_id: int) -> Job:
+    job = await services.jobs.request_cancel(job_id)
     if job.state in TERMINAL:
         # It had not begun, so that no attempt tells of its end.
-        context.services.projects.job_ended(job)
+        services.projects.job_ended(job)
     else:
-        context.services.running.cancel(params.id)
-    return _wire(context.services, job)
+        services.running.cancel(job_id)
+    return job
 
 
 async def retry(context: Context[Services], params: OwnJob) -> WireJob:
     """Let a failed or cancelled job run again."""
-    await require_own_job(context, await context.services.jobs.job(params.id))
+    job = await context.services.jobs.job(params.id)
+    await require_own_job(context, job)
+    require_reachable_again(context, job)
     return _wire(context.services, await context.services.jobs.retry(params.id))
 
 

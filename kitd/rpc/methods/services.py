@@ -52,6 +52,10 @@ class Projects(Protocol):
         """Return whose project it is, None where that cannot be told."""
         ...
 
+    async def is_as_it_was(self, name: str, at_us: int) -> bool:
+        """Return whether a project was defined at that time as it is now."""
+        ...
+
     async def remove(self, name: str) -> None:
         """Stop watching a project."""
         ...

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kitd.clock import SystemClock
-from kitd.content.store import ContentNotFoundError
+from kitd.content.store import CollectedError, ContentNotFoundError
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
 from kitd.oci.manifest import describe_referrer
@@ -27,6 +27,9 @@ class DictCatalog:
             raise ContentNotFoundError(f"{repository} has no {identifier}") from None
 
     async def commit(self, repository, target, tags, manifest):
+        known = {digest for held in self._manifests.values() for digest in held}
+        if not known.issuperset(child.digest for child in manifest.manifests):
+            raise CollectedError(f"{target.digest} lists what is not there")
         self._manifests.setdefault(repository, {})[target.digest] = (target, manifest)
         self._tags.setdefault(repository, {}).update(dict.fromkeys(tags, target.digest))
 

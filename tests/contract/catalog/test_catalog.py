@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from kitd.content.store import ContentNotFoundError
+from kitd.content.store import CollectedError, ContentNotFoundError
 from kitd.oci.descriptor import describe
 from kitd.oci.digest import digest_of
 from kitd.oci.manifest import parse_manifest
@@ -206,6 +206,22 @@ async def test_a_referrer_may_come_before_its_subject_and_outlive_it(catalog):
     assert found.digest == referrer.digest
     await catalog.remove(HERE, referrer.digest)
     assert list(await catalog.referrers(HERE, subject[0].digest)) == []
+
+
+async def test_an_index_is_refused_whose_manifest_was_removed_just_before(catalog):
+    child, _ = made = image("a")
+    listed = [{"mediaType": OCI_MANIFEST, "digest": child.digest, "size": child.size}]
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
+    content = json.dumps(document).encode()
+    index = describe(OCI_INDEX, content), parse_manifest(content)
+    await commit(catalog, HERE, made)
+    await catalog.remove(HERE, child.digest)
+    with pytest.raises(CollectedError):
+        await commit(catalog, HERE, index, "v1")
+    with pytest.raises(ContentNotFoundError):
+        await catalog.resolve(HERE, "v1")
+    await commit(catalog, ELSEWHERE, made)
+    await commit(catalog, HERE, index, "v1")
 
 
 async def test_referrers_stay_in_their_repository(catalog):

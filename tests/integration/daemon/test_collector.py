@@ -183,6 +183,18 @@ async def test_a_collection_that_is_cancelled_has_finished_what_it_began(bench):
             await lease.take(target.digest)
 
 
+async def test_a_collection_waits_for_one_that_was_given_up(bench):
+    await bench.kit(b"one")
+    await bench.kit(b"two")
+    async with bench.in_the_middle() as first:
+        second = asyncio.create_task(bench.collect())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await asyncio.shield(second)
+    assert (len((await first).kits), (await second).kits) == (2, ())
+    assert bench.store.blobs() == []
+
+
 async def test_a_blob_that_was_read_goes_on_being_read(bench):
     content = os.urandom(3 << 20)
     _, layer = await bench.kit(content)
@@ -246,11 +258,23 @@ async def test_the_remains_of_damage_go_once_the_blob_is_back_or_no_kit_needs_it
     bench.store.quarantine(layer.digest)
     bench.store.note_missing(bench.store.put(b"orphan").digest)
     await bench.collect()
-    assert bench.store.in_quarantine() == {layer.digest}
+    assert bench.store.in_quarantine() == {layer.digest: layer.size}
     assert (await bench.collector._space()).used_bytes >= layer.size
     bench.store.put(b"weights")
     await bench.collect()
-    assert bench.store.in_quarantine() == frozenset()
+    assert bench.store.in_quarantine() == {}
+
+
+async def test_the_forecast_counts_the_remains_that_go_in_any_case(bench):
+    await bench.kit(b"weights")
+    bench.store.quarantine(bench.store.put(b"orphan" * 100).digest)
+    space = await bench.collector._space()
+    bench.limits = replace(EMPTY, use_at_most_bytes=space.used_bytes - 1)
+    foreseen = await bench.collector.forecast()
+    collected = await bench.collect()
+    assert [each.kind for each in foreseen.decisions if each.goes] == ["damaged"]
+    assert (collected.kits, collected.freed_bytes) == ((), 600)
+    assert (foreseen.freed_bytes, foreseen.over_bytes) == (600, collected.over_bytes)
 
 
 async def test_what_could_not_be_freed_is_said_and_taken_back_when_there_is_room(bench):

@@ -59,6 +59,27 @@ async def test_a_full_disk_gets_the_reserve_and_that_is_no_room(guard, disk):
     assert {path.name for path in disk.iterdir()} == {"reserve"}
 
 
+async def test_what_a_former_life_kept_back_is_given_up_where_nothing_else_is_left(guard, disk):
+    await guard.prepare()
+    fill(disk / "data")
+    next_life = DiskGuard(disk, reserve_bytes=RESERVE_BYTES, ample_bytes=8 << 20)
+    await next_life.prepare()
+    assert free_bytes(disk) >= RESERVE_BYTES
+    assert not await next_life.is_back()
+    (disk / "data").unlink()
+    assert await next_life.is_back()
+    assert (disk / "reserve").stat().st_size == RESERVE_BYTES
+
+
+async def test_a_reserve_that_there_was_no_room_for_at_the_start_is_kept_once_there_is(guard, disk):
+    fill(disk / "data")
+    await guard.prepare()
+    await guard.make_way()
+    (disk / "data").unlink()
+    assert await guard.is_back()
+    assert (disk / "reserve").stat().st_size == RESERVE_BYTES
+
+
 async def test_room_that_is_the_reserves_own_is_not_enough(guard, disk):
     await guard.prepare()
     await guard.make_way()

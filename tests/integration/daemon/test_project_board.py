@@ -241,3 +241,42 @@ async def test_a_cancelled_pack_is_not_said_to_be_on_its_way_and_comes_with_a_re
         board.rescan("demo")
         await until(waiting)
         assert [again.id for again in await waiting()] != [job.id]
+
+
+async def taken_back(change):
+    """Begin a change, and take it back while the ledger writes it."""
+    task = asyncio.create_task(change)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
+async def test_a_change_that_is_taken_back_is_made_as_a_whole_or_not_at_all(
+    new_board, project, database
+):
+    """The row of a project, its watcher, and what its watcher does are never two stories."""
+
+    async def as_one(board):
+        rows = await database.read("SELECT name, held FROM projects ORDER BY name")
+        known = [f"watch-{row['name']}" for row in rows]
+
+        async def watched():
+            return watchers() == known
+
+        await until(watched, within_s=5)
+        for row in rows:
+            assert ((await board.get(row["name"])).state == "held") == bool(row["held"])
+        return rows
+
+    async with new_board() as board:
+        await taken_back(add(board, project))
+        assert await as_one(board)
+        await taken_back(board.hold("demo"))
+        await taken_back(board.release("demo"))
+        assert await as_one(board)
+        await taken_back(add(board, project, tags=("other",)))
+        assert await as_one(board)
+        await taken_back(board.remove("demo"))
+        assert not await as_one(board)

@@ -1,5 +1,6 @@
 """What a collection is told of each kit, and the rows that it takes."""
 
+import asyncio
 import json
 import sqlite3
 from contextlib import closing
@@ -9,6 +10,7 @@ import pytest
 from kitd.content.store import ContentNotFoundError
 from kitd.ledger.cache_ledger import _KITS, PAGE, CacheLedger
 from kitd.ledger.catalog import Catalog
+from kitd.ledger.failure import LedgerError
 from kitd.oci.descriptor import describe
 from kitd.oci.digest import digest_of
 from kitd.oci.manifest import parse_manifest
@@ -116,6 +118,25 @@ async def test_a_use_is_written_when_there_is_time(ledger, catalog, clock):
     await ledger.write_uses()
     assert not ledger.is_used_since([A[0].digest])
     assert (await only(ledger)).used_us == clock.at_us
+
+
+async def test_a_use_counts_until_the_disk_has_taken_it(ledger, catalog):
+    await catalog.apply([record(A)])
+    await catalog.resolve(HERE, A[0].digest)
+    writing = asyncio.create_task(ledger.write_uses())
+    await asyncio.sleep(0)
+    assert ledger.is_used_since([A[0].digest])
+    await writing
+    assert not ledger.is_used_since([A[0].digest])
+
+
+async def test_a_use_that_could_not_be_written_is_not_forgotten(database, ledger, catalog):
+    await catalog.apply([record(A)])
+    ledger.note_use(A[0].digest)
+    await database.close()
+    with pytest.raises(LedgerError):
+        await ledger.write_uses()
+    assert ledger.is_used_since([A[0].digest])
 
 
 async def test_what_was_taken_names_nothing_any_more(ledger, catalog, events, sql):

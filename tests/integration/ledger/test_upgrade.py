@@ -104,6 +104,15 @@ async def test_the_queue_goes_on_with_it(path: Path, clock, wish) -> None:
         assert (await jobs.enqueue(wish(), key)).id == 4
 
 
+async def test_what_a_push_has_yet_to_push_is_kept_from_collections(path: Path) -> None:
+    """One that waits, and one that failed and may be asked to run again."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE jobs SET args = ?", (b'{"digest":"sha256:aa"}',))
+    await open_once(path)
+    found = query(path, "SELECT id, needs FROM jobs WHERE needs IS NOT NULL ORDER BY id")
+    assert found == [(2, "sha256:aa"), (3, "sha256:aa")]
+
+
 async def test_a_copy_of_what_was_is_kept_beside_it(path: Path) -> None:
     before = contents(path)
     upgrade = await open_once(path)

@@ -250,7 +250,7 @@ def test_a_message_never_carries_a_names_control_characters(tmp_path, store):
         (root / name).unlink()
         with pytest.raises(InputChangedError) as caught:
             build(store)
-    assert caught.value.message.startswith(r"\x1b[31mred\xff\n is not what it was")
+    assert caught.value.message.startswith(r"\x1b[31mred\xff\n changed while")
 
 
 def test_files_at_the_edges_of_the_buffers_are_packed_whole(project, store):

@@ -9,6 +9,7 @@ import pytest
 
 from kitd.caller import Caller
 from kitd.errors import KitdError
+from kitd.inotify import open_inotify
 from kitd.packing.order import Opened, PackOrder, Project, ScanOrder, Unchanged
 from kitd.packing.worker import run_pack, run_scan
 
@@ -185,6 +186,52 @@ def test_an_index_does_not_tell_what_is_outside_of_the_project(scan, project, tr
     assert told("out/secret") == told("out/absent")
     assert told(f"{tmp_path}/secret") == told(f"{tmp_path}/absent")
     assert told("absent") != []
+
+
+@pytest.mark.parametrize("ignored", ["", "hidden\n"])
+def test_nothing_tells_what_is_in_a_directory_that_he_cannot_search(
+    pack, scan, project, tree, ignored
+):
+    """The Kitfile and an index may name what no walk comes to."""
+    (tree / "hidden").mkdir(mode=0o700)
+    (tree / "hidden/there").touch()
+    project({".kitignore": ignored, "m.safetensors.index.json": "{}"})
+
+    def told(
+        work, name, kitfile="manifestVersion: 1.0.0\nmodel: {path: m.safetensors.index.json}\n"
+    ):
+        index = json.dumps({"weight_map": {"layer": f"hidden/{name}"}})
+        project({"Kitfile": kitfile, "m.safetensors.index.json": index})
+        try:
+            outcome = work(tree, caller(tree))
+        except KitdError as error:
+            return error.code, error.message
+        return [hold.detail.replace(name, "") for hold in getattr(outcome, "holds", ())]
+
+    assert told(scan, "there") == told(scan, "absent") == []
+    for work in (scan, pack):
+        code, message = told(work, "x", "manifestVersion: 1.0.0\nmodel: {path: hidden/there}\n")
+        assert code == "unreadable_by_caller"
+        again = told(work, "x", "manifestVersion: 1.0.0\nmodel: {path: hidden/absent}\n")
+        assert again == (code, message)
+
+
+def test_a_kitfile_behind_a_link_is_not_looked_for(tree, daemon, tmp_path):
+    """Neither to be read nor to be watched: whether it could be tells what is there."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir(mode=0o700)
+    outcomes = set()
+    for target in (hidden, tmp_path / "absent"):
+        (tree / "link").unlink(missing_ok=True)
+        (tree / "link").symlink_to(target)
+        project = Project(root=str(tree), kitfile="link/Kitfile", reader=caller(tree))
+        inotify = open_inotify()
+        with pytest.raises(KitdError) as caught:
+            run_scan(ScanOrder(project=project, patience_s=0, watch=True), daemon, inotify)
+        os.close(inotify)
+        outcomes.add((caught.value.code, caught.value.message))
+    assert len(outcomes) == 1
+    assert outcomes.pop()[0] == "unreadable_input"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="giving files to two users needs root")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -281,6 +282,16 @@ async def test_what_follows_is_enqueued_with_the_end(jobs, executing, until, req
         followers = [await jobs.job(follower) for follower in job.followed_by]
         await until(JobState.SUCCEEDED, *followers)
     assert [follower.key for follower in followers] == ["act-pack:b", "act-push:c"]
+
+
+async def test_what_follows_is_his_who_asked(jobs, executing, until, request_of, stage):
+    """Though nobody is named by the fact that it follows from."""
+    stage.script["a"] = [Done(Result("a"), (), (PullAsked(parse_reference("x")),))]
+    job = await jobs.enqueue(replace(request_of("a"), asked_by=1000))
+    async with executing(follow=lambda _fact: (request_of("b"),)):
+        (job,) = await until(JobState.SUCCEEDED, job)
+        (follower,) = await until(JobState.SUCCEEDED, await jobs.job(*job.followed_by))
+    assert (follower.asked_by, follower.owner) == (1000, "user:1000")
 
 
 async def test_progress_is_seen_while_a_job_runs(jobs, executing, until, request_of, stage, poll):

@@ -3,10 +3,17 @@
 import asyncio
 import json
 import os
+import socket
+import struct
+import time
+from contextlib import suppress
 
 import pytest
 
 from kitd.rpc.inbox import MAX_DESCRIPTORS
+from kitd.rpc.limit import Limits
+
+LINGER_S = 4
 
 
 def show(text="here", request_id=1):
@@ -157,3 +164,61 @@ async def test_they_are_closed_where_the_server_stops(harness, directory, eventu
         client.close()
     # The listener is gone as well.
     await eventually(lambda: descriptors() <= at_rest)
+
+
+@pytest.fixture
+def lingering():
+    """A descriptor whose last closing takes as long as its sender likes; it is sent and gone."""
+    handles = []
+
+    def make():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            sock = socket.create_connection(listener.getsockname())
+            handles.append(listener.accept()[0])
+        sock.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                sock.send(bytes(1 << 16))
+        # socket(7): close(2) waits until everything is sent, or so many seconds.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, LINGER_S))
+        return sock
+
+    yield make
+    for handle in handles:
+        handle.close()
+
+
+def shown(client, make, data, count=1):
+    """Send descriptors of which the receiver's are the last."""
+    socks = [make() for _ in range(count)]
+    client.send_with(data, [sock.fileno() for sock in socks])
+    for sock in socks:
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "count"),
+    [(PING, 1), (show(), 1), (b"{", 1), (PING, MAX_DESCRIPTORS), (PING, 2 * MAX_DESCRIPTORS)],
+)
+@pytest.mark.parametrize("hangs_up", [False, True])
+async def test_a_descriptor_that_takes_its_time_to_close_holds_up_nobody_else(
+    harness, client, lingering, data, count, hangs_up
+):
+    other = harness.connect()
+    shown(client, lingering, data, count)
+    if hangs_up:
+        client.close()
+    started = time.monotonic()
+    for _ in range(20):
+        await other.send(PING)
+        assert (await other.receive())["id"] == 7
+    assert time.monotonic() - started < LINGER_S / 2
+
+
+async def test_nor_does_one_of_somebody_who_is_refused(running, lingering):
+    harness = await running(Limits(connections_per_uid=0))
+    stranger, other = harness.connect(), harness.connect()
+    shown(stranger, lingering, PING)
+    started = time.monotonic()
+    assert (await other.receive())["error"]["data"]["code"] == "queue_full"
+    assert time.monotonic() - started < LINGER_S / 2

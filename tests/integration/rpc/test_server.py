@@ -287,6 +287,22 @@ async def test_calls_beyond_the_limit_are_refused_and_cancelling_still_works(run
     assert (await client.receive())["result"] == {}
 
 
+async def test_a_user_has_a_limit_too_and_each_of_his_connections_one_call(running):
+    harness = await running(Limits(calls_per_uid=2))
+    busy, idle = harness.connect(), harness.connect()
+    await busy.call("test.wait", request_id=1)
+    await busy.call("test.wait", request_id=2)
+    await busy.call("test.ping", request_id=3)
+    message = await busy.receive()
+    assert (message["id"], code_of(message)) == (3, "queue_full")
+    await idle.call("test.ping", request_id=4)
+    assert (await idle.receive())["result"] == {}
+    await busy.notify("$/cancelRequest", {"id": 1})
+    assert (await busy.receive())["id"] == 1
+    await busy.call("test.ping", request_id=5)
+    assert (await busy.receive())["result"] == {}
+
+
 async def test_descriptors_come_with_the_first_byte_of_their_answer(running):
     harness = await running()
     client = harness.connect()

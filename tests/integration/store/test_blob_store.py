@@ -345,23 +345,23 @@ def test_a_damaged_blob_is_put_aside_and_counted_until_it_is_dropped(store):
     digest = store.put(CONTENT).digest
     assert store.quarantine(digest)
     assert not store.has(TARGET)
-    assert store.in_quarantine() == {digest}
+    assert store.in_quarantine() == {digest: len(CONTENT)}
     assert store.usage() == Usage(blobs=0, size_bytes=0, other_bytes=len(CONTENT))
     assert not store.quarantine(digest)
     assert store.drop_quarantined(digest) == len(CONTENT)
-    assert (store.drop_quarantined(digest), store.in_quarantine()) == (0, frozenset())
+    assert (store.drop_quarantined(digest), store.in_quarantine()) == (0, {})
 
 
 def test_what_is_missing_is_remembered_without_a_byte(store):
     store.note_missing(TARGET.digest)
-    assert store.in_quarantine() == {TARGET.digest}
+    assert store.in_quarantine() == {TARGET.digest: 0}
     assert store.usage().total_bytes == 0
 
 
 def test_files_that_somebody_else_put_there_are_no_blobs(store):
     (store.root / "blobs" / "sha256" / "notes.txt").write_text("mine")
     (store.root / "quarantine" / "notes.txt").write_text("mine")
-    assert (store.blobs(), store.in_quarantine()) == ([], frozenset())
+    assert (store.blobs(), store.in_quarantine()) == ([], {})
 
 
 PUTTER = """

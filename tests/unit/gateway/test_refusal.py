@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from kitd.content.store import CollectedError
 from kitd.errors import KitdError, UnavailableError
 from kitd.gateway.refusal import ErrorCode, RefusedError, error_body, refusal_of
 from kitd.gateway.upload import UploadUnknownError
@@ -18,6 +19,7 @@ class QueueClosedError(UnavailableError):
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
+        (CollectedError("x"), 404, "MANIFEST_BLOB_UNKNOWN"),
         (InvalidDigestError("x"), 400, "DIGEST_INVALID"),
         (UploadUnknownError("x"), 404, "BLOB_UPLOAD_UNKNOWN"),
         (QueueClosedError("x"), 503, "UNKNOWN"),

@@ -102,13 +102,21 @@ async def test_an_error_inside_gives_the_slot_back():
                 raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("newcomers", [False, True])
-async def test_who_asks_now_and_then_waits_for_one_turn(queue, newcomers):
+@pytest.mark.parametrize(
+    "who",
+    [
+        pytest.param(lambda _day, n: (1, n), id="connections"),
+        pytest.param(lambda day, n: (1, 100 * day + n), id="new connections"),
+        pytest.param(lambda _day, n: (2 + n, n), id="users"),
+        pytest.param(lambda day, n: (2 + 100 * day + n, n), id="new users"),
+    ],
+)
+async def test_who_asks_now_and_then_waits_for_one_turn(queue, who):
     """However many others wait, came before, or were never there before."""
     line = queue(1)
     await line.serve([(1, "rare")])
-    for n in range(3):
-        crowd = [(1, 100 * n * newcomers + each) for each in range(50)]
+    for day in range(3):
+        crowd = [who(day, n) for n in range(50)]
         await line.serve(crowd)
         line.served.clear()
         assert (await line.serve([*crowd, *crowd, (1, "rare")]))[0] == (1, "rare")

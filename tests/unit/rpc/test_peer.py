@@ -117,3 +117,10 @@ def test_the_kernel_says_who_the_peer_is():
         peer = peer_of(ours)
     assert (peer.pid, peer.uid) == (os.getpid(), os.getuid())
     assert peer.gids == {os.getgid(), *os.getgroups()}
+
+
+def test_groups_that_cannot_be_told_apart_are_none_of_his():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        peer = peer_of(ours, nobody=os.getgid())
+    assert peer.gids == set(os.getgroups()) - {os.getgid()}
