@@ -123,6 +123,7 @@ class ProjectWatcher:
         self._monitored: MonitoredRoot | None = None
         self._hint_error: HintError | None = None
         self._is_scanning = False
+        self._is_announcing = False
         self._broken = 0
         """Scans in a row that failed."""
         self._scanned_s = -math.inf
@@ -142,6 +143,9 @@ class ProjectWatcher:
             return WatchState(State.DIRTY, "it is being looked at")
         if state.state is not State.IDLE:
             return state
+        if self._is_announcing:
+            # Until then nothing else says that there is something to be done.
+            return WatchState(State.DIRTY, "a pack of its new state is being asked for")
         if self._hint_error is not None:
             return WatchState(State.DEGRADED, self._hint_error.describe())
         return state
@@ -217,7 +221,11 @@ class ProjectWatcher:
                 await self._scan()
             case Settled(fingerprint):
                 self._settler = self._settler.announced(fingerprint, now_s)
-                await self._ports.on_settled(fingerprint)
+                self._is_announcing = True
+                try:
+                    await self._ports.on_settled(fingerprint)
+                finally:
+                    self._is_announcing = False
             case None:
                 await self._sleep()
 

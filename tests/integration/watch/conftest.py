@@ -72,6 +72,8 @@ class Watched:
         self.remote: str | None = None
         """The file system that the next scans find."""
         self.settled: list[str] = []
+        self.told_while: list[str] = []
+        """What state it was in while each was told."""
         self.states: list[WatchState] = []
         self.scans = 0
         self.passing: list[KitdError] = []
@@ -104,6 +106,7 @@ class Watched:
         self._hints.watched("demo", watches, complete=True, refused=None, remote=self.remote)
 
     async def on_settled(self, seen: str) -> None:
+        self.told_while.append(self.state)
         self.settled.append(seen)
 
     @property

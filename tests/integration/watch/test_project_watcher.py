@@ -42,6 +42,14 @@ async def test_ten_saves_in_a_second_are_told_once(root: Path, watch, until):
     assert states[-3:] == ["dirty", "settling", "idle"]
 
 
+async def test_a_project_is_not_idle_before_its_pack_was_asked_for(root: Path, watch, until):
+    async with watch() as watched:
+        (root / "file").write_text("content")
+        await until(lambda: watched.current)
+        await until(lambda: watched.state == "idle")
+    assert watched.told_while == ["dirty"]
+
+
 async def test_touching_a_file_is_looked_at_and_not_told(root: Path, watch, until):
     (root / "file").write_text("content")
     async with watch() as watched:
