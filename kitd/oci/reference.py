@@ -7,6 +7,7 @@ registry belongs to `LOCAL`, kitd's own cache.
 
 import re
 from dataclasses import dataclass, replace
+from ipaddress import IPv6Address
 
 from kitd.errors import KitdError
 from kitd.oci.digest import Digest, InvalidDigestError, parse_digest
@@ -17,10 +18,11 @@ DEFAULT_TAG = "latest"
 MAX_NAME = 255
 """Most clients and registries cap registry, slash and repository together."""
 
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _REGISTRY = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
-    r"|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+    rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<address>[0-9A-Fa-f:.]+)\])(?::(?P<port>[0-9]{{1,5}}))?"
 )
+_PORTS = range(1, 1 << 16)
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -88,6 +90,17 @@ def _looks_remote(name: str) -> bool:
     return bool(slash) and ("." in first or ":" in first or first == LOCAL)
 
 
+def _is_registry(text: str) -> bool:
+    """Whether a host of DNS or an IPv6 address, with a port or without, can be connected to."""
+    match = _REGISTRY.fullmatch(text)
+    if match is None or int(match["port"] or _PORTS[0]) not in _PORTS:
+        return False
+    try:
+        return match["address"] is None or bool(IPv6Address(match["address"]))
+    except ValueError:
+        return False
+
+
 def check_tag(tag: str) -> str:
     """Return `tag`, or raise `InvalidReferenceError`."""
     if _TAG.fullmatch(tag) is None:
@@ -102,7 +115,7 @@ def parse_repository(text: str) -> Repository:
     registry, name = LOCAL, text
     if _looks_remote(text):
         registry, _, name = text.partition("/")
-    if _REGISTRY.fullmatch(registry) is None:
+    if not _is_registry(registry):
         raise InvalidReferenceError(f"{registry[:160]!r} is not a registry host", hint=_HINT)
     if _REPOSITORY.fullmatch(name) is None:
         why = "must be lower case" if name != name.lower() else "has a malformed component"
