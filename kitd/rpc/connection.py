@@ -130,7 +130,7 @@ class Connection(Generic[S]):
         self._draining = True
         self._patience_s = patience_s
         self._overdue = reason
-        self._disposal.abandon(patience_s + self._limits.flush_s)
+        self._disposal.abandon(self._limits.flush_s)
         if self._reader is not None:
             self._reader.cancel()
 
