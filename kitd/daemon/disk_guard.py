@@ -82,9 +82,7 @@ class DiskGuard:
     def _is_back(self) -> bool:
         try:
             for directory in self._directories:
-                # What the reserve gave back is no room that came from elsewhere.
-                owed_bytes = self._reserve_bytes if self._owed else 0
-                if _free_bytes(directory) < NEEDED_BYTES + owed_bytes:
+                if _free_bytes(directory) < NEEDED_BYTES + self._owed_bytes(directory):
                     return False
                 _try_to_write(directory)
             if self._owed:
@@ -97,6 +95,11 @@ class DiskGuard:
             log.debug("disk.no_room", error=str(error))
             return False
         return True
+
+    def _owed_bytes(self, directory: Path) -> int:
+        """Return what the reserve gave back to a disk: that is no room that came from elsewhere."""
+        is_same = directory.stat().st_dev == self._reserve.parent.stat().st_dev
+        return self._reserve_bytes if self._owed and is_same else 0
 
     def _keep_back(self) -> None:
         temporary = self._reserve.with_suffix(".new")

@@ -11,6 +11,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from kitd.errors import KitdError
@@ -20,6 +21,8 @@ from kitd.rpc.error import TooLargeError
 
 MAX_DESCRIPTORS = 4
 """So many may come at once; more of them end the connection."""
+MAX_LINES = 16
+"""So many are taken at once, be they as short as can be: each is answered."""
 _READ_BYTES = 1 << 14
 _ANCILLARY_BYTES = socket.CMSG_SPACE(253 * array("i").itemsize)
 """As many as anybody can send at once (SCM_MAX_FD): those for which is no room the kernel would
@@ -76,7 +79,7 @@ class Inbox:
         await self._readable.wait()
 
     def poll(self) -> Sequence[bytes]:
-        """Return the lines that `take` will give, none where none is complete yet.
+        """Return the lines that `take` gives next, none where none is complete yet.
 
         Reads at most once, and only where no line is left. Raises `TooLargeError` for what nothing
         can be read after: a line that is too long, too many descriptors. Raises `OSError`.
@@ -86,7 +89,7 @@ class Inbox:
                 raise self._broken
             self._readable.clear()
             self._fill()
-        return [arrived.line for arrived in self._arrived]
+        return [arrived.line for arrived in islice(self._arrived, MAX_LINES)]
 
     def take(self) -> Arrived:
         """Return the next line, which is the caller's from now on."""

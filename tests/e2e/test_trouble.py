@@ -209,9 +209,9 @@ def test_a_page_instead_of_a_registry_is_called_that(kitd, project, html_host):
 
 def test_a_full_disk_fails_the_attempt_and_publishes_nothing(kitd, project, mount_disk, eventually):
     """The job says so and comes back by itself once there is room; no part of a kit is named."""
-    small_disk = mount_disk("4m")
+    small_disk = mount_disk("16m")
     with (project / "model.bin").open("r+b") as file:
-        file.truncate(8 << 20)
+        file.truncate(32 << 20)
     daemon = kitd({"cache": {"dir": str(small_disk / "cache")}}).start()
     job = int(daemon.kitctl("pack", project, "-t", "demo:v1", "--detach").out)
     waiting = eventually(
