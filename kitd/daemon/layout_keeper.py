@@ -27,13 +27,7 @@ async def keep_layout(store: BlobStore, catalog: Catalog, events: EventLedger) -
     stale = True
     while True:
         if stale:
-            try:
-                await run_blocking(write_layout_index, store, await catalog.tagged())
-            except KitdError as error:
-                if error.disposition is Disposition.FATAL:
-                    raise
-                # The next change of a tag, or the next start, writes it.
-                log.warning("layout.not_written", code=error.code, error=error.message)
+            await write_layout(store, catalog)
         await events.wait(seq)
         await asyncio.sleep(TOGETHER_S)
         head = await events.head_seq()
@@ -43,3 +37,14 @@ async def keep_layout(store: BlobStore, catalog: Catalog, events: EventLedger) -
             # What happened is forgotten already; it may have been about tags.
             stale = True
         seq = head
+
+
+async def write_layout(store: BlobStore, catalog: Catalog) -> None:
+    """Write `index.json` as the tags are now."""
+    try:
+        await run_blocking(write_layout_index, store, await catalog.tagged())
+    except KitdError as error:
+        if error.disposition is Disposition.FATAL:
+            raise
+        # The next change of a tag, or the next start, writes it.
+        log.warning("layout.not_written", code=error.code, error=error.message)

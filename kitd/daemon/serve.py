@@ -32,6 +32,7 @@ from kitd.daemon.compose import (
 from kitd.daemon.crew import Crew
 from kitd.daemon.disk_guard import DiskGuard
 from kitd.daemon.in_force import InForce
+from kitd.daemon.layout_keeper import write_layout
 from kitd.daemon.notify import ServiceManager
 from kitd.daemon.state_dir import locked_cache_dir, locked_state_dir
 from kitd.daemon.translation import idle_sections
@@ -46,6 +47,8 @@ log = structlog.get_logger(__name__)
 
 PARTS_S = 12.0
 """What running attempts, scans and watchers get to end. An attempt is given up after ten."""
+LAYOUT_S = 1.0
+"""What the last `index.json` may take."""
 GRACE_S = 2.0
 """What calls in flight get to be answered."""
 HANG_UP_S = 1.5
@@ -147,6 +150,9 @@ async def serve(
             service.notify("STOPPING=1")
             log.info("daemon.stopping")
             await crew.stop(parts, within_s=PARTS_S)
+            # What the last jobs changed, nobody was left to write.
+            crew.start("last layout", write_layout(ground.store, ledgers.catalog))
+            await crew.ended(["last layout"], within_s=LAYOUT_S)
             daemon.server.stop(GRACE_S)
             await crew.ended(["rpc"], within_s=GRACE_S + HANG_UP_S)
     log.info("daemon.stopped")

@@ -31,7 +31,11 @@ def test_kill_9_at_random_moments_loses_nothing(
     daemon.start()
     packed = daemon.quiet()
     for job in acknowledged:
-        assert daemon.kitctl("jobs", "wait", job).code == 0
+        if daemon.kitctl("jobs", "wait", job).code != 0:
+            # Three deaths while it ran set it aside, which is not lost.
+            assert daemon.json("jobs", "show", job)["error"]["code"] == "poison"
+            daemon.json("jobs", "retry", job)
+            assert daemon.kitctl("jobs", "wait", job).code == 0
 
     # The last kit is the tree as it is.
     target = tmp_path / "target"
