@@ -15,8 +15,9 @@ import pytest
 
 STOP_S = 10.0
 """What a service manager should never have to wait for longer."""
-HUGE = 64 << 30
-"""Bytes of a file without content: far more than can be packed before the stop."""
+HUGE = 16 << 30
+"""Bytes of a file without content: far more than is packed before the stop, and fewer than a disk
+has free, as a pack does not begin without the room for its layer."""
 
 
 def children_of(pid):

@@ -128,7 +128,7 @@ def test_a_loop_that_hangs_is_killed_and_the_next_start_recovers(
 
 def test_a_stop_does_not_wait_for_a_worker_that_is_stopped(kitd, watched, project, eventually):
     """A process that does not run does not hear of a signal either, except of the last one."""
-    os.truncate(project / "model.bin", 64 << 30)
+    os.truncate(project / "model.bin", 16 << 30)
     daemon = kitd(watched("demo", push=False)).start()
     eventually("the pack", lambda: [j for j in daemon.jobs("pack") if j["progress"]])
     workers = children_of(daemon.process.pid)

@@ -18,8 +18,9 @@ from kitd.packing.order import Advanced, Known, Planned, Project, ScanOrder, Wat
 from kitd.packing.pool import MAX_SCANS, WARM, NoWorkerError, WorkerDiedError, WorkerPool
 
 KITFILE = "model: {path: weights.bin}"
-HUGE = 64 << 30
-"""Bytes of a file without content: far more than could be packed before it is stopped."""
+HUGE = 16 << 30
+"""Bytes of a file without content: far more than is packed before it is stopped, and fewer than a
+disk has free, as a pack does not begin without the room for its layer."""
 
 
 @pytest.fixture
