@@ -28,6 +28,10 @@ from kitd.daemon.serve import Controls, serve
 from kitd.errors import Disposition, KitdError
 from kitd.secret import Secrets
 
+_SWITCH_S = 0.0005
+"""How long a thread keeps the interpreter when another one waits for it. The loop gives it up with
+every system call; at CPython's 5 ms a thread that parses would hold it up each time."""
+
 EX_SOFTWARE, EX_IOERR, EX_TEMPFAIL, EX_CONFIG = 70, 74, 75, 78
 
 
@@ -93,6 +97,7 @@ def _check(file: Path | None) -> int:
 
 def _serve(config: Path | None, socket: Path | None) -> int:
     _keep_to_ourselves()
+    sys.setswitchinterval(_SWITCH_S)
     service = take_service_manager(os.environ, os.getpid())
     found = _load(lambda: _places(config, socket))
     if found is None:

@@ -4,8 +4,8 @@ import asyncio
 import secrets
 import select
 import socket
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -184,8 +184,8 @@ class Connection(Generic[S]):
                 await self._outbox.room()
                 await self._disposal.idle()
                 await self._inbox.ready()
-                async with self._turn():
-                    messages = [_parse_short(line) for line in self._inbox.poll()]
+                await self._turn()
+                messages = [_parse_short(line) for line in self._inbox.poll()]
                 context = Context(self.peer, self.access, subscriptions, self._services)
                 for message in messages:
                     await self._take(self._inbox.take(), message, context, group)
@@ -242,13 +242,9 @@ class Connection(Generic[S]):
         async with self._shares.long_lines.turn(self.peer.uid, self):
             return await run_blocking(codec.parse, line)
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """Do a moment's work when it is this connection's turn."""
-        async with self._shares.moments.turn(self.peer.uid, self):
-            # Nobody has two moments in a row without the loop turning in between.
-            await asyncio.sleep(0)
-            yield
+    async def _turn(self) -> None:
+        """Return when this connection may do a moment's work."""
+        await self._shares.moments.take(self.peer.uid, self)
 
     def _limit_reached(self) -> str | None:
         if len(self._tasks) >= self._limits.calls:

@@ -39,6 +39,11 @@ class FairSlots:
         finally:
             self._release()
 
+    async def take(self, uid: int, connection: object) -> None:
+        """Hold a slot until the loop has turned, once it is the turn of this connection."""
+        await self._acquire(uid, connection)
+        asyncio.get_running_loop().call_soon(self._release)
+
     async def _acquire(self, uid: int, connection: object) -> None:
         if self._free and not self._waiting:
             self._free -= 1
@@ -91,8 +96,10 @@ class FairSlots:
 class Shares:
     """What all connections of a server share."""
 
-    moments: FairSlots = field(default_factory=lambda: FairSlots(1))
-    """Looking at what arrived: a turn is one read from a socket, or one line."""
+    moments: FairSlots = field(default_factory=lambda: FairSlots(8))
+    """Short work that is done between two turns of the loop: a read from a socket, a few lines.
+    With one at a time, a loop that is busy with something else would turn once for each of a crowd
+    before it came to the last."""
     long_lines: FairSlots = field(default_factory=lambda: FairSlots(1))
     """Parsed in a thread, one at a time: several would keep the interpreter from the loop."""
     costly_calls: FairSlots = field(default_factory=lambda: FairSlots(2))

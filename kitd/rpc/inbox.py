@@ -21,7 +21,7 @@ from kitd.rpc.error import TooLargeError
 
 MAX_DESCRIPTORS = 4
 """So many may come at once; more of them end the connection."""
-MAX_LINES = 16
+MAX_LINES = 4
 """So many are taken at once, be they as short as can be: each is answered."""
 _READ_BYTES = 1 << 14
 _ANCILLARY_BYTES = socket.CMSG_SPACE(253 * array("i").itemsize)

@@ -6,7 +6,7 @@ is kept.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -58,7 +58,8 @@ class Progress:
 class Turns:
     """In which a connection does its work, so that others have their turn too."""
 
-    moment: Callable[[], AbstractAsyncContextManager[None]]
+    moment: Callable[[], Awaitable[None]]
+    """Returns when the connection may do what takes a moment."""
     costly: Callable[[], AbstractAsyncContextManager[None]]
 
 
@@ -216,10 +217,10 @@ class Subscriptions:
             for first in range(0, len(page), _AT_ONCE):
                 async with asyncio.timeout(self._limits.lag_s):
                     await self._outbox.room()
-                async with self._turns.moment():
-                    for event in page[first : first + _AT_ONCE]:
-                        self._post(subscription, event)
-                        subscription.after_seq = event.seq
+                await self._turns.moment()
+                for event in page[first : first + _AT_ONCE]:
+                    self._post(subscription, event)
+                    subscription.after_seq = event.seq
             if len(page) < _PAGE:
                 subscription.after_seq = max(subscription.after_seq, head_seq)
                 await self._events.wait(subscription.after_seq)

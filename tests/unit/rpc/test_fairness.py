@@ -94,6 +94,27 @@ async def test_whoever_finds_a_free_slot_does_not_wait():
         pass
 
 
+async def test_slots_that_are_taken_are_free_again_when_the_loop_has_turned():
+    """Whoever never waits for anything else does not keep the loop."""
+    slots = FairSlots(3)
+    taken = 0
+
+    async def take():
+        nonlocal taken
+        for _ in range(30):
+            await slots.take(1, slots)
+            taken += 1
+
+    task = asyncio.create_task(take())
+    counts = []
+    while not task.done():
+        before = taken
+        await asyncio.sleep(0)
+        counts.append(taken - before)
+    assert taken == 30
+    assert max(counts) == 3
+
+
 async def test_an_error_inside_gives_the_slot_back():
     slots = FairSlots(1)
     for _ in range(3):
