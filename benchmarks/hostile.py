@@ -1,4 +1,8 @@
-"""How long a ping takes: in peace, beside packs and pushes, and beside clients that mean harm."""
+"""How long a ping takes: in peace, beside packs and pushes, and beside clients that mean harm.
+
+Beside each figure stands that of a process which does nothing but answer: what it waits for is the
+processor, and no daemon on this machine could do better.
+"""
 
 import contextlib
 import multiprocessing
@@ -9,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks.measure import Settings, mebibytes, peer
 from benchmarks.scene import Scene, daemon, docker_registry
@@ -34,15 +39,37 @@ PING = Request("system.ping", {}, lambda answer: answer)
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
-def ping(path: str, stop: Event, answered_s: "multiprocessing.SimpleQueue[list[float]]") -> None:
+Answers: TypeAlias = "multiprocessing.SimpleQueue[list[float]]"
+
+
+def ping(path: str, stop: Event, answered_s: Answers) -> None:
     """Ping until told to stop, every few milliseconds; hand over how long each took."""
-    seconds = []
     with Client.connect(path) as client:
-        while not stop.is_set():
-            started_s = time.perf_counter()
-            client.call(PING)
-            seconds.append(time.perf_counter() - started_s)
-            time.sleep(EVERY_S)
+        repeat(lambda: client.call(PING), stop, answered_s)
+
+
+def knock(sock: socket.socket, stop: Event, answered_s: Answers) -> None:
+    """Do the same with a process that only echoes."""
+
+    def call() -> None:
+        sock.sendall(b"x")
+        sock.recv(1)
+
+    repeat(call, stop, answered_s)
+
+
+def echo(sock: socket.socket) -> None:
+    while data := sock.recv(1):
+        sock.sendall(data)
+
+
+def repeat(call: Callable[[], object], stop: Event, answered_s: Answers) -> None:
+    seconds = []
+    while not stop.is_set():
+        started_s = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started_s)
+        time.sleep(EVERY_S)
     answered_s.put(seconds)
 
 
@@ -126,18 +153,27 @@ def hostile_clients(path: str) -> Iterator[None]:
             process.join()
 
 
-def pinged(scene: Scene, work: Callable[[], None]) -> list[float]:
-    """Return how long pings took while something else was done."""
+def pinged(scene: Scene, work: Callable[[], None]) -> tuple[list[float], list[float]]:
+    """Return how long pings took while something else was done, and how long an echo did."""
     stop = _CONTEXT.Event()
-    answered_s: multiprocessing.SimpleQueue[list[float]] = _CONTEXT.SimpleQueue()
+    answers: tuple[Answers, Answers] = _CONTEXT.SimpleQueue(), _CONTEXT.SimpleQueue()
+    near, far = socket.socketpair()
     path = str(scene.place / "kitd.sock")
-    pinger = _CONTEXT.Process(target=ping, args=(path, stop, answered_s), daemon=True)
-    pinger.start()
+    processes = [
+        _CONTEXT.Process(target=echo, args=(far,), daemon=True),
+        _CONTEXT.Process(target=ping, args=(path, stop, answers[0]), daemon=True),
+        _CONTEXT.Process(target=knock, args=(near, stop, answers[1]), daemon=True),
+    ]
+    for process in processes:
+        process.start()
+    near.close()
+    far.close()
     work()
     stop.set()
-    seconds = answered_s.get()
-    pinger.join()
-    return seconds
+    pings, echoes = (answer.get() for answer in answers)
+    for process in processes:
+        process.join()
+    return pings, echoes
 
 
 def write_kit(root: Path, size_bytes: int) -> Path:
@@ -151,9 +187,13 @@ def write_kit(root: Path, size_bytes: int) -> Path:
     return root
 
 
-def line(name: str, seconds: Sequence[float]) -> str:
-    """Return a row of the table."""
-    ranks = statistics.quantiles(seconds, n=100)
+def lines(name: str, pings: Sequence[float], echoes: Sequence[float]) -> str:
+    """Return two rows of the table."""
+    return f"{_line(name, pings)}\n{_line('  an echo meanwhile', echoes)}"
+
+
+def _line(name: str, seconds: Sequence[float]) -> str:
+    ranks = statistics.quantiles(seconds, n=100, method="inclusive")
     return (
         f"  {name:<34} {ranks[49] * 1000:>8.2f} {ranks[98] * 1000:>8.2f}"
         f" {max(seconds) * 1000:>8.1f} {len(seconds):>8}"
@@ -202,9 +242,9 @@ def run(place: Path, settings: Settings) -> Iterator[str]:
             f" {mebibytes(pushed)}, ms\n"
             f"  {'':<34} {'median':>8} {'p99':>8} {'most':>8} {'pings':>8}"
         )
-        yield line("in peace", pinged(scene, lambda: time.sleep(PEACE_S)))
-        yield line("packs and pushes", pinged(scene, load("alone")))
+        yield lines("in peace", *pinged(scene, lambda: time.sleep(PEACE_S)))
+        yield lines("packs and pushes", *pinged(scene, load("alone")))
         work = load("crowded")
         with hostile_clients(str(scene.place / "kitd.sock")):
-            yield line("packs, pushes and hostile clients", pinged(scene, work))
+            yield lines("packs, pushes and hostile clients", *pinged(scene, work))
         yield f"  (goal: p99 below {GOAL_MS:g} ms)"
