@@ -23,16 +23,35 @@ READ_BYTES = 1 << 18
 """What is read at once: others have to wait while it is copied, and while it is sent."""
 
 
+class Pace:
+    """Lets one reader go on each time that the loop turns.
+
+    What was read is sent at once, and both copy. Readers that went on together would keep the loop
+    from everybody else for longer the more of them there are, and are no faster for it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def keep(self) -> None:
+        """Return when it is the caller's turn; those who ask first go first."""
+        await self._lock.acquire()
+        asyncio.get_running_loop().call_soon(self._lock.release)
+
+
 class CacheContent:
     """`Fetcher` over a `BlobStore`. Names are not its business: the ledger keeps them."""
 
-    def __init__(self, store: BlobStore, leases: LeaseBook | None = None) -> None:
+    def __init__(
+        self, store: BlobStore, leases: LeaseBook | None = None, pace: Pace | None = None
+    ) -> None:
         self._store = store
         self._leases = leases or LeaseBook()
+        self._pace = pace or Pace()
 
     def hold(self) -> "HeldContent":
         """Return the cache to write to, for one piece of work."""
-        return HeldContent(self._store, self._leases)
+        return HeldContent(self._store, self._leases, self._pace)
 
     async def exists(self, target: Descriptor) -> bool:
         """Whether the cache holds the blob with this size."""
@@ -43,9 +62,25 @@ class CacheContent:
         """Open the blob from `offset`. Raises `ContentNotFoundError`, `MismatchError`."""
         handle = self._store.open(target)
         try:
-            yield _read(self._store, target, handle, offset)
+            yield self._read(target, handle, offset)
         finally:
             os.close(handle)
+
+    async def _read(self, target: Descriptor, handle: int, offset: int) -> ByteStream:
+        while offset < target.size:
+            await self._pace.keep()
+            buffer = bytearray(min(READ_BYTES, target.size - offset))
+            try:
+                # Pages that are in memory are copied at once; a read that would wait for the disk
+                # goes to a thread. Both are the common case of somebody, and the loop never waits.
+                count = os.preadv(handle, [buffer], offset, os.RWF_NOWAIT)
+            except OSError:
+                with os_errors("read", self._store.path_of(target.digest)):
+                    count = await run_blocking(os.preadv, handle, [buffer], offset)
+            if count == 0:
+                raise MismatchError(f"{target.digest} became shorter while it was read")
+            offset += count
+            yield memoryview(buffer)[:count]
 
 
 class HeldContent(CacheContent):
@@ -54,8 +89,8 @@ class HeldContent(CacheContent):
     Use as a context manager, or `release` it in the end.
     """
 
-    def __init__(self, store: BlobStore, leases: LeaseBook) -> None:
-        super().__init__(store, leases)
+    def __init__(self, store: BlobStore, leases: LeaseBook, pace: Pace) -> None:
+        super().__init__(store, leases, pace)
         self._lease = leases.hold()
 
     async def keep(self, blobs: Collection[tuple[Digest, int]]) -> bool:
@@ -109,24 +144,6 @@ async def _ingest(store: BlobStore, algorithm: str) -> AsyncIterator[Ingest]:
     finally:
         for ingest in begun:
             await run_blocking(ingest.discard)
-
-
-async def _read(store: BlobStore, target: Descriptor, handle: int, offset: int) -> ByteStream:
-    while offset < target.size:
-        buffer = bytearray(min(READ_BYTES, target.size - offset))
-        try:
-            # Pages that are in memory are copied at once; a read that would wait for the disk
-            # goes to a thread. Both are the common case of somebody, and the loop never waits.
-            count = os.preadv(handle, [buffer], offset, os.RWF_NOWAIT)
-            # Whoever sends as fast as this reads would have the loop to itself.
-            await asyncio.sleep(0)
-        except OSError:
-            with os_errors("read", store.path_of(target.digest)):
-                count = await run_blocking(os.preadv, handle, [buffer], offset)
-        if count == 0:
-            raise MismatchError(f"{target.digest} became shorter while it was read")
-        offset += count
-        yield memoryview(buffer)[:count]
 
 
 async def write_stream(ingest: Ingest, stream: ByteStream, *, at_most: int | None = None) -> None:
