@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from kitd.blocking import run_blocking
 from kitd.clock import Clock
 from kitd.content.store import ContentNotFoundError
+from kitd.ledger.catalog import NAMED
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import emit
 from kitd.oci.descriptor import Descriptor
@@ -76,16 +77,13 @@ def _repositories(text: str) -> tuple[Repository, ...]:
     return tuple(sorted(Repository(registry, name) for registry, name in json.loads(text)))
 
 
-def _find(connection: sqlite3.Connection, reference: Reference) -> Digest:
+def _named(connection: sqlite3.Connection, reference: Reference) -> Digest | None:
     repository = reference.repository
     row = connection.execute(
-        "SELECT digest FROM repository_manifests WHERE registry = ?1 AND name = ?2 AND digest ="
-        " coalesce((SELECT digest FROM tags WHERE registry = ?1 AND name = ?2 AND tag = ?3), ?3)",
+        f"SELECT digest FROM repository_manifests r WHERE {NAMED}",  # noqa: S608 - a constant
         (repository.registry, repository.name, reference.identifier),
     ).fetchone()
-    if row is None:
-        raise ContentNotFoundError(f"{reference} is not in the cache", hint="kitctl list")
-    return Digest(row["digest"])
+    return None if row is None else Digest(row["digest"])
 
 
 class CacheLedger:
@@ -185,7 +183,9 @@ class CacheLedger:
         """
 
         def transaction(connection: sqlite3.Connection) -> Digest:
-            digest, now_us = _find(connection, reference), self._clock.now_us()
+            digest, now_us = _named(connection, reference), self._clock.now_us()
+            if digest is None:
+                raise ContentNotFoundError(f"{reference} is not in the cache", hint="kitctl list")
             connection.execute(
                 "INSERT INTO pins (digest, reference, pinned_us) VALUES (?, ?, ?)"
                 " ON CONFLICT (digest) DO UPDATE SET reference = excluded.reference",
@@ -197,19 +197,23 @@ class CacheLedger:
         return await self._database.write(transaction)
 
     async def unpin(self, reference: Reference) -> Digest:
-        """End a pin, by the reference that it was made with or another; return the kit's digest.
+        """End a pin and return the kit's digest.
 
-        Raises `ContentNotFoundError` where nothing is pinned.
+        It is that of the kit that the reference names now, or else the newest of those that were
+        made with the reference when it named another kit. Raises `ContentNotFoundError` where
+        nothing is pinned.
         """
 
         def transaction(connection: sqlite3.Connection) -> Digest:
             row = connection.execute(
-                "SELECT digest FROM pins WHERE reference = ?", (str(reference),)
+                "DELETE FROM pins WHERE digest = (SELECT digest FROM pins"
+                " WHERE digest = ?1 OR reference = ?2"
+                " ORDER BY digest IS ?1 DESC, pinned_us DESC LIMIT 1) RETURNING digest",
+                (_named(connection, reference), str(reference)),
             ).fetchone()
-            digest = Digest(row["digest"]) if row is not None else _find(connection, reference)
-            ended = connection.execute("DELETE FROM pins WHERE digest = ?", (digest,)).rowcount
-            if not ended:
+            if row is None:
                 raise ContentNotFoundError(f"{reference} is not pinned")
+            digest = Digest(row["digest"])
             at_us = self._clock.now_us()
             emit(connection, at_us, "kit.unpinned", f"kit:{digest}", {"reference": str(reference)})
             return digest

@@ -198,6 +198,9 @@ def _descriptor(row: sqlite3.Row) -> Descriptor:
 
 
 _MANIFEST = "m.media_type, m.digest, m.size"
+NAMED = """r.registry = ?1 AND r.name = ?2 AND r.digest = coalesce(
+  (SELECT digest FROM tags WHERE registry = ?1 AND name = ?2 AND tag = ?3), ?3)"""
+"""Whether a row of `repository_manifests r` is what registry, name, and tag or digest name."""
 
 
 class Catalog:
@@ -223,8 +226,7 @@ class Catalog:
         """
         rows = await self._database.read(
             f"SELECT {_MANIFEST} FROM repository_manifests r JOIN manifests m USING (digest)"  # noqa: S608 - constant columns
-            " WHERE r.registry = ?1 AND r.name = ?2 AND r.digest = coalesce((SELECT digest FROM"
-            "  tags WHERE registry = ?1 AND name = ?2 AND tag = ?3), ?3)",
+            f" WHERE {NAMED}",
             (repository.registry, repository.name, identifier),
         )
         if not rows:

@@ -216,6 +216,20 @@ async def test_a_pin_belongs_to_the_kit_and_not_to_the_tag(ledger, catalog):
             await attempt
 
 
+async def test_of_two_pins_by_one_name_that_of_the_kit_goes_first_which_it_names(
+    ledger, catalog, clock
+):
+    kits = [manifest(name) for name in "abc"]
+    reference = parse_reference("team/model:latest")
+    await catalog.apply([record(kit) for kit in kits])
+    for kit in kits:
+        clock.advance(1)
+        await catalog.apply([MoveTags(HERE, ("latest",), kit[0].digest)])
+        await ledger.pin(reference)
+    a, b, c = (kit[0].digest for kit in kits)
+    assert [await ledger.unpin(reference) for _ in kits] == [c, b, a]
+
+
 async def test_a_location_is_noted_once_and_forgotten(ledger, catalog, sql, clock):
     await catalog.apply([record(A), RecordLocation(A[0].digest, THERE)])
     clock.advance(1)
