@@ -35,7 +35,7 @@ from kitd.rpc.outbox import Outbox, close_all
 from kitd.rpc.peer import Access, Peer, Role
 from kitd.rpc.subscription import EventSource, Progress, Subscriptions, Turns
 
-MAX_DESCRIPTORS = 32
+MAX_SENT = 32
 """File descriptors that one response carries at most."""
 _QUICK_BYTES = 1 << 15
 """Longer lines are parsed in a thread: the worst of a megabyte would hold the loop up."""
@@ -447,11 +447,11 @@ def _encode(
         except (TypeError, ValueError, OverflowError):
             error: KitdError = _defect(name)
         else:
-            if len(document) <= max_bytes and count <= MAX_DESCRIPTORS:
+            if len(document) <= max_bytes and count <= MAX_SENT:
                 return document, outcome
             error = TooLargeError(
                 f"the answer to {name} has {len(document)} bytes and {count} descriptors, "
-                f"more than {max_bytes} and {MAX_DESCRIPTORS}",
+                f"more than {max_bytes} and {MAX_SENT}",
                 hint="ask for less at once",
             )
         close_all(outcome.descriptors)

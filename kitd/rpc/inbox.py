@@ -19,10 +19,10 @@ from kitd.rpc.codec import Decoder, TooLong
 from kitd.rpc.disposal import Disposal
 from kitd.rpc.error import TooLargeError
 
-MAX_DESCRIPTORS = 4
-"""So many may come at once; more of them end the connection."""
+MAX_RECEIVED = 4
+"""So many descriptors may come at once; more of them end the connection."""
 MAX_LINES = 4
-"""So many are taken at once, be they as short as can be: each is answered."""
+"""So many lines are taken at once, be they as short as can be: each is answered."""
 _READ_BYTES = 1 << 14
 _ANCILLARY_BYTES = socket.CMSG_SPACE(253 * array("i").itemsize)
 """As many as anybody can send at once (SCM_MAX_FD): those for which is no room the kernel would
@@ -122,9 +122,9 @@ class Inbox:
             return
         self.is_at_end = not received.data
         self._accept(received.data, received.descriptors)
-        if received.is_cut or len(received.descriptors) > MAX_DESCRIPTORS:
+        if received.is_cut or len(received.descriptors) > MAX_RECEIVED:
             self._broken = TooLargeError(
-                f"more than {MAX_DESCRIPTORS} descriptors came at once, or kitd has none left",
+                f"more than {MAX_RECEIVED} descriptors came at once, or kitd has none left",
                 hint="send one, with the first byte of the line that it belongs to",
             )
 

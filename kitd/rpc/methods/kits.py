@@ -26,7 +26,7 @@ from kitd.oci.reference import (
     parse_tagged,
 )
 from kitd.queue.fact import PackAsked, PackSource, PullAsked, PushAsked
-from kitd.rpc.connection import MAX_DESCRIPTORS
+from kitd.rpc.connection import MAX_SENT
 from kitd.rpc.error import InvalidParamsError
 from kitd.rpc.method import Context, Method, Params, Reply, method
 from kitd.rpc.methods.access import require_directory, require_kitfile, require_reachable
@@ -305,8 +305,8 @@ async def plan(context: Context[Services], params: PlanParams) -> Plan:
 async def open_layers(context: Context[Services], params: OpenParams) -> Reply[OpenedLayers]:
     """Hand over read-only file descriptors of a kit's layers."""
     services = context.services
-    if len(params.layers) > MAX_DESCRIPTORS:
-        raise InvalidParamsError(f"at most {MAX_DESCRIPTORS} layers at once")
+    if len(params.layers) > MAX_SENT:
+        raise InvalidParamsError(f"at most {MAX_SENT} layers at once")
     target = await services.catalog.manifest(parse_digest(params.digest))
     manifest = await read_manifest(services.cache, target)
     layers = {layer.digest: layer for layer in manifest.layers}

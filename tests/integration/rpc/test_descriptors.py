@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import pytest
 
-from kitd.rpc.inbox import MAX_DESCRIPTORS
+from kitd.rpc.inbox import MAX_RECEIVED
 from kitd.rpc.limit import Limits
 
 LINGER_S = 4
@@ -104,7 +104,7 @@ async def test_a_line_may_come_in_pieces(client, directory, eventually, cut):
     ],
 )
 async def test_what_no_request_takes_is_closed(client, directory, eventually, line):
-    client.send_with(line, [directory] * MAX_DESCRIPTORS)
+    client.send_with(line, [directory] * MAX_RECEIVED)
     await client.send(PING.replace(b"7", b"8"))
     while "8" not in str(await client.receive()):
         pass
@@ -116,7 +116,7 @@ async def test_a_line_keeps_one_however_many_come_while_it_is_not_complete(
 ):
     line = show()
     for byte in line[:-1]:
-        client.send_with(bytes([byte]), [directory] * MAX_DESCRIPTORS)
+        client.send_with(bytes([byte]), [directory] * MAX_RECEIVED)
         await asyncio.sleep(0)
     await eventually(lambda: descriptors() == client.at_rest + 1)
     await client.send(line[-1:])
@@ -125,7 +125,7 @@ async def test_a_line_keeps_one_however_many_come_while_it_is_not_complete(
 
 
 async def test_a_bomb_ends_the_connection(client, directory, eventually):
-    client.send_with(PING, [directory] * (MAX_DESCRIPTORS + 1))
+    client.send_with(PING, [directory] * (MAX_RECEIVED + 1))
     answers = [await client.receive(), await client.receive()]
     assert {answer.get("id") for answer in answers} == {7, None}
     (error,) = [answer["error"] for answer in answers if "error" in answer]
@@ -198,7 +198,7 @@ def shown(client, make, data, count=1):
 
 @pytest.mark.parametrize(
     ("data", "count"),
-    [(PING, 1), (show(), 1), (b"{", 1), (PING, MAX_DESCRIPTORS), (PING, 2 * MAX_DESCRIPTORS)],
+    [(PING, 1), (show(), 1), (b"{", 1), (PING, MAX_RECEIVED), (PING, 2 * MAX_RECEIVED)],
 )
 @pytest.mark.parametrize("hangs_up", [False, True])
 async def test_a_descriptor_that_takes_its_time_to_close_holds_up_nobody_else(
