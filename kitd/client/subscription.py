@@ -1,5 +1,6 @@
 """A blocking subscription to the daemon's events, and to the progress of its jobs."""
 
+import math
 import time
 from collections.abc import Iterator
 from typing import NamedTuple, Self
@@ -40,7 +41,7 @@ class Subscription:
         `Client.call` raises.
         """
         while True:
-            remaining_s = SILENCE_S if deadline is None else deadline - time.monotonic()
+            remaining_s = math.inf if deadline is None else deadline - time.monotonic()
             if remaining_s <= 0:
                 raise DeadlineExceededError("the time is over")
             try:

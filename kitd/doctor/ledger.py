@@ -16,10 +16,10 @@ INSPECT_S = 20.0
 
 async def ledger(patient: Patient) -> AsyncIterator[WireCheck]:
     """Look for damage in the ledger."""
-    # Nobody waits for the thread: it ends by itself, and leaves nothing behind.
+    # Nobody waits for the threads: they end by themselves, and leave nothing behind.
     found = await asyncio.to_thread(inspect_ledger, patient.ledger, within_s=INSPECT_S)
-    text = f"schema {found.version}, {found.size_bytes >> 20} MiB"
-    text += f" and {wal_bytes(patient.ledger) >> 20} MiB of log"
+    log_bytes = await asyncio.to_thread(wal_bytes, patient.ledger)
+    text = f"schema {found.version}, {found.size_bytes >> 20} MiB and {log_bytes >> 20} MiB of log"
     if found.damage:
         yield wrong("ledger", f"{patient.ledger} is damaged: {found.damage}", RESTORE)
     elif found.damage is None:

@@ -1,12 +1,13 @@
 """What the doctor is let look at."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kitd.clock import Clock
 from kitd.config.load import Loaded
 from kitd.config.model import Config
+from kitd.doctor.disk import Looks
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.trouble import TroubleLedger
 from kitd.queue.job import Failure, Lane
@@ -41,3 +42,4 @@ class Patient:
     """Asks a registry whether it takes the credentials; returns its `Date`."""
     watchdog_s: float | None
     """After how long a silent kitd is restarted; None where nobody watches."""
+    looks: Looks = field(default_factory=Looks)

@@ -1,10 +1,10 @@
 """The program itself: its version, what watches over it, and whether it runs what is configured."""
 
+import asyncio
 import platform
 from collections.abc import AsyncIterator
 
 from kitd import __version__
-from kitd.blocking import run_blocking
 from kitd.config.diff import compare_configs
 from kitd.config.problem import ConfigError
 from kitd.doctor.check import sound, wrong
@@ -36,7 +36,8 @@ async def configuration(patient: Patient) -> AsyncIterator[WireCheck]:
         yield sound(name, "the defaults")
         return
     try:
-        loaded = await run_blocking(patient.load)
+        # Not waited for beyond what a check may take: the file may be on a disk that hangs.
+        loaded = await asyncio.to_thread(patient.load)
     except ConfigError as error:
         yield wrong(name, "; ".join(error.lines[:3]), "mend it: kitd check-config")
         return

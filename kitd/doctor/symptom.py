@@ -1,9 +1,10 @@
 """What hinders kitd now: looked at for every `status`, so each look takes a millisecond or so."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from kitd.ledger.schema import wal_bytes
 from kitd.ledger.trouble import Ailing
 from kitd.oci.digest import Digest
 from kitd.rpc.methods.wire import WireReason
+from kitd.store.blob_store import BlobStore, StoreError
 
 OVERDUE_S = 600.0
 """A job that could have run for so long, in a lane that has room, is stuck."""
@@ -25,8 +27,6 @@ LARGE_WAL_BYTES = 128 << 20
 """SQLite shortens it to half of that whenever nobody reads an old state of the ledger."""
 MAX_DAMAGED = 20
 _TRANSFERS = frozenset({PUSH.name, PULL.name})
-_HANG_S = 2.0
-"""How long a look at a disk is waited for that may not answer at all."""
 
 Look = Callable[[Patient], AsyncIterator[WireReason]]
 
@@ -101,14 +101,22 @@ async def full_cache(patient: Patient) -> AsyncIterator[WireReason]:
 
 async def damaged_kits(patient: Patient) -> AsyncIterator[WireReason]:
     """Look for kits that need blobs which were found damaged."""
-    for digest in islice(await asyncio.to_thread(_missing, patient), MAX_DAMAGED):
+    try:
+        missing = await patient.looks.take("quarantine", lambda: _missing(patient.store))
+    except TimeoutError:
+        # Its disk was told of, with all others that do not answer.
+        return
+    except (OSError, StoreError) as error:
+        text = f"the quarantine of the cache cannot be looked at: {error}"
+        yield WireReason("cache_unreadable", text, "look for what is wrong with the disk: dmesg")
+        return
+    for digest in islice(missing, MAX_DAMAGED):
         if names := await patient.catalog.names_of(digest):
             text = f"{names[0]} is damaged: its blob {digest} is not what it was"
             yield WireReason("kit_damaged", text, "kitctl cache verify --repair")
 
 
-def _missing(patient: Patient) -> list[Digest]:
-    store = patient.store
+def _missing(store: BlobStore) -> list[Digest]:
     return [digest for digest in sorted(store.in_quarantine()) if store.size_of(digest) is None]
 
 
@@ -124,8 +132,7 @@ async def full_disks(patient: Patient) -> AsyncIterator[WireReason]:
     config = patient.config()
     for place in dict.fromkeys((config.state_dir, config.cache_dir)):
         try:
-            async with asyncio.timeout(_HANG_S):
-                free_bytes = await asyncio.to_thread(_nearly_full, place)
+            free_bytes = await patient.looks.take(f"disk of {place}", partial(_nearly_full, place))
         except TimeoutError:
             text = f"the disk of {place} does not answer"
             yield WireReason("disk_silent", text, "look for what is wrong with it: dmesg")
@@ -137,7 +144,11 @@ async def full_disks(patient: Patient) -> AsyncIterator[WireReason]:
         if free_bytes is not None:
             text = f"the disk of {place} is nearly full: {free_bytes >> 20} MiB are free"
             yield WireReason("disk_nearly_full", text, "free disk space, or kitctl cache gc")
-    if (large := wal_bytes(patient.ledger)) > LARGE_WAL_BYTES:
+    # A disk that does not answer was told of.
+    with suppress(TimeoutError):
+        large = await patient.looks.take("ledger's log", lambda: wal_bytes(patient.ledger))
+        if large <= LARGE_WAL_BYTES:
+            return
         text = f"the ledger's log has {large >> 20} MiB: something reads an old state of it"
         fix = f"close what has it open: fuser {patient.ledger}-wal"
         yield WireReason("ledger_log_large", text, fix)

@@ -1,6 +1,7 @@
 """What hinders kitd: each trouble is told with its code, in words, and with what mends it."""
 
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -100,6 +101,13 @@ async def test_a_disk_that_is_nearly_full(told, but, patient, mount_disk):
 async def test_a_directory_that_is_gone(told, but, patient, tmp_path):
     config = replace(patient.config(), state_dir=tmp_path / "gone")
     assert "gone" in (await told(but(config=lambda: config)))["directory_gone"].text
+
+
+async def test_a_cache_that_is_gone(told, patient):
+    shutil.rmtree(patient.store.root)
+    reasons = await told(patient)
+    assert str(patient.store.root) in reasons["directory_gone"].text
+    assert "quarantine" in reasons["cache_unreadable"].text
 
 
 async def test_a_log_that_does_not_become_shorter(told, but, tmp_path):
