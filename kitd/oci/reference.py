@@ -148,10 +148,10 @@ def parse_reference(text: str) -> Reference:
 def parse_tagged(text: str) -> tuple[Reference, tuple[str, ...]]:
     """Return `reference[,tag...]` as the reference and its further tags, all checked.
 
-    Raises `InvalidReferenceError`.
+    Raises `InvalidReferenceError`, also for a reference with a digest: it names no tag.
     """
     first, *more = text.split(",")
     reference = parse_reference(first)
-    if more and reference.digest is not None:
-        raise InvalidReferenceError("a reference with a digest takes no further tags", hint=_HINT)
+    if reference.digest is not None:
+        raise InvalidReferenceError("kits are named by tags, not by a digest", hint=_HINT)
     return reference, tuple(check_tag(tag) for tag in more)

@@ -27,7 +27,7 @@ from kitd.rpc.error import (
     TooLargeError,
     wire_error,
 )
-from kitd.rpc.fairness import Shares
+from kitd.rpc.fairness import Cost, Shares
 from kitd.rpc.inbox import Arrived, Inbox, receive
 from kitd.rpc.limit import Limits
 from kitd.rpc.method import Context, Method, Reply
@@ -151,7 +151,10 @@ class Connection(Generic[S]):
             self._outbox,
             group,
             self._limits,
-            Turns(self._turn, lambda: self._shares.costly_calls.turn(self.peer.uid, self)),
+            Turns(
+                self._turn,
+                lambda: self._shares.costly_calls[Cost.LEDGER].turn(self.peer.uid, self),
+            ),
         )
         self._subscriptions = subscriptions
         sender = group.create_task(self._outbox.run())
@@ -364,11 +367,11 @@ class Connection(Generic[S]):
         return outcome
 
     async def _call(self, method: Method[S], context: Context[S], params: Json) -> Reply[object]:
-        if not method.costly:
+        if method.cost is None:
             return await method.call(context, params)
         while True:
             await self._outbox.room()
-            async with self._shares.costly_calls.turn(self.peer.uid, self):
+            async with self._shares.costly_calls[method.cost].turn(self.peer.uid, self):
                 # Another answer may have taken the room meanwhile.
                 if not self._outbox.is_full:
                     return await method.call(context, params)

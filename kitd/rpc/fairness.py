@@ -5,8 +5,9 @@ anybody: users are chosen from first, then the connections of the user whose tur
 """
 
 import asyncio
+import enum
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -58,7 +59,9 @@ class FairSlots:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():
+            if turn.cancelled():
+                self._leave(uid, connection, turn)
+            else:
                 # It was given a turn that it does not live to take.
                 self._release()
             raise
@@ -67,7 +70,7 @@ class FairSlots:
         self._free += 1
         while self._free and self._waiting:
             turn = self._next()
-            # Who gave up waiting is still in the queue.
+            # Who gave up waiting is in the queue until the loop comes to him.
             if not turn.cancelled():
                 self._free -= 1
                 turn.set_result(None)
@@ -76,20 +79,37 @@ class FairSlots:
         uid = min(self._waiting, key=self._last_of_user.__getitem__)
         connections = self._waiting[uid]
         connection = min(connections, key=self._last_of_connection.__getitem__)
-        turns = connections[connection]
-        turn = turns.popleft()
+        turn = connections[connection][0]
+        self._leave(uid, connection, turn)
+        if not turn.cancelled():
+            self._note(uid, connection)
+        return turn
+
+    def _leave(self, uid: int, connection: object, turn: asyncio.Future[None]) -> None:
+        """Take somebody out of the queue, unless he is out of it."""
+        connections = self._waiting.get(uid, {})
+        turns = connections.get(connection, deque())
+        if turn not in turns:
+            return
+        turns.remove(turn)
         if not turns:
             del connections[connection]
         if not connections:
             del self._waiting[uid]
-        if not turn.cancelled():
-            self._note(uid, connection)
-        return turn
 
     def _note(self, uid: int, connection: object) -> None:
         self._turns += 1
         self._last_of_user[uid] = self._turns
         self._last_of_connection[connection] = self._turns
+
+
+class Cost(enum.Enum):
+    """What a call takes more than a moment of. Those of one kind wait for each other."""
+
+    LEDGER = enum.auto()
+    """The ledger, and the processor for what it has."""
+    OUTSIDE = enum.auto()
+    """Disks and registries, which may never answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +122,9 @@ class Shares:
     before it came to the last."""
     long_lines: FairSlots = field(default_factory=lambda: FairSlots(1))
     """Parsed in a thread, one at a time: several would keep the interpreter from the loop."""
-    costly_calls: FairSlots = field(default_factory=lambda: FairSlots(2))
-    """Calls that take more than a moment of the ledger, the disk or the processor."""
+    costly_calls: Mapping[Cost, FairSlots] = field(
+        default_factory=lambda: {cost: FairSlots(2) for cost in Cost}
+    )
     calls: Counter[int] = field(default_factory=Counter)
     """Calls in flight, by user."""
     call_log: CallLog = field(default_factory=CallLog)

@@ -18,6 +18,7 @@ import msgspec
 from kitd.ledger.job_ledger import IdempotencyKey
 from kitd.oci.json_reader import Json
 from kitd.rpc.error import InvalidParamsError
+from kitd.rpc.fairness import Cost
 from kitd.rpc.peer import Access, Peer, Role
 from kitd.rpc.subscription import Subscriptions
 
@@ -78,8 +79,8 @@ class Method(Generic[S]):
     """Not in a batch: its response carries descriptors, or has to come before notifications."""
     takes_descriptor: bool
     """Whether a file descriptor may come along with the request."""
-    costly: bool
-    """Takes more than a moment: few of these run at once."""
+    cost: Cost | None
+    """What it takes more than a moment of, if it does: few such calls run at once."""
     call: Callable[[Context[S], Json], Coroutine[None, None, Reply[object]]]
     """Checks the parameters and runs the handler. Raises `InvalidParamsError`, and what it does."""
 
@@ -103,7 +104,7 @@ def method(
     *,
     alone: bool = False,
     takes_descriptor: bool = False,
-    costly: bool = False,
+    cost: Cost | None = None,
 ) -> Method[S]:
     """Return a method; the first line of the handler's docstring is its summary."""
 
@@ -120,6 +121,6 @@ def method(
         summary,
         alone=alone,
         takes_descriptor=takes_descriptor,
-        costly=costly,
+        cost=cost,
         call=call,
     )

@@ -5,6 +5,7 @@ import msgspec
 from kitd.blocking import run_blocking
 from kitd.oci.reference import parse_reference
 from kitd.queue.fact import CollectAsked, VerifyAsked
+from kitd.rpc.fairness import Cost
 from kitd.rpc.method import Context, Method, method
 from kitd.rpc.methods.ask import ask
 from kitd.rpc.methods.idempotency import Idempotent
@@ -125,8 +126,8 @@ async def unpin(context: Context[Services], params: PinParams) -> Pinned:
 
 
 METHODS: tuple[Method[Services], ...] = (
-    method("cache.stats", Role.READ, Nothing, WireCache, cache_stats, costly=True),
-    method("cache.plan", Role.READ, Nothing, CollectionPlan, plan, costly=True),
+    method("cache.stats", Role.READ, Nothing, WireCache, cache_stats, cost=Cost.OUTSIDE),
+    method("cache.plan", Role.READ, Nothing, CollectionPlan, plan, cost=Cost.OUTSIDE),
     method("cache.gc", Role.SUBMIT, Idempotent, Queued, collect),
     method("cache.verify", Role.SUBMIT, VerifyParams, Queued, verify),
     method("cache.pin", Role.SUBMIT, PinParams, Pinned, pin),

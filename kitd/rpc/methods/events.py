@@ -8,6 +8,7 @@ import msgspec
 from kitd.clock import rfc3339
 from kitd.ledger import event_ledger
 from kitd.ledger.event_ledger import EventFilter, EventLedger
+from kitd.rpc.fairness import Cost
 from kitd.rpc.method import Context, Method, Params, Reply, method
 from kitd.rpc.methods.services import Services
 from kitd.rpc.methods.wire import Empty
@@ -102,7 +103,7 @@ async def unsubscribe(context: Context[Services], params: SubscriptionId) -> Emp
 
 
 METHODS: tuple[Method[Services], ...] = (
-    method("events.read", Role.READ, Page, EventPage, read, costly=True),
+    method("events.read", Role.READ, Page, EventPage, read, cost=Cost.LEDGER),
     method("events.subscribe", Role.READ, Wanted, Subscribed, subscribe, alone=True),
     method("events.unsubscribe", Role.READ, SubscriptionId, Empty, unsubscribe),
 )

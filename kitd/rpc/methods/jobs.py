@@ -8,6 +8,7 @@ import msgspec
 from kitd.blocking import uninterrupted
 from kitd.ledger.job_ledger import JobFilter
 from kitd.queue.job import TERMINAL, Job, JobState
+from kitd.rpc.fairness import Cost
 from kitd.rpc.method import Context, Method, Params, method
 from kitd.rpc.methods.access import require_own_job, require_reachable_again
 from kitd.rpc.methods.events import wire_event
@@ -147,10 +148,10 @@ async def log(context: Context[Services], params: JobId) -> JobEvents:
 
 
 METHODS: tuple[Method[Services], ...] = (
-    method("jobs.list", Role.READ, JobQuery, JobPage, list_jobs, costly=True),
+    method("jobs.list", Role.READ, JobQuery, JobPage, list_jobs, cost=Cost.LEDGER),
     method("jobs.get", Role.READ, JobId, WireJob, get),
     method("jobs.wait", Role.READ, JobWait, WireJob, wait),
     method("jobs.cancel", Role.SUBMIT, OwnJob, WireJob, cancel),
     method("jobs.retry", Role.SUBMIT, OwnJob, WireJob, retry),
-    method("jobs.log", Role.READ, JobId, JobEvents, log, costly=True),
+    method("jobs.log", Role.READ, JobId, JobEvents, log, cost=Cost.LEDGER),
 )

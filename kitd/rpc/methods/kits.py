@@ -28,6 +28,7 @@ from kitd.oci.reference import (
 from kitd.queue.fact import PackAsked, PackSource, PullAsked, PushAsked
 from kitd.rpc.connection import MAX_SENT
 from kitd.rpc.error import InvalidParamsError
+from kitd.rpc.fairness import Cost
 from kitd.rpc.method import Context, Method, Params, Reply, method
 from kitd.rpc.methods.access import require_directory, require_kitfile, require_reachable
 from kitd.rpc.methods.ask import ask
@@ -153,8 +154,6 @@ class OpenedLayers(msgspec.Struct, frozen=True):
 async def pack(context: Context[Services], params: PackParams) -> Queued:
     """Pack a directory."""
     reference, more = parse_tagged(params.reference)
-    if reference.digest is not None:
-        raise InvalidParamsError("a kit is packed under tags, not under a digest")
     if params.compression is not None and params.compression not in MEDIA_COMPRESSION:
         known = ", ".join(MEDIA_COMPRESSION)
         raise InvalidParamsError(f"unknown compression {params.compression[:40]!r}: use {known}")
@@ -327,9 +326,9 @@ METHODS: tuple[Method[Services], ...] = (
     method("kits.pack", Role.SUBMIT, PackParams, Queued, pack, takes_descriptor=True),
     method("kits.push", Role.SUBMIT, PushParams, Queued, push),
     method("kits.pull", Role.SUBMIT, PullParams, Queued, pull),
-    method("kits.list", Role.READ, Repository, KitList, list_kits, costly=True),
+    method("kits.list", Role.READ, Repository, KitList, list_kits, cost=Cost.LEDGER),
     method("kits.inspect", Role.READ, Which, Inspection, inspect),
     method("kits.info", Role.READ, Which, Info, info),
-    method("kits.plan", Role.READ, PlanParams, Plan, plan, costly=True),
+    method("kits.plan", Role.READ, PlanParams, Plan, plan, cost=Cost.OUTSIDE),
     method("kits.open", Role.READ, OpenParams, OpenedLayers, open_layers, alone=True),
 )

@@ -7,6 +7,7 @@ import msgspec
 from kitd.config.tag_template import parse_tag_template
 from kitd.oci.reference import parse_tagged
 from kitd.rpc.error import InvalidParamsError
+from kitd.rpc.fairness import Cost
 from kitd.rpc.method import Context, Method, Params, method
 from kitd.rpc.methods.access import (
     require_directory,
@@ -113,7 +114,7 @@ async def release(context: Context[Services], params: OwnProject) -> WireProject
 
 
 METHODS: tuple[Method[Services], ...] = (
-    method("projects.list", Role.READ, Nothing, ProjectList, list_projects, costly=True),
+    method("projects.list", Role.READ, Nothing, ProjectList, list_projects, cost=Cost.LEDGER),
     method("projects.get", Role.READ, Name, WireProject, get),
     method("projects.add", Role.SUBMIT, NewProject, WireProject, add, takes_descriptor=True),
     method("projects.remove", Role.SUBMIT, OwnProject, Empty, remove),

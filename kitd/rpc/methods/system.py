@@ -9,6 +9,7 @@ from kitd.clock import rfc3339
 from kitd.errors import KitdError, NotFoundError
 from kitd.oci.digest import InvalidDigestError, parse_digest
 from kitd.queue.job import JobState
+from kitd.rpc.fairness import Cost
 from kitd.rpc.method import Context, Method, Params, method
 from kitd.rpc.methods.cache import stats
 from kitd.rpc.methods.idempotency import Idempotent
@@ -245,9 +246,9 @@ async def _why_blob(services: Services, text: str) -> tuple[Facts, ...]:
 METHODS: tuple[Method[Services], ...] = (
     method("system.hello", Role.READ, Hello, Greeting, hello),
     method("system.ping", Role.READ, Nothing, Empty, ping),
-    method("system.health", Role.READ, Nothing, Health, health, costly=True),
-    method("system.status", Role.READ, Nothing, Status, status, costly=True),
-    method("system.doctor", Role.READ, Examination, Findings, doctor, costly=True),
+    method("system.health", Role.READ, Nothing, Health, health, cost=Cost.OUTSIDE),
+    method("system.status", Role.READ, Nothing, Status, status, cost=Cost.OUTSIDE),
+    method("system.doctor", Role.READ, Examination, Findings, doctor, cost=Cost.OUTSIDE),
     method("system.reload", Role.ADMIN, Idempotent, Reloaded, reload),
-    method("system.why", Role.READ, Subject, Why, why, costly=True),
+    method("system.why", Role.READ, Subject, Why, why, cost=Cost.OUTSIDE),
 )

@@ -178,7 +178,9 @@ def test_further_tags_follow_commas():
     assert parse_tagged("model") == (Reference(Repository(LOCAL, "model")), ())
 
 
-@pytest.mark.parametrize("text", ["model:v1,", "model,bad tag!", "model,a/b:c", f"m@{DIGEST},v1"])
+@pytest.mark.parametrize(
+    "text", ["model:v1,", "model,bad tag!", "model,a/b:c", f"m@{DIGEST},v1", f"m@{DIGEST}"]
+)
 def test_further_tags_are_checked(text):
     with pytest.raises(InvalidReferenceError):
         parse_tagged(text)

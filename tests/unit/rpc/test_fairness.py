@@ -1,10 +1,17 @@
 import asyncio
+import gc
+import sys
+import weakref
 from collections import Counter, defaultdict
 from itertools import chain, repeat
 
 import pytest
 
 from kitd.rpc.fairness import FairSlots
+
+
+class Plain:
+    """A connection, for all that matters here."""
 
 
 @pytest.fixture
@@ -73,6 +80,27 @@ async def test_who_gives_up_waiting_is_passed_over_and_takes_no_slot_along(queue
     assert sorted(await line.serve(wishes, cancel=(0, 2, 4))) == [(1, "a"), (1, "b")]
     async with asyncio.timeout(5), line.slots.turn(9, line):
         pass
+
+
+async def test_nothing_is_kept_of_those_who_give_up_while_a_slot_is_held():
+    """Asking and taking it back is no way to fill the memory."""
+    slots = FairSlots(1)
+    connection = Plain()
+    async with slots.turn(1, Plain()):
+        sizes = []
+        for _ in range(3):
+            waiting = [asyncio.create_task(slots.take(2, connection)) for _ in range(50)]
+            await asyncio.sleep(0)
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting)
+            sizes.append(sys.getrefcount(connection))
+        assert sizes[0] == sizes[-1]
+        del waiting, task
+        gone = weakref.ref(connection)
+        del connection
+        gc.collect()
+        assert gone() is None
 
 
 async def test_a_turn_that_comes_together_with_the_cancellation_is_handed_on(queue):
