@@ -50,12 +50,13 @@ class CacheKeeper:
 
     async def run(self) -> None:
         """Look now and then. Raises what is fatal."""
-        seq, look_at_s = await self._events.head_seq(), 0.0
+        seq: int | None = None
+        look_at_s = 0.0
         while True:
             try:
                 await self._ledger.write_uses()
                 since, seq = seq, await self._events.head_seq()
-                arrived = await self._events.read(since, 1, _ARRIVALS)
+                arrived = since is not None and await self._events.read(since, 1, _ARRIVALS)
                 if arrived or self._is_paused() or self._monotonic_s() >= look_at_s:
                     look_at_s = self._monotonic_s() + LOOK_EVERY_S
                     await self._look()
@@ -64,6 +65,7 @@ class CacheKeeper:
                     raise
                 # It looks again after the next tick, whatever it was.
                 log.warning("cache.not_looked_at", code=error.code, error=error.message)
+                look_at_s = 0.0
             await asyncio.sleep(self._tick_s)
 
     async def _look(self) -> None:

@@ -60,7 +60,7 @@ class Crew:
                 task.cancel()
             elif not task.done():
                 leaving.set_exception(error)
-            await self.ended([name], within_s=close_s)
+            await self.ended([name], within_s=close_s, known=error)
             raise
         leaving.set_result(None)
         if not await self.ended([name], within_s=close_s):
@@ -79,7 +79,10 @@ class Crew:
             if task.done():
                 del self._tasks[name]
                 error = None if task.cancelled() else task.exception()
-                raise error or RuntimeError(f"the daemon's part {name} ended by itself")
+                if error is None:
+                    raise RuntimeError(f"the daemon's part {name} ended by itself")
+                _report(name, error)
+                raise error
 
     async def stop(self, names: Iterable[str], *, within_s: float) -> tuple[str, ...]:
         """Cancel parts and return the names of those that have not ended by then."""
@@ -88,8 +91,13 @@ class Crew:
             self._tasks[name].cancel()
         return await self.ended(named, within_s=within_s)
 
-    async def ended(self, names: Iterable[str], *, within_s: float) -> tuple[str, ...]:
-        """Wait for parts to end; return those that do not, which are nobody's from here on."""
+    async def ended(
+        self, names: Iterable[str], *, within_s: float, known: BaseException | None = None
+    ) -> tuple[str, ...]:
+        """Wait for parts to end; return those that do not, which are nobody's from here on.
+
+        Whatever one of them died of is logged, unless it is `known`: what it was ended with.
+        """
         tasks = {name: self._tasks.pop(name) for name in names if name in self._tasks}
         if not tasks:
             return ()
@@ -98,7 +106,8 @@ class Crew:
         for name, task in tasks.items():
             if not task.done():
                 left.append(name)
-            elif not task.cancelled() and (error := task.exception()) is not None:
+            elif not task.cancelled() and (error := task.exception()) not in (None, known):
+                assert error is not None
                 _report(name, error)
         if left:
             log.error("daemon.given_up", parts=left, after_s=within_s)

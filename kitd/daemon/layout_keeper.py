@@ -16,6 +16,8 @@ from kitd.store.layout_index import write_layout_index
 
 TOGETHER_S = 0.1
 """What happens within so long is looked at once: a busy queue commits hundreds of times."""
+RETRY_S = 5.0
+"""How long after a look at the ledger that failed it looks again."""
 _TAGS = EventFilter(frozenset({"tag.moved", "tag.removed", "kit.removed", "kit.evicted"}))
 
 log = structlog.get_logger(__name__)
@@ -23,20 +25,25 @@ log = structlog.get_logger(__name__)
 
 async def keep_layout(store: BlobStore, catalog: Catalog, events: EventLedger) -> None:
     """Write `index.json` now and after every change of a tag, until cancelled."""
-    seq = await events.head_seq()
-    stale = True
+    seq, stale = 0, True
     while True:
         if stale:
             await write_layout(store, catalog)
-        await events.wait(seq)
-        await asyncio.sleep(TOGETHER_S)
-        head = await events.head_seq()
+        # Until it is known that no tag moved.
+        stale = True
         try:
-            stale = bool(await events.read(seq, 1, _TAGS))
+            await events.wait(seq)
+            await asyncio.sleep(TOGETHER_S)
+            since, seq = seq, await events.head_seq()
+            stale = bool(await events.read(since, 1, _TAGS))
         except CursorTruncatedError:
             # What happened is forgotten already; it may have been about tags.
-            stale = True
-        seq = head
+            continue
+        except KitdError as error:
+            if error.disposition is Disposition.FATAL:
+                raise
+            log.warning("layout.not_looked_at", code=error.code, error=error.message)
+            await asyncio.sleep(RETRY_S)
 
 
 async def write_layout(store: BlobStore, catalog: Catalog) -> None:

@@ -96,7 +96,7 @@ class Reloader:
                 event = Emit("config.rejected", "daemon", {"problems": list(lines)})
             finally:
                 self._service.notify("READY=1")
-            log.info(event.type, **event.data)
+            (log.info if outcome.applied else log.warning)(event.type, **event.data)
             try:
                 await self._targets.emit(event)
             except KitdError as error:

@@ -1,7 +1,8 @@
 """Rows of jobs, inside a transaction: how they are read, admitted, ended and put back.
 
-Every change goes through `kitd.queue.transition.step` and comes with its event. What a transaction
-is made of is in `job_ledger`.
+Every end and every return goes through `kitd.queue.transition.step`, and every change comes with
+its event. What SQL picks by itself is written where it is picked: what is claimed, due or joined.
+What a transaction is made of is in `job_ledger`.
 """
 
 import json

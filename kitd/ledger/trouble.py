@@ -4,7 +4,7 @@ Every look is bounded, and goes by an index or over rows whose number retention 
 """
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from kitd.ledger.database import Database
@@ -20,6 +20,7 @@ class Ailing:
 
     id: int
     kind: str
+    key: str
     project: str | None
     reference: str | None
     since_us: int
@@ -66,14 +67,13 @@ class TroubleLedger:
             "finished_us",
             (since_us,),
         )
-        keys = await self._keys_of([job.id for job in failed])
         rows = await self._database.read(
             "SELECT key, max(finished_us) AS at_us FROM jobs"
             " WHERE state = 'succeeded' AND finished_us > ? GROUP BY key",
             (since_us,),
         )
         mended_us = {row["key"]: row["at_us"] for row in rows}
-        return [job for job in failed if mended_us.get(keys[job.id], 0) < job.since_us]
+        return [job for job in failed if mended_us.get(job.key, 0) < job.since_us]
 
     async def overdue(self) -> Sequence[Overdue]:
         """Return for each lane the job that nothing keeps from being the next.
@@ -102,7 +102,7 @@ class TroubleLedger:
     async def _ailing(
         self, condition: str, since: str, parameters: tuple[object, ...] = ()
     ) -> Sequence[Ailing]:
-        columns = "id, kind, project, reference, error_code, error_message, error_hint"
+        columns = "id, kind, key, project, reference, error_code, error_message, error_hint"
         rows = await self._database.read(
             f"SELECT {columns}, {since} AS since_us FROM jobs WHERE {condition} LIMIT ?",  # noqa: S608 - constant words
             (*parameters, MAX_JOBS),
@@ -111,6 +111,7 @@ class TroubleLedger:
             Ailing(
                 row["id"],
                 row["kind"],
+                row["key"],
                 row["project"],
                 row["reference"],
                 row["since_us"],
@@ -118,12 +119,6 @@ class TroubleLedger:
             )
             for row in rows
         ]
-
-    async def _keys_of(self, jobs: Collection[int]) -> Mapping[int, str]:
-        rows = await self._database.read(
-            "SELECT id, key FROM jobs WHERE id IN (SELECT value FROM json_each(?))", (_json(jobs),)
-        )
-        return {row["id"]: row["key"] for row in rows}
 
 
 def _json(values: Collection[object]) -> str:

@@ -393,9 +393,7 @@ class Executor(Generic[P]):
         try:
             await self._store.interrupt(attempt.job)
         except KitdError as error:
-            if error.disposition not in (Disposition.RETRY, Disposition.PAUSE):
-                raise
-            log.warning("job.end_not_written", code=error.code, error=error.message)
+            self._note_trouble("job.end_not_written", error)
 
     async def _write_end(
         self, attempt: _Attempt, kind: AnyKind[P], work: asyncio.Task[Done]

@@ -1,6 +1,7 @@
-"""The job's state machine, as a table. Nothing else decides what state follows.
+"""The job's state machine, as a table.
 
-The ledger's CHECK constraints and partial indexes mirror it; a property test walks it.
+The ledger's CHECK constraints and partial indexes mirror it; a property test walks it, and holds
+the ledger's SQL to it where that picks jobs by itself.
 """
 
 import enum
