@@ -7,7 +7,6 @@ files that the task's cleanup is closing. What may wait for a disk goes through 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -20,13 +19,10 @@ lost to all others, and an idle one costs next to nothing."""
 
 async def run_blocking(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run `function` in the default executor; when cancelled, wait for it before raising."""
-    return await run_in(None, lambda: function(*args, **kwargs))
-
-
-async def run_in(executor: Executor | None, function: Callable[[], T]) -> T:
-    """Run `function` in `executor`; when cancelled, wait for it before raising."""
     # A cancellation must not cut this short: the thread still holds the resources.
-    return await uninterrupted(asyncio.get_running_loop().run_in_executor(executor, function))
+    return await uninterrupted(
+        asyncio.get_running_loop().run_in_executor(None, lambda: function(*args, **kwargs))
+    )
 
 
 async def uninterrupted(work: Awaitable[T]) -> T:

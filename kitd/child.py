@@ -56,9 +56,7 @@ async def end(process: asyncio.subprocess.Process) -> None:
 
     What it printed and nobody read is thrown away.
     """
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    _kill(process)
     # Must not be cut short: a process that is not waited for stays as a zombie.
     await asyncio.shield(_reap(process))
 
@@ -69,9 +67,13 @@ def kill_children() -> None:
     May be called from any thread.
     """
     for process in tuple(_living):
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        _kill(process)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _note(starting: asyncio.Task[asyncio.subprocess.Process]) -> None:

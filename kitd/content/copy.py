@@ -22,6 +22,8 @@ class CopyReport:
 
     sent_bytes: int
     skipped_bytes: int
+    manifests: tuple[Descriptor, ...]
+    """All that is there now, children before parents."""
 
 
 class _Metered:
@@ -107,11 +109,11 @@ async def copy_graph(
         moved(node, node.size)
 
     await _all(push, (node for node in nodes if not is_manifest(node.media_type)))
-    # Manifests one after another in the order of the walk: a child's parent may be the next.
-    for node in nodes:
-        if is_manifest(node.media_type):
-            await push(node)
-    return CopyReport(sent_bytes=sent, skipped_bytes=total - sent)
+    manifests = tuple(node for node in nodes if is_manifest(node.media_type))
+    # One after another in the order of the walk: a child's parent may be the next.
+    for node in manifests:
+        await push(node)
+    return CopyReport(sent_bytes=sent, skipped_bytes=total - sent, manifests=manifests)
 
 
 async def _all(

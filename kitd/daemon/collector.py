@@ -250,7 +250,9 @@ class Collector:
         await self._ledger.write_uses()
         # The files first: a kit that comes between the two is in the ledger and spares its blobs.
         blobs = await run_blocking(self._blobs)
-        space = await self._space()
+        others = await run_blocking(self._store.other_bytes)
+        free = await run_blocking(self._store.free_bytes)
+        space = Space(sum(blob.size for blob in blobs) + others, free)
         kits = await self._ledger.kits()
         remains = await run_blocking(self._remains, kits)
         return _Stock(kits, blobs, self._leases.leased(), remains, space)

@@ -78,6 +78,10 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
             reader=self.reader or None,
         )
 
+    def project(self, settings: PackSettings) -> Project:
+        """Return how this project is packed, and scanned before."""
+        return settings.project(self.path, self.kitfile, self.reader or None)
+
 
 def define(config: ProjectConfig) -> Definition:
     """Return the definition of a configured project."""
@@ -298,7 +302,7 @@ class ProjectBoard:
 
     def _watcher(self, record: ProjectRecord, definition: Definition) -> ProjectWatcher:
         name = record.name
-        project = self._project(definition)
+        project = definition.project(self._settings)
 
         mode = WatchMode(definition.watch)
 
@@ -361,16 +365,6 @@ class ProjectBoard:
             watcher.hold()
         return watcher
 
-    def _project(self, definition: Definition) -> Project:
-        return Project(
-            root=definition.path,
-            kitfile=definition.kitfile,
-            dialect=self._settings.dialect,
-            layer_format=self._settings.layer_format,
-            compression=self._settings.compression,
-            reader=definition.reader or None,
-        )
-
     async def _supervise(
         self, name: str, watched: _Watched, after: asyncio.Task[None] | None
     ) -> None:
@@ -402,7 +396,7 @@ class ProjectBoard:
         if watched is None or watched.task is None:
             return None
         watched.task.cancel()
-        self._packer.forget(self._project(watched.definition))
+        self._packer.forget(watched.definition.project(self._settings))
         return watched.task
 
     def _changed(self, name: str, state: WatchState) -> None:

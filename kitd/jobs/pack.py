@@ -20,7 +20,7 @@ from kitd.oci.digest import Digest, digest_of
 from kitd.oci.manifest import parse_manifest
 from kitd.oci.media_type import OCI_MANIFEST
 from kitd.oci.reference import Reference, Repository, parse_repository
-from kitd.packing.order import Advanced, Packed, PackedLayer, Project
+from kitd.packing.order import Advanced, Packed, PackedLayer
 from kitd.queue.effect import Effect, Emit, KitSummary, MoveTags, RecordManifest, RecordPack
 from kitd.queue.fact import KitPacked
 from kitd.queue.job import Lane, Progress
@@ -205,7 +205,9 @@ async def _pack(
     try:
         with _head_start(args, ports) as send:
             return await ports.packer.pack(
-                _project(args, ports.settings),
+                ports.settings.project(
+                    args.path, args.kitfile, args.reader, compression=args.compression
+                ),
                 expected=args.fingerprint,
                 advanced=advanced,
                 built=lambda layer: send(_layer(layer)),
@@ -228,17 +230,6 @@ def _head_start(
     if args.push and not repository.is_local:
         return ports.head_start(repository)
     return nullcontext(lambda _layer: None)
-
-
-def _project(args: PackArgs, settings: PackSettings) -> Project:
-    return Project(
-        root=args.path,
-        kitfile=args.kitfile,
-        dialect=settings.dialect,
-        layer_format=settings.layer_format,
-        compression=args.compression or settings.compression,
-        reader=args.reader,
-    )
 
 
 def _key(args: PackArgs) -> str:

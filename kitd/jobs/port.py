@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from kitd.caller import Caller
 from kitd.clock import Clock
 from kitd.content.store import Fetcher, Resolver, Tagger, Target
 from kitd.modelkit.dialect import Dialect
@@ -140,6 +141,24 @@ class PackSettings:
     layer_format: str
     source_date_epoch: int | None = None
     """Seconds; stands in for the time in `created`, for reproducible manifests."""
+
+    def project(
+        self,
+        path: str,
+        kitfile: str | None,
+        reader: Caller | None,
+        *,
+        compression: str | None = None,
+    ) -> Project:
+        """Return how a directory is packed; a scan for a pack has to agree in everything."""
+        return Project(
+            root=path,
+            kitfile=kitfile,
+            dialect=self.dialect,
+            layer_format=self.layer_format,
+            compression=compression or self.compression,
+            reader=reader,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 import msgspec
 
 from kitd.blocking import run_blocking
-from kitd.content.copy import copy_graph, walk
+from kitd.content.copy import copy_graph
 from kitd.content.store import Fetcher
 from kitd.content.verify import read, read_manifest
 from kitd.jobs.port import Ports
@@ -12,7 +12,6 @@ from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, parse_config
 from kitd.modelkit.errors import InvalidConfigError
 from kitd.modelkit.media_type import is_modelkit
 from kitd.oci.manifest import Manifest
-from kitd.oci.media_type import is_manifest
 from kitd.oci.reference import parse_reference
 from kitd.queue.effect import (
     Effect,
@@ -46,12 +45,11 @@ async def run(args: PullArgs, context: JobContext, ports: Ports) -> Done:
     context.when_over(held.release)
     report = await copy_graph(remote, held, root, concurrency=ports.transfers, progress=progress)
     effects: list[Effect] = []
-    for node in await walk(ports.cache, root):
-        if is_manifest(node.media_type):
-            manifest = await read_manifest(ports.cache, node)
-            summary = await summarize(ports.cache, manifest)
-            effects.append(RecordManifest(reference.repository, node, manifest, summary))
-            effects.append(RecordLocation(node.digest, reference.repository))
+    for node in report.manifests:
+        manifest = await read_manifest(ports.cache, node)
+        summary = await summarize(ports.cache, manifest)
+        effects.append(RecordManifest(reference.repository, node, manifest, summary))
+        effects.append(RecordLocation(node.digest, reference.repository))
     tags = () if reference.tag is None else (reference.tag,)
     effects.append(MoveTags(reference.repository, tags, root.digest))
     named = {"repository": str(reference.repository), "tags": list(tags)}

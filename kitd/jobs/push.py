@@ -2,11 +2,10 @@
 
 import msgspec
 
-from kitd.content.copy import copy_graph, walk
+from kitd.content.copy import copy_graph
 from kitd.content.store import ContentNotFoundError
 from kitd.jobs.port import Ports
 from kitd.jobs.transfer import Bytes, TransferResult
-from kitd.oci.media_type import is_manifest
 from kitd.oci.reference import Reference, parse_repository
 from kitd.queue.effect import Emit, RecordLocation
 from kitd.queue.job import Lane, Progress
@@ -44,11 +43,7 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
             continue
         await remote.tag(root, tag)
         moved.append(tag)
-    locations = [
-        RecordLocation(node.digest, target)
-        for node in await walk(ports.cache, root)
-        if is_manifest(node.media_type)
-    ]
+    locations = [RecordLocation(node.digest, target) for node in report.manifests]
     reference = Reference(target, tag=moved[0]) if moved else Reference(target, digest=root.digest)
     return Done(
         TransferResult(

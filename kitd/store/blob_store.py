@@ -448,6 +448,7 @@ class BlobStore:
             return [
                 BlobFile(digest, status.st_size, status.st_mtime)
                 for algorithm in os.scandir(root)
+                if algorithm.is_dir(follow_symlinks=False)
                 for entry in os.scandir(algorithm.path)
                 if (digest := _digest_of(f"{algorithm.name}:{entry.name}")) is not None
                 if (status := _status(entry)) is not None
@@ -456,14 +457,17 @@ class BlobStore:
     def usage(self) -> Usage:
         """Count what is on disk; one `stat` for each file. Raises `StoreError`."""
         sizes = [blob.size for blob in self.blobs()]
+        return Usage(len(sizes), sum(sizes), self.other_bytes())
+
+    def other_bytes(self) -> int:
+        """Count what is on disk beside the blobs: on its way in, and in quarantine."""
         with os_errors("list", self.root):
-            others = sum(
+            return sum(
                 status.st_size
                 for directory in (self.ingest_dir, self.uploads_dir, self.quarantine_dir)
                 for entry in os.scandir(directory)
                 if (status := _status(entry)) is not None
             )
-        return Usage(len(sizes), sum(sizes), others)
 
     def sweep(self) -> int:
         """Remove what interrupted ingests under this label left; return the bytes freed.

@@ -2,11 +2,10 @@
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kitd.blocking import run_blocking, run_in
+from kitd.blocking import run_blocking
 
 
 async def test_a_result_comes_from_another_thread():
@@ -56,9 +55,3 @@ async def test_the_loop_goes_on_meanwhile():
     await asyncio.sleep(0)
     go.set()
     assert await work
-
-
-async def test_a_given_executor_is_used():
-    with ThreadPoolExecutor(1, thread_name_prefix="own") as executor:
-        name = await run_in(executor, lambda: threading.current_thread().name)
-    assert name.startswith("own")
