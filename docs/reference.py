@@ -17,6 +17,7 @@ import kitd
 from kitd import __version__
 from kitd.errors import KitdError
 from kitd.jobs.pack import PackResult
+from kitd.jobs.port import Collected, Verified
 from kitd.jobs.transfer import TransferResult
 from kitd.rpc.error import FAILED, NUMBERS
 from kitd.rpc.methods import METHODS
@@ -37,7 +38,11 @@ configuration has to change), **retry** (with growing pauses), **snooze** (again
 counting the attempt), **step_aside** (it is over without an error, because somebody else sees to
 what follows: the project's watcher), **pause** (nothing new begins until the disk has room again,
 and the attempt does not count), **crash** (as retry, but the third time in a row the job is set
-aside as `poison`), or **fatal** (kitd ends, and finds out at its next start what is durable).
+aside: it has failed with the code `poison`, and `kitctl jobs retry` lets it run again), or **fatal**
+(kitd ends, and finds out at its next start what is durable).
+
+`kitctl` exits with 0 (done), 1 (failed), 2 (`usage`), 3 (`denied`), 4 (`daemon_unreachable`),
+5 (`timeout`) or 130 (`interrupted`); the exit codes of `kitd` are in [systemd.md](systemd.md).
 
 | code | what happened | then |
 |---|---|---|
@@ -79,7 +84,8 @@ the caller can. Send it with the first byte of the line, in one `sendmsg` with n
 line. One is kept; more than four at once end the connection.
 
 **Results.** The `result` of a job that succeeded is a `PackResult` for pack, a `TransferResult` for
-push and pull. `followed_by` names the jobs that its end asked for, such as the push after a pack.
+push and pull, `Collected` for collect, `Verified` for verify. `followed_by` names the jobs that its
+end asked for, such as the push after a pack.
 
 **Cancelling.** `$/cancelRequest` `{id}` takes back a call, not the job that it started; that is
 `jobs.cancel`.
@@ -91,7 +97,7 @@ def error_classes() -> Iterator[type[KitdError]]:
     for module in pkgutil.walk_packages(kitd.__path__, "kitd."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    pending: list[type[KitdError]] = [KitdError]
+    pending = list(KitdError.__subclasses__())
     while pending:
         current = pending.pop()
         pending += current.__subclasses__()
@@ -181,7 +187,8 @@ def rpc_page() -> str:
     document = openrpc_document(METHODS, version=__version__)
     schemas: Mapping[str, Mapping[str, Any]] = document["components"]["schemas"]  # type: ignore[index]  # an OpenRPC document has them
     _, results = msgspec.json.schema_components(
-        (PackResult, TransferResult), ref_template="#/components/schemas/{name}"
+        (PackResult, TransferResult, Collected, Verified),
+        ref_template="#/components/schemas/{name}",
     )
     sections = (
         *methods_section(document),
