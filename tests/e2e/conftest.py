@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -116,6 +117,12 @@ class Kitd:
         self.process.kill()
         self.process.wait()
 
+    def children(self) -> set[int]:
+        """Return the processes that it has started."""
+        assert self.process is not None
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return {int(child) for task in tasks for child in (task / "children").read_text().split()}
+
     def kitctl(self, *arguments: str | Path, cwd: Path | None = None) -> Answer:
         """Run a command."""
         done = subprocess.run(
@@ -186,6 +193,17 @@ def project(tmp_path: Path) -> Path:
 def new_project() -> Callable[..., Path]:
     """Write further projects: `new_project(root, kitfile)`."""
     return make_project
+
+
+@pytest.fixture
+def public_place() -> Iterator[Path]:
+    """A directory that other users may enter, as pytest's are not; name it before `kitd`."""
+    with tempfile.TemporaryDirectory(
+        prefix="kitd-", dir="/tmp", ignore_cleanup_errors=True
+    ) as name:
+        place = Path(name)
+        place.chmod(0o755)
+        yield place
 
 
 @pytest.fixture

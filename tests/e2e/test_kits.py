@@ -6,6 +6,9 @@ import socket
 import time
 from pathlib import Path
 
+COMPRESSED = {"modelkit": {"compression": "gzip"}}
+"""For large files without content: no room is demanded for all that they hold."""
+
 
 def tree(root: Path) -> dict[str, tuple[int, str]]:
     """Return every file below a directory: its permission bits and the digest of its content."""
@@ -176,12 +179,10 @@ def test_a_running_pack_is_cancelled_with_everything_it_made(kitd, project, even
     """The worker is gone and its temporary file too."""
     with (project / "model.bin").open("r+b") as file:
         file.truncate(8 << 30)
-    daemon = kitd().start()
+    daemon = kitd(COMPRESSED).start()
     job = int(daemon.kitctl("pack", project, "-t", "demo:big", "--detach").out)
     ingest = daemon.cache / "ingest"
-    eventually(
-        "the pack to write", lambda: sum(f.stat().st_size for f in ingest.iterdir()) > 1 << 20
-    )
+    eventually("the pack to write", lambda: list(ingest.iterdir()))
     assert daemon.kitctl("jobs", "cancel", job).code == 0
     ended = eventually(
         "the end",
@@ -197,7 +198,7 @@ def test_a_cancellation_whose_call_is_taken_back_is_none_or_a_whole_one(kitd, pr
     """The ledger never says of a job that it is being cancelled while nobody stops it."""
     with (project / "model.bin").open("r+b") as file:
         file.truncate(8 << 30)
-    daemon = kitd().start()
+    daemon = kitd(COMPRESSED).start()
     job = int(daemon.kitctl("pack", project, "-t", "demo:big", "--detach").out)
     eventually("the pack", lambda: daemon.json("jobs", "show", job)["state"] == "running")
     call = {"jsonrpc": "2.0", "id": 1, "method": "jobs.cancel", "params": {"id": job}}

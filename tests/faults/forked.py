@@ -104,9 +104,6 @@ class Daemon:
             for task in Path(f"/proc/{self.pid}/task").iterdir():
                 yield from map(int, (task / "children").read_text().split())
 
-    def _require_before(self, end_s: float, complaint: str) -> None:
-        assert time.monotonic() < end_s, f"{complaint}: {self.last_words()}"
-
     def last_words(self) -> str:
         """Return the end of the log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])

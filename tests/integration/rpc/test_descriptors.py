@@ -13,7 +13,7 @@ import pytest
 from kitd.rpc.inbox import MAX_RECEIVED
 from kitd.rpc.limit import Limits
 
-LINGER_S = 4
+LINGER_S = 30
 
 
 def show(text="here", request_id=1):
