@@ -38,8 +38,8 @@ configuration has to change), **retry** (with growing pauses), **snooze** (again
 counting the attempt), **step_aside** (it is over without an error, because somebody else sees to
 what follows: the project's watcher), **pause** (nothing new begins until the disk has room again,
 and the attempt does not count), **crash** (as retry, but the third time in a row the job is set
-aside: it has failed with the code `poison`, and `kitctl jobs retry` lets it run again), or **fatal**
-(kitd ends, and finds out at its next start what is durable).
+aside: it has failed with the code `poison`, and `kitctl jobs retry` lets it run again), or
+**fatal** (kitd ends, and finds out at its next start what is durable).
 
 `kitctl` exits with 0 (done), 1 (failed), 2 (`usage`), 3 (`denied`), 4 (`daemon_unreachable`),
 5 (`timeout`) or 130 (`interrupted`); the exit codes of `kitd` are in [systemd.md](systemd.md).

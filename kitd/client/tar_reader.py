@@ -9,6 +9,7 @@ Format" and "pax Extended Header"; the GNU tar manual, "Basic Tar Format".
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from kitd import errors
 from kitd.errors import KitdError
 
 BLOCK_BYTES = 512
@@ -64,9 +65,7 @@ class _Header(NamedTuple):
 
 def printable(name: bytes) -> str:
     """Return a name as it can be shown in one line of a message."""
-    text = name[:200].decode("utf-8", "backslashreplace")
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return f"{shown}…" if len(name) > 200 else shown
+    return errors.printable(name[:200]) + ("…" if len(name) > 200 else "")
 
 
 def clean_name(name: bytes) -> bytes:

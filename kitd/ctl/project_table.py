@@ -7,11 +7,13 @@ from kitd.ctl.format import age, printable, short_digest
 from kitd.ctl.session import Session
 from kitd.ctl.table import Column, render
 
-NO_PROJECTS = "No projects yet. Watch one with: kitctl projects add NAME PATH -t REF"
+_NO_PROJECTS = "No projects yet. Watch one with: kitctl projects add NAME PATH -t REF"
 
 
 def project_lines(session: Session, projects: Sequence[Project]) -> list[str]:
     """Return a table of projects, and why those that are stuck are."""
+    if not projects:
+        return [_NO_PROJECTS]
     terminal = session.terminal
     columns = (
         Column("PROJECT", can_shrink=True),

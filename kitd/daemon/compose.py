@@ -1,4 +1,4 @@
-"""The composition root: every implementation is named here, and only here.
+"""The composition root: every implementation is chosen here, but for the ground that `serve` lays.
 
 From the inside out: the ledger (`open_ledgers`), what has to be closed again (`open_resources`),
 the objects that work with both (`wire`), and what of them runs (`parts_of`). `serve` has the order

@@ -159,7 +159,7 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     quiet = (
         existing is not None
         and args.project is not None
-        and await ports.catalog.packed_content(args.project) == version
+        and await ports.catalog.packed_version(args.project) == version
     )
     tags, omitted = render_tags(
         () if quiet else args.tags,

@@ -126,8 +126,8 @@ class Catalog(Protocol):
         """Return the newest kit of a repository with this content."""
         ...
 
-    async def packed_content(self, project: str) -> str | None:
-        """Return the content key of a project's last kit."""
+    async def packed_version(self, project: str) -> str | None:
+        """Return what names a project's last version: see `kitd.jobs.pack.version_key`."""
         ...
 
 

@@ -84,7 +84,7 @@ def apply(connection: sqlite3.Connection, effect: Effect, now_us: int, job: Job 
                 (
                     effect.fingerprint,
                     effect.digest,
-                    effect.content_key,
+                    effect.version,
                     now_us,
                     None if job is None else job.id,
                     effect.project,
@@ -352,8 +352,8 @@ class Catalog:
         )
         return self._in_use(rows[0]) if rows else None
 
-    async def packed_content(self, project: str) -> str | None:
-        """Return the content key of a project's last kit, or None if it has none."""
+    async def packed_version(self, project: str) -> str | None:
+        """Return what names a project's last version, or None if it has none."""
         rows = await self._database.read(
             "SELECT content_key FROM projects WHERE name = ?", (project,)
         )

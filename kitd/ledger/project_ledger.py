@@ -29,7 +29,7 @@ class ProjectRecord:
     defined_us: int
     held: bool
     fingerprint: str | None
-    content_key: str | None
+    version: str | None
     digest: Digest | None
     packed_us: int | None
     packed_by: int | None
@@ -43,7 +43,7 @@ def _record(row: sqlite3.Row) -> ProjectRecord:
         defined_us=row["defined_us"],
         held=bool(row["held"]),
         fingerprint=row["fingerprint"],
-        content_key=row["content_key"],
+        version=row["content_key"],
         digest=row["digest"],
         packed_us=row["packed_us"],
         packed_by=row["packed_by"],

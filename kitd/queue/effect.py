@@ -57,8 +57,8 @@ class RecordPack:
     project: str
     fingerprint: str
     digest: Digest
-    content_key: str
-    """Names the content and where it was to go: equal keys are no new version."""
+    version: str
+    """Names the content and where it was to go: equal ones are no new version."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,9 +64,10 @@ class Die:
 Verdict = GiveUp | ComeBack | StepAside | Pause | Die
 
 SNOOZE_S = 2.0
-"""How long a job waits whose input moved under it: the time a project takes to settle. Each time
-that it happens again the wait doubles; a project that comes to rest earlier wakes its job. So does
-that of a job that finds no room: one that is too large for the disk does not fill it all day."""
+"""How long a job waits whose input moved under it: the time a project takes to settle. The wait
+doubles with every attempt of the job that did not count, whatever ended it; a project that comes
+to rest earlier wakes its job. The wait of a job that finds no room grows in the same way: one that
+is too large for the disk does not fill it all day."""
 MAX_SNOOZE_S = 120.0
 
 MAX_CRASHES = 3

@@ -6,7 +6,7 @@ from kitd.client import request
 from kitd.ctl.error import UsageError
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.format import printable
-from kitd.ctl.project_table import NO_PROJECTS, project_lines
+from kitd.ctl.project_table import project_lines
 from kitd.ctl.reference import split_tags
 from kitd.ctl.session import Session
 
@@ -15,7 +15,7 @@ def list_projects(session: Session) -> int:
     """Show all projects."""
     with session.connect() as client:
         projects = client.call(request.list_projects())
-    lines = project_lines(session, projects) if projects else [NO_PROJECTS]
+    lines = project_lines(session, projects)
     session.terminal.show([project.document for project in projects], "\n".join(lines))
     return ExitCode.DONE
 

@@ -1,10 +1,10 @@
 """`kitctl status`."""
 
 from kitd.client import request
-from kitd.client.record import Project, Status
+from kitd.client.record import Status
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.format import duration, plural, printable, size
-from kitd.ctl.project_table import NO_PROJECTS, project_lines
+from kitd.ctl.project_table import project_lines
 from kitd.ctl.session import Session
 
 _JOB_STATES = ("running", "ready", "scheduled", "failed")
@@ -26,16 +26,12 @@ def _lines(session: Session, status: Status) -> list[str]:
     version = printable(str(daemon.get("version")))
     lines = [f"kitd {version} is {state}, up {uptime}, pid {daemon.get('pid')}"]
     lines += [f"  degraded: {printable(reason)}" for reason in status.degraded]
-    lines += ["", *_projects(session, status.projects), ""]
+    lines += ["", *project_lines(session, status.projects), ""]
     lines.append("queue   " + ", ".join(f"{status.queue.get(s, 0)} {s}" for s in _JOB_STATES))
     if isinstance(count := cache.get("blobs"), int):
         stored, shared = (_size(cache.get(f"{kind}_bytes")) for kind in ("physical", "shared"))
         lines.append(f"cache   {plural(count, 'blob')}, {stored} on disk, {shared} shared")
     return lines
-
-
-def _projects(session: Session, projects: tuple[Project, ...]) -> list[str]:
-    return project_lines(session, projects) if projects else [NO_PROJECTS]
 
 
 def _size(count: object) -> str:

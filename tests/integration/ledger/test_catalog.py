@@ -243,14 +243,14 @@ class TestRecordPack:
         self, catalog, projects, jobs, wish, clock
     ):
         await projects.add("p", "{}")
-        assert await catalog.packed_content("p") is None
+        assert await catalog.packed_version("p") is None
         done = RecordPack("p", "fingerprint", A[0].digest, "key")
         first = await self.pack(jobs, wish, done)
         packed_us = clock.at_us
         clock.advance(5)
         await self.pack(jobs, wish, RecordPack("p", "touched", A[0].digest, "key"))
         record = await projects.project("p")
-        assert (record.fingerprint, record.digest, record.content_key) == (
+        assert (record.fingerprint, record.digest, record.version) == (
             "touched",
             A[0].digest,
             "key",
@@ -260,12 +260,12 @@ class TestRecordPack:
         last = await self.pack(jobs, wish, RecordPack("p", "f", B[0].digest, "other"))
         record = await projects.project("p")
         assert (record.packed_us, record.packed_by) == (clock.at_us, last)
-        assert await catalog.packed_content("p") == "other"
+        assert await catalog.packed_version("p") == "other"
 
     async def test_a_project_that_is_gone_stays_gone(self, catalog, projects, jobs, wish):
         await self.pack(jobs, wish, RecordPack("p", "fingerprint", A[0].digest, "key"))
         assert list(await projects.all()) == []
-        assert await catalog.packed_content("p") is None
+        assert await catalog.packed_version("p") is None
 
     async def test_a_job_from_before_a_new_definition_says_nothing_of_the_project(
         self, catalog, projects, jobs, wish, clock

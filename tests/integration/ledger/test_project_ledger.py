@@ -68,7 +68,7 @@ async def test_the_same_definition_keeps_everything_that_is_known(projects, pack
     clock.advance(5)
     await projects.configured({"a": "1", "b": "1"})
     assert await projects.project("a") == before
-    assert (before.fingerprint, before.content_key, before.held) == ("fingerprint", "key", True)
+    assert (before.fingerprint, before.version, before.held) == ("fingerprint", "key", True)
 
 
 @pytest.mark.parametrize("source", ["config", "added"])
@@ -86,7 +86,7 @@ async def test_a_changed_definition_is_packed_and_named_again(projects, packed, 
     await define("2")
     record = await projects.project("a")
     assert (record.definition, record.source) == ("2", source)
-    assert (record.fingerprint, record.content_key) == (None, None)
+    assert (record.fingerprint, record.version) == (None, None)
     assert record.digest == KIT
     assert record.packed_us is not None
 
