@@ -14,6 +14,7 @@ import pytest
 from kitd.errors import KitdError, NotFoundError
 from kitd.ledger.event_ledger import EventFilter
 from kitd.rpc.endpoint import bind_endpoint
+from kitd.rpc.fairness import Cost
 from kitd.rpc.limit import Limits
 from kitd.rpc.method import Context, Params, Reply, method
 from kitd.rpc.peer import Role
@@ -189,6 +190,8 @@ METHODS = (
     method("test.ping", Role.READ, Empty, Nothing, ping),
     method("test.echo", Role.SUBMIT, Text, Said, echo),
     method("test.wait", Role.READ, Empty, Said, wait),
+    method("test.look", Role.READ, Empty, Said, wait, cost=Cost.OUTSIDE),
+    method("test.list", Role.READ, Empty, Nothing, ping, cost=Cost.LEDGER),
     method("test.fill", Role.READ, Size, Said, fill),
     method("test.lose", Role.READ, Empty, Said, lose),
     method("test.crash", Role.READ, Empty, Said, crash),

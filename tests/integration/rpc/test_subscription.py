@@ -217,3 +217,22 @@ async def test_only_wanted_progress_comes(running):
     harness.server.report(Progress(8, None, "push", 2, 2))
     harness.server.report(Progress(7, None, "push", 1, 2))
     assert (await client.receive())["params"]["job"] == 7
+
+
+async def test_looks_at_what_does_not_answer_hold_up_no_events(running):
+    """Two of them wait for a disk or a registry; a third would wait for these, and nobody else."""
+    server = await running()
+    lookers = [server.connect() for _ in range(3)]
+    for looker in lookers:
+        await looker.call("test.look")
+    await server.services.started.wait()
+    reader = server.connect()
+    await reader.call("test.list", request_id=7)
+    assert (await reader.receive())["id"] == 7
+    server.events.append()
+    await reader.call("events.subscribe", {"from_seq": 0})
+    assert (await reader.receive())["result"]["head_seq"] == 1
+    assert (await reader.receive())["params"]["event"]["seq"] == 1
+    server.services.release.set()
+    for looker in lookers:
+        assert (await looker.receive())["result"] == {"text": "released"}
