@@ -123,6 +123,7 @@ class Status(NamedTuple):
     projects: tuple[Project, ...]
     queue: Document
     cache: Document
+    """Empty where kitd cannot look at it."""
     degraded: tuple[str, ...]
     document: Document
 
@@ -284,7 +285,7 @@ def read_status(answer: Any) -> Status:
         daemon=_field(document, "daemon", dict),
         projects=read_projects(document),
         queue=_field(document, "queue", dict),
-        cache=_field(document, "cache", dict),
+        cache=_optional(document, "cache", dict) or {},
         degraded=_texts(document, "degraded"),
         document=document,
     )

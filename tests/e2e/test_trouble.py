@@ -207,6 +207,20 @@ def test_a_page_instead_of_a_registry_is_called_that(kitd, project, html_host):
     assert len(answer.err.strip().splitlines()) == 1
 
 
+def test_a_cache_that_is_gone_is_told_by_status(kitd):
+    """Whoever asks how kitd is hears what is wrong, and not only that he cannot be answered."""
+    daemon = kitd().start()
+    daemon.cache.rename(daemon.place / "elsewhere")
+    status = daemon.json("status")
+    assert status["cache"] is None
+    assert any(str(daemon.cache) in reason for reason in status["degraded"])
+    shown = daemon.kitctl("status")
+    assert shown.code == 0
+    assert f"degraded: {daemon.cache} cannot be looked at" in shown.out
+    (daemon.place / "elsewhere").rename(daemon.cache)
+    assert daemon.json("status")["cache"]["blobs"] == 0
+
+
 def test_a_full_disk_fails_the_attempt_and_publishes_nothing(kitd, project, mount_disk, eventually):
     """The job says so and comes back by itself once there is room; no part of a kit is named."""
     small_disk = mount_disk("16m")

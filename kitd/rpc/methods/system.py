@@ -25,6 +25,7 @@ from kitd.rpc.methods.wire import (
     WireReason,
 )
 from kitd.rpc.peer import Role
+from kitd.store.blob_store import StoreError
 
 CACHE_AGE_S = 60.0
 """How old what `status` says of what could be collected may be."""
@@ -91,7 +92,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     daemon: WireDaemon
     projects: tuple[WireProject, ...]
     queue: WireQueue
-    cache: WireCache
+    cache: WireCache | None
+    """None where its disk cannot be looked at; `degraded` says why."""
     degraded: tuple[str, ...]
 
 
@@ -160,9 +162,16 @@ async def status(context: Context[Services], params: Nothing) -> Status:
             scheduled=counts.of(JobState.SCHEDULED),
             failed=counts.of(JobState.FAILED),
         ),
-        cache=await stats(services, max_age_s=CACHE_AGE_S),
+        cache=await _cache(services),
         degraded=degraded,
     )
+
+
+async def _cache(services: Services) -> WireCache | None:
+    try:
+        return await stats(services, max_age_s=CACHE_AGE_S)
+    except StoreError:
+        return None
 
 
 async def reload(context: Context[Services], params: Idempotent) -> Reloaded:
