@@ -6,10 +6,9 @@ It also writes down which kits were used, which readers must not wait for.
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import structlog
-
 from kitd.daemon.collector import Collector
-from kitd.errors import Disposition, KitdError
+from kitd.daemon.setback import note_setback
+from kitd.errors import KitdError
 from kitd.ledger.cache_ledger import CacheLedger
 from kitd.ledger.event_ledger import EventFilter, EventLedger
 from kitd.queue.fact import CacheCrowded
@@ -22,8 +21,6 @@ LOOK_EVERY_S = 600.0
 """How often it looks in any case: others fill the disk, too."""
 
 _ARRIVALS = EventFilter(frozenset({"kit.packed", "kit.pulled", "tag.moved"}))
-
-log = structlog.get_logger(__name__)
 
 
 class CacheKeeper:
@@ -61,10 +58,8 @@ class CacheKeeper:
                     look_at_s = self._monotonic_s() + LOOK_EVERY_S
                     await self._look()
             except KitdError as error:
-                if error.disposition is Disposition.FATAL:
-                    raise
+                note_setback("cache.not_looked_at", error)
                 # It looks again after the next tick, whatever it was.
-                log.warning("cache.not_looked_at", code=error.code, error=error.message)
                 look_at_s = 0.0
             await asyncio.sleep(self._tick_s)
 

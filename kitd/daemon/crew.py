@@ -106,9 +106,10 @@ class Crew:
         for name, task in tasks.items():
             if not task.done():
                 left.append(name)
-            elif not task.cancelled() and (error := task.exception()) not in (None, known):
-                assert error is not None
-                _report(name, error)
+            elif not task.cancelled():
+                error = task.exception()
+                if error is not None and error is not known:
+                    _report(name, error)
         if left:
             log.error("daemon.given_up", parts=left, after_s=within_s)
         return tuple(left)

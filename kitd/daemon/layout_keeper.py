@@ -5,10 +5,9 @@ The file is derived: it is written after the tags, again at every start, and nev
 
 import asyncio
 
-import structlog
-
 from kitd.blocking import run_blocking
-from kitd.errors import Disposition, KitdError
+from kitd.daemon.setback import note_setback
+from kitd.errors import KitdError
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.event_ledger import CursorTruncatedError, EventFilter, EventLedger
 from kitd.store.blob_store import BlobStore
@@ -19,8 +18,6 @@ TOGETHER_S = 0.1
 RETRY_S = 5.0
 """How long after a look at the ledger that failed it looks again."""
 _TAGS = EventFilter(frozenset({"tag.moved", "tag.removed", "kit.removed", "kit.evicted"}))
-
-log = structlog.get_logger(__name__)
 
 
 async def keep_layout(store: BlobStore, catalog: Catalog, events: EventLedger) -> None:
@@ -40,9 +37,7 @@ async def keep_layout(store: BlobStore, catalog: Catalog, events: EventLedger) -
             # What happened is forgotten already; it may have been about tags.
             continue
         except KitdError as error:
-            if error.disposition is Disposition.FATAL:
-                raise
-            log.warning("layout.not_looked_at", code=error.code, error=error.message)
+            note_setback("layout.not_looked_at", error)
             await asyncio.sleep(RETRY_S)
 
 
@@ -51,7 +46,5 @@ async def write_layout(store: BlobStore, catalog: Catalog) -> None:
     try:
         await run_blocking(write_layout_index, store, await catalog.tagged())
     except KitdError as error:
-        if error.disposition is Disposition.FATAL:
-            raise
         # The next change of a tag, or the next start, writes it.
-        log.warning("layout.not_written", code=error.code, error=error.message)
+        note_setback("layout.not_written", error)

@@ -4,7 +4,8 @@ import asyncio
 
 import structlog
 
-from kitd.errors import Disposition, KitdError
+from kitd.daemon.setback import note_setback
+from kitd.errors import KitdError
 from kitd.ledger.retention import Retention
 
 INTERVAL_S = 600.0
@@ -18,9 +19,7 @@ async def keep_ledger(retention: Retention) -> None:
         try:
             forgotten = await retention.sweep()
         except KitdError as error:
-            if error.disposition is Disposition.FATAL:
-                raise
-            log.warning("ledger.not_swept", code=error.code, error=error.message)
+            note_setback("ledger.not_swept", error)
         else:
             if forgotten.rows:
                 log.info(
