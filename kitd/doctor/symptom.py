@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -144,11 +143,12 @@ async def full_disks(patient: Patient) -> AsyncIterator[WireReason]:
         if free_bytes is not None:
             text = f"the disk of {place} is nearly full: {free_bytes >> 20} MiB are free"
             yield WireReason("disk_nearly_full", text, "free disk space, or kitctl cache gc")
-    # A disk that does not answer was told of.
-    with suppress(TimeoutError):
+    try:
         large = await patient.looks.take("ledger's log", lambda: wal_bytes(patient.ledger))
-        if large <= LARGE_WAL_BYTES:
-            return
+    except TimeoutError:
+        # Its disk was told of.
+        return
+    if large > LARGE_WAL_BYTES:
         text = f"the ledger's log has {large >> 20} MiB: something reads an old state of it"
         fix = f"close what has it open: fuser {patient.ledger}-wal"
         yield WireReason("ledger_log_large", text, fix)
