@@ -19,6 +19,7 @@ from benchmarks import (
     queue,
     save,
     status,
+    transfer,
 )
 from benchmarks.measure import Settings, machine
 
@@ -34,6 +35,7 @@ BENCHMARKS: Mapping[str, Callable[[Path, Settings], Iterator[str]]] = {
     "hostile": hostile.run,
     "interop": interop.run,
     "queue": queue.run,
+    "transfer": transfer.run,
 }
 
 
