@@ -1,7 +1,7 @@
 """Copying a graph of content: children before parents, each blob once, the root last."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,6 +14,10 @@ MAX_DEPTH = 8
 """Indexes inside indexes; nobody publishes more than two levels."""
 MAX_NODES = 100_000
 """Blobs and manifests of one graph; a bound for hostile indexes."""
+SMALL_BYTES = 1 << 20
+"""A blob up to this size costs its round trips, and hardly anything for its bytes."""
+SMALL_FOR_LARGE = 4
+"""How many small blobs travel in the place of a large one, so that round trips overlap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ async def copy_graph(
 ) -> CopyReport:
     """Make `root` and everything below it present in `target`.
 
+    At most `concurrency` large blobs travel at once, and small ones beside them.
     `progress(done_bytes, total_bytes)` is called with every chunk. Raises what the two stores
     raise; a copy that raised has published neither `root` nor any other manifest whose children
     are missing.
@@ -98,17 +103,17 @@ async def copy_graph(
         progress(done, total)
 
     metered = _Metered(source, moved)
-    slots = asyncio.Semaphore(concurrency)
 
     async def push(node: Descriptor) -> None:
         nonlocal sent
-        async with slots:
-            pushed = await target.push(node, metered)
+        pushed = await target.push(node, metered)
         # Not `sent += await ...`, which would read `sent` before the others have added to it.
         sent += pushed
         moved(node, node.size)
 
-    await _all(push, (node for node in nodes if not is_manifest(node.media_type)))
+    await _push_blobs(
+        push, [node for node in nodes if not is_manifest(node.media_type)], concurrency
+    )
     manifests = tuple(node for node in nodes if is_manifest(node.media_type))
     # One after another in the order of the walk: a child's parent may be the next.
     for node in manifests:
@@ -116,13 +121,28 @@ async def copy_graph(
     return CopyReport(sent_bytes=sent, skipped_bytes=total - sent, manifests=manifests)
 
 
-async def _all(
-    push: Callable[[Descriptor], Coroutine[None, None, None]], nodes: Iterable[Descriptor]
+async def _push_blobs(
+    push: Callable[[Descriptor], Coroutine[None, None, None]],
+    blobs: Iterable[Descriptor],
+    concurrency: int,
 ) -> None:
-    """Push all nodes; the first error stops the others and is raised by itself."""
+    """Push all blobs; the first error stops the others and is raised by itself."""
+    small: list[Descriptor] = []
+    large: list[Descriptor] = []
+    for blob in blobs:
+        (small if blob.size <= SMALL_BYTES else large).append(blob)
+    # The largest first: one that began last would travel alone.
+    large.sort(key=lambda blob: blob.size, reverse=True)
+
+    async def push_from(waiting: Iterator[Descriptor]) -> None:
+        for blob in waiting:
+            await push(blob)
+
     try:
         async with asyncio.TaskGroup() as group:
-            for node in nodes:
-                group.create_task(push(node))
+            for queue, at_once in ((large, concurrency), (small, concurrency * SMALL_FOR_LARGE)):
+                waiting = iter(queue)
+                for _ in range(min(at_once, len(queue))):
+                    group.create_task(push_from(waiting))
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kitd.content.copy import MAX_DEPTH, MAX_NODES, copy_graph, walk
+from kitd.content.copy import (
+    MAX_DEPTH,
+    MAX_NODES,
+    SMALL_BYTES,
+    SMALL_FOR_LARGE,
+    copy_graph,
+    walk,
+)
 from kitd.content.store import ContentError, ContentNotFoundError
 from kitd.content.verify import read
 from kitd.errors import KitdError
@@ -229,8 +236,9 @@ async def test_layers_that_may_not_be_distributed_are_left_where_they_are(store,
 class Gate:
     """A target that holds every blob back until `open`, and notes how many wait."""
 
-    def __init__(self):
+    def __init__(self, full=3):
         self.open = asyncio.Event()
+        self.fills_at = full
         self.inside = 0
         self.most = 0
         self.full = asyncio.Event()
@@ -248,7 +256,7 @@ class Gate:
     async def push(self, target, source):
         self.inside += 1
         self.most = max(self.most, self.inside)
-        if self.inside == 3:
+        if self.inside == self.fills_at:
             self.full.set()
         try:
             await self.open.wait()
@@ -261,14 +269,16 @@ class Gate:
         return target.size
 
 
-async def test_blobs_travel_side_by_side_up_to_the_limit(source):
-    root = add_manifest(source, [source.add(bytes([n]) * (n + 1), LAYER) for n in range(20)])
-    gate = Gate()
+@pytest.mark.parametrize(("least_bytes", "limit"), [(SMALL_BYTES + 1, 3), (1, 3 * SMALL_FOR_LARGE)])
+async def test_blobs_travel_side_by_side_up_to_the_limit(source, least_bytes, limit):
+    layers = [source.add(bytes([n]) * (n + least_bytes), LAYER) for n in range(20)]
+    root = add_manifest(source, layers)
+    gate = Gate(full=limit)
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         copied = group.create_task(copy(source, gate, root, concurrency=3))
         await gate.full.wait()
         gate.open.set()
-    assert gate.most == 3
+    assert gate.most == limit + (least_bytes > 1)  # The config is small.
     assert gate.pushed[-1] == root.digest
     assert copied.result().sent_bytes == sum(node.size for node in await walk(source, root))
 
