@@ -11,6 +11,7 @@ from benchmarks import (
     again,
     close,
     crowd,
+    flat,
     hostile,
     idle,
     interop,
@@ -36,6 +37,7 @@ BENCHMARKS: Mapping[str, Callable[[Path, Settings], Iterator[str]]] = {
     "interop": interop.run,
     "queue": queue.run,
     "transfer": transfer.run,
+    "flat": flat.run,
 }
 
 

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 BUFFER_BYTES = 1 << 20
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONTEXT = multiprocessing.get_context("spawn")
 _RANGE = re.compile(r"bytes=([0-9]+)-([0-9]*)")
 

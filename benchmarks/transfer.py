@@ -25,12 +25,11 @@ from benchmarks.measure import (
     mebibytes,
     peer,
 )
-from benchmarks.plain_registry import Document, Shelf, plain_registry
+from benchmarks.plain_registry import MANIFEST, Document, Shelf, plain_registry
 from benchmarks.scene import Scene, daemon, docker_registry
 
 LARGE_BYTES, SMALL_BYTES, SMALL_COUNT = 1 << 30, 8192, 1000
 LOCAL = "bench/kit:v1"
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 @dataclass(frozen=True, slots=True)
