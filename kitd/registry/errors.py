@@ -93,6 +93,14 @@ class RegistryRejectedError(RegistryError):
     code = "registry_rejected"
 
 
+class RegistryTooLargeError(RegistryRejectedError):
+    """The registry, or a proxy before it, takes nothing of this size in one request."""
+
+
+class RegistryUnsupportedError(RegistryRejectedError):
+    """The registry knows no such request."""
+
+
 class RegistryStateError(RegistryError):
     """The registry no longer has an upload or a blob that it had accepted."""
 
@@ -172,12 +180,15 @@ def response_error(
         kind = RegistryMismatchError
     elif codes & _STATE_CODES:
         kind = RegistryStateError
+    elif status == 405 or "UNSUPPORTED" in codes:
+        kind = RegistryUnsupportedError
     elif status == 404:
         kind = RegistryNotFoundError
         hint = "check the name and the tag; some registries hide what a login may not see"
     elif status == 408:
         kind = RegistryTimeoutError
     elif status == 413:
+        kind = RegistryTooLargeError
         hint = "the registry or a proxy before it limits the size of requests: try upload.chunk"
     return kind(reason, host=host, operation=operation, hint=hint)
 

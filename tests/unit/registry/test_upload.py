@@ -1,7 +1,8 @@
 import pytest
 
 from kitd.content.store import MismatchError
-from kitd.registry.upload import COMMIT_LEAST_S, commit_idle_s, exactly, parse_received
+from kitd.registry.upload import exactly
+from kitd.registry.upload_session import COMMIT_LEAST_S, commit_idle_s, parse_received
 
 
 @pytest.mark.parametrize(
