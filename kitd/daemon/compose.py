@@ -37,6 +37,8 @@ from kitd.daemon.packer import Packer
 from kitd.daemon.project_board import ProjectBoard
 from kitd.daemon.pulse import Pulse
 from kitd.daemon.reload import Reloader, Targets
+from kitd.daemon.transfer_keeper import keep_transfers
+from kitd.daemon.transfer_memory import LedgerMemory
 from kitd.daemon.translation import access_rules, lane_slots, pack_settings, registry_settings
 from kitd.daemon.verifier import Verifier
 from kitd.doctor.examination import Doctor
@@ -56,6 +58,7 @@ from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.pack_memory import PackMemory
 from kitd.ledger.project_ledger import ProjectLedger
 from kitd.ledger.retention import Retention
+from kitd.ledger.transfer_ledger import TransferLedger
 from kitd.ledger.trouble import TroubleLedger
 from kitd.packing.pool import WorkerPool
 from kitd.queue.executor import Executor
@@ -117,6 +120,7 @@ class Ledgers:
     cache: CacheLedger
     projects: ProjectLedger
     memory: PackMemory
+    transfers: TransferLedger
     retention: Retention
     trouble: TroubleLedger
     life: life.Life
@@ -151,6 +155,7 @@ class Daemon:
     ledgers: Ledgers
     work: Work
     server: Server[Services]
+    registries: RegistryClient
     reloader: Reloader
     pulse: Pulse
 
@@ -185,6 +190,7 @@ async def open_ledgers(ground: Ground) -> AsyncIterator[Ledgers]:
             cache=cache,
             projects=ProjectLedger(database, clock),
             memory=memory,
+            transfers=TransferLedger(database, clock),
             retention=Retention(database, clock, lambda: ground.in_force.config.retention),
             trouble=TroubleLedger(database),
             life=begun,
@@ -194,7 +200,7 @@ async def open_ledgers(ground: Ground) -> AsyncIterator[Ledgers]:
 
 @asynccontextmanager
 async def open_resources(
-    ground: Ground, hints: Callable[[], AbstractAsyncContextManager[Hints]]
+    ground: Ground, ledgers: Ledgers, hints: Callable[[], AbstractAsyncContextManager[Hints]]
 ) -> AsyncIterator[Resources]:
     """Open what the jobs and the watchers work with."""
     in_force = ground.in_force
@@ -205,6 +211,7 @@ async def open_resources(
                     in_force.config.registries.get(host, model.RegistryConfig())
                 ),
                 Surroundings(environment=ground.environ, secrets=ground.secrets),
+                LedgerMemory(ledgers.transfers),
             )
         )
         hinting = await stack.enter_async_context(hints())
@@ -246,6 +253,7 @@ async def wire(
         ledgers=ledgers,
         work=work,
         server=server,
+        registries=resources.registries,
         reloader=reloader,
         pulse=pulse,
     )
@@ -414,6 +422,7 @@ def parts_of(daemon: Daemon) -> Mapping[str, Callable[[], Coroutine[Any, Any, No
         "retention": lambda: keep_ledger(ledgers.retention),
         "layout": lambda: keep_layout(ground.store, ledgers.catalog, ledgers.events),
         "cache": work.cache_keeper.run,
+        "transfers": lambda: keep_transfers(ledgers.transfers, daemon.registries),
         "fatal": lambda: _fail_with(ground.fatal),
         "reload": daemon.reloader.run,
         "pulse": daemon.pulse.run,

@@ -122,7 +122,7 @@ async def serve(
             crew.host("ledger", open_ledgers(ground), close_s=LEDGER_S)
         )
         resources = await stack.enter_async_context(
-            crew.host("resources", open_resources(ground, hints), close_s=RESOURCES_S)
+            crew.host("resources", open_resources(ground, ledgers, hints), close_s=RESOURCES_S)
         )
         daemon = await wire(ground, ledgers, resources, intervals)
         endpoint = await run_blocking(endpoint_of, config.rpc, service.listener)

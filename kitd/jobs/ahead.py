@@ -29,6 +29,14 @@ log = structlog.get_logger(__name__)
 _Key = tuple[Repository, Digest]
 
 
+@dataclass(frozen=True, slots=True)
+class _Landed:
+    """What was done ahead for one blob: its bytes were sent, or mounted, or were there."""
+
+    sent_bytes: int = 0
+    mounted_bytes: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class _Pack:
     """A pack with a head start, which its first failure ends: the push will meet it and tell."""
@@ -77,7 +85,7 @@ class UploadsAhead:
         self._remote = remote
         self._turns = asyncio.Semaphore(transfers)
         self._flights: dict[_Key, _Flight] = {}
-        self._landed: dict[_Key, int] = {}
+        self._landed: dict[_Key, _Landed] = {}
 
     @contextmanager
     def head_start(self, repository: Repository) -> Iterator[Callable[[Descriptor], None]]:
@@ -126,7 +134,7 @@ class UploadsAhead:
                     return
                 flight.begun = True
                 remote = await self._remote(repository)
-                moved_bytes = await remote.push(layer, self._cache)
+                landed = _Landed(await remote.push(layer, self._cache), remote.mounted_bytes)
         except KitdError as error:
             # Told once a pack, though several of its uploads may be under way.
             if not flight.hopeless:
@@ -141,13 +149,13 @@ class UploadsAhead:
             log.exception("ahead.defect", repository=str(repository), digest=layer.digest)
             flight.fail()
         else:
-            if moved_bytes:
-                self._land(key, moved_bytes)
+            if landed != _Landed():
+                self._land(key, landed)
         finally:
             self._forget(key, flight)
 
-    async def _join(self, key: _Key) -> int:
-        """Wait for a blob that is on its way; return what was moved for it ahead, told once."""
+    async def _join(self, key: _Key) -> _Landed:
+        """Wait for a blob that is on its way; return what was done for it ahead, told once."""
         flight = self._flights.get(key)
         if flight is not None and not flight.begun:
             # It waits for its turn behind others' uploads; the push that came for it need not.
@@ -161,10 +169,10 @@ class UploadsAhead:
                 self._stop_unwanted(key, flight)
                 raise
             flight.pushes -= 1
-        return self._landed.pop(key, 0)
+        return self._landed.pop(key, _Landed())
 
-    def _land(self, key: _Key, moved_bytes: int) -> None:
-        self._landed[key] = moved_bytes
+    def _land(self, key: _Key, landed: _Landed) -> None:
+        self._landed[key] = landed
         if len(self._landed) > MAX_LANDED:
             del self._landed[next(iter(self._landed))]
 
@@ -185,19 +193,29 @@ class UploadsAhead:
 class _Joined:
     """A remote repository whose pushes join what is on its way to it."""
 
-    def __init__(self, remote: Remote, join: Callable[[Digest], Awaitable[int]]) -> None:
+    def __init__(self, remote: Remote, join: Callable[[Digest], Awaitable[_Landed]]) -> None:
         self._remote = remote
         self._join = join
+        self._mounted_ahead_bytes = 0
         self.resolve = remote.resolve
         self.fetch = remote.fetch
         self.exists = remote.exists
         self.tag = remote.tag
 
+    @property
+    def mounted_bytes(self) -> int:
+        """What was got from other repositories, ahead or now."""
+        return self._remote.mounted_bytes + self._mounted_ahead_bytes
+
     async def push(self, target: Descriptor, source: Fetcher) -> int:
         """Make content present; return the bytes that were moved for it, ahead or now."""
-        ahead_bytes = await self._join(target.digest)
+        ahead = await self._join(target.digest)
         # Asked for all the same: what has landed may be gone, and only the registry knows.
-        return await self._remote.push(target, source) or ahead_bytes
+        sent_bytes = await self._remote.push(target, source)
+        if sent_bytes:
+            return sent_bytes
+        self._mounted_ahead_bytes += ahead.mounted_bytes
+        return ahead.sent_bytes
 
 
 @asynccontextmanager

@@ -114,6 +114,11 @@ class Verifier(Protocol):
 class Remote(Target, Resolver, Tagger, Protocol):
     """A repository in a registry."""
 
+    @property
+    def mounted_bytes(self) -> int:
+        """What pushes got from other repositories of the registry so far, without sending it."""
+        ...
+
 
 class Catalog(Protocol):
     """What the cache holds by name: see `kitd.ledger.catalog.Catalog`."""

@@ -50,7 +50,11 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
             digest=root.digest,
             reference=str(reference),
             tags=tuple(moved),
-            bytes=Bytes(sent=report.sent_bytes, skipped=report.skipped_bytes),
+            bytes=Bytes(
+                sent=report.sent_bytes,
+                mounted=remote.mounted_bytes,
+                skipped=report.skipped_bytes - remote.mounted_bytes,
+            ),
             notes=tuple(notes),
         ),
         (

@@ -7,24 +7,34 @@ from types import TracebackType
 from typing import Self
 
 from kitd.oci.reference import InvalidReferenceError, Repository
+from kitd.registry.errors import RegistryError
 from kitd.registry.repository import RemoteRepository
 from kitd.registry.request import Request
 from kitd.registry.settings import RegistrySettings
+from kitd.registry.transfer_memory import TransferMemory, VolatileMemory
 from kitd.registry.transport import Surroundings, Transport
+from kitd.registry.upload_session import UploadSession
+from kitd.registry.upload_turns import UploadTurns
 
 
 class RegistryClient:
     """Owns the transports: use as an async context manager.
 
     `settings_of` gives the settings of a registry (`host[:port]`) as they are now. After a change
-    new repositories use new connections; those in use keep theirs.
+    new repositories use new connections; those in use keep theirs. Without a `memory` what uploads
+    leave behind is forgotten with the client.
     """
 
     def __init__(
-        self, settings_of: Callable[[str], RegistrySettings], surroundings: Surroundings
+        self,
+        settings_of: Callable[[str], RegistrySettings],
+        surroundings: Surroundings,
+        memory: TransferMemory | None = None,
     ) -> None:
         self._settings_of = settings_of
         self._surroundings = surroundings
+        self._memory = memory or VolatileMemory()
+        self._turns = UploadTurns()
         self._transports: dict[tuple[str, RegistrySettings], Transport] = {}
         self._opening = asyncio.Lock()
         self._open = AsyncExitStack()
@@ -54,7 +64,17 @@ class RegistryClient:
                 hint=f"name one, such as registry.example.com/{repository.name}",
             )
         transport = await self._transport(repository.registry)
-        return RemoteRepository(repository, transport, mount_from=mount_from)
+        return RemoteRepository(
+            repository, transport, memory=self._memory, turns=self._turns, mount_from=mount_from
+        )
+
+    async def abandon(self, repository: Repository, session: UploadSession) -> None:
+        """Tell a registry that an upload will not go on. It need not listen: nothing is raised."""
+        try:
+            remote = await self.repository(repository)
+        except RegistryError:
+            return
+        await remote.uploads("an upload").cancel(session)
 
     async def ping(self, registry: str) -> str | None:
         """Ask whether a registry is there and takes the credentials; return its `Date`, if any.

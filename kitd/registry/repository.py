@@ -11,7 +11,7 @@ from kitd.blocking import run_blocking
 from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk, Fetcher
 from kitd.content.verify import read
 from kitd.oci.descriptor import Descriptor
-from kitd.oci.digest import InvalidDigestError, abbreviate, digest_of, parse_digest
+from kitd.oci.digest import Digest, InvalidDigestError, abbreviate, digest_of, parse_digest
 from kitd.oci.json_reader import InvalidJsonError, read_object
 from kitd.oci.manifest import MAX_MANIFEST_BYTES, InvalidManifestError, parse_manifest
 from kitd.oci.media_type import ACCEPT, is_manifest
@@ -19,11 +19,14 @@ from kitd.oci.reference import InvalidReferenceError, Repository, check_tag
 from kitd.registry.auth.scope import pull, push
 from kitd.registry.errors import RegistryMismatchError, RegistryProtocolError, http_errors
 from kitd.registry.location import InvalidLocationError, resolve_location, same_origin
-from kitd.registry.profile import profile_for
+from kitd.registry.profile import UploadProfile, lessons_of, profile_for
 from kitd.registry.request import Request
 from kitd.registry.settings import remote_name
+from kitd.registry.transfer_memory import TransferMemory
 from kitd.registry.transport import Transport
 from kitd.registry.upload import Upload
+from kitd.registry.upload_session import Uploads
+from kitd.registry.upload_turns import UploadTurns
 
 TAGS_A_PAGE = 1000
 MAX_TAG_PAGES = 1000
@@ -38,14 +41,25 @@ class RemoteRepository:
     """`Target`, `Resolver` and `Tagger` over a transport, which it does not own.
 
     `mount_from` names repositories of the same registry that are asked for a blob before it is
-    sent. Every method raises `RegistryError` and its family.
+    sent. `mounted_bytes` is what pushes got from other repositories so far, without sending it.
+    Every method raises `RegistryError` and its family.
     """
 
     def __init__(
-        self, repository: Repository, transport: Transport, *, mount_from: Sequence[str] = ()
+        self,
+        repository: Repository,
+        transport: Transport,
+        *,
+        memory: TransferMemory,
+        turns: UploadTurns,
+        mount_from: Sequence[str] = (),
     ) -> None:
         self.repository = repository
+        self.mounted_bytes = 0
         self._transport = transport
+        self._memory = memory
+        self._turns = turns
+        self._profile: UploadProfile | None = None
         self._name = remote_name(repository.registry, repository.name)
         self._mount_from = tuple(remote_name(repository.registry, name) for name in mount_from)
         # A kit is pushed once and then tagged several times.
@@ -114,9 +128,53 @@ class RemoteRepository:
             await self._put_manifest(target, content, target.digest)
             self._pushed = (target, content)
             return target.size
-        profile = profile_for(self.repository.registry, self._transport.settings, target.size)
-        upload = Upload(self._transport, self._name, target, source)
-        return await upload.run(profile, self._mount_from)
+        async with self._turns.turn(self.repository.registry, target.digest) as waited:
+            if waited and await self._exists(target, writing=True):
+                return 0
+            return await self._upload(target, source)
+
+    async def upload_profile(self) -> UploadProfile:
+        """Return how blobs are sent to this registry, as far as is known."""
+        if self._profile is None:
+            registry = self.repository.registry
+            lessons = await self._memory.lessons(registry)
+            self._profile = profile_for(registry, self._transport.settings, lessons)
+        return self._profile
+
+    def uploads(self, what: str) -> Uploads:
+        """Return the requests for uploading something that errors call `what`."""
+        return Uploads(self._transport, self._name, what)
+
+    async def _upload(self, target: Descriptor, source: Fetcher) -> int:
+        registry = self.repository.registry
+        profile = await self.upload_profile()
+        upload = Upload(
+            self.uploads(abbreviate(target.digest)),
+            self.repository,
+            target,
+            source,
+            profile=profile,
+            memory=self._memory,
+        )
+        sent_bytes = await upload.run(await self._lenders(target.digest))
+        self._turns.place(registry, target.digest, self._name)
+        if upload.profile != profile:
+            self._profile = upload.profile
+            await self._memory.learn(registry, lessons_of(upload.profile))
+        if sent_bytes is None:
+            self.mounted_bytes += target.size
+            return 0
+        return sent_bytes
+
+    async def _lenders(self, digest: Digest) -> Sequence[str]:
+        """Return the repositories that may hold a blob, the likeliest first."""
+        registry = self.repository.registry
+        known = await self._memory.lenders(registry, digest)
+        return (
+            *self._turns.places(registry, digest),
+            *self._mount_from,
+            *(remote_name(registry, name) for name in known),
+        )
 
     async def tag(self, target: Descriptor, tag: str) -> None:
         """Let `tag` name a manifest that the repository holds.

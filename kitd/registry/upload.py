@@ -7,27 +7,45 @@ before it publishes (spec, same section).
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+
+import structlog
 
 from kitd.content.store import ByteStream, Chunk, Fetcher, MismatchError
 from kitd.oci.descriptor import Descriptor
-from kitd.oci.digest import abbreviate
+from kitd.oci.reference import Repository
 from kitd.registry.errors import (
+    RegistryDeniedError,
+    RegistryError,
     RegistryNotFoundError,
+    RegistryProtocolError,
     RegistryRejectedError,
     RegistryServerError,
+    RegistryStateError,
     RegistryTimeoutError,
     RegistryTooLargeError,
     RegistryUnreachableError,
 )
-from kitd.registry.profile import UploadProfile
+from kitd.registry.profile import (
+    ChunksUnsupported,
+    LeastChunk,
+    Observation,
+    TooLarge,
+    UploadProfile,
+    learn,
+)
 from kitd.registry.request import Body
 from kitd.registry.settings import UploadMode
-from kitd.registry.transport import Transport
-from kitd.registry.upload_session import Uploads, UploadSession
+from kitd.registry.upload_session import UploadMemory, Uploads, UploadSession
 
 MAX_STALLS = 3
 """How often an upload may be asked for its state without having got on since."""
+MAX_LOST = 3
+"""How many sessions a registry may lose before the rest is for another attempt."""
+MAX_LENDERS = 4
+"""How many repositories are asked whether they have a blob, before it is sent."""
+
+_HICCUPS = (RegistryTimeoutError, RegistryUnreachableError, RegistryServerError)
+log = structlog.get_logger(__name__)
 
 
 async def exactly(stream: ByteStream, count: int) -> AsyncGenerator[Chunk, None]:
@@ -42,74 +60,253 @@ async def exactly(stream: ByteStream, count: int) -> AsyncGenerator[Chunk, None]
         raise MismatchError(f"the source ended {left} bytes before the end of the content")
 
 
-@dataclass(frozen=True, slots=True)
 class Upload:
-    """One blob on its way from a source to a repository (`name`, as the registry calls it)."""
+    """One blob on its way from a source to a repository.
 
-    transport: Transport
-    name: str
-    target: Descriptor
-    source: Fetcher
+    `profile` is how it is sent; after `run` it is how that worked.
+    """
 
-    async def run(self, profile: UploadProfile, mount_from: Iterable[str] = ()) -> int:
-        """Make the blob present and return the bytes that were sent: 0 where it was mounted.
+    def __init__(
+        self,
+        uploads: Uploads,
+        repository: Repository,
+        target: Descriptor,
+        source: Fetcher,
+        *,
+        profile: UploadProfile,
+        memory: UploadMemory,
+    ) -> None:
+        self.profile = profile
+        self._uploads = uploads
+        self._repository = repository
+        self._target = target
+        self._source = source
+        self._memory = memory
+        self._is_remembered = False
 
-        `mount_from` are repositories of the same registry that may hold the blob. Raises
-        `RegistryError` and what the source raises.
+    async def run(self, lenders: Iterable[str] = ()) -> int | None:
+        """Make the blob present and return the bytes that were sent; None where it was mounted.
+
+        `lenders` are repositories of the same registry that may hold the blob. An upload that was
+        begun before goes on where the registry says that it stands. Raises `RegistryError` and what
+        the source raises; a session that can be gone on with is remembered.
         """
-        uploads = Uploads(self.transport, self.name, abbreviate(self.target.digest))
-        session = await self._begin(uploads, mount_from)
+        self._refuse_what_is_too_large()
+        session = await self._resume() or await self._begin(lenders)
         if session is None:
-            return 0
-        size = self.target.size
-        match profile.mode:
-            case UploadMode.CHUNKED:
-                session = await self._send_chunks(uploads, session, profile.chunk_bytes)
-                await uploads.commit(session, self.target.digest, size=size)
-            case UploadMode.STREAM:
-                session = await uploads.send(session, self._portion(0, size), length=None)
-                if session.received != size:
-                    raise uploads.violation(f"it kept {session.received} of {size} bytes")
-                await uploads.commit(session, self.target.digest, size=size)
-            case _:
-                content = self._portion(0, size) if size else None
-                await uploads.commit(session, self.target.digest, size=size, content=content)
-        return size
+            return None
+        before = session.received
+        await self._send(session)
+        await self._forget()
+        return self._target.size - before
 
-    async def _begin(self, uploads: Uploads, mount_from: Iterable[str]) -> UploadSession | None:
+    @property
+    def _mode(self) -> UploadMode:
+        return self.profile.mode_for(self._target.size)
+
+    def _refuse_what_is_too_large(self) -> None:
+        size, most = self._target.size, self.profile.max_blob_bytes
+        if most is not None and size > most:
+            raise RegistryTooLargeError(
+                f"the blob has {size} bytes, and it takes {most} at most",
+                host=self._uploads.transport.registry,
+                operation=f"push {self._uploads.what} in {self._uploads.name}",
+                hint="put what is in this layer into several",
+            )
+
+    async def _resume(self) -> UploadSession | None:
+        """Return the session that was left behind as the registry sees it now, if it still does."""
+        session = await self._memory.recall(self._repository, self._target.digest)
+        if session is None:
+            return None
+        self._is_remembered = True
+        # One request takes a blob from its first byte, and another origin is another registry.
+        here = session.origin == str(self._uploads.transport.origin)
+        if here and self._mode is not UploadMode.MONOLITHIC:
+            try:
+                asked = await self._uploads.ask(session)
+            except (RegistryStateError, RegistryRejectedError, RegistryProtocolError):
+                await self._forget()
+                return None
+            if asked.received <= self._target.size:
+                log.info(
+                    "upload.resumed",
+                    repository=str(self._repository),
+                    digest=self._target.digest,
+                    received=asked.received,
+                )
+                return asked
+        await self._give_up(session)
+        return None
+
+    async def _begin(self, lenders: Iterable[str]) -> UploadSession | None:
         """Return an open session, or None where the blob was mounted instead."""
-        for other in mount_from:
-            if other != self.name and await uploads.is_held(self.target.digest, other):
-                try:
-                    return await uploads.mount(self.target.digest, other)
-                except (RegistryRejectedError, RegistryNotFoundError):
-                    break
+        digest, uploads = self._target.digest, self._uploads
+        others = [name for name in dict.fromkeys(lenders) if name != uploads.name]
+        try:
+            for lender in others[:MAX_LENDERS]:
+                if await uploads.is_held(digest, lender):
+                    return await uploads.mount(digest, lender)
+            if self.profile.mounts_unasked:
+                session = await uploads.mount(digest, None)
+                if session is not None or await self._is_there():
+                    return session
+        except (RegistryRejectedError, RegistryNotFoundError, RegistryDeniedError) as error:
+            # Nobody has to lend; whether this may be pushed at all shows with the plain request.
+            log.debug("upload.not_mounted", repository=str(self._repository), error=error.message)
         return await uploads.open()
 
-    async def _send_chunks(
-        self, uploads: Uploads, session: UploadSession, chunk_bytes: int
-    ) -> UploadSession:
-        """Send the blob in order; whenever it is unclear what arrived, ask and go on from there."""
-        most = max(chunk_bytes, session.least_chunk_bytes)
-        stalls = 0
-        while session.received < self.target.size:
-            before = session.received
-            length = min(most, self.target.size - before)
+    async def _send(self, session: UploadSession) -> None:
+        """Send what is missing and end the session, or one after it that suits better."""
+        lost, refusal = 0, None
+        while True:
+            self._session = session
             try:
-                session = await uploads.send(
-                    session, self._portion(before, before + length), length=length
-                )
+                if self._mode is UploadMode.MONOLITHIC:
+                    await self._send_whole()
+                else:
+                    await self._send_parts()
+            except RegistryStateError as error:
+                lost += 1
+                await self._forget()
+                # Twice before a byte was in it: that was no session for chunks.
+                hopeless = lost > 1 and self._session.received == 0
+                if lost == MAX_LOST or (hopeless and not self._learn(ChunksUnsupported())):
+                    raise refusal or error from None
+            except (MismatchError, RegistryRejectedError, RegistryProtocolError) as error:
+                await self._give_up(self._session)
+                observation = self._observation(error)
+                if observation is None or not self._learn(observation):
+                    raise refusal or error from None
+                refusal = error
+            else:
+                return
+            session = await self._uploads.open()
+
+    async def _send_whole(self) -> None:
+        """Send the blob and end the session with one request."""
+        size = self._target.size
+        content = self._portion(0, size) if size else None
+        try:
+            await self._uploads.commit(
+                self._session, self._target.digest, size=size, content=content
+            )
+        except (*_HICCUPS, RegistryStateError):
+            # The blob may have arrived, and the answer not.
+            if not await self._is_there():
+                raise
+
+    async def _send_parts(self) -> None:
+        """Send the blob in order; whenever it is unclear what arrived, ask and go on from there."""
+        self._learn(LeastChunk(self._session.least_chunk_bytes))
+        await self._remember()
+        stalls = 0
+        while self._session.received < self._target.size:
+            before = self._session.received
+            try:
+                await self._send_part()
             except RegistryTooLargeError:
                 if stalls == MAX_STALLS:
                     raise
-            except (RegistryTimeoutError, RegistryUnreachableError, RegistryServerError):
+            except _HICCUPS:
                 if stalls == MAX_STALLS:
                     raise
-                session = await uploads.ask(session)
-            stalls = 0 if session.received > before else stalls + 1
+                self._session = await self._uploads.ask(self._session)
+            await self._remember()
+            stalls = 0 if self._session.received > before else stalls + 1
             if stalls > MAX_STALLS:
-                raise uploads.violation("it takes chunks but keeps nothing of them")
-        return session
+                raise self._uploads.violation("it takes chunks but keeps nothing of them")
+        await self._commit()
+
+    async def _send_part(self) -> None:
+        """Send one chunk, smaller ones if it is too large, or as a stream all that is left."""
+        start, size = self._session.received, self._target.size
+        if self._mode is UploadMode.STREAM:
+            rest = self._portion(start, size)
+            self._session = await self._uploads.send(self._session, rest, length=None)
+            return
+        while True:
+            length = min(self.profile.chunk_bytes, size - start)
+            part = self._portion(start, start + length)
+            try:
+                self._session = await self._uploads.send(self._session, part, length=length)
+            except RegistryTooLargeError:
+                if not self._learn(TooLarge(length, UploadMode.CHUNKED)):
+                    raise
+            else:
+                return
+
+    async def _commit(self) -> None:
+        """End the session, which has all bytes."""
+        size = self._target.size
+        for stalls in range(MAX_STALLS + 1):
+            try:
+                await self._uploads.commit(self._session, self._target.digest, size=size)
+            except (*_HICCUPS, RegistryStateError, RegistryRejectedError) as error:
+                if await self._is_there():
+                    return
+                # Who lost the session may still be putting the blob together: it is for later.
+                if stalls == MAX_STALLS or not await self._has_all(error):
+                    raise
+            else:
+                return
+
+    async def _has_all(self, error: RegistryError) -> bool:
+        """Whether the session survived what happened to the request that should have ended it."""
+        if not isinstance(error, _HICCUPS):
+            return False
+        try:
+            self._session = await self._uploads.ask(self._session)
+        except RegistryError:
+            return False
+        return self._session.received == self._target.size
+
+    async def _is_there(self) -> bool:
+        try:
+            return await self._uploads.is_held(self._target.digest, self._uploads.name)
+        except RegistryError:
+            return False
+
+    def _observation(self, error: Exception) -> Observation | None:
+        """Return what a refusal says of the registry, where it can mean nothing else."""
+        if self._mode is UploadMode.MONOLITHIC:
+            too_large = isinstance(error, RegistryTooLargeError)
+            return TooLarge(self._target.size, UploadMode.MONOLITHIC) if too_large else None
+        at_an_end = self._session.received in (0, self._target.size)
+        refused = isinstance(error, RegistryRejectedError) and at_an_end
+        if refused and not isinstance(error, RegistryTooLargeError):
+            return ChunksUnsupported()
+        return None
+
+    def _learn(self, observation: Observation) -> bool:
+        """Go on with the profile that follows from an observation; whether there is one."""
+        profile = learn(self.profile, observation)
+        if profile is None:
+            return False
+        if profile != self.profile:
+            log.info(
+                "upload.learned",
+                registry=self._repository.registry,
+                observation=str(observation),
+                takes_chunks=profile.takes_chunks,
+                chunk_bytes=profile.chunk_bytes,
+            )
+        self.profile = profile
+        return True
+
+    async def _remember(self) -> None:
+        await self._memory.remember(self._repository, self._target.digest, self._session)
+        self._is_remembered = True
+
+    async def _forget(self) -> None:
+        if self._is_remembered:
+            await self._memory.forget(self._repository, self._target.digest)
+            self._is_remembered = False
+
+    async def _give_up(self, session: UploadSession) -> None:
+        """Forget a session that nobody will go on with, and tell the registry."""
+        await self._uploads.cancel(session)
+        await self._forget()
 
     def _portion(self, start: int, end: int) -> Body:
         """Return what opens the bytes from `start` to before `end` of the source."""
@@ -117,7 +314,7 @@ class Upload:
         @asynccontextmanager
         async def portion() -> AsyncIterator[ByteStream]:
             async with (
-                self.source.fetch(self.target, offset=start) as stream,
+                self._source.fetch(self._target, offset=start) as stream,
                 aclosing(exactly(stream, end - start)) as part,
             ):
                 yield part

@@ -8,7 +8,7 @@ before it is committed.
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from aiohttp import ClientResponse
@@ -48,7 +48,8 @@ _UNKNOWN_OR_OUT_OF_STEP = frozenset({404, 416})
 class UploadSession:
     """An upload that a registry keeps open: enough to go on with it, even after a restart."""
 
-    location: URL
+    # It may hold signed state.
+    location: URL = field(repr=False)
     """Where the next request goes. Every answer may name another."""
     received: int = 0
     """How many bytes the registry has acknowledged."""
@@ -74,25 +75,6 @@ class UploadMemory(Protocol):
     async def forget(self, repository: Repository, content: str) -> None:
         """Forget the session, if there is one."""
         ...
-
-
-class VolatileUploads:
-    """Sessions for as long as the process lives."""
-
-    def __init__(self) -> None:
-        self._sessions: dict[tuple[Repository, str], UploadSession] = {}
-
-    async def recall(self, repository: Repository, content: str) -> UploadSession | None:
-        """Return the session that was remembered last."""
-        return self._sessions.get((repository, content))
-
-    async def remember(self, repository: Repository, content: str, session: UploadSession) -> None:
-        """Remember a session in the place of the one before."""
-        self._sessions[repository, content] = session
-
-    async def forget(self, repository: Repository, content: str) -> None:
-        """Forget the session, if there is one."""
-        self._sessions.pop((repository, content), None)
 
 
 def parse_received(value: str, *, sent: int) -> int | None:
@@ -138,17 +120,18 @@ class Uploads:
         async with self.transport.send(request) as response:
             return self._opened(url, response)
 
-    async def mount(self, digest: Digest, lender: str) -> UploadSession | None:
+    async def mount(self, digest: Digest, lender: str | None) -> UploadSession | None:
         """Get the blob from another repository: None where that is done, else an open session.
 
-        A refused mount opens an ordinary session, which would be left to rot if it was not used.
+        Without a lender it is the registry that looks for one. A refused mount opens an ordinary
+        session, which would be left to rot if it was not used.
         """
         url = self.transport.url(f"{self.name}/blobs/uploads/")
         request = Request(
             operation=self._operation("begin to push"),
             method="POST",
-            url=url.with_query({"mount": digest, "from": lender}),
-            scopes=(push(self.name), pull(lender)),
+            url=url.with_query({"mount": digest, **({"from": lender} if lender else {})}),
+            scopes=(push(self.name), *((pull(lender),) if lender else ())),
         )
         async with self.transport.send(request) as response:
             return None if response.status == 201 else self._opened(url, response)
@@ -261,8 +244,11 @@ class Uploads:
     async def cancel(self, session: UploadSession) -> None:
         """Tell the registry that nothing more will come. It need not listen: nothing is raised.
 
-        Many take no such request, or ask for a right that tokens do not give.
+        Many take no such request, or ask for a right that tokens do not give. One that the settings
+        name no longer is not talked to.
         """
+        if session.origin != str(self.transport.origin):
+            return
         request = Request(
             operation=self._operation("give up pushing"),
             method="DELETE",

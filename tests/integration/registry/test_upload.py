@@ -57,6 +57,8 @@ class UploadPeer:
                 return web.Response(status=202, headers={**self.headers(), **self.post_headers})
             case "GET":
                 return web.Response(status=204, headers=self.headers())
+            case "DELETE":
+                return web.Response(status=204)
             case "PATCH":
                 self.patches += 1
                 if self.quirk and (answer := await self.quirk(self, request, self.patches)):
@@ -92,7 +94,7 @@ async def test_chunks_follow_each_other_and_the_locations(push):
     digest = target.digest.replace(":", "%3A")
     assert peer.requests == [
         ("HEAD", f"/v2/team/model/blobs/{target.digest}", ""),
-        ("POST", "/v2/team/model/blobs/uploads/", ""),
+        ("POST", f"/v2/team/model/blobs/uploads/?mount={target.digest}", ""),
         ("PATCH", "/upload/1?_state=a%2Fb%3D1", "0-299"),
         ("PATCH", "/upload/2?_state=a%2Fb%3D2", "300-599"),
         ("PATCH", "/upload/3?_state=a%2Fb%3D3", "600-899"),

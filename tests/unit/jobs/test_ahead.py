@@ -29,6 +29,7 @@ class Remote:
         self.held = set()
         self.pushed = []
         self.inside = self.most_inside = 0
+        self.mounted_bytes = 0
 
     async def __call__(self, repository):
         return self

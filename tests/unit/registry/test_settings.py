@@ -1,15 +1,11 @@
 import pytest
 
-from kitd.registry.profile import UploadProfile, profile_for
 from kitd.registry.settings import (
     RegistrySettings,
-    UploadMode,
     is_loopback,
     origin_of,
     remote_name,
 )
-
-MiB = 1024 * 1024
 
 
 @pytest.mark.parametrize(
@@ -59,33 +55,3 @@ def test_only_docker_hub_has_a_library(registry, name, remote):
 
 def test_a_proxy_with_a_password_is_not_shown():
     assert "s3cret" not in repr(RegistrySettings(proxy="http://ada:s3cret@proxy:3128"))
-
-
-@pytest.mark.parametrize(
-    ("registry", "size", "mode"),
-    [
-        ("ghcr.io", 500 * MiB, UploadMode.MONOLITHIC),
-        ("europe-docker.pkg.dev", 500 * MiB, UploadMode.MONOLITHIC),
-        ("eu.gcr.io", 500 * MiB, UploadMode.MONOLITHIC),
-        ("gcr.io", 500 * MiB, UploadMode.MONOLITHIC),
-        ("1.dkr.ecr.eu-west-1.amazonaws.com", 500 * MiB, UploadMode.MONOLITHIC),
-        ("1.dkr.ecr.cn-north-1.amazonaws.com.cn", 500 * MiB, UploadMode.MONOLITHIC),
-        ("notgcr.io", 500 * MiB, UploadMode.CHUNKED),
-        ("registry.example.com:5000", 100 * MiB, UploadMode.CHUNKED),
-        ("registry.example.com:5000", 100 * MiB - 1, UploadMode.MONOLITHIC),
-    ],
-)
-def test_the_host_and_the_size_decide_how_a_blob_is_uploaded(registry, size, mode):
-    assert profile_for(registry, RegistrySettings(), size).mode is mode
-
-
-def test_the_configuration_beats_what_is_known_of_a_host():
-    settings = RegistrySettings(upload_mode=UploadMode.CHUNKED, chunk_bytes=4 * MiB)
-    profile = profile_for("ghcr.io", settings, 1)
-    assert profile == UploadProfile(UploadMode.CHUNKED, 4 * MiB)
-
-
-def test_a_size_of_chunk_bounds_single_requests_too():
-    settings = RegistrySettings(chunk_bytes=4 * MiB)
-    assert profile_for("r.example.com", settings, 4 * MiB).mode is UploadMode.MONOLITHIC
-    assert profile_for("r.example.com", settings, 4 * MiB + 1).mode is UploadMode.CHUNKED
