@@ -17,7 +17,12 @@ from kitd.oci.manifest import MAX_MANIFEST_BYTES, InvalidManifestError, parse_ma
 from kitd.oci.media_type import ACCEPT, is_manifest
 from kitd.oci.reference import InvalidReferenceError, Repository, check_tag
 from kitd.registry.auth.scope import pull, push
-from kitd.registry.errors import RegistryMismatchError, RegistryProtocolError, http_errors
+from kitd.registry.errors import (
+    RegistryMismatchError,
+    RegistryProtocolError,
+    RegistryTooLargeError,
+    http_errors,
+)
 from kitd.registry.location import InvalidLocationError, resolve_location, same_origin
 from kitd.registry.profile import UploadProfile, lessons_of, profile_for
 from kitd.registry.request import Request
@@ -119,8 +124,10 @@ class RemoteRepository:
     async def push(self, target: Descriptor, source: Fetcher) -> int:
         """Make a blob or a manifest present and return the bytes that were sent.
 
-        Raises what the source raises, too.
+        Raises what the source raises, too. A blob that is larger than the registry takes is refused
+        before anything is sent.
         """
+        self._check_size(target, await self.upload_profile())
         if await self._exists(target, writing=True):
             return 0
         if is_manifest(target.media_type):
@@ -144,6 +151,16 @@ class RemoteRepository:
     def uploads(self, what: str) -> Uploads:
         """Return the requests for uploading something that errors call `what`."""
         return Uploads(self._transport, self._name, what)
+
+    def _check_size(self, target: Descriptor, profile: UploadProfile) -> None:
+        most = profile.max_blob_bytes
+        if most is not None and target.size > most:
+            raise RegistryTooLargeError(
+                f"it has {target.size} bytes, and blobs there have {most} at most",
+                host=self.repository.registry,
+                operation=f"push {abbreviate(target.digest)} in {self._name}",
+                hint="put what is in this layer into several",
+            )
 
     async def _upload(self, target: Descriptor, source: Fetcher) -> int:
         registry = self.repository.registry

@@ -91,7 +91,6 @@ class Upload:
         begun before goes on where the registry says that it stands. Raises `RegistryError` and what
         the source raises; a session that can be gone on with is remembered.
         """
-        self._refuse_what_is_too_large()
         session = await self._resume() or await self._begin(lenders)
         if session is None:
             return None
@@ -104,37 +103,24 @@ class Upload:
     def _mode(self) -> UploadMode:
         return self.profile.mode_for(self._target.size)
 
-    def _refuse_what_is_too_large(self) -> None:
-        size, most = self._target.size, self.profile.max_blob_bytes
-        if most is not None and size > most:
-            raise RegistryTooLargeError(
-                f"the blob has {size} bytes, and it takes {most} at most",
-                host=self._uploads.transport.registry,
-                operation=f"push {self._uploads.what} in {self._uploads.name}",
-                hint="put what is in this layer into several",
-            )
-
     async def _resume(self) -> UploadSession | None:
         """Return the session that was left behind as the registry sees it now, if it still does."""
+        if self._mode is UploadMode.MONOLITHIC:
+            return None
         session = await self._memory.recall(self._repository, self._target.digest)
         if session is None:
             return None
         self._is_remembered = True
-        # One request takes a blob from its first byte, and another origin is another registry.
-        here = session.origin == str(self._uploads.transport.origin)
-        if here and self._mode is not UploadMode.MONOLITHIC:
+        # The settings may have moved the registry since.
+        if session.origin == str(self._uploads.transport.origin):
             try:
                 asked = await self._uploads.ask(session)
-            except (RegistryStateError, RegistryRejectedError, RegistryProtocolError):
+            except (RegistryStateError, RegistryRejectedError, RegistryProtocolError) as error:
+                self._log("upload.lost", received=session.received, error=error.message)
                 await self._forget()
                 return None
             if asked.received <= self._target.size:
-                log.info(
-                    "upload.resumed",
-                    repository=str(self._repository),
-                    digest=self._target.digest,
-                    received=asked.received,
-                )
+                self._log("upload.resumed", received=asked.received)
                 return asked
         await self._give_up(session)
         return None
@@ -153,7 +139,7 @@ class Upload:
                     return session
         except (RegistryRejectedError, RegistryNotFoundError, RegistryDeniedError) as error:
             # Nobody has to lend; whether this may be pushed at all shows with the plain request.
-            log.debug("upload.not_mounted", repository=str(self._repository), error=error.message)
+            self._log("upload.not_mounted", error=error.message)
         return await uploads.open()
 
     async def _send(self, session: UploadSession) -> None:
@@ -168,6 +154,7 @@ class Upload:
                     await self._send_parts()
             except RegistryStateError as error:
                 lost += 1
+                self._log("upload.lost", received=self._session.received, error=error.message)
                 await self._forget()
                 # Twice before a byte was in it: that was no session for chunks.
                 hopeless = lost > 1 and self._session.received == 0
@@ -284,15 +271,12 @@ class Upload:
         if profile is None:
             return False
         if profile != self.profile:
-            log.info(
-                "upload.learned",
-                registry=self._repository.registry,
-                observation=str(observation),
-                takes_chunks=profile.takes_chunks,
-                chunk_bytes=profile.chunk_bytes,
-            )
+            self._log("upload.learned", observation=str(observation))
         self.profile = profile
         return True
+
+    def _log(self, event: str, **facts: object) -> None:
+        log.info(event, repository=str(self._repository), digest=self._target.digest, **facts)
 
     async def _remember(self) -> None:
         await self._memory.remember(self._repository, self._target.digest, self._session)
