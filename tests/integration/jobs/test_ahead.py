@@ -13,6 +13,7 @@ from kitd.clock import SystemClock
 from kitd.jobs.ahead import uploads_ahead
 from kitd.jobs.port import PackSettings, Ports
 from kitd.jobs.push import PUSH, PushArgs
+from kitd.jobs.transfer import Bytes
 from kitd.modelkit.dialect import Dialect
 from kitd.oci.descriptor import describe
 from kitd.oci.media_type import OCI_MANIFEST
@@ -64,6 +65,8 @@ class Proxy:
     """Digests whose upload began."""
     stored: list[str] = field(default_factory=list)
     """Digests that the registry took."""
+    mounted: list[str] = field(default_factory=list)
+    """Digests that the registry took from another repository."""
     broken: list[str] = field(default_factory=list)
     """Digests whose sender went away before the answer."""
 
@@ -104,6 +107,8 @@ class Proxy:
             )
         if uploaded and answer.status == 201:
             self.stored.append(uploaded)
+        if "from" in request.query and answer.status == 201:
+            self.mounted.append(request.query["mount"])
         return response
 
 
@@ -223,6 +228,23 @@ async def test_layers_arrive_while_the_pack_still_runs_and_the_push_counts_them(
     assert sorted(proxy.arrived) == sorted(blob.digest for blob in (*layers, config))
     assert result.bytes.sent == sum(b.size for b in (*layers, config, bench.root))
     assert result.bytes.skipped == 0
+
+
+async def test_what_a_sibling_lends_is_counted_apart_ahead_or_not(bench, proxy, repository):
+    layers = [bench.blob(), bench.blob()]
+    config = bench.kit(*layers)
+    sibling = Repository(repository.registry, "team/sibling")
+    async with bench.ahead() as ahead:
+        first = await bench.push(ahead, repository)
+        with ahead.head_start(sibling) as begin:
+            begin(layers[0])
+            await until(lambda: layers[0].digest in proxy.mounted)
+        second = await bench.push(ahead, sibling)
+        again = await bench.push(ahead, sibling)
+    blobs = sum(blob.size for blob in (*layers, config))
+    assert first.bytes == Bytes(sent=blobs + bench.root.size)
+    assert second.bytes == Bytes(sent=bench.root.size, mounted=blobs)
+    assert again.bytes == Bytes(skipped=blobs + bench.root.size)
 
 
 async def test_what_was_sent_ahead_counts_for_one_push_only(bench, proxy, repository):

@@ -94,6 +94,22 @@ async def test_everything_is_where_it_was(path: Path) -> None:
         assert kept == rows, table
 
 
+@pytest.mark.parametrize("version", range(1, len(migrations())))
+async def test_every_earlier_schema_is_brought_to_today_s(
+    path: Path, tmp_path: Path, version: int
+) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        for script in migrations()[1:version]:
+            connection.executescript(script)
+        connection.execute(f"PRAGMA user_version = {version}")
+    upgrade = await open_once(path)
+    assert upgrade == Upgrade(version, len(migrations()), backup_of(path, version))
+    await open_once(tmp_path / "fresh.sqlite3")
+    schema = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY 1, 2"
+    assert query(path, schema) == query(tmp_path / "fresh.sqlite3", schema)
+    assert query(path, "PRAGMA foreign_key_check") == []
+
+
 async def test_the_queue_goes_on_with_it(path: Path, clock, wish) -> None:
     async with Database(path) as database:
         jobs = JobLedger(database, clock, epoch=3)
