@@ -5,7 +5,8 @@ are not hashed here: who stores them has verified them, and a registry must comp
 before it publishes (spec, same section).
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
 from contextlib import aclosing, asynccontextmanager
 
 import structlog
@@ -44,6 +45,9 @@ MAX_LOST = 3
 MAX_LENDERS = 4
 """How many repositories are asked whether they have a blob, before it is sent."""
 
+PARTING_S = 5.0
+"""How long a chunk that is under way has to arrive after its upload was cancelled."""
+
 _HICCUPS = (RegistryTimeoutError, RegistryUnreachableError, RegistryServerError)
 log = structlog.get_logger(__name__)
 
@@ -58,6 +62,15 @@ async def exactly(stream: ByteStream, count: int) -> AsyncGenerator[Chunk, None]
             return
     if left:
         raise MismatchError(f"the source ended {left} bytes before the end of the content")
+
+
+async def _end(task: asyncio.Future[UploadSession]) -> None:
+    """Wait until a task has ended, by itself or soon because it has to."""
+    try:
+        await asyncio.wait([task], timeout=PARTING_S)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 class Upload:
@@ -153,6 +166,9 @@ class Upload:
                 else:
                     await self._send_parts()
             except RegistryStateError as error:
+                # It may be putting the blob together: the next attempt looks for that first.
+                if 0 < self._target.size == self._session.received:
+                    raise
                 lost += 1
                 self._log("upload.lost", received=self._session.received, error=error.message)
                 await self._forget()
@@ -216,12 +232,29 @@ class Upload:
             length = min(self.profile.chunk_bytes, size - start)
             part = self._portion(start, start + length)
             try:
-                self._session = await self._uploads.send(self._session, part, length=length)
+                self._session = await self._arrived(
+                    self._uploads.send(self._session, part, length=length)
+                )
             except RegistryTooLargeError:
                 if not self._learn(TooLarge(length, UploadMode.CHUNKED)):
                     raise
             else:
                 return
+
+    async def _arrived(self, sending: Coroutine[None, None, UploadSession]) -> UploadSession:
+        """Wait for a chunk to be sent; one that is cancelled meanwhile has time to arrive.
+
+        Some registries cannot go on after half a chunk.
+        """
+        chunk = asyncio.ensure_future(sending)
+        try:
+            return await asyncio.shield(chunk)
+        except asyncio.CancelledError:
+            await _end(chunk)
+            if not chunk.cancelled() and chunk.exception() is None:
+                self._session = chunk.result()
+                await self._remember()
+            raise
 
     async def _commit(self) -> None:
         """End the session, which has all bytes."""

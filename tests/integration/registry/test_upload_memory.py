@@ -22,6 +22,7 @@ from kitd.registry.profile import Lessons
 from kitd.registry.settings import RegistrySettings, UploadMode
 from kitd.registry.transfer_memory import VolatileMemory
 from kitd.registry.transport import Surroundings
+from kitd.registry.upload import PARTING_S
 
 MIB = 1 << 20
 CHUNK = 256 * 1024
@@ -36,6 +37,12 @@ class SourceLostError(KitdError):
     code = "source_lost"
 
 
+def open_gate():
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
 @dataclass
 class Source:
     """A cache that notes where it is read from, and gives nothing from `end` on."""
@@ -43,7 +50,7 @@ class Source:
     cache: object
     end: int | None = None
     offsets: list[int] = field(default_factory=list)
-    gate: asyncio.Event | None = None
+    gate: asyncio.Event = field(default_factory=open_gate)
     reached: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def exists(self, target):
@@ -53,8 +60,7 @@ class Source:
     async def fetch(self, target, *, offset=0):
         if self.end is not None and offset >= self.end:
             self.reached.set()
-            if self.gate is not None:
-                await self.gate.wait()
+            await self.gate.wait()
             raise SourceLostError("gone")
         self.offsets.append(offset)
         async with self.cache.fetch(target, offset=offset) as stream:
@@ -465,6 +471,58 @@ async def test_debian_s_registry_goes_on_between_two_chunks(docker_registry, rem
     assert await again.push(target, source) == SIZE - 4 * CHUNK
     assert source.offsets[0] == 4 * CHUNK
     assert await again.exists(target)
+
+
+async def test_a_chunk_that_is_under_way_arrives_although_its_upload_is_cancelled(
+    docker_registry, remote, cache
+):
+    """A stop of kitd is no cut: Debian's registry could not go on after that."""
+    target = cache.put(os.urandom(SIZE))
+    slow = Slow(cache, 4 * CHUNK, gate=asyncio.Event())
+    pushing = asyncio.create_task((await remote(docker_registry.host)).push(target, slow))
+    await asyncio.wait_for(slow.reached.wait(), 15)
+    pushing.cancel()
+    slow.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await pushing
+    source = Source(cache)
+    again = await remote(docker_registry.host)
+    assert await again.push(target, source) == SIZE - 5 * CHUNK
+    assert source.offsets[0] == 5 * CHUNK
+
+
+@pytest.mark.slow
+async def test_a_chunk_that_does_not_arrive_is_not_waited_for(docker_registry, remote, cache):
+    target = cache.put(os.urandom(SIZE))
+    slow = Slow(cache, 4 * CHUNK, gate=asyncio.Event())
+    pushing = asyncio.create_task((await remote(docker_registry.host)).push(target, slow))
+    await asyncio.wait_for(slow.reached.wait(), 15)
+    pushing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(pushing, PARTING_S + 5)
+    assert slow.closed
+
+
+class Slow(Source):
+    """A source that stops in the middle of what it is asked for at `end`, until it may go on."""
+
+    closed = False
+
+    @asynccontextmanager
+    async def fetch(self, target, *, offset=0):
+        async with self.cache.fetch(target, offset=offset) as stream:
+            try:
+                yield self.slowed(stream, offset)
+            finally:
+                self.closed = True
+
+    async def slowed(self, stream, offset):
+        first = memoryview(await anext(stream))
+        yield first[: CHUNK // 2]
+        if offset == self.end:
+            self.reached.set()
+            await self.gate.wait()
+        yield first[CHUNK // 2 :]
 
 
 async def test_one_upload_a_repository_whoever_wants_it(docker_registry, connect_with, cache):
