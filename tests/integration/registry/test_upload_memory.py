@@ -353,11 +353,12 @@ async def test_who_knows_no_chunks_gets_the_blob_whole_and_it_is_remembered(
 ):
     peer = Peer(unknown=answer)
     host = await serve(peer.handle)
-    target = cache.put(os.urandom(65 * MIB))
-    assert await (await remote(host, settings=AUTO)).push(target, cache) == target.size
+    settings = RegistrySettings(chunk_bytes=CHUNK)
+    target = cache.put(os.urandom(SIZE))
+    assert await (await remote(host, settings=settings)).push(target, cache) == SIZE
     assert not (await memory.lessons(host)).takes_chunks
     patches = peer.count("PATCH")
-    await (await remote(host, settings=AUTO)).push(cache.put(os.urandom(65 * MIB)), cache)
+    await (await remote(host, settings=settings)).push(cache.put(os.urandom(SIZE)), cache)
     assert peer.count("PATCH") == patches
 
 
