@@ -42,6 +42,8 @@ class KitdError(Exception):
 
     code: ClassVar[str] = "internal"
     disposition: ClassVar[Disposition] = Disposition.FAIL
+    retry_after_s: float | None = None
+    """Before so many seconds have passed trying again is in vain, where somebody knows."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

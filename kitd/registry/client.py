@@ -82,7 +82,10 @@ class RegistryClient:
         Raises `RegistryError`.
         """
         transport = await self._transport(registry)
-        request = Request(operation="log in", method="GET", url=transport.url(""))
+        # How it is now, and not how it is once a retry succeeds.
+        request = Request(
+            operation="log in", method="GET", url=transport.url(""), tries=1, patience_s=0.0
+        )
         async with transport.send(request) as response:
             return response.headers.get("Date")
 

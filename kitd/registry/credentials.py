@@ -43,6 +43,8 @@ _HUB_KEY = "https://index.docker.io/v1/"
 _HUB_HOSTS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 _IDENTITY_USER = "<token>"
 """The user name with which helpers mark an identity token."""
+_OLD_NAME = ".dockercfg"
+"""A file of docker's first years, which is nothing but its entries."""
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -71,6 +73,8 @@ class IdentityToken:
     """A long-lived token that a token server exchanges for access tokens (OAuth2 refresh token)."""
 
     secret: str = field(repr=False)
+    username: str = ""
+    """What stood beside it; for token servers that take the token as a password only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +149,16 @@ def auth_paths(environment: Mapping[str, str]) -> tuple[Path, ...]:
     home = environment.get("HOME")
     if runtime := environment.get("XDG_RUNTIME_DIR"):
         paths.append(Path(runtime, "containers/auth.json"))
+    elif os.access(unset := Path(f"/run/containers/{os.getuid()}/auth.json"), os.R_OK):
+        # Where podman and skopeo keep logins without a runtime directory. The directories above
+        # are root's, and it is no fault that others cannot look into them.
+        paths.append(unset)
     if config := environment.get("XDG_CONFIG_HOME") or (home and f"{home}/.config"):
         paths.append(Path(config, "containers/auth.json"))
     if docker := environment.get("DOCKER_CONFIG") or (home and f"{home}/.docker"):
         paths.append(Path(docker, "config.json"))
+    if home:
+        paths.append(Path(home, _OLD_NAME))
     return tuple(paths)
 
 
@@ -161,6 +171,8 @@ def parse_auth_file(content: bytes, path: Path) -> AuthFile:
         document = read_object(content, max_bytes=MAX_FILE_BYTES)
     except InvalidJsonError as error:
         raise _malformed(path, str(error)) from None
+    if path.name == _OLD_NAME:
+        document = {"auths": document}
     entries = {}
     for key, entry in _object(document, "auths", path).items():
         if not isinstance(entry, Mapping):
@@ -205,17 +217,17 @@ def _object(document: Mapping[str, Json], key: str, path: Path) -> Mapping[str, 
 def _credential(entry: Mapping[str, Json]) -> Credential | None:
     """Return what an entry of `auths` holds. Raises `ValueError` where it cannot be decoded."""
     texts = {key: value for key, value in entry.items() if isinstance(value, str) and value}
-    if "identitytoken" in texts:
-        return IdentityToken(texts["identitytoken"])
-    if "registrytoken" in texts:
+    if "registrytoken" in texts and "identitytoken" not in texts:
         return RegistryToken(texts["registrytoken"])
+    username, secret = texts.get("username", ""), texts.get("password", "")
     if "auth" in texts:
         pair = base64.b64decode(texts["auth"], validate=True).decode()
         username, colon, secret = pair.partition(":")
         if not colon:
             raise ValueError("no colon between user and password")
-        return _login(username, secret.rstrip("\0"))
-    return _login(texts.get("username", ""), texts.get("password", ""))
+    if "identitytoken" in texts:
+        return IdentityToken(texts["identitytoken"], username)
+    return _login(username, secret.rstrip("\0"))
 
 
 def _login(username: str, secret: str) -> Credential | None:

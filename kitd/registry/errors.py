@@ -19,6 +19,7 @@ import aiohttp
 from kitd.content.store import ContentNotFoundError, MismatchError
 from kitd.errors import Disposition, KitdError
 from kitd.oci.registry_error import parse_error_body
+from kitd.registry.governor import FAILURES, Closed, Closure
 
 MAX_RETRY_AFTER_S = 24 * 3600.0
 """No registry's window is longer; a larger number is a mistake or an attack."""
@@ -29,10 +30,19 @@ class RegistryError(KitdError):
 
     code = "registry"
 
-    def __init__(self, reason: str, *, host: str, operation: str, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        host: str,
+        operation: str,
+        hint: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(f"cannot {operation} at {host}: {reason}", hint=hint)
         self.host = host
         self.operation = operation
+        self.retry_after_s = retry_after_s
 
 
 class RegistryUnreachableError(RegistryError):
@@ -72,12 +82,6 @@ class RegistryRateLimitedError(RegistryError):
 
     code = "registry_rate_limited"
     disposition: ClassVar[Disposition] = Disposition.RETRY
-
-    def __init__(
-        self, reason: str, *, host: str, operation: str, retry_after_s: float | None
-    ) -> None:
-        super().__init__(reason, host=host, operation=operation)
-        self.retry_after_s = retry_after_s
 
 
 class RegistryServerError(RegistryError):
@@ -155,7 +159,10 @@ def response_error(
     host: str,
     operation: str,
 ) -> RegistryError:
-    """Return the error that an answer with this status and body stands for."""
+    """Return the error that an answer with this status and body stands for.
+
+    `retry_after_s` counts where waiting can help.
+    """
     messages = parse_error_body(body, content_type)
     codes = {message.code for message in messages}
     said = "; ".join(str(message) for message in messages if str(message))
@@ -190,7 +197,28 @@ def response_error(
     elif status == 413:
         kind = RegistryTooLargeError
         hint = "the registry or a proxy before it limits the size of requests: try upload.chunk"
-    return kind(reason, host=host, operation=operation, hint=hint)
+    after_s = retry_after_s if kind is RegistryServerError else None
+    return kind(reason, host=host, operation=operation, hint=hint, retry_after_s=after_s)
+
+
+def closed_error(closed: Closed, site: str, *, host: str, operation: str) -> RegistryError:
+    """Return the error for a request that was not sent, because `site` is left alone for now."""
+    after_s = closed.for_s
+    if closed.closure is Closure.FORBIDDEN:
+        return RegistryRateLimitedError(
+            f"{site} wants no requests for {after_s:.0f} s",
+            host=host,
+            operation=operation,
+            hint="it is tried again after that",
+            retry_after_s=after_s,
+        )
+    return RegistryUnreachableError(
+        f"{site} failed {FAILURES} times in a row and is left alone for {after_s:.0f} s",
+        host=host,
+        operation=operation,
+        hint=f"check that {site} is up and can be reached from here",
+        retry_after_s=after_s,
+    )
 
 
 def html_error(page: str, *, host: str, operation: str) -> RegistryProtocolError:

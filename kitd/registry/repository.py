@@ -111,6 +111,7 @@ class RemoteRepository:
             url=self._url_of(target),
             scopes=(pull(self._name),),
             headers=headers,
+            is_download=not is_manifest(target.media_type),
         )
         async with self._transport.send(request) as response:
             start = self._start_of(response, target, offset, operation)

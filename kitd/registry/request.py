@@ -8,6 +8,8 @@ from yarl import URL
 
 from kitd.content.store import ByteStream
 from kitd.registry.auth.scope import Scope
+from kitd.registry.governor import PATIENCE_S, Lane
+from kitd.registry.retry import TRIES
 
 IDLE_S = 60.0
 """How long a connection may be silent. Nothing bounds how long a transfer may take."""
@@ -32,3 +34,26 @@ class Request:
     """Statuses beside 2xx that the caller handles itself."""
     idle_s: float = IDLE_S
     follows_redirects: bool = True
+    is_download: bool = False
+    """Whether the answer is content of any size."""
+    tries: int = TRIES
+    patience_s: float = PATIENCE_S
+    """How long the request may wait for a host that is closed (`kitd.registry.governor`)."""
+
+    @property
+    def lane(self) -> Lane:
+        """With which others it waits for its turn."""
+        # A PUT without content lets the registry put an upload together, which may take minutes.
+        if callable(self.content) or (self.method == "PUT" and self.content is None):
+            return Lane.WRITING
+        return Lane.READING if self.is_download else Lane.SMALL
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be sent again although it may have been done: see `kitd.registry.retry`.
+
+        A POST opens an upload or asks for a token: one more of these does no harm.
+        """
+        if self.method == "PUT":
+            return isinstance(self.content, bytes)
+        return self.method in {"GET", "HEAD", "POST"}

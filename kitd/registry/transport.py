@@ -1,14 +1,14 @@
 """Sending requests to one registry: connections, credentials, redirects, patience, clear errors.
 
 Knows HTTP and nothing of repositories. Patience here is for the hiccup inside one attempt; who
-comes back in a minute is the queue's business.
+comes back in minutes is the queue's business. Every request waits until its host admits it.
 """
 
 import asyncio
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,36 +19,43 @@ from yarl import URL
 from kitd import __version__
 from kitd.blocking import run_blocking
 from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk
+from kitd.errors import KitdError
 from kitd.oci.registry_error import MAX_ERROR_BYTES, parse_error_body
+from kitd.registry.admission import Admissions, Settle
 from kitd.registry.auth.authenticator import Authenticator
 from kitd.registry.auth.bearer import MAX_ANSWER_BYTES
 from kitd.registry.auth.scheme import Site
-from kitd.registry.credentials import Credential, Password, find_credential, warn_if_exposed
+from kitd.registry.auth.scope import Scope
+from kitd.registry.credentials import Credential, RegistryToken, find_credential, warn_if_exposed
 from kitd.registry.errors import (
+    RegistryError,
     RegistryProtocolError,
+    RegistryTimeoutError,
     RegistryTlsError,
     RegistryUnreachableError,
+    closed_error,
     html_error,
     http_errors,
     parse_retry_after,
     response_error,
 )
+from kitd.registry.governor import Closed, Lane, Outcome
 from kitd.registry.location import InvalidLocationError, resolve_location, same_origin
 from kitd.registry.request import Request
+from kitd.registry.retry import NO_ANSWER, SILENCE, delay_s, is_passing, outcome_of
 from kitd.registry.settings import RegistrySettings, origin_of
 from kitd.secret import Secrets
 
 CONNECT_S = 10.0
 DOCUMENT_S = 300.0
 """How long a document of a few megabytes may take; it bounds a peer that sends byte by byte."""
+SOURCE_IDLE_S = 300.0
+"""How long the source of a body may be silent. It has deadlines of its own, and may have to connect
+to its host again, or to wait until that admits it."""
 MAX_REDIRECTS = 5
-TRIES = 3
-FIRST_DELAY_S = 0.25
-LONGEST_DELAY_S = 3.0
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEEPING_METHOD = frozenset({307, 308})
-_PASSING = frozenset({502, 503, 504})
 _SAFE = frozenset({"GET", "HEAD"})
 
 
@@ -60,8 +67,44 @@ class Surroundings:
     """Where the docker credentials of the user are found, and the helpers on the PATH."""
     secrets: Secrets = field(default_factory=Secrets)
     """Is told what is sent as a proof of who kitd is, and keeps it out of errors."""
+    admissions: Admissions = field(default_factory=Admissions)
+    """The budgets of the hosts: all transports share them."""
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+class _NoAnswerError(Exception):
+    """A request got no answer; `error` is what its sender is told if it is not sent again."""
+
+    def __init__(self, error: RegistryError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Prepared:
+    """A login that is nothing but one header, as a token server wants it."""
+
+    def __init__(self, header: str | None) -> None:
+        self._header = header
+
+    async def authorization(self, _scopes: tuple[Scope, ...], /) -> str | None:
+        return self._header
+
+    async def answer(
+        self, _headers: Iterable[str], _scopes: tuple[Scope, ...], _authorization: str | None, /
+    ) -> str | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    """A request and how it is to be sent."""
+
+    request: Request
+    lane: Lane
+    login: Authenticator | _Prepared
+    home: URL
+    """Only this origin is told who kitd is: storage services refuse to be, strangers must not."""
 
 
 class Transport:
@@ -97,8 +140,8 @@ class Transport:
         """Prepare the connections; nothing is sent. Raises `RegistryTlsError` for bad files."""
         tls = await run_blocking(tls_context, registry, settings)
         session = aiohttp.ClientSession(
-            # How many transfers run at once is their callers' decision. A limit here could make
-            # an upload wait for the very download that feeds it.
+            # How many requests run at once is the governors' decision. A limit here could make a
+            # download wait for the very upload that it feeds.
             connector=aiohttp.TCPConnector(ssl=tls, limit=0),
             # A digest is that of the bytes on the wire: nothing may compress them on the way.
             headers={"User-Agent": f"kitd/{__version__}", "Accept-Encoding": "identity"},
@@ -123,19 +166,11 @@ class Transport:
         Raises `RegistryError` for every other answer and for none, and what the request's body
         raised.
         """
+        errand = _Errand(request, request.lane, self._authenticator, self.origin)
         # A registry may quote in its answer what it was sent.
         with self._surroundings.secrets.redacted():
             async with AsyncExitStack() as stack:
-                authorization = await self._authenticator.authorization(request.scopes)
-                response = await self._patiently(stack, request, authorization)
-                if response.status == 401 and same_origin(response.url, self.origin):
-                    challenges = response.headers.getall("WWW-Authenticate", ())
-                    answer = await self._authenticator.answer(
-                        challenges, request.scopes, authorization
-                    )
-                    if answer is not None:
-                        await stack.aclose()
-                        response = await self._patiently(stack, request, answer)
+                response = await self._patiently(stack, errand)
                 await self._check(request, response)
                 yield response
 
@@ -170,60 +205,49 @@ class Transport:
             self.settings.credentials, self.registry, repository, self._surroundings.environment
         )
         if credential is not None:
-            username = credential.username if isinstance(credential, Password) else None
+            username = None if isinstance(credential, RegistryToken) else credential.username
             self._surroundings.secrets.learn(credential.secret, username=username)
         return credential
 
-    async def _fetch(self, request: Request, authorization: str | None) -> bytes:
-        """Send a request that is not for the registry itself, such as one for a token."""
+    async def _fetch(self, request: Request, authorization: str | None) -> bytes | None:
+        """Send a request for a token; return None for a status that it accepts beside 2xx."""
+        errand = _Errand(request, Lane.TOKEN, _Prepared(authorization), request.url)
         async with AsyncExitStack() as stack:
-            response = await self._patiently(stack, request, authorization, home=request.url)
+            response = await self._patiently(stack, errand)
             await self._check(request, response)
+            if response.status in request.accept:
+                return None
             return await self.read(
                 response, operation=request.operation, max_bytes=MAX_ANSWER_BYTES
             )
 
-    async def _patiently(
-        self,
-        stack: AsyncExitStack,
-        request: Request,
-        authorization: str | None,
-        home: URL | None = None,
-    ) -> aiohttp.ClientResponse:
-        """Open the answer on `stack`; try again what is safe to repeat and fails in passing."""
-        if authorization is not None:
-            self._surroundings.secrets.learn(authorization.partition(" ")[2])
-        tries = TRIES if request.method in _SAFE else 1
-        for attempt in range(1, tries + 1):
+    async def _patiently(self, stack: AsyncExitStack, errand: _Errand) -> aiohttp.ClientResponse:
+        """Open the answer on `stack`; send again what may be and may get a better one."""
+        request, tries = errand.request, 0
+        while True:
+            tries += 1
             try:
-                response = await stack.enter_async_context(
-                    self._follow(request, authorization, home or self.origin)
-                )
-            except RegistryUnreachableError:
-                if attempt == tries:
-                    raise
+                response = await stack.enter_async_context(self._follow(errand))
+            except _NoAnswerError as lost:
+                if tries >= request.tries or not is_passing(None, repeatable=request.repeatable):
+                    raise lost.error from lost.error.__cause__
             else:
-                if response.status not in _PASSING or attempt == tries:
+                if tries >= request.tries or not is_passing(
+                    response.status,
+                    repeatable=request.repeatable,
+                    retry_after_s=_retry_after_s(response),
+                ):
                     return response
                 await stack.aclose()
-            longest_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** (attempt - 1))
-            await self._surroundings.sleep(self._random.uniform(0, longest_s))
-        raise AssertionError("the last try returns or raises")
+            await self._surroundings.sleep(delay_s(tries, self._random.random()))
 
     @asynccontextmanager
-    async def _follow(
-        self, request: Request, authorization: str | None, home: URL
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open the answer at the end of the redirects.
-
-        The Authorization header goes to the origin of `home` and nowhere else: storage services
-        refuse it, and strangers must not see it.
-        """
-        url = request.url
+    async def _follow(self, errand: _Errand) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open the answer at the end of the redirects."""
+        url = errand.request.url
         for _ in range(MAX_REDIRECTS + 1):
-            trusted = authorization if same_origin(url, home) else None
-            async with self._exchange(request, url, trusted) as response:
-                target = self._redirect(request, response)
+            async with self._visit(errand, url) as response:
+                target = self._redirect(errand.request, response)
                 if target is None:
                     yield response
                     return
@@ -231,8 +255,45 @@ class Transport:
         raise RegistryProtocolError(
             f"it redirected more than {MAX_REDIRECTS} times",
             host=self.registry,
-            operation=request.operation,
+            operation=errand.request.operation,
         )
+
+    @asynccontextmanager
+    async def _visit(self, errand: _Errand, url: URL) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send the request to one host, once that admits it, and open the answer, whatever it is.
+
+        The place at the host is held until the answer is closed, and while a login is renewed.
+        """
+        request = errand.request
+
+        def refusal(closed: Closed) -> RegistryError:
+            site = url.authority
+            return closed_error(closed, site, host=self.registry, operation=request.operation)
+
+        async with (
+            self._surroundings.admissions.slot(
+                url.origin(), errand.lane, patience_s=request.patience_s, refusal=refusal
+            ) as settle,
+            AsyncExitStack() as stack,
+        ):
+            login = errand.login if same_origin(url, errand.home) else _Prepared(None)
+            # Not before: a wait may be longer than the life of a token.
+            authorization = await login.authorization(request.scopes)
+            response = await self._exchange(stack, request, url, authorization, settle)
+            if response.status == 401:
+                challenges = response.headers.getall("WWW-Authenticate", ())
+                answer = await login.answer(challenges, request.scopes, authorization)
+                if answer is not None:
+                    await stack.aclose()
+                    response = await self._exchange(stack, request, url, answer, settle)
+            settle(outcome_of(response.status, _retry_after_s(response)))
+            try:
+                yield response
+            except (RegistryTimeoutError, RegistryUnreachableError) as error:
+                # What is read from here may go on to another host, whose troubles are its own.
+                if error.host == self.registry:
+                    settle(_silence(error))
+                raise
 
     def _redirect(self, request: Request, response: aiohttp.ClientResponse) -> URL | None:
         """Return where the answer sends the request, None where it is not to be followed."""
@@ -248,25 +309,36 @@ class Transport:
                 str(error), host=self.registry, operation=request.operation
             ) from error
 
-    @asynccontextmanager
     async def _exchange(
-        self, request: Request, url: URL, authorization: str | None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send the request to `url` once and open the answer, whatever it is."""
+        self,
+        stack: AsyncExitStack,
+        request: Request,
+        url: URL,
+        authorization: str | None,
+        settle: Settle,
+    ) -> aiohttp.ClientResponse:
+        """Send the request to `url` once and open the answer on `stack`, whatever it is.
+
+        Raises `_NoAnswerError` where there is none, and what the request's body raises.
+        """
         headers = dict(request.headers)
         if authorization is not None:
+            self._surroundings.secrets.learn(authorization.partition(" ")[2])
             headers["Authorization"] = authorization
-        async with AsyncExitStack() as stack:
+        body: bytes | _Outgoing | None
+        if callable(request.content):
+            # Before the deadline begins, because it may have to wait for its turn.
+            stream = await stack.enter_async_context(request.content())
+            body = _Outgoing(stream, request.idle_s)
+            stack.push_async_callback(body.close)
+        else:
+            body = request.content
+        try:
             with http_errors(self.registry, request.operation):
                 async with asyncio.timeout(CONNECT_S + request.idle_s) as deadline:
-                    body: bytes | _Outgoing | None
-                    if callable(request.content):
-                        stream = await stack.enter_async_context(request.content())
-                        body = _Outgoing(stream, deadline, request.idle_s)
-                        stack.push_async_callback(body.close)
-                    else:
-                        body = request.content
-                    response = await stack.enter_async_context(
+                    if isinstance(body, _Outgoing):
+                        body.deadline = deadline
+                    return await stack.enter_async_context(
                         self._session.request(
                             request.method,
                             url,
@@ -279,7 +351,11 @@ class Transport:
                             ),
                         )
                     )
-            yield response
+        except (RegistryTimeoutError, RegistryUnreachableError) as error:
+            if isinstance(body, _Outgoing) and body.caused(error):
+                raise
+            settle(_silence(error))
+            raise _NoAnswerError(error) from error
 
     async def _check(self, request: Request, response: aiohttp.ClientResponse) -> None:
         """Raise the error that the answer stands for, if it is one."""
@@ -299,9 +375,7 @@ class Transport:
             response.status,
             body,
             content_type=content_type,
-            retry_after_s=parse_retry_after(
-                response.headers.get("Retry-After"), now=datetime.now(UTC)
-            ),
+            retry_after_s=_retry_after_s(response),
             host=self.registry,
             operation=request.operation,
         )
@@ -314,10 +388,13 @@ class _Outgoing:
     request ends early; `close` waits until it no longer reads, so that the source can be closed.
     """
 
-    def __init__(self, stream: ByteStream, deadline: asyncio.Timeout, idle_s: float) -> None:
+    def __init__(self, stream: ByteStream, idle_s: float) -> None:
+        self.deadline: asyncio.Timeout | None = None
+        """The one to move."""
         self._stream = stream
-        self._deadline = deadline
         self._idle_s = idle_s
+        self._at_source = False
+        self._failure: KitdError | None = None
         self._reading = asyncio.Lock()
         self._closed = False
 
@@ -329,9 +406,17 @@ class _Outgoing:
             if self._closed:
                 # Ending here would make a short body look complete, and its connection reusable.
                 raise ConnectionAbortedError("the request has ended")
-            self._postpone()
-            chunk = await anext(self._stream)
-            self._postpone()
+            self._at_source = True
+            self._postpone(SOURCE_IDLE_S)
+            try:
+                chunk = await anext(self._stream, None)
+            except KitdError as error:
+                self._failure = error
+                raise
+            self._at_source = False
+            self._postpone(self._idle_s)
+            if chunk is None:
+                raise StopAsyncIteration
             return chunk
 
     async def close(self) -> None:
@@ -339,10 +424,25 @@ class _Outgoing:
         async with self._reading:
             self._closed = True
 
-    def _postpone(self) -> None:
+    def caused(self, error: RegistryError) -> bool:
+        """Whether a request failed because of the source: with its error, or of its silence."""
+        silent = self._at_source and isinstance(error, RegistryTimeoutError)
+        return error is self._failure or silent
+
+    def _postpone(self, idle_s: float) -> None:
+        assert self.deadline is not None
         # A deadline that is over cannot be moved: the answer came before the whole body was sent.
         with suppress(RuntimeError):
-            self._deadline.reschedule(asyncio.get_running_loop().time() + self._idle_s)
+            self.deadline.reschedule(asyncio.get_running_loop().time() + idle_s)
+
+
+def _silence(error: RegistryError) -> Outcome:
+    """Return what it says of a host that it gave no answer, or broke off in the middle of one."""
+    return SILENCE if isinstance(error, RegistryTimeoutError) else NO_ANSWER
+
+
+def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
+    return parse_retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
 
 
 def tls_context(registry: str, settings: RegistrySettings) -> ssl.SSLContext:

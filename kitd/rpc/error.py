@@ -4,7 +4,7 @@ A number follows from an error's `code` by one table; errors that no other room 
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import msgspec
 
@@ -93,7 +93,7 @@ class QueueFullError(KitdError):
 
     def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float) -> None:
         super().__init__(message, hint=hint)
-        self.retry_after_s: float | None = retry_after_s
+        self.retry_after_s = retry_after_s
 
 
 class StoppingError(KitdError):
@@ -101,13 +101,6 @@ class StoppingError(KitdError):
 
     code = "stopping"
     disposition: ClassVar[Disposition] = Disposition.RETRY
-
-
-@runtime_checkable
-class Delayed(Protocol):
-    """An error that knows when trying again makes sense."""
-
-    retry_after_s: float | None
 
 
 class ErrorData(msgspec.Struct, frozen=True):
@@ -129,7 +122,7 @@ class WireError(msgspec.Struct, frozen=True):
 
 def wire_error(error: KitdError) -> WireError:
     """Return an error as it is sent."""
-    after_s = error.retry_after_s if isinstance(error, Delayed) else None
+    after_s = error.retry_after_s
     return WireError(
         NUMBERS.get(error.code, FAILED),
         error.message[:MAX_MESSAGE],

@@ -7,9 +7,17 @@ from kitd.registry.auth.basic import BASIC
 from kitd.registry.auth.bearer import BEARER
 from kitd.registry.auth.scheme import Authorizer, Scheme, Site
 from kitd.registry.auth.scope import Scope
+from kitd.registry.errors import (
+    RegistryDeniedError,
+    RegistryNotFoundError,
+    RegistryProtocolError,
+)
 
 SCHEMES: tuple[Scheme, ...] = (BEARER, BASIC)
 """What kitd can do, the preferred first."""
+
+_USELESS = (RegistryDeniedError, RegistryNotFoundError, RegistryProtocolError)
+"""No token server, or one that gives nothing."""
 
 
 class Authenticator:
@@ -31,16 +39,30 @@ class Authenticator:
     ) -> str | None:
         """Return the header to try after a 401 with these WWW-Authenticate headers.
 
-        `authorization` is what the 401 answered. None where another try cannot help.
+        `authorization` is what the 401 answered. None where another try cannot help. Where several
+        schemes are offered, the next is used if one cannot be; if none can, the first error is
+        raised.
         """
         challenges = [challenge for header in headers for challenge in parse_challenges(header)]
-        for scheme in SCHEMES:
-            for challenge in challenges:
-                if challenge.scheme == scheme.name:
-                    authorizer = self._authorizer_for(scheme, challenge)
-                    authorizer.refused(challenge, scopes, authorization)
-                    answer = await authorizer.authorization(scopes)
-                    return None if answer == authorization else answer
+        offered = [
+            (scheme, challenge)
+            for scheme in SCHEMES
+            for challenge in challenges
+            if challenge.scheme == scheme.name
+        ]
+        failure = None
+        for scheme, challenge in offered:
+            try:
+                authorizer = self._authorizer_for(scheme, challenge)
+                authorizer.refused(challenge, scopes, authorization)
+                answer = await authorizer.authorization(scopes)
+            except _USELESS as error:
+                failure = failure or error
+            else:
+                if answer not in (None, authorization):
+                    return answer
+        if failure is not None:
+            raise failure
         return None
 
     def _authorizer_for(self, scheme: Scheme, challenge: Challenge) -> Authorizer:

@@ -8,9 +8,9 @@ from kitd.registry.auth.scope import Scope
 from kitd.registry.credentials import Password
 
 
-def basic_authorization(password: Password) -> str:
+def basic_authorization(username: str, secret: str) -> str:
     """Return the Authorization header for a user."""
-    pair = f"{password.username}:{password.secret}".encode()
+    pair = f"{username}:{secret}".encode()
     return "Basic " + base64.b64encode(pair).decode()
 
 
@@ -29,7 +29,8 @@ class BasicAuthorizer:
             credential = await self._site.credential(repository)
             if not isinstance(credential, Password):
                 return None
-            header = self._headers[repository] = basic_authorization(credential)
+            header = basic_authorization(credential.username, credential.secret)
+            self._headers[repository] = header
         return header
 
     def refused(

@@ -18,21 +18,24 @@ from kitd.oci.json_reader import InvalidJsonError, read_object
 from kitd.registry.auth.basic import basic_authorization
 from kitd.registry.auth.scheme import Scheme, Site
 from kitd.registry.auth.scope import Scope, merge, parse_scopes
-from kitd.registry.credentials import Credential, IdentityToken, Password, RegistryToken
+from kitd.registry.credentials import IdentityToken, Password, RegistryToken
 from kitd.registry.errors import RegistryProtocolError
 from kitd.registry.request import Request
 
 CLIENT_ID = "kitd"
 MAX_ANSWER_BYTES = 256 * 1024
 """Tokens that list many groups reach tens of kilobytes."""
-LEAST_LIFE_S = 60
-"""What a token lives where the answer says nothing, and at the least (token specification)."""
+USUAL_LIFE_S = 60
+"""What a token lives where the answer says nothing that makes sense (token specification)."""
 MOST_LIFE_S = 3600
 """A token that claims to live longer is asked for once an hour all the same."""
 EARLY_S = 5.0
-"""How long before its end a token is replaced, so that it does not expire on the way."""
+"""How long before its end a token is replaced, so that it does not expire on the way; one of a life
+of a few seconds after half of it."""
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+_NO_POSTS = frozenset({404, 405})
+"""What token servers answer that know no OAuth2: the identity token is sent as a password then."""
 
 Key = frozenset[Scope]
 
@@ -54,10 +57,10 @@ def parse_token(body: bytes, *, now: float) -> Token:
     value = answer.get("token") or answer.get("access_token")
     if not isinstance(value, str) or _TOKEN.fullmatch(value) is None:
         raise InvalidJsonError("the answer holds no token")
-    life_s = answer.get("expires_in")
-    if not isinstance(life_s, int):
-        life_s = LEAST_LIFE_S
-    return Token(value, now + min(max(life_s, LEAST_LIFE_S), MOST_LIFE_S) - EARLY_S)
+    stated = answer.get("expires_in")
+    life_s = stated if isinstance(stated, int) and stated > 0 else USUAL_LIFE_S
+    life_s = min(life_s, MOST_LIFE_S)
+    return Token(value, now + max(life_s - EARLY_S, life_s / 2))
 
 
 def realm_of(challenge: Challenge, origin: URL) -> URL | None:
@@ -89,6 +92,7 @@ class BearerAuthorizer:
         self._site = site
         self._realm = realm
         self._service = challenge.parameters.get("service", "")
+        self._takes_posts = True
         self._tokens: dict[Key, Token] = {}
         self._asked: dict[Key, tuple[Scope, ...]] = {}
         self._flights: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
@@ -126,8 +130,14 @@ class BearerAuthorizer:
         repository = scopes[0].repository if scopes else None
         credential = await self._site.credential(repository)
         if isinstance(credential, RegistryToken):
-            return Token(credential.secret, now + LEAST_LIFE_S)
-        body = await self._site.fetch(*self._request(scopes, credential))
+            return Token(credential.secret, now + USUAL_LIFE_S)
+        body = None
+        if isinstance(credential, IdentityToken) and self._takes_posts:
+            body = await self._site.fetch(self._post(scopes, credential), None)
+            self._takes_posts = body is not None
+        if body is None:
+            body = await self._site.fetch(*self._get(scopes, credential))
+            assert body is not None
         try:
             return parse_token(body, now=now)
         except InvalidJsonError as error:
@@ -137,34 +147,37 @@ class BearerAuthorizer:
                 operation="log in",
             ) from error
 
-    def _request(
-        self, scopes: tuple[Scope, ...], credential: Credential | None
+    def _post(self, scopes: tuple[Scope, ...], credential: IdentityToken) -> Request:
+        """Return the request that exchanges an identity token."""
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": credential.secret,
+            "service": self._service,
+            "client_id": CLIENT_ID,
+            "scope": " ".join(map(str, scopes)),
+        }
+        return Request(
+            operation="exchange the identity token",
+            method="POST",
+            url=self._realm,
+            headers={"Content-Type": "application/x-www-form-urlencoded"},
+            content=urlencode(form).encode(),
+            accept=_NO_POSTS,
+            # The form is a secret: nobody else may be told.
+            follows_redirects=False,
+        )
+
+    def _get(
+        self, scopes: tuple[Scope, ...], credential: Password | IdentityToken | None
     ) -> tuple[Request, str | None]:
         """Return the request for a token and its Authorization header."""
-        if isinstance(credential, IdentityToken):
-            form = {
-                "grant_type": "refresh_token",
-                "refresh_token": credential.secret,
-                "service": self._service,
-                "client_id": CLIENT_ID,
-                "scope": " ".join(map(str, scopes)),
-            }
-            post = Request(
-                operation="exchange the identity token",
-                method="POST",
-                url=self._realm,
-                headers={"Content-Type": "application/x-www-form-urlencoded"},
-                content=urlencode(form).encode(),
-                # The form is a secret: nobody else may be told.
-                follows_redirects=False,
-            )
-            return post, None
         query = [("service", self._service)] if self._service else []
         query += [("scope", str(scope)) for scope in scopes]
         header = None
-        if isinstance(credential, Password):
-            query += [("account", credential.username), ("client_id", CLIENT_ID)]
-            header = basic_authorization(credential)
+        if credential is not None:
+            query += [("account", credential.username)] if credential.username else []
+            query += [("client_id", CLIENT_ID)]
+            header = basic_authorization(credential.username, credential.secret)
         get = Request(operation="log in", method="GET", url=self._realm.extend_query(query))
         return get, header
 

@@ -20,8 +20,9 @@ class Site:
     origin: URL
     credential: Callable[[str | None], Awaitable[Credential | None]]
     """Looks up what the user has for a repository of this registry (None: for the registry)."""
-    fetch: Callable[[Request, str | None], Awaitable[bytes]]
-    """Sends a request with this Authorization header, or none, and returns the bounded body.
+    fetch: Callable[[Request, str | None], Awaitable[bytes | None]]
+    """Sends a request with this Authorization header, or none, and returns the bounded body; None
+    where the answer has a status that the request accepts beside 2xx.
 
     The header goes to the origin of the request's URL only.
     """

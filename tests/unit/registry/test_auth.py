@@ -6,8 +6,8 @@ from kitd.oci.json_reader import InvalidJsonError
 from kitd.registry.auth.basic import basic_authorization
 from kitd.registry.auth.bearer import (
     EARLY_S,
-    LEAST_LIFE_S,
     MOST_LIFE_S,
+    USUAL_LIFE_S,
     parse_token,
     realm_of,
 )
@@ -32,20 +32,22 @@ def test_a_scope_is_extended_and_not_repeated():
 
 
 @pytest.mark.parametrize(
-    ("body", "life_s"),
+    ("body", "used_s"),
     [
-        (b'{"token": "t"}', LEAST_LIFE_S),
-        (b'{"token": "t", "expires_in": 1}', LEAST_LIFE_S),
-        (b'{"access_token": "t", "expires_in": 300}', 300),
-        (b'{"token": "t", "access_token": "u", "expires_in": "300"}', LEAST_LIFE_S),
-        (b'{"token": "t", "expires_in": 999999999}', MOST_LIFE_S),
-        (b'{"token": "t", "expires_in": -1, "issued_at": "2001-01-01T00:00:00Z"}', LEAST_LIFE_S),
+        (b'{"token": "t"}', USUAL_LIFE_S - EARLY_S),
+        (b'{"token": "t", "expires_in": 5}', 2.5),
+        (b'{"token": "t", "expires_in": 12}', 7),
+        (b'{"access_token": "t", "expires_in": 300}', 300 - EARLY_S),
+        (b'{"token": "t", "access_token": "u", "expires_in": "300"}', USUAL_LIFE_S - EARLY_S),
+        (b'{"token": "t", "expires_in": 999999999}', MOST_LIFE_S - EARLY_S),
+        (b'{"token": "t", "expires_in": 0}', USUAL_LIFE_S - EARLY_S),
+        (b'{"token": "t", "expires_in": -1, "issued_at": "2001-01-01T00:00:00Z"}', 60 - EARLY_S),
     ],
 )
-def test_a_token_is_used_until_shortly_before_its_end(body, life_s):
+def test_a_token_is_used_until_shortly_before_its_end(body, used_s):
     token = parse_token(body, now=1000.0)
     assert token.value == "t"
-    assert token.use_until == 1000.0 + life_s - EARLY_S
+    assert token.use_until == 1000.0 + used_s
 
 
 @pytest.mark.parametrize(
@@ -84,4 +86,4 @@ def test_secrets_are_not_shown():
 
 
 def test_basic_takes_any_password():
-    assert basic_authorization(Password("ada", "a:ü")) == "Basic YWRhOmE6w7w="
+    assert basic_authorization("ada", "a:ü") == "Basic YWRhOmE6w7w="

@@ -42,16 +42,27 @@ def test_files_are_searched_in_the_order_of_the_containers_tools():
         "/run/user/1/containers/auth.json",
         "/conf/containers/auth.json",
         "/docker/config.json",
+        "/home/ada/.dockercfg",
     ]
-    assert list(map(str, auth_paths({"HOME": "/home/ada"}))) == [
-        "/home/ada/.config/containers/auth.json",
-        "/home/ada/.docker/config.json",
+    shared = Path(f"/run/containers/{os.getuid()}/auth.json")
+    of_root = [shared] if os.access(shared, os.R_OK) else []
+    assert list(auth_paths({"HOME": "/home/ada"})) == [
+        *of_root,
+        Path("/home/ada/.config/containers/auth.json"),
+        Path("/home/ada/.docker/config.json"),
+        Path("/home/ada/.dockercfg"),
     ]
     granted = {**environment, "CREDENTIALS_DIRECTORY": "/run/credentials/kitd.service"}
     assert auth_paths(granted)[0] == Path("/run/credentials/kitd.service/registry-auth")
     only = {**granted, "REGISTRY_AUTH_FILE": "/only.json"}
     assert auth_paths(only) == (Path("/only.json"),)
-    assert auth_paths({}) == ()
+    assert list(auth_paths({})) == of_root
+
+
+def test_a_file_of_dockers_first_years_is_nothing_but_entries():
+    content = json.dumps({"https://index.docker.io/v1/": {**auth("ada", "pw"), "email": "a@b.c"}})
+    file = parse_auth_file(content.encode(), Path("/home/ada/.dockercfg"))
+    assert file.entry_for("docker.io", "library/x") == Password("ada", "pw")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +109,8 @@ def test_the_longest_path_wins():
         (auth("ada", "a:b"), Password("ada", "a:b")),
         (auth("ada", "pw\0\0"), Password("ada", "pw")),
         ({"username": "ada", "password": "pw"}, Password("ada", "pw")),
-        ({**auth("ada", ""), "identitytoken": "it"}, IdentityToken("it")),
+        ({**auth("ada", ""), "identitytoken": "it"}, IdentityToken("it", "ada")),
+        ({"identitytoken": "it", "registrytoken": "rt"}, IdentityToken("it")),
         ({"registrytoken": "rt"}, RegistryToken("rt")),
         (auth("<token>", "it"), IdentityToken("it")),
         ({}, None),

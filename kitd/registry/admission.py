@@ -1,0 +1,119 @@
+"""Where requests wait until the governor of their host admits them.
+
+One budget a host, whoever asks it: all jobs, all transports, and the storage that a registry
+redirects to counts as itself.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+
+from yarl import URL
+
+from kitd.registry.governor import Closed, Governor, Lane, Outcome, Ticket
+
+MAX_HOSTS = 256
+"""Beyond these one is forgotten that nobody asks, an open one if there is any: a registry may
+redirect to any number of them."""
+
+
+Settle = Callable[[Outcome], None]
+"""Tells what came of a request, while it holds its slot."""
+
+
+class _Host:
+    """One host's governor and those that wait for it."""
+
+    def __init__(self) -> None:
+        # Jitter needs no secrecy.
+        self.governor = Governor(random.random)
+        self._turns: dict[Ticket, asyncio.Future[Closed | None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @asynccontextmanager
+    async def slot(
+        self, lane: Lane, patience_s: float, refusal: Callable[[Closed], Exception]
+    ) -> AsyncIterator[Settle]:
+        loop = asyncio.get_running_loop()
+        ticket = self.governor.ask(lane, loop.time(), patience_s=patience_s)
+        turn = self._turns[ticket] = loop.create_future()
+        try:
+            self._look()
+            closed = await turn
+            if closed is not None:
+                raise refusal(closed)
+            yield partial(self._settle, ticket)
+        finally:
+            # Whoever is cancelled may have been admitted a moment before.
+            self._turns.pop(ticket, None)
+            self.governor.leave(ticket)
+            self._look()
+
+    def _settle(self, ticket: Ticket, outcome: Outcome) -> None:
+        self.governor.settle(ticket, outcome, asyncio.get_running_loop().time())
+        self._look()
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        look = self.governor.look(now_s)
+        closed = self.governor.closed(now_s)
+        for ticket in look.refused:
+            self._tell(ticket, closed)
+        for ticket in look.admitted:
+            self._tell(ticket, None)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if look.again_s is None else loop.call_at(look.again_s, self._look)
+
+    def _tell(self, ticket: Ticket, closed: Closed | None) -> None:
+        turn = self._turns.pop(ticket)
+        # One that was cancelled has not come to leave yet.
+        if not turn.done():
+            turn.set_result(closed)
+
+
+class Admissions:
+    """The hosts, by their origins. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[URL, _Host] = {}
+
+    @asynccontextmanager
+    async def slot(
+        self,
+        origin: URL,
+        lane: Lane,
+        *,
+        patience_s: float,
+        refusal: Callable[[Closed], Exception],
+    ) -> AsyncIterator[Settle]:
+        """Hold a slot of a host, once it admits a request of this lane.
+
+        Raises what `refusal` makes of a host that is closed for longer than `patience_s`.
+        """
+        async with self._host(origin).slot(lane, patience_s, refusal) as settle:
+            yield settle
+
+    def closed(self) -> Mapping[URL, Closed]:
+        """Return the origins that are asked for nothing now, and for how long."""
+        now_s = asyncio.get_running_loop().time()
+        found = {origin: host.governor.closed(now_s) for origin, host in self._hosts.items()}
+        return {origin: closed for origin, closed in found.items() if closed is not None}
+
+    def _host(self, origin: URL) -> _Host:
+        host = self._hosts.get(origin)
+        if host is None:
+            if len(self._hosts) >= MAX_HOSTS:
+                self._forget_one()
+            host = self._hosts[origin] = _Host()
+        return host
+
+    def _forget_one(self) -> None:
+        closed = self.closed()
+        idle = (origin for origin, host in self._hosts.items() if host.governor.idle)
+        origin = min(idle, key=closed.__contains__, default=None)
+        if origin is not None:
+            del self._hosts[origin]
