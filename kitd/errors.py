@@ -15,7 +15,8 @@ class Disposition(enum.StrEnum):
     FAIL = "fail"
     """Trying again cannot help: the input or the configuration has to change."""
     RETRY = "retry"
-    """The world may be different later: back off and try again, counting the attempt."""
+    """The world may be different later: back off and try again, counting the attempt. Where it is
+    known how long that takes (`retry_after_s`), not before, and the attempt does not count."""
     SNOOZE = "snooze"
     """The input moved while it was read: try again later without counting the attempt."""
     STEP_ASIDE = "step_aside"

@@ -112,6 +112,10 @@ def judge(error: KitdError, job: Job, policy: RetryPolicy, draw: float) -> Verdi
             return StepAside(failure)
         case Disposition.FATAL:
             return Die()
+        case Disposition.RETRY if error.retry_after_s is not None:
+            # Spread, because others were told the same; the more often it came in vain, the wider.
+            wait_s = error.retry_after_s + draw * _snooze_s(job)
+            return ComeBack(failure, wait_s, burned=False)
         case Disposition.CRASH if job.crashes + 1 >= MAX_CRASHES:
             return GiveUp(poison(job.id, error.message))
         case Disposition.RETRY | Disposition.CRASH if job.attempt < job.max_attempts:

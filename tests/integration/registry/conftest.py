@@ -1,5 +1,6 @@
 """A client under test, content to send, and peers that answer whatever a test wants."""
 
+import time
 from asyncio import StreamReader, StreamWriter, start_server
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -12,6 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from kitd.oci.descriptor import Descriptor, describe
 from kitd.oci.reference import Repository
+from kitd.registry.admission import Admissions
 from kitd.registry.client import RegistryClient
 from kitd.registry.repository import RemoteRepository
 from kitd.registry.settings import RegistrySettings
@@ -47,6 +49,9 @@ class Connector:
 
     stack: AsyncExitStack
     delays: list[float] = field(default_factory=list)
+    admissions: Admissions = field(default_factory=Admissions)
+    late_s: float = 0.0
+    """How much later it is for tokens than it is."""
 
     async def client(
         self, settings: RegistrySettings, environment: Mapping[str, str] | None = None
@@ -54,7 +59,12 @@ class Connector:
         async def sleep(delay_s: float) -> None:
             self.delays.append(delay_s)
 
-        surroundings = Surroundings(environment=environment or {}, sleep=sleep)
+        surroundings = Surroundings(
+            environment=environment or {},
+            admissions=self.admissions,
+            clock=lambda: time.monotonic() + self.late_s,
+            sleep=sleep,
+        )
         client = RegistryClient(lambda _: settings, surroundings)
         return await self.stack.enter_async_context(client)
 

@@ -10,6 +10,7 @@ from kitd.errors import Disposition, KitdError, UnavailableError
 from kitd.queue.job import Failure
 from kitd.queue.retry import (
     MAX_CRASHES,
+    MAX_SNOOZE_S,
     SNOOZE_S,
     ComeBack,
     Die,
@@ -108,6 +109,30 @@ def test_a_job_whose_reason_is_gone_steps_aside_whatever_is_left_of_its_patience
     error = GoneError("the project changed since it came to rest", hint="it is packed at rest")
     verdict = judge(error, job(attempt=attempt, claim=claim), POLICY, draw)
     assert verdict == StepAside(Failure("input_changed", error.message, error.hint))
+
+
+class BusyError(UnavailableError):
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("too many requests")
+        self.retry_after_s = retry_after_s
+
+
+@given(
+    draw=DRAWS,
+    attempt=st.integers(1, 50),
+    unburned=st.integers(0, 50),
+    retry_after_s=st.floats(0, 86_400),
+)
+def test_a_job_that_was_told_how_long_to_wait_burns_nothing_and_never_comes_earlier(
+    job, draw, attempt, unburned, retry_after_s
+):
+    """Not even in its last attempt; the more often it came in vain, the more it is spread."""
+    waiting = job(attempt=attempt, claim=attempt + unburned, max_attempts=attempt)
+    verdict = judge(BusyError(retry_after_s), waiting, POLICY, draw)
+    assert isinstance(verdict, ComeBack)
+    assert not verdict.burned
+    spread_s = min(MAX_SNOOZE_S, SNOOZE_S * 2.0 ** min(unburned, 10))
+    assert retry_after_s <= verdict.delay_s <= retry_after_s + spread_s
 
 
 class FullError(KitdError):
