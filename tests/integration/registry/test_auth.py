@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import os
 import subprocess
 import time
 from collections import Counter
@@ -16,7 +17,13 @@ from aiohttp import web
 from kitd.content.verify import read
 from kitd.registry.credentials import CredentialsError
 from kitd.registry.errors import RegistryDeniedError, RegistryProtocolError
-from kitd.registry.settings import Anonymous, PasswordFile, RegistrySettings, TokenFile
+from kitd.registry.settings import (
+    Anonymous,
+    PasswordFile,
+    RegistrySettings,
+    TokenFile,
+    UploadMode,
+)
 
 SERVICE, ISSUER = "tests", "the token server of the tests"
 IDENTITY_TOKEN = "an-identity-token"
@@ -265,6 +272,7 @@ class BearerPeer:
     """Accepts the tokens that it handed out and has not revoked; tells what it was asked."""
 
     scope: str = ""
+    life_s: int | None = None
     valid: set[str] = field(default_factory=set)
     seen: Counter = field(default_factory=Counter)
     scopes: list[list[str]] = field(default_factory=list)
@@ -277,7 +285,8 @@ class BearerPeer:
             self.scopes.append(request.query.getall("scope", []))
             token = f"token-{self.seen['token']}"
             self.valid.add(token)
-            return web.json_response({"token": token})
+            life = {} if self.life_s is None else {"expires_in": self.life_s}
+            return web.json_response({"token": token, **life})
         self.seen["registry"] += 1
         if request.headers.get("Authorization", "").removeprefix("Bearer ") in self.valid:
             return web.Response(headers={"Content-Length": "1"})
@@ -340,4 +349,169 @@ async def test_a_token_server_without_a_token_is_a_clear_error(serve, connect, c
 
     remote = await connect(await serve(handler))
     with pytest.raises(RegistryProtocolError, match="token"):
+        await remote.exists(cache.put(b"1"))
+
+
+async def test_a_token_of_a_few_seconds_is_replaced_before_it_expires(serve, connect, cache):
+    peer = BearerPeer(life_s=5)
+    remote = await connect(await serve(peer.handle))
+    target = cache.put(b"1")
+    for late_s in (0, 2, 4, 6, 8):
+        connect.late_s = late_s
+        assert await remote.exists(target)
+    # Each is used for half of its life; after the first challenge none is refused.
+    assert peer.seen["token"] == 3
+    assert peer.seen["registry"] == 6
+
+
+async def test_a_token_that_ends_before_its_time_costs_one_more_request(serve, connect, cache):
+    peer = BearerPeer()
+    remote = await connect(await serve(peer.handle))
+    target = cache.put(b"1")
+    for _ in range(4):
+        assert await remote.exists(target)
+        peer.valid.clear()
+    assert (peer.seen["token"], peer.seen["registry"]) == (4, 8)
+
+
+async def test_a_token_that_ends_in_the_middle_of_an_upload_is_replaced_and_the_chunk_sent_again(
+    serve, connect, cache
+):
+    """Every second chunk is refused after it was sent; the next token is good for the next two."""
+    received, refused = bytearray(), Counter()
+
+    async def handler(request):
+        if request.path == "/token":
+            return await peer.handle(request)
+        body = await request.read()
+        answer = await peer.handle(request)
+        if answer.status == 401:
+            refused[request.method] += 1
+            return answer
+        match request.method:
+            case "HEAD":
+                return web.Response(status=404)
+            case "GET":
+                raise AssertionError("a chunk that was refused need not be asked for")
+            case "PATCH":
+                assert request.headers["Content-Range"].startswith(f"{len(received)}-")
+                received.extend(body)
+                if len(received) % 600 == 0:
+                    peer.valid.clear()
+        location = {"Location": "/upload", "Range": f"0-{max(len(received) - 1, 0)}"}
+        return web.Response(status=201 if request.method == "PUT" else 202, headers=location)
+
+    peer = BearerPeer()
+    settings = RegistrySettings(upload_mode=UploadMode.CHUNKED, chunk_bytes=300)
+    remote = await connect(await serve(handler), settings=settings)
+    content = os.urandom(3000)
+    assert await remote.push(cache.put(content), cache) == 3000
+    assert bytes(received) == content
+    assert refused == {"HEAD": 1, "PATCH": 4, "PUT": 1}
+
+
+async def test_a_login_is_not_older_than_the_wait_for_a_slot(serve, connect, cache):
+    """Nine uploads, eight at once, tokens that end while the ninth waits for its turn."""
+    peer, released, busy = BearerPeer(life_s=60), asyncio.Event(), asyncio.Semaphore(0)
+    tokens = []
+
+    async def handler(request):
+        if request.method == "PUT":
+            tokens.append(request.headers["Authorization"])
+            await request.read()
+            busy.release()
+            await released.wait()
+            return web.Response(status=201)
+        answer = await peer.handle(request)
+        if answer.status != 200 or request.path == "/token":
+            return answer
+        if request.method == "POST":
+            return web.Response(status=202, headers={"Location": "/upload"})
+        return web.Response(status=404)
+
+    remote = await connect(await serve(handler))
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        for number in range(9):
+            group.create_task(remote.push(cache.put(b"%d" % number), cache))
+        for _ in range(8):
+            await busy.acquire()
+        connect.late_s = 3600
+        released.set()
+    assert tokens == ["Bearer token-1"] * 8 + ["Bearer token-2"]
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_an_identity_token_is_a_password_where_the_token_server_takes_no_posts(
+    serve, connect, cache, tmp_path, status
+):
+    asked = []
+
+    async def handler(request):
+        if request.path == "/token":
+            asked.append((request.method, request.headers.get("Authorization")))
+            if request.method == "POST":
+                return web.Response(status=status, text="<html>", content_type="text/html")
+            return web.json_response({"token": f"token-{len(asked)}"})
+        if request.headers.get("Authorization") == f"Bearer token-{len(asked)}":
+            return web.Response(headers={"Content-Length": "1"})
+        return web.Response(status=401, headers={"WWW-Authenticate": 'Bearer realm="/token"'})
+
+    host = await serve(handler)
+    entry = {"auth": basic("ada", ""), "identitytoken": IDENTITY_TOKEN}
+    remote = await connect(host, environment=login(tmp_path, host, entry))
+    target = cache.put(b"1")
+    assert await remote.exists(target)
+    connect.late_s = 3600
+    assert await remote.exists(target)
+    get = ("GET", "Basic " + basic("ada", IDENTITY_TOKEN))
+    assert asked == [("POST", None), get, get]
+
+
+@pytest.mark.parametrize(
+    "challenges",
+    [
+        ['Negotiate, Basic realm="a, b"'],
+        ["Negotiate", 'Basic realm="x"'],
+        ['Bearer realm="/token",service="s", Basic realm="x"'],
+        ['Basic realm="x"', 'Bearer realm="/token"'],
+        ['Bearer realm="ftp://nowhere/", Basic realm="x"'],
+        ["Bearer", "Basic"],
+    ],
+)
+async def test_of_several_schemes_one_that_works_is_used(
+    serve, connect, cache, tmp_path, challenges
+):
+    """The token server refuses everybody; a password is good for the registry itself."""
+    seen = Counter()
+
+    async def handler(request):
+        seen[request.path == "/token"] += 1
+        if request.path == "/token":
+            return web.Response(status=403)
+        if request.headers.get("Authorization") == "Basic " + basic("ada", "pw"):
+            return web.Response(headers={"Content-Length": "1"})
+        answer = web.Response(status=401)
+        for challenge in challenges:
+            answer.headers.add("WWW-Authenticate", challenge)
+        return answer
+
+    host = await serve(handler)
+    entry = {"auth": basic("ada", "pw")}
+    remote = await connect(host, environment=login(tmp_path, host, entry))
+    target = cache.put(b"1")
+    for _ in range(3):
+        assert await remote.exists(target)
+    assert seen[False] == 4
+    assert seen[True] <= 1
+
+
+async def test_where_no_scheme_works_the_first_ones_error_is_told(serve, connect, cache):
+    async def handler(request):
+        if request.path == "/token":
+            return web.json_response({"details": "unknown user"}, status=401)
+        header = 'Bearer realm="/token", Basic realm="x"'
+        return web.Response(status=401, headers={"WWW-Authenticate": header})
+
+    remote = await connect(await serve(handler))
+    with pytest.raises(RegistryDeniedError, match="unknown user"):
         await remote.exists(cache.put(b"1"))

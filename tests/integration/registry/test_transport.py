@@ -295,21 +295,29 @@ def with_password(tmp_path) -> RegistrySettings:
     return RegistrySettings(credentials=PasswordFile("ada", tmp_path / "password"))
 
 
-async def test_a_redirect_to_another_origin_gets_no_authorization(serve, connect, with_password):
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", None])
+async def test_a_redirect_to_another_origin_gets_no_authorization(
+    serve, connect, with_password, host
+):
+    """Another port is another origin, and another name for the same place is one, too."""
     strangers = []
 
     async def storage(request):
         strangers.append(request.headers.get("Authorization"))
         return web.Response(body=CONTENT)
 
-    elsewhere = await serve(storage)
+    port = (await serve(storage)).rpartition(":")[2]
 
     async def handler(request):
+        if request.path == "/signed":
+            return await storage(request)
         if "Authorization" not in request.headers:
             return web.Response(status=401, headers={"WWW-Authenticate": "Basic realm=x"})
-        return web.Response(status=307, headers={"Location": f"http://{elsewhere}/signed?a=b%2Fc"})
+        site = f"{host}:{port}" if host else f"localhost:{own.rpartition(':')[2]}"
+        return web.Response(status=307, headers={"Location": f"http://{site}/signed?a=b%2Fc"})
 
-    remote = await connect(await serve(handler), settings=with_password)
+    own = await serve(handler)
+    remote = await connect(own, settings=with_password)
     assert await fetch(remote) == CONTENT
     assert strangers == [None]
 
