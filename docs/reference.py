@@ -34,7 +34,8 @@ on which thing and why, and where possible a hint that says what to do next. `ki
 socket they are JSON-RPC errors whose `data.code` is the code below.
 
 *Then* says what the queue does with a job that ended this way: **fail** (the input or the
-configuration has to change), **retry** (with growing pauses), **snooze** (again soon, without
+configuration has to change), **retry** (with growing pauses; where a registry said for how long it
+wants no requests, after that, without counting the attempt), **snooze** (again soon, without
 counting the attempt), **step_aside** (it is over without an error, because somebody else sees to
 what follows: the project's watcher), **pause** (nothing new begins until the disk has room again,
 and the attempt does not count), **crash** (as retry, but the third time in a row the job is set

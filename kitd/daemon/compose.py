@@ -385,6 +385,7 @@ def _make_services(
         shortfall=lambda: work.collector.shortfall,
         silent=lambda: pulse.silent,
         ping=resources.registries.ping,
+        closed=resources.registries.closed,
         watchdog_s=ground.service.watchdog_s,
     )
     return Services(

@@ -11,6 +11,7 @@ from kitd.doctor.disk import Looks
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.trouble import TroubleLedger
 from kitd.queue.job import Failure, Lane
+from kitd.registry.governor import Closed
 from kitd.rpc.methods.wire import WireProject
 from kitd.store.blob_store import BlobStore
 
@@ -40,6 +41,8 @@ class Patient:
     """The parts that do not answer."""
     ping: Callable[[str], Awaitable[str | None]]
     """Asks a registry whether it takes the credentials; returns its `Date`."""
+    closed: Callable[[], Mapping[str, Closed]]
+    """The hosts that registries live on and that are asked for nothing now."""
     watchdog_s: float | None
     """After how long a silent kitd is restarted; None where nobody watches."""
     looks: Looks = field(default_factory=Looks)

@@ -1,5 +1,6 @@
 """What hinders kitd now: looked at for every `status`, so each look takes a millisecond or so."""
 
+import math
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from kitd.jobs.push import PUSH
 from kitd.ledger.schema import wal_bytes
 from kitd.ledger.trouble import Ailing
 from kitd.oci.digest import Digest
+from kitd.registry.governor import Closure
 from kitd.rpc.methods.wire import WireReason
 from kitd.store.blob_store import BlobStore, StoreError
 
@@ -90,6 +92,18 @@ async def failing_registries(patient: Patient) -> AsyncIterator[WireReason]:
         many = f" and {len(others)} more" if others else ""
         text = f"job {first.id}{many} will be tried again: {first.error.message}"
         yield WireReason("transfer_failing", text, f"kitctl why {first.id}")
+
+
+async def closed_registries(patient: Patient) -> AsyncIterator[WireReason]:
+    """Look for hosts that are asked for nothing: they said so, or failed again and again."""
+    for host, closed in islice(patient.closed().items(), 10):
+        wait = format_duration(math.ceil(closed.for_s))
+        if closed.closure is Closure.FORBIDDEN:
+            text, fix = f"{host} wants no requests for {wait}", "wait; kitd goes on after that"
+        else:
+            text = f"{host} failed again and again, and is left alone for {wait}"
+            fix = "check that it is up and can be reached from here: kitctl doctor"
+        yield WireReason("registry_closed", text, fix)
 
 
 async def full_cache(patient: Patient) -> AsyncIterator[WireReason]:
@@ -171,6 +185,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
     Symptom("poison", poisoned_jobs),
     Symptom("projects", blocked_projects),
     Symptom("transfers", failing_registries),
+    Symptom("closed registries", closed_registries),
     Symptom("cache limits", full_cache),
     Symptom("damaged kits", damaged_kits),
 )

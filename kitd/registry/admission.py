@@ -34,10 +34,10 @@ class _Host:
 
     @asynccontextmanager
     async def slot(
-        self, lane: Lane, patience_s: float, refusal: Callable[[Closed], Exception]
+        self, lane: Lane, refusal: Callable[[Closed], Exception], *, patient: bool
     ) -> AsyncIterator[Settle]:
         loop = asyncio.get_running_loop()
-        ticket = self.governor.ask(lane, loop.time(), patience_s=patience_s)
+        ticket = self.governor.ask(lane, loop.time(), patient=patient)
         turn = self._turns[ticket] = loop.create_future()
         try:
             self._look()
@@ -87,14 +87,15 @@ class Admissions:
         origin: URL,
         lane: Lane,
         *,
-        patience_s: float,
         refusal: Callable[[Closed], Exception],
+        patient: bool = True,
     ) -> AsyncIterator[Settle]:
         """Hold a slot of a host, once it admits a request of this lane.
 
-        Raises what `refusal` makes of a host that is closed for longer than `patience_s`.
+        Raises what `refusal` makes of a host that is closed: for longer than `PATIENCE_S`, or at
+        all for who is not patient.
         """
-        async with self._host(origin).slot(lane, patience_s, refusal) as settle:
+        async with self._host(origin).slot(lane, refusal, patient=patient) as settle:
             yield settle
 
     def closed(self) -> Mapping[URL, Closed]:

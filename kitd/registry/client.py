@@ -1,13 +1,14 @@
 """The way in: repositories for whoever asks, one set of connections for each registry."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
 from kitd.oci.reference import InvalidReferenceError, Repository
 from kitd.registry.errors import RegistryError
+from kitd.registry.governor import Closed
 from kitd.registry.repository import RemoteRepository
 from kitd.registry.request import Request
 from kitd.registry.settings import RegistrySettings
@@ -83,11 +84,14 @@ class RegistryClient:
         """
         transport = await self._transport(registry)
         # How it is now, and not how it is once a retry succeeds.
-        request = Request(
-            operation="log in", method="GET", url=transport.url(""), tries=1, patience_s=0.0
-        )
+        request = Request(operation="log in", method="GET", url=transport.url(""), patient=False)
         async with transport.send(request) as response:
             return response.headers.get("Date")
+
+    def closed(self) -> Mapping[str, Closed]:
+        """Return the hosts (`host[:port]`) that are asked for nothing now, and for how long."""
+        closed = self._surroundings.admissions.closed()
+        return {origin.authority: how for origin, how in closed.items()}
 
     async def _transport(self, registry: str) -> Transport:
         key = (registry, self._settings_of(registry))

@@ -12,7 +12,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import takewhile
 
 FIRST_LIMIT = 8
 MAX_LIMIT = 32
@@ -89,7 +89,8 @@ class Ticket:
     order: int
     """Among all that asked."""
     asked_s: float
-    patience_s: float
+    patient: bool
+    """Whether it waits while the host is closed, for `PATIENCE_S` at most."""
     admission: int | None = None
     """Its number among all that were admitted; None while it waits."""
 
@@ -125,6 +126,8 @@ class Governor:
     def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
         self._lines = {lane: _Line() for lane in Lane}
+        self._impatient: OrderedDict[Ticket, None] = OrderedDict()
+        """Those that wait and are not patient."""
         self._asked = 0
         self._admitted = 0
         self._slowed_at = 0
@@ -152,11 +155,13 @@ class Governor:
         """Return how many requests of a lane may be under way at once."""
         return self._lines[lane].limit
 
-    def ask(self, lane: Lane, now_s: float, *, patience_s: float = PATIENCE_S) -> Ticket:
+    def ask(self, lane: Lane, now_s: float, *, patient: bool = True) -> Ticket:
         """Put a request at the end of its lane."""
         self._asked += 1
-        ticket = Ticket(lane, self._asked, now_s, patience_s)
+        ticket = Ticket(lane, self._asked, now_s, patient)
         self._lines[lane].waiting[ticket] = None
+        if not patient:
+            self._impatient[ticket] = None
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
@@ -164,6 +169,7 @@ class Governor:
         line = self._lines[ticket.lane]
         if ticket.admission is None:
             line.waiting.pop(ticket, None)
+            self._impatient.pop(ticket, None)
         else:
             line.under_way -= 1
             self._probes.discard(ticket)
@@ -190,9 +196,9 @@ class Governor:
 
     def look(self, now_s: float) -> Look:
         """Admit whoever may begin now, in the order in which they asked."""
-        refused = tuple(waits for waits in self._waiting() if self._is_too_long(waits, now_s))
+        refused = tuple(self._refused(now_s))
         for ticket in refused:
-            del self._lines[ticket.lane].waiting[ticket]
+            self.leave(ticket)
         admitted = []
         while (first := self._next(now_s)) is not None:
             self._admit(first, now_s)
@@ -221,18 +227,20 @@ class Governor:
         probing = any(probe.lane is not Lane.TOKEN for probe in self._probes)
         return now_s < self._opens_s or (self._tripped_until_s is not None and probing)
 
-    def _waiting(self) -> Iterator[Ticket]:
-        return chain.from_iterable(line.waiting for line in self._lines.values())
-
-    def _waits_since_s(self, ticket: Ticket) -> float:
-        """Return since when it is the host that keeps a request, and not others before it."""
-        assert self._troubled_since_s is not None
-        return max(ticket.asked_s, self._troubled_since_s)
-
-    def _is_too_long(self, ticket: Ticket, now_s: float) -> bool:
+    def _refused(self, now_s: float) -> Iterator[Ticket]:
         if not self._is_closed(now_s):
-            return False
-        return max(now_s, self._opens_s) >= self._waits_since_s(ticket) + ticket.patience_s
+            return
+        yield from self._impatient
+        opens_s = max(now_s, self._opens_s)
+        for line in self._lines.values():
+            # Who asked first is the first to lose patience.
+            patient = (ticket for ticket in line.waiting if ticket.patient)
+            yield from takewhile(lambda ticket: self._waits_until_s(ticket) <= opens_s, patient)
+
+    def _waits_until_s(self, ticket: Ticket) -> float:
+        """Return until when a request waits for the host; waiting for others is no matter."""
+        assert self._troubled_since_s is not None
+        return max(ticket.asked_s, self._troubled_since_s) + PATIENCE_S
 
     @property
     def _next_s(self) -> float:
@@ -261,6 +269,7 @@ class Governor:
     def _admit(self, ticket: Ticket, now_s: float) -> None:
         line = self._lines[ticket.lane]
         del line.waiting[ticket]
+        self._impatient.pop(ticket, None)
         line.under_way += 1
         self._admitted += 1
         ticket.admission = self._admitted
@@ -270,11 +279,12 @@ class Governor:
             self._last_s, self._gap_s = now_s, self._draw() * SPREAD_S
 
     def _again_s(self, now_s: float) -> float | None:
-        if all(not line.waiting for line in self._lines.values()):
+        heads = [next(iter(line.waiting)) for line in self._lines.values() if line.waiting]
+        if not heads:
             return None
         moments = [self._next_s] if self._next_s > now_s else []
         if self._is_closed(now_s):
-            moments += [self._waits_since_s(t) + t.patience_s for t in self._waiting()]
+            moments += map(self._waits_until_s, heads)
         return min(moments, default=None)
 
     def _note_failure(self, ticket: Ticket, now_s: float) -> None:

@@ -8,8 +8,7 @@ from yarl import URL
 
 from kitd.content.store import ByteStream
 from kitd.registry.auth.scope import Scope
-from kitd.registry.governor import PATIENCE_S, Lane
-from kitd.registry.retry import TRIES
+from kitd.registry.governor import Lane
 
 IDLE_S = 60.0
 """How long a connection may be silent. Nothing bounds how long a transfer may take."""
@@ -36,9 +35,8 @@ class Request:
     follows_redirects: bool = True
     is_download: bool = False
     """Whether the answer is content of any size."""
-    tries: int = TRIES
-    patience_s: float = PATIENCE_S
-    """How long the request may wait for a host that is closed (`kitd.registry.governor`)."""
+    patient: bool = True
+    """Whether it waits for a host that is closed (`kitd.registry.governor`), and is sent again."""
 
     @property
     def lane(self) -> Lane:

@@ -42,7 +42,7 @@ from kitd.registry.errors import (
 from kitd.registry.governor import Closed, Lane, Outcome
 from kitd.registry.location import InvalidLocationError, resolve_location, same_origin
 from kitd.registry.request import Request
-from kitd.registry.retry import NO_ANSWER, SILENCE, delay_s, is_passing, outcome_of
+from kitd.registry.retry import NO_ANSWER, SILENCE, TRIES, delay_s, is_passing, outcome_of
 from kitd.registry.settings import RegistrySettings, origin_of
 from kitd.secret import Secrets
 
@@ -224,15 +224,16 @@ class Transport:
     async def _patiently(self, stack: AsyncExitStack, errand: _Errand) -> aiohttp.ClientResponse:
         """Open the answer on `stack`; send again what may be and may get a better one."""
         request, tries = errand.request, 0
+        most = TRIES if request.patient else 1
         while True:
             tries += 1
             try:
                 response = await stack.enter_async_context(self._follow(errand))
             except _NoAnswerError as lost:
-                if tries >= request.tries or not is_passing(None, repeatable=request.repeatable):
+                if tries == most or not is_passing(None, repeatable=request.repeatable):
                     raise lost.error from lost.error.__cause__
             else:
-                if tries >= request.tries or not is_passing(
+                if tries == most or not is_passing(
                     response.status,
                     repeatable=request.repeatable,
                     retry_after_s=_retry_after_s(response),
@@ -272,7 +273,7 @@ class Transport:
 
         async with (
             self._surroundings.admissions.slot(
-                url.origin(), errand.lane, patience_s=request.patience_s, refusal=refusal
+                url.origin(), errand.lane, refusal=refusal, patient=request.patient
             ) as settle,
             AsyncExitStack() as stack,
         ):

@@ -89,6 +89,7 @@ def patient(database, clock, tmp_path) -> Patient:
         shortfall=lambda: None,
         silent=lambda: (),
         ping=no_date,
+        closed=dict,
         watchdog_s=None,
     )
 

@@ -12,6 +12,7 @@ from kitd.oci.descriptor import Descriptor
 from kitd.oci.manifest import parse_manifest
 from kitd.oci.reference import parse_repository
 from kitd.queue.job import Failure, Lane
+from kitd.registry.governor import Closed, Closure
 
 
 @pytest.fixture
@@ -40,6 +41,18 @@ async def test_a_full_disk_that_pauses_the_queue(told, but):
 async def test_a_cache_that_cannot_keep_to_its_limits(told, but):
     reasons = await told(but(shortfall=lambda: "7 bytes too many; push kits that are only here"))
     assert "too many" in reasons["cache_over_limit"].text
+
+
+@pytest.mark.parametrize(
+    ("closure", "words"),
+    [
+        (Closure.FORBIDDEN, "r.example:5000 wants no requests for 90s"),
+        (Closure.FAILING, "r.example:5000 failed again and again, and is left alone for 90s"),
+    ],
+)
+async def test_a_registry_that_is_asked_for_nothing(told, but, closure, words):
+    reasons = await told(but(closed=lambda: {"r.example:5000": Closed(closure, 89.5)}))
+    assert reasons["registry_closed"].text == words
 
 
 async def test_a_part_that_does_not_answer(told, but):

@@ -22,7 +22,7 @@ from kitd.registry.errors import (
     RegistryServerError,
     RegistryUnreachableError,
 )
-from kitd.registry.governor import FAILURES, PATIENCE_S, Closure, Lane, Outcome
+from kitd.registry.governor import FAILURES, Closure, Lane, Outcome
 from kitd.registry.retry import NO_ANSWER, TRIES, outcome_of
 from kitd.registry.settings import RegistrySettings
 
@@ -35,8 +35,8 @@ def refused(closed):
     return RegistryRateLimitedError("closed", host="r", operation="x", retry_after_s=closed.for_s)
 
 
-def slot(admissions, lane=Lane.SMALL, patience_s=PATIENCE_S, origin=ORIGIN):
-    return admissions.slot(origin, lane, patience_s=patience_s, refusal=refused)
+def slot(admissions, lane=Lane.SMALL, origin=ORIGIN):
+    return admissions.slot(origin, lane, refusal=refused)
 
 
 # The hosts' budgets.
@@ -55,7 +55,7 @@ async def test_in_a_storm_nobody_is_admitted_in_a_window_and_everybody_in_the_en
     async def ask():
         nonlocal under_way, most
         while True:
-            async with slot(admissions, patience_s=60) as settle:
+            async with slot(admissions) as settle:
                 admitted.append(clock())
                 under_way += 1
                 most = max(most, under_way)
