@@ -233,8 +233,11 @@ class BlobStore:
         self.ingest_dir = root / "ingest"
         self.uploads_dir = root / "uploads"
         """Uploads to kitd's own registry: like ingests, but they outlive a restart."""
+        self.downloads_dir = root / "downloads"
+        """What has arrived of blobs from elsewhere, by digest: see `kitd.store.partial`."""
         self.quarantine_dir = root / "quarantine"
-        """Damaged blobs, under the names that they had: no content to be relied on."""
+        """Damaged blobs, under the names that they had: no content to be relied on. And samples of
+        what came instead of blobs: see `kitd.store.sample`."""
 
     def create(self) -> None:
         """Make the layout on an empty or existing directory. Raises `StoreError`."""
@@ -243,6 +246,7 @@ class BlobStore:
             (self.root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
             self.ingest_dir.mkdir(mode=0o700, exist_ok=True)
             self.uploads_dir.mkdir(mode=0o700, exist_ok=True)
+            self.downloads_dir.mkdir(mode=0o700, exist_ok=True)
             self.quarantine_dir.mkdir(mode=0o700, exist_ok=True)
         self.replace_file("oci-layout", LAYOUT)
 
@@ -387,23 +391,34 @@ class BlobStore:
             return {
                 digest: status.st_size
                 for entry in os.scandir(self.quarantine_dir)
-                if (digest := _digest_of(entry.name.replace("-", ":", 1))) is not None
+                if (digest := _digest_in(entry.name)) is not None
                 if (status := _status(entry)) is not None
             }
 
     def drop_quarantined(self, digest: Digest) -> int:
         """Remove what is left of a damaged blob; return the bytes freed. Raises `StoreError`."""
-        path = self._quarantined(digest)
-        with os_errors("remove", path):
-            try:
-                size = path.stat().st_size
-                path.unlink()
-            except FileNotFoundError:
-                return 0
-        return size
+        return _remove(self._quarantined(digest))
 
     def _quarantined(self, digest: Digest) -> Path:
-        return self.quarantine_dir / digest.replace(":", "-", 1)
+        return self.quarantine_dir / _file_name(digest)
+
+    def partial_path(self, digest: Digest) -> Path:
+        """Return where that is, or would be, which has arrived of a blob."""
+        return self.downloads_dir / _file_name(digest)
+
+    def partials(self) -> Sequence[BlobFile]:
+        """Return what has arrived of blobs that are not complete. Raises `StoreError`."""
+        with os_errors("list", self.downloads_dir):
+            return [
+                BlobFile(digest, status.st_size, status.st_mtime)
+                for entry in os.scandir(self.downloads_dir)
+                if (digest := _digest_in(entry.name)) is not None
+                if (status := _status(entry)) is not None
+            ]
+
+    def drop_partial(self, digest: Digest) -> int:
+        """Remove what has arrived of a blob; return the bytes freed. Raises `StoreError`."""
+        return _remove(self.partial_path(digest))
 
     def free_bytes(self) -> int:
         """Return what is left of the disk under the cache. Raises `StoreError`."""
@@ -461,10 +476,11 @@ class BlobStore:
 
     def other_bytes(self) -> int:
         """Count what is on disk beside the blobs: on its way in, and in quarantine."""
+        others = (self.ingest_dir, self.uploads_dir, self.downloads_dir, self.quarantine_dir)
         with os_errors("list", self.root):
             return sum(
                 status.st_size
-                for directory in (self.ingest_dir, self.uploads_dir, self.quarantine_dir)
+                for directory in others
                 for entry in os.scandir(directory)
                 if (status := _status(entry)) is not None
             )
@@ -481,6 +497,26 @@ class BlobStore:
                 freed += path.stat().st_size
                 path.unlink()
         return freed
+
+
+def _remove(path: Path) -> int:
+    """Remove a file; return the bytes freed, which are none if it is gone."""
+    with os_errors("remove", path):
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+    return size
+
+
+def _file_name(digest: Digest) -> str:
+    return digest.replace(":", "-", 1)
+
+
+def _digest_in(name: str) -> Digest | None:
+    """Return the digest for which `_file_name` gives this name, if any."""
+    return _digest_of(name.replace("-", ":", 1))
 
 
 def _digest_of(name: str) -> Digest | None:

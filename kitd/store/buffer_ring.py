@@ -46,6 +46,10 @@ class BufferRing:
         if self._filled == BUFFER_BYTES:
             self._hand_over()
 
+    def awaited(self) -> Sequence[Future[object]]:
+        """Return what a `fill` to the end of `room` would wait for; nothing once that is done."""
+        return [future for future in self._busy[self._following] if not future.done()]
+
     def write(self, data: Chunk) -> None:
         """Copy bytes in."""
         end = self._filled + len(data)
@@ -79,8 +83,12 @@ class BufferRing:
         for thread in self._threads:
             thread.shutdown(wait=True, cancel_futures=True)
 
+    @property
+    def _following(self) -> int:
+        return (self._turn + 1) % BUFFERS
+
     def _hand_over(self) -> None:
-        following = (self._turn + 1) % BUFFERS
+        following = self._following
         # First, so that whoever goes on after an error meets it again.
         for future in self._busy[following]:
             future.result()

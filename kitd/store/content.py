@@ -8,6 +8,7 @@ needs it.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Collection
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
@@ -15,9 +16,11 @@ from typing import Self
 from kitd.blocking import run_blocking
 from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk, Fetcher, MismatchError
 from kitd.oci.descriptor import Descriptor
-from kitd.oci.digest import Digest, algorithm_of, digest_of
+from kitd.oci.digest import Digest, digest_of
 from kitd.store.blob_store import BlobStore, Ingest, os_errors
+from kitd.store.flight import Flights
 from kitd.store.lease import LeaseBook
+from kitd.store.partial import PartialBlob, put_verified
 
 READ_BYTES = 1 << 18
 """What is read at once: others have to wait while it is copied, and while it is sent."""
@@ -43,15 +46,20 @@ class CacheContent:
     """`Fetcher` over a `BlobStore`. Names are not its business: the ledger keeps them."""
 
     def __init__(
-        self, store: BlobStore, leases: LeaseBook | None = None, pace: Pace | None = None
+        self,
+        store: BlobStore,
+        leases: LeaseBook | None = None,
+        pace: Pace | None = None,
+        flights: Flights | None = None,
     ) -> None:
         self._store = store
         self._leases = leases or LeaseBook()
         self._pace = pace or Pace()
+        self._flights = flights or Flights()
 
     def hold(self) -> "HeldContent":
         """Return the cache to write to, for one piece of work."""
-        return HeldContent(self._store, self._leases, self._pace)
+        return HeldContent(self._store, self._leases, self._pace, self._flights)
 
     async def exists(self, target: Descriptor) -> bool:
         """Whether the cache holds the blob with this size."""
@@ -89,8 +97,8 @@ class HeldContent(CacheContent):
     Use as a context manager, or `release` it in the end.
     """
 
-    def __init__(self, store: BlobStore, leases: LeaseBook, pace: Pace) -> None:
-        super().__init__(store, leases, pace)
+    def __init__(self, store: BlobStore, leases: LeaseBook, pace: Pace, flights: Flights) -> None:
+        super().__init__(store, leases, pace, flights)
         self._lease = leases.hold()
 
     async def keep(self, blobs: Collection[tuple[Digest, int]]) -> bool:
@@ -101,17 +109,45 @@ class HeldContent(CacheContent):
         )
 
     async def push(self, target: Descriptor, source: Fetcher) -> int:
-        """Ingest the blob unless it is there; verified before it gets its name."""
+        """Ingest the blob unless it is there; verified before it gets its name.
+
+        What arrives of a large one outlives a failure, and is gone on with by the next who wants
+        it. Several who want the same one at a time share one transfer.
+        """
         await self._lease.take(target.digest)
         if self._store.has(target):
             return 0
-        async with (
-            source.fetch(target) as stream,
-            _ingest(self._store, algorithm_of(target.digest)) as ingest,
-        ):
-            await write_stream(ingest, stream, at_most=target.size)
-            await run_blocking(ingest.commit, target)
+        async with self._flights.turn(target.digest):
+            if self._store.has(target):
+                return 0
+            if target.size <= CHUNK_BYTES:
+                return await self._take_whole(target, source)
+            return await self._take_rest(target, source)
+
+    async def _take_whole(self, target: Descriptor, source: Fetcher) -> int:
+        """Ingest a blob that is so small that it is had again rather than kept in part."""
+        content = bytearray()
+        async with source.fetch(target) as stream:
+            async for chunk in stream:
+                content += chunk
+                if len(content) > target.size:
+                    break
+        # One thread for all of it: a kit may have thousands.
+        await run_blocking(put_verified, self._store, target, bytes(content))
         return target.size
+
+    async def _take_rest(self, target: Descriptor, source: Fetcher) -> int:
+        """Ingest what of a blob is not there yet."""
+        async with _partial(self._store, target) as partial:
+            while not await run_blocking(partial.catch_up):
+                pass
+            left_bytes = target.size - partial.found_bytes
+            await run_blocking(self._store.require_space, left_bytes)
+            if left_bytes:
+                async with source.fetch(target, offset=partial.found_bytes) as stream:
+                    await _fill(partial, stream, left_bytes)
+            await run_blocking(partial.commit)
+        return left_bytes
 
     async def put(self, content: bytes) -> Digest:
         """Make a small blob durable and return its digest. Raises `StoreError`."""
@@ -135,15 +171,47 @@ class HeldContent(CacheContent):
 
 
 @asynccontextmanager
-async def _ingest(store: BlobStore, algorithm: str) -> AsyncIterator[Ingest]:
-    begun: list[Ingest] = []
+async def _partial(store: BlobStore, target: Descriptor) -> AsyncIterator[PartialBlob]:
+    begun: list[PartialBlob] = []
     try:
-        # Into a list, and not returned, so that one that was cancelled while it began is discarded.
-        await run_blocking(lambda: begun.append(store.ingest(algorithm)))
+        # Into a list, and not returned, so that one that was cancelled while it began is closed.
+        await run_blocking(lambda: begun.append(PartialBlob(store, target)))
         yield begun[0]
     finally:
-        for ingest in begun:
-            await run_blocking(ingest.discard)
+        for partial in begun:
+            await run_blocking(partial.suspend)
+
+
+async def _fill(partial: PartialBlob, stream: ByteStream, at_most: int) -> None:
+    """Put a stream into the ring; the loop waits where the ring would."""
+    ring = partial.ring
+    async for chunk in stream:
+        at_most -= len(chunk)
+        if at_most < 0:
+            await run_blocking(partial.reject, "more bytes than that")
+        left = memoryview(chunk)
+        while left:
+            part = left[: len(ring.room())]
+            if len(part) == len(ring.room()):
+                await _until_done(ring.awaited())
+            ring.room()[: len(part)] = part
+            ring.fill(len(part))
+            left = left[len(part) :]
+
+
+async def _until_done(futures: Collection[Future[object]]) -> None:
+    """Wait for threads; what they raise comes out of the ring."""
+    if futures:
+        waiters = [asyncio.wrap_future(future) for future in futures]
+        for waiter in waiters:
+            waiter.add_done_callback(_take_exception)
+        # Leaves them alone when it is cancelled.
+        await asyncio.wait(waiters)
+
+
+def _take_exception(waiter: asyncio.Future[object]) -> None:
+    if not waiter.cancelled():
+        waiter.exception()
 
 
 async def write_stream(ingest: Ingest, stream: ByteStream, *, at_most: int | None = None) -> None:

@@ -135,7 +135,9 @@ async def test_a_push_that_is_cancelled_publishes_nothing(store, source):
         with pytest.raises(asyncio.CancelledError):
             await push
     assert not await store.exists(target)
-    assert await store.push(target, source) == target.size
+    # Some of it may have stayed.
+    assert 0 < await store.push(target, source) <= target.size
+    assert await read(store, target, max_bytes=target.size) == source.contents[target.digest]
 
 
 async def test_several_may_push_the_same_content_at_once(store, source):

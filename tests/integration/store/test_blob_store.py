@@ -236,7 +236,7 @@ def test_a_small_file_is_not_replaced_by_half_a_new_one(small_store):
     assert (small_store.root / "index.json").read_bytes() == b"old"
     assert ingests(small_store) == []
     assert sorted(entry.name for entry in small_store.root.iterdir()) == [
-        "blobs", "index.json", "ingest", "oci-layout", "quarantine", "uploads",
+        "blobs", "downloads", "index.json", "ingest", "oci-layout", "quarantine", "uploads",
     ]  # fmt: skip
 
 
@@ -324,7 +324,9 @@ def test_a_process_that_is_killed_leaves_whole_blobs_and_what_a_sweep_removes(st
     BlobStore(store.root, label="dead-").sweep()
     assert ingests(store) == []
     left = {path.name for path in store.root.iterdir()}
-    assert left == {"blobs", "index.json", "ingest", "oci-layout", "quarantine", "uploads"}
+    assert left == {
+        "blobs", "downloads", "index.json", "ingest", "oci-layout", "quarantine", "uploads",
+    }  # fmt: skip
 
 
 def test_a_blob_that_is_removed_is_gone_and_counted(store):

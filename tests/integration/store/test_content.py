@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kitd.blocking import run_blocking
-from kitd.content.store import MismatchError
+from kitd.content.store import CHUNK_BYTES, MismatchError
 from kitd.oci.descriptor import describe
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
@@ -33,8 +33,9 @@ class WatchedExecutor(ThreadPoolExecutor):
 async def test_a_push_that_is_cancelled_as_it_begins_leaves_nothing(store, tmp_path):
     elsewhere = BlobStore(tmp_path / "elsewhere")
     elsewhere.create()
-    elsewhere.put(b"weights")
-    target = describe("", b"weights")
+    content = bytes(2 * CHUNK_BYTES)
+    elsewhere.put(content)
+    target = describe("", content)
     executor, go = WatchedExecutor(), threading.Event()
     asyncio.get_running_loop().set_default_executor(executor)
     blocked = asyncio.create_task(run_blocking(go.wait, 20))
@@ -47,7 +48,7 @@ async def test_a_push_that_is_cancelled_as_it_begins_leaves_nothing(store, tmp_p
     with pytest.raises(asyncio.CancelledError):
         await push
     assert await blocked
-    assert list(store.ingest_dir.iterdir()) == []
+    assert list(store.downloads_dir.iterdir()) == []
     assert not store.has(target)
 
 
