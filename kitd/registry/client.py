@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from kitd.oci.reference import InvalidReferenceError, Repository
+from kitd.registry.download import ReadAhead
 from kitd.registry.errors import RegistryError
 from kitd.registry.governor import Closed
 from kitd.registry.repository import RemoteRepository
@@ -37,6 +38,7 @@ class RegistryClient:
         self._memory = memory or VolatileMemory()
         self._turns = UploadTurns()
         self._transports: dict[tuple[str, RegistrySettings], Transport] = {}
+        self._read_ahead = ReadAhead()
         self._opening = asyncio.Lock()
         self._open = AsyncExitStack()
 
@@ -66,7 +68,12 @@ class RegistryClient:
             )
         transport = await self._transport(repository.registry)
         return RemoteRepository(
-            repository, transport, memory=self._memory, turns=self._turns, mount_from=mount_from
+            repository,
+            transport,
+            memory=self._memory,
+            turns=self._turns,
+            read_ahead=self._read_ahead,
+            mount_from=mount_from,
         )
 
     async def abandon(self, repository: Repository, session: UploadSession) -> None:

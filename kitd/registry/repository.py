@@ -1,14 +1,14 @@
 """A repository of a registry as a content store: resolve, fetch, exists, push, tag, list tags."""
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from aiohttp import ClientResponse
 from yarl import URL
 
 from kitd.blocking import run_blocking
-from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk, Fetcher
+from kitd.content.store import ByteStream, Fetcher
 from kitd.content.verify import read
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest, InvalidDigestError, abbreviate, digest_of, parse_digest
@@ -17,11 +17,11 @@ from kitd.oci.manifest import MAX_MANIFEST_BYTES, InvalidManifestError, parse_ma
 from kitd.oci.media_type import ACCEPT, is_manifest
 from kitd.oci.reference import InvalidReferenceError, Repository, check_tag
 from kitd.registry.auth.scope import pull, push
+from kitd.registry.download import ReadAhead, open_download
 from kitd.registry.errors import (
     RegistryMismatchError,
     RegistryProtocolError,
     RegistryTooLargeError,
-    http_errors,
 )
 from kitd.registry.location import InvalidLocationError, resolve_location, same_origin
 from kitd.registry.profile import UploadProfile, lessons_of, profile_for
@@ -37,7 +37,6 @@ TAGS_A_PAGE = 1000
 MAX_TAG_PAGES = 1000
 MAX_TAG_PAGE_BYTES = 4 * 1024 * 1024
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/(?:[0-9]{1,18}|\*)")
 _MISSING = frozenset({404})
 _NO_HEAD = frozenset({405, 501})
 
@@ -57,6 +56,7 @@ class RemoteRepository:
         *,
         memory: TransferMemory,
         turns: UploadTurns,
+        read_ahead: ReadAhead,
         mount_from: Sequence[str] = (),
     ) -> None:
         self.repository = repository
@@ -65,6 +65,7 @@ class RemoteRepository:
         self._memory = memory
         self._turns = turns
         self._profile: UploadProfile | None = None
+        self._read_ahead = read_ahead
         self._name = remote_name(repository.registry, repository.name)
         self._mount_from = tuple(remote_name(repository.registry, name) for name in mount_from)
         # A kit is pushed once and then tagged several times.
@@ -98,25 +99,22 @@ class RemoteRepository:
     async def fetch(self, target: Descriptor, *, offset: int = 0) -> AsyncIterator[ByteStream]:
         """Open a blob or a manifest from `offset`. Raises `RegistryNotFoundError`.
 
-        The stream raises `RegistryMismatchError` where the registry sends more or fewer bytes than
-        `target` has. The digest is the reader's to check.
+        See `kitd.registry.download`: the stream survives what passes. The digest is the reader's to
+        check.
         """
         operation = f"fetch {abbreviate(target.digest)} from {self._name}"
-        headers = {"Accept": target.media_type if is_manifest(target.media_type) else "*/*"}
-        if 0 < offset < target.size:
-            headers["Range"] = f"bytes={offset}-{target.size - 1}"
         request = Request(
             operation=operation,
             method="GET",
             url=self._url_of(target),
             scopes=(pull(self._name),),
-            headers=headers,
+            headers={"Accept": target.media_type if is_manifest(target.media_type) else "*/*"},
             is_download=not is_manifest(target.media_type),
         )
-        async with self._transport.send(request) as response:
-            start = self._start_of(response, target, offset, operation)
-            async with aclosing(self._stream(response, target, start, offset, operation)) as stream:
-                yield stream
+        async with open_download(
+            self._transport, request, target, offset=offset, read_ahead=self._read_ahead
+        ) as stream:
+            yield stream
 
     async def exists(self, target: Descriptor) -> bool:
         """Whether the repository holds this content with this size."""
@@ -265,45 +263,6 @@ class RemoteRepository:
         except InvalidManifestError as error:
             raise self._violation(str(error), operation) from error
         return Descriptor(manifest.media_type, digest_of(content), len(content))
-
-    def _start_of(
-        self, response: ClientResponse, target: Descriptor, offset: int, operation: str
-    ) -> int:
-        """Return the offset at which the body begins; what it announces must fit the target."""
-        start, end = 0, target.size
-        if response.status == 206:
-            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if match is None:
-                raise self._violation("it sends a part and does not say which", operation)
-            start, end = int(match.group(1)), int(match.group(2)) + 1
-        if start not in (0, offset) or end != target.size:
-            raise self._mismatch(f"it sends bytes {start} to {end} of {target.size}", operation)
-        length = response.headers.get("Content-Length")
-        if length is not None and length != str(end - start):
-            raise self._mismatch(f"it sends {length} bytes, not {end - start}", operation)
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if encoding.lower() not in ("", "identity"):
-            raise self._violation(f"it sends content encoded as {encoding[:40]!r}", operation)
-        return start
-
-    async def _stream(
-        self, response: ClientResponse, target: Descriptor, start: int, offset: int, operation: str
-    ) -> AsyncGenerator[Chunk, None]:
-        """Yield the body from `offset` of the content; it begins at `start`."""
-        position = start
-        while True:
-            with http_errors(self.repository.registry, operation):
-                chunk = await response.content.read(CHUNK_BYTES)
-            if not chunk:
-                break
-            skipped = max(offset - position, 0)
-            position += len(chunk)
-            if position > target.size:
-                raise self._mismatch(f"it sent more than {target.size} bytes", operation)
-            if skipped < len(chunk):
-                yield memoryview(chunk)[skipped:] if skipped else chunk
-        if position != target.size:
-            raise self._mismatch(f"it sent {position} of {target.size} bytes", operation)
 
     async def _put_manifest(self, target: Descriptor, content: bytes, identifier: str) -> None:
         operation = f"push the manifest {abbreviate(target.digest)} to {self._name}:{identifier}"

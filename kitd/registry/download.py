@@ -1,0 +1,324 @@
+"""The reading of a blob as one stream that survives: cuts, timeouts, errors of the server.
+
+Every request is a fresh one to the registry, because the signed URLs that it redirects to expire.
+Where one connection is slower than the reader, others fetch parts ahead of it into memory that all
+downloads of a client share. The reader's own connection needs none of that, so no download waits
+for another; and it reads whatever the others failed to. See `kitd.registry.download_plan`.
+"""
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
+
+from aiohttp import ClientResponse
+
+from kitd.content.store import ByteStream, Chunk
+from kitd.errors import KitdError
+from kitd.oci.descriptor import Descriptor
+from kitd.registry.download_plan import (
+    SEGMENT_BYTES,
+    WORTHWHILE_BYTES,
+    ConnectionCount,
+    Lookahead,
+    Reopening,
+    Segment,
+)
+from kitd.registry.errors import (
+    RegistryMismatchError,
+    RegistryProtocolError,
+    RegistryServerError,
+    RegistryTimeoutError,
+    RegistryUnreachableError,
+    http_errors,
+)
+from kitd.registry.request import Request
+from kitd.registry.transport import Transport
+
+READ_AHEAD_BYTES = 64 << 20
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
+_PASSING = (RegistryUnreachableError, RegistryTimeoutError, RegistryServerError)
+
+
+class ReadAhead:
+    """The memory for what is fetched ahead of its readers. Nobody waits for it."""
+
+    def __init__(self, max_bytes: int = READ_AHEAD_BYTES) -> None:
+        self._free_bytes = max_bytes
+
+    def take(self, size: int) -> bool:
+        """Take so much if it is free; whether it was."""
+        if size > self._free_bytes:
+            return False
+        self._free_bytes -= size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Give back what was taken."""
+        self._free_bytes += size
+
+
+@asynccontextmanager
+async def open_download(
+    transport: Transport,
+    request: Request,
+    target: Descriptor,
+    *,
+    offset: int,
+    read_ahead: ReadAhead,
+) -> AsyncIterator[ByteStream]:
+    """Send `request` and open the content from `offset`. Raises `RegistryError`.
+
+    The stream raises `RegistryMismatchError` where the registry sends more or fewer bytes than
+    `target` has, and what else it raises when going on is of no more use. The digest is the
+    reader's to check.
+    """
+    download = _Download(transport, request, target, offset, read_ahead)
+    try:
+        await download.open()
+        async with aclosing(download.stream()) as stream:
+            yield stream
+    finally:
+        await download.close()
+
+
+class _Arrivals:
+    """A segment on its way: what has arrived and was not read yet."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self._position = segment.start
+        self._chunks: deque[Chunk] = deque()
+        self._is_over = False
+        self._changed = asyncio.Event()
+
+    @property
+    def missing(self) -> int:
+        """How many bytes have not arrived."""
+        return self.segment.end - self._position
+
+    def put(self, chunk: Chunk) -> None:
+        """Add what arrived."""
+        self._position += len(chunk)
+        self._chunks.append(chunk)
+        self._changed.set()
+
+    def end(self) -> None:
+        """Note that no more arrives, whatever is missing."""
+        self._is_over = True
+        self._changed.set()
+
+    async def read(self) -> Chunk | None:
+        """Return what arrived next, None after the end."""
+        while not self._chunks and not self._is_over:
+            self._changed.clear()
+            await self._changed.wait()
+        return self._chunks.popleft() if self._chunks else None
+
+
+class _Download:
+    """One download. `stream` is read by one task at a time."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        request: Request,
+        target: Descriptor,
+        offset: int,
+        read_ahead: ReadAhead,
+    ) -> None:
+        self._transport = transport
+        self._request = request
+        self._target = target
+        self._position = offset
+        self._read_ahead = read_ahead
+        self._now_s = asyncio.get_running_loop().time
+        self._reopening = Reopening()
+        self._lookahead = Lookahead(target.size)
+        self._connections = ConnectionCount(self._now_s())
+        self._takes_ranges = True
+        self._etag: str | None = None
+        # The reader's own connection: what it gives is of the content from `_at` to `_until`.
+        self._body: ClientResponse | None = None
+        self._at = self._until = 0
+        self._closing = AsyncExitStack()
+        # In the order of their content.
+        self._ahead: deque[_Arrivals] = deque()
+        self._helpers: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Send the first request. Raises `RegistryError`."""
+        if self._position < self._target.size or not self._target.size:
+            await self._open(self._target.size)
+
+    async def stream(self) -> AsyncGenerator[Chunk, None]:
+        """Yield the content from the offset on."""
+        while self._position < self._target.size:
+            asked_s = self._now_s()
+            chunk = await self._next()
+            now_s = self._now_s()
+            self._connections.waited(now_s - asked_s)
+            self._connections.review(now_s)
+            self._position += len(chunk)
+            self._fetch_ahead()
+            yield chunk
+
+    async def close(self) -> None:
+        """End all that is under way."""
+        helpers, self._helpers = self._helpers, set()
+        for helper in helpers:
+            helper.cancel()
+        while self._ahead:
+            self._drop(self._ahead.popleft())
+        await self._hang_up()
+        if helpers:
+            await asyncio.wait(helpers)
+
+    async def _next(self) -> Chunk:
+        while self._ahead and (first := self._ahead[0]).segment.start <= self._position:
+            # It has nothing more to give, and others may wait for its turn at the registry.
+            await self._hang_up()
+            chunk = await first.read()
+            if chunk is not None:
+                return chunk
+            self._drop(self._ahead.popleft())
+        return await self._read_own()
+
+    async def _read_own(self) -> Chunk:
+        """Read from the reader's own connection, up to where somebody else began."""
+        while True:
+            end = self._ahead[0].segment.start if self._ahead else self._target.size
+            try:
+                if self._body is None or self._at == self._until:
+                    await self._hang_up()
+                    several = self._connections.count > 1
+                    await self._open(min(end, self._position + SEGMENT_BYTES) if several else end)
+                elif chunk := await self._read_on():
+                    return chunk[: end - self._position]
+            except _PASSING:
+                await self._hang_up()
+                if not self._reopening.allows(self._position, self._now_s()):
+                    raise
+
+    async def _read_on(self) -> memoryview:
+        """Return what came next; nothing if it was all before the position."""
+        assert self._body is not None
+        headers = self._body.headers
+        chunk = await self._read(self._body)
+        self._connections.received(len(chunk))
+        skipped = max(self._position - self._at, 0)
+        self._at += len(chunk)
+        if self._at > self._until:
+            raise self._mismatch(f"it sent more than {self._target.size} bytes")
+        if not chunk:
+            reason = f"it sent {self._at} of {self._until} bytes"
+            if "Content-Length" in headers or "Transfer-Encoding" in headers:
+                raise self._mismatch(reason)
+            # Nothing but the end of the connection tells the end of such an answer.
+            raise RegistryUnreachableError(
+                reason, host=self._transport.registry, operation=self._request.operation
+            )
+        return memoryview(chunk)[skipped:]
+
+    async def _open(self, until: int) -> None:
+        """Ask for the content from the position up to `until`."""
+        asked = Segment(self._position, until)
+        body = await self._closing.enter_async_context(
+            self._transport.send(self._asking_for(asked))
+        )
+        part = self._part_in(body, asked)
+        self._at, self._until = part.start, part.end
+        self._body = body
+        if part.start < asked.start or body.headers.get("Accept-Ranges") == "none":
+            self._takes_ranges = False
+
+    async def _hang_up(self) -> None:
+        self._body = None
+        await self._closing.aclose()
+
+    def _asking_for(self, part: Segment) -> Request:
+        if part.size <= 0 or part.size == self._target.size:
+            return self._request
+        asked = {"Range": f"bytes={part.start}-{part.end - 1}"}
+        return replace(self._request, headers={**self._request.headers, **asked})
+
+    def _fetch_ahead(self) -> None:
+        """Let others fetch what comes later, where that pays and there is memory for it."""
+        left_bytes = self._target.size - self._position
+        if not self._takes_ranges or (left_bytes < WORTHWHILE_BYTES and not self._ahead):
+            return
+        while len(self._helpers) + (self._body is not None) < self._connections.count:
+            segment = self._lookahead.next(self._position)
+            if segment is None or not self._read_ahead.take(segment.size):
+                return
+            self._lookahead.begin(segment)
+            arrivals = _Arrivals(segment)
+            self._ahead.append(arrivals)
+            self._helpers.add(asyncio.create_task(self._fetch(arrivals), name="read ahead"))
+
+    async def _fetch(self, arrivals: _Arrivals) -> None:
+        """Fetch a segment. What cannot be had so is left to the reader, who meets the error."""
+        try:
+            async with self._transport.send(self._asking_for(arrivals.segment)) as body:
+                if self._part_in(body, arrivals.segment) == arrivals.segment:
+                    await self._receive(body, arrivals)
+                else:
+                    self._takes_ranges = False
+        except KitdError:
+            pass
+        finally:
+            arrivals.end()
+            self._helpers.discard(asyncio.current_task())
+            if arrivals.missing:
+                self._connections.refused(self._now_s())
+        self._fetch_ahead()
+
+    async def _receive(self, body: ClientResponse, arrivals: _Arrivals) -> None:
+        while arrivals.missing and (chunk := await self._read(body)):
+            self._connections.received(len(chunk))
+            arrivals.put(memoryview(chunk)[: arrivals.missing])
+
+    def _drop(self, arrivals: _Arrivals) -> None:
+        self._read_ahead.give_back(arrivals.segment.size)
+
+    async def _read(self, body: ClientResponse) -> bytes:
+        with http_errors(self._transport.registry, self._request.operation):
+            return await body.content.readany()
+
+    def _part_in(self, body: ClientResponse, asked: Segment) -> Segment:
+        """Return which part of the content the body is; what it announces must fit the target."""
+        whole = Segment(0, self._target.size)
+        part, size = whole, str(whole.size)
+        if body.status == 206:
+            match = _CONTENT_RANGE.fullmatch(body.headers.get("Content-Range", ""))
+            if match is None:
+                raise self._violation("it sends a part and does not say which")
+            part, size = Segment(int(match.group(1)), int(match.group(2)) + 1), match.group(3)
+        if part not in (whole, asked) or size not in ("*", str(whole.size)):
+            raise self._mismatch(f"it sends bytes {part.start} to {part.end} of {whole.size}")
+        length = body.headers.get("Content-Length")
+        if length is not None and length != str(part.size):
+            raise self._mismatch(f"it sends {length} bytes, not {part.size}")
+        encoding = body.headers.get("Content-Encoding", "identity")
+        if encoding.lower() not in ("", "identity"):
+            raise self._violation(f"it sends content encoded as {encoding[:40]!r}")
+        etag = body.headers.get("ETag", "")
+        # A weak one says nothing of the bytes.
+        if etag.startswith('"'):
+            if self._etag not in (None, etag):
+                raise self._mismatch("it has other content than when the transfer began")
+            self._etag = etag
+        return part
+
+    def _mismatch(self, reason: str) -> RegistryMismatchError:
+        return RegistryMismatchError(
+            reason, host=self._transport.registry, operation=self._request.operation
+        )
+
+    def _violation(self, reason: str) -> RegistryProtocolError:
+        return RegistryProtocolError(
+            reason, host=self._transport.registry, operation=self._request.operation
+        )
