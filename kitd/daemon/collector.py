@@ -25,7 +25,7 @@ from kitd.jobs.port import Collected, Remote
 from kitd.ledger.cache_ledger import CacheLedger
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Repository
-from kitd.store.blob_store import BlobStore
+from kitd.store.blob_store import BlobFile, BlobStore
 from kitd.store.collection import (
     Bundle,
     CachedKit,
@@ -35,6 +35,7 @@ from kitd.store.collection import (
     Space,
     StoredBlob,
     excess_bytes,
+    expendable_partials,
     forecast,
     least_recently_used,
     may_go,
@@ -56,6 +57,8 @@ class _Stock:
 
     kits: Sequence[CachedKit]
     blobs: Sequence[StoredBlob]
+    partials: Sequence[StoredBlob]
+    """What has arrived of blobs that are not complete."""
     leased: frozenset[Digest]
     remains: Mapping[Digest, int]
     """What is in quarantine of blobs that are there again or that no kit needs, in bytes."""
@@ -171,6 +174,7 @@ class Collector:
             stock.space,
             limits,
             now_us=self._clock.now_us(),
+            partials=stock.partials,
         )
 
     async def collect(self, advanced: Callable[[int], None]) -> Collected:
@@ -210,6 +214,7 @@ class Collector:
         freed(await run_blocking(self._drop, stock.remains))
         for first in range(0, len(plan.unreferenced), BATCH):
             freed(await self._remove_unreferenced(plan.unreferenced[first : first + BATCH]))
+        freed(await self._give_up(stock, space))
         proofs = _Proofs(self._remote)
         async for bundle in _expendable(plan, proofs, is_wanted):
             sizes = await self._evict(bundle, shared.only_of(bundle))
@@ -249,19 +254,14 @@ class Collector:
     async def _take_stock(self) -> _Stock:
         await self._ledger.write_uses()
         # The files first: a kit that comes between the two is in the ledger and spares its blobs.
-        blobs = await run_blocking(self._blobs)
+        blobs = await run_blocking(_stored, self._store.blobs)
+        partials = await run_blocking(_stored, self._store.partials)
         others = await run_blocking(self._store.other_bytes)
         free = await run_blocking(self._store.free_bytes)
         space = Space(sum(blob.size for blob in blobs) + others, free)
         kits = await self._ledger.kits()
         remains = await run_blocking(self._remains, kits)
-        return _Stock(kits, blobs, self._leases.leased(), remains, space)
-
-    def _blobs(self) -> Sequence[StoredBlob]:
-        return [
-            StoredBlob(file.digest, file.size, math.ceil(file.written_s * 1_000_000))
-            for file in self._store.blobs()
-        ]
+        return _Stock(kits, blobs, partials, self._leases.leased(), remains, space)
 
     def _remains(self, kits: Sequence[CachedKit]) -> Mapping[Digest, int]:
         needed = {blob.digest for kit in kits for blob in kit.blobs}
@@ -289,6 +289,19 @@ class Collector:
                 return None
             return await run_blocking(self._remove, dict.fromkeys(needless, math.inf))
 
+    async def _give_up(self, stock: _Stock, space: Space) -> Sequence[int]:
+        """Remove what has arrived of blobs that nobody goes on with, or that is in the way."""
+        going = expendable_partials(
+            stock.partials,
+            stock.blobs,
+            stock.leased,
+            space,
+            self._limits(),
+            now_us=self._clock.now_us(),
+        )
+        with self._leases.condemn(going) as free:
+            return await run_blocking(lambda: [self._store.drop_partial(each) for each in free])
+
     async def _remove_unreferenced(self, blobs: Sequence[StoredBlob]) -> Sequence[int]:
         seen_s = {blob.digest: (blob.written_us + 1) / 1_000_000 for blob in blobs}
         with self._leases.condemn(seen_s) as free:
@@ -303,6 +316,13 @@ class Collector:
 
     def _drop(self, remains: Collection[Digest]) -> Sequence[int]:
         return [self._store.drop_quarantined(digest) for digest in remains]
+
+
+def _stored(files: Callable[[], Sequence[BlobFile]]) -> Sequence[StoredBlob]:
+    return [
+        StoredBlob(file.digest, file.size, math.ceil(file.written_s * 1_000_000))
+        for file in files()
+    ]
 
 
 async def _expendable(

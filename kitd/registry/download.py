@@ -9,7 +9,7 @@ for another; and it reads whatever the others failed to. See `kitd.registry.down
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 
@@ -19,6 +19,7 @@ from kitd.content.store import ByteStream, Chunk
 from kitd.errors import KitdError
 from kitd.oci.descriptor import Descriptor
 from kitd.registry.download_plan import (
+    MAX_CONNECTIONS,
     SEGMENT_BYTES,
     WORTHWHILE_BYTES,
     ConnectionCount,
@@ -69,6 +70,7 @@ async def open_download(
     *,
     offset: int,
     read_ahead: ReadAhead,
+    connections: Callable[[float], ConnectionCount] = ConnectionCount,
 ) -> AsyncIterator[ByteStream]:
     """Send `request` and open the content from `offset`. Raises `RegistryError`.
 
@@ -76,7 +78,8 @@ async def open_download(
     `target` has, and what else it raises when going on is of no more use. The digest is the
     reader's to check.
     """
-    download = _Download(transport, request, target, offset, read_ahead)
+    now_s = asyncio.get_running_loop().time()
+    download = _Download(transport, request, target, offset, read_ahead, connections(now_s))
     try:
         await download.open()
         async with aclosing(download.stream()) as stream:
@@ -129,6 +132,7 @@ class _Download:
         target: Descriptor,
         offset: int,
         read_ahead: ReadAhead,
+        connections: ConnectionCount,
     ) -> None:
         self._transport = transport
         self._request = request
@@ -138,8 +142,9 @@ class _Download:
         self._now_s = asyncio.get_running_loop().time
         self._reopening = Reopening()
         self._lookahead = Lookahead(target.size)
-        self._connections = ConnectionCount(self._now_s())
-        self._takes_ranges = True
+        self._connections = connections
+        self._takes_ranges: bool | None = None
+        """Not known until the server has sent a part that was asked for."""
         self._etag: str | None = None
         # The reader's own connection: what it gives is of the content from `_at` to `_until`.
         self._body: ClientResponse | None = None
@@ -190,18 +195,24 @@ class _Download:
     async def _read_own(self) -> Chunk:
         """Read from the reader's own connection, up to where somebody else began."""
         while True:
-            end = self._ahead[0].segment.start if self._ahead else self._target.size
             try:
                 if self._body is None or self._at == self._until:
                     await self._hang_up()
-                    several = self._connections.count > 1
-                    await self._open(min(end, self._position + SEGMENT_BYTES) if several else end)
+                    several = self._takes_ranges and self._connections.count > 1
+                    longest = SEGMENT_BYTES if several else self._target.size
+                    await self._open(min(self._end, self._position + longest))
                 elif chunk := await self._read_on():
-                    return chunk[: end - self._position]
+                    # Somebody may have begun meanwhile.
+                    return chunk[: self._end - self._position]
             except _PASSING:
                 await self._hang_up()
                 if not self._reopening.allows(self._position, self._now_s()):
                     raise
+
+    @property
+    def _end(self) -> int:
+        """Where the part ends that is left to the reader's own connection."""
+        return self._ahead[0].segment.start if self._ahead else self._target.size
 
     async def _read_on(self) -> memoryview:
         """Return what came next; nothing if it was all before the position."""
@@ -234,6 +245,8 @@ class _Download:
         self._body = body
         if part.start < asked.start or body.headers.get("Accept-Ranges") == "none":
             self._takes_ranges = False
+        elif part.start:
+            self._takes_ranges = True
 
     async def _hang_up(self) -> None:
         self._body = None
@@ -248,33 +261,47 @@ class _Download:
     def _fetch_ahead(self) -> None:
         """Let others fetch what comes later, where that pays and there is memory for it."""
         left_bytes = self._target.size - self._position
-        if not self._takes_ranges or (left_bytes < WORTHWHILE_BYTES and not self._ahead):
+        if self._takes_ranges is False or (left_bytes < WORTHWHILE_BYTES and not self._ahead):
             return
-        while len(self._helpers) + (self._body is not None) < self._connections.count:
+        # One finds out whether the server sends parts at all.
+        most = MAX_CONNECTIONS if self._takes_ranges else 1
+        while (
+            len(self._helpers) < most
+            and len(self._helpers) + (self._body is not None) < self._connections.count
+        ):
             segment = self._lookahead.next(self._position)
             if segment is None or not self._read_ahead.take(segment.size):
                 return
             self._lookahead.begin(segment)
             arrivals = _Arrivals(segment)
-            self._ahead.append(arrivals)
+            if self._takes_ranges:
+                self._ahead.append(arrivals)
             self._helpers.add(asyncio.create_task(self._fetch(arrivals), name="read ahead"))
 
     async def _fetch(self, arrivals: _Arrivals) -> None:
         """Fetch a segment. What cannot be had so is left to the reader, who meets the error."""
+        is_expected = self._takes_ranges is True
         try:
             async with self._transport.send(self._asking_for(arrivals.segment)) as body:
-                if self._part_in(body, arrivals.segment) == arrivals.segment:
+                self._takes_ranges = self._part_in(body, arrivals.segment) == arrivals.segment
+                if self._takes_ranges and (is_expected or self._join(arrivals)):
+                    is_expected = True
                     await self._receive(body, arrivals)
-                else:
-                    self._takes_ranges = False
         except KitdError:
-            pass
+            self._connections.refused(self._now_s())
         finally:
             arrivals.end()
             self._helpers.discard(asyncio.current_task())
-            if arrivals.missing:
-                self._connections.refused(self._now_s())
+            if not is_expected:
+                self._drop(arrivals)
         self._fetch_ahead()
+
+    def _join(self, arrivals: _Arrivals) -> bool:
+        """Let the reader expect a segment, unless he has come there by himself."""
+        if arrivals.segment.start <= self._position:
+            return False
+        self._ahead.append(arrivals)
+        return True
 
     async def _receive(self, body: ClientResponse, arrivals: _Arrivals) -> None:
         while arrivals.missing and (chunk := await self._read(body)):

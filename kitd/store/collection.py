@@ -19,6 +19,8 @@ from kitd.oci.reference import Reference, Repository
 
 GRACE_S = 3600.0
 """How old a blob has to be that no kit needs: its manifest may be on its way."""
+PARTIAL_KEPT_S = 7 * 24 * 3600.0
+"""How long it is remembered what has arrived of a blob that nobody went on with."""
 _SECOND_US = 1_000_000
 
 
@@ -165,6 +167,37 @@ def plan_collection(
         unreferenced=tuple(sorted(unreferenced, key=lambda blob: (blob.written_us, blob.digest))),
         spared=spared,
     )
+
+
+def expendable_partials(
+    partials: Iterable[StoredBlob],
+    blobs: Iterable[StoredBlob],
+    leased: Collection[Digest],
+    space: Space,
+    limits: CacheConfig,
+    *,
+    now_us: int,
+) -> Mapping[Digest, str]:
+    """Return of which blobs that has to go which has arrived, and why: what is oldest goes first.
+
+    They are cheaper to lose than a kit. `space` is what there is without them having gone.
+    """
+    complete = {blob.digest for blob in blobs}
+    going = {}
+    for partial in sorted(partials, key=lambda each: (each.written_us, each.digest)):
+        if partial.digest in leased:
+            continue
+        if partial.digest in complete:
+            reason = "the blob came from elsewhere"
+        elif not _is_within(_passed_s(partial.written_us, now_us), PARTIAL_KEPT_S):
+            reason = f"nobody went on with it for {_span(_passed_s(partial.written_us, now_us))}"
+        elif excess_bytes(space, limits):
+            reason = "the cache needs the room"
+        else:
+            continue
+        going[partial.digest] = reason
+        space = space.freed(partial.size)
+    return going
 
 
 def least_recently_used(bundles: Iterable[Bundle]) -> tuple[Bundle, ...]:
@@ -330,16 +363,20 @@ def forecast(
     limits: CacheConfig,
     *,
     now_us: int,
+    partials: Sequence[StoredBlob] = (),
 ) -> Forecast:
     """Tell what a collection would do, and why.
 
     `remains` are those of damaged blobs that nothing needs any more, in bytes: they go in any case.
+    `partials` are what has arrived of blobs that are not complete.
     """
     plan = plan_collection(kits, blobs, leased, keep_recent_s=limits.keep_recent_s, now_us=now_us)
     shared = SharedBlobs(kits, blobs, leased)
     going: dict[Digest, str] = {}
     freed: set[Digest] = {blob.digest for blob in plan.unreferenced}
     left = space.freed(sum(remains.values()) + sum(blob.size for blob in plan.unreferenced))
+    given_up = expendable_partials(partials, blobs, leased, left, limits, now_us=now_us)
+    left = left.freed(sum(each.size for each in partials if each.digest in given_up))
     for bundle in plan.bundles:
         freed_bytes = shared.freed_by(bundle)
         if may_go(left, limits, freed_bytes):
@@ -350,6 +387,7 @@ def forecast(
     decisions = [
         *(_decide_kit(kit, plan, going) for kit in kits),
         *_decide_blobs(kits, blobs, plan, freed, going),
+        *(_decide_partial(each, given_up, leased, now_us) for each in partials),
         *(
             Decision("damaged", digest, digest, size, goes=True, why="nothing needs what is left")
             for digest, size in remains.items()
@@ -374,6 +412,19 @@ def _decide_kit(kit: CachedKit, plan: Plan, going: Mapping[Digest, str]) -> Deci
     goes = kit.digest in going
     why = going.get(kit.digest) or plan.kept.get(kit.digest) or "the limits hold without that"
     return Decision("kit", kit.digest, kit.name, size, goes, why)
+
+
+def _decide_partial(
+    partial: StoredBlob, given_up: Mapping[Digest, str], leased: Collection[Digest], now_us: int
+) -> Decision:
+    kept = (
+        f"the next pull goes on with it: written {_span(_passed_s(partial.written_us, now_us))} ago"
+    )
+    why = given_up.get(partial.digest) or ("in use" if partial.digest in leased else kept)
+    name = f"part of {partial.digest}"
+    return Decision(
+        "partial", partial.digest, name, partial.size, goes=partial.digest in given_up, why=why
+    )
 
 
 def _decide_blobs(

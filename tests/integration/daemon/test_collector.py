@@ -360,3 +360,17 @@ def bundles_of(stock):
         stock.kits, stock.blobs, stock.leased, keep_recent_s=0, now_us=SystemClock().now_us()
     )
     return plan.bundles
+
+
+@pytest.mark.parametrize("in_use", [False, True])
+async def test_what_arrived_of_a_blob_goes_where_room_is_needed_unless_more_arrives(bench, in_use):
+    target = describe("l", b"weights")
+    bench.store.partial_path(target.digest).write_bytes(bytes(1000))
+    with bench.cache.hold() as held:
+        if in_use:
+            await held.keep([(target.digest, target.size)])
+        (decision,) = (await bench.collector.forecast()).decisions
+        collected = await bench.collect()
+    assert (decision.kind, decision.goes) == ("partial", not in_use)
+    assert collected.freed_bytes == (0 if in_use else 1000)
+    assert len(bench.store.partials()) == in_use

@@ -4,14 +4,17 @@ import asyncio
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import pytest
 
 from kitd.blocking import run_blocking
 from kitd.content.store import CHUNK_BYTES, MismatchError
+from kitd.errors import UnavailableError
 from kitd.oci.descriptor import describe
-from kitd.store.blob_store import BlobStore
+from kitd.store.blob_store import BlobStore, NoSpaceError
 from kitd.store.content import CacheContent
+from kitd.store.sample import SAMPLE_BYTES, sample_path
 
 
 class WatchedExecutor(ThreadPoolExecutor):
@@ -69,3 +72,103 @@ async def test_a_blob_that_shrinks_while_it_is_read_is_noticed(store):
 async def test_a_small_document_is_put_and_named_by_its_digest(store):
     assert await CacheContent(store).hold().put(b"{}") == describe("", b"{}").digest
     assert store.has(describe("", b"{}"))
+
+
+class Registry:
+    """Content in memory, which is sent in pieces; `fail` ends each transfer after so much."""
+
+    def __init__(self, content):
+        self.content = content
+        self.fail = None
+        self.offsets = []
+
+    async def exists(self, target):
+        return True
+
+    @asynccontextmanager
+    async def fetch(self, target, *, offset=0):
+        self.offsets.append(offset)
+        yield self.pieces(offset)
+
+    async def pieces(self, offset, size=300_007):
+        end = len(self.content) if self.fail is None else offset + self.fail
+        for at in range(offset, min(end, len(self.content)), size):
+            await asyncio.sleep(0)
+            yield memoryview(self.content)[at : at + size]
+        if self.fail is not None:
+            raise UnavailableError("the connection broke")
+
+
+@pytest.mark.parametrize("size", [1000, 5 * CHUNK_BYTES + 1])
+async def test_fifty_who_want_one_blob_share_one_download(store, size):
+    content = os.urandom(size)
+    target, registry, cache = describe("", content), Registry(content), CacheContent(store)
+    async with asyncio.TaskGroup() as group:
+        pushes = [group.create_task(cache.hold().push(target, registry)) for _ in range(50)]
+    assert registry.offsets == [0]
+    assert sorted(push.result() for push in pushes) == [0] * 49 + [size]
+    assert store.path_of(target.digest).read_bytes() == content
+
+
+async def test_whoever_waited_goes_on_from_his_own_source_where_another_failed(store):
+    content = os.urandom(5 * CHUNK_BYTES + 1)
+    target, cache = describe("", content), CacheContent(store)
+    broken, whole = Registry(content), Registry(content)
+    broken.fail = 3 * CHUNK_BYTES
+    first = asyncio.create_task(cache.hold().push(target, broken))
+    second = asyncio.create_task(cache.hold().push(target, whole))
+    with pytest.raises(UnavailableError):
+        await first
+    moved = await second
+    (offset,) = whole.offsets
+    assert offset >= 3 * CHUNK_BYTES
+    assert moved == target.size - offset
+    assert store.path_of(target.digest).read_bytes() == content
+
+
+async def test_what_a_cancelled_download_got_is_not_asked_for_again(store):
+    content = os.urandom(5 * CHUNK_BYTES)
+    target, registry = describe("", content), Registry(content)
+    half_way, stalled = asyncio.Event(), asyncio.Event()
+
+    class Stalling(Registry):
+        async def pieces(self, offset, size=300_007):
+            yield self.content[offset : 3 * CHUNK_BYTES]
+            half_way.set()
+            await stalled.wait()
+
+    push = asyncio.create_task(CacheContent(store).hold().push(target, Stalling(content)))
+    await half_way.wait()
+    push.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await push
+    # Another process, as it were: nothing but the file is known.
+    assert await CacheContent(store).hold().push(target, registry) == 2 * CHUNK_BYTES
+    assert registry.offsets == [3 * CHUNK_BYTES]
+
+
+async def test_a_blob_that_arrived_in_full_is_not_asked_for(store):
+    content = os.urandom(2 * CHUNK_BYTES)
+    target, registry = describe("", content), Registry(content)
+    store.partial_path(target.digest).write_bytes(content)
+    assert await CacheContent(store).hold().push(target, registry) == 0
+    assert registry.offsets == []
+    assert store.has(target)
+
+
+async def test_more_than_was_promised_is_not_gone_on_with(store):
+    content = os.urandom(2 * CHUNK_BYTES)
+    target, registry = describe("", content), Registry(content + b"more")
+    with pytest.raises(MismatchError, match="more bytes"):
+        await CacheContent(store).hold().push(target, registry)
+    assert store.partials() == []
+    assert sample_path(store, target.digest).read_bytes() == content[:SAMPLE_BYTES]
+
+
+async def test_a_blob_that_the_disk_has_no_room_for_is_not_begun(small_store):
+    content = bytes(3 * CHUNK_BYTES)
+    target, registry = describe("", content), Registry(content)
+    with pytest.raises(NoSpaceError):
+        await CacheContent(small_store).hold().push(target, registry)
+    assert registry.offsets == []
+    assert small_store.partials() == []

@@ -9,10 +9,12 @@ from kitd.oci.descriptor import describe
 from kitd.oci.reference import Reference, Repository
 from kitd.store.collection import (
     GRACE_S,
+    PARTIAL_KEPT_S,
     CachedKit,
     Space,
     StoredBlob,
     excess_bytes,
+    expendable_partials,
     forecast,
     may_go,
     plan_collection,
@@ -220,3 +222,64 @@ def test_the_forecast_tells_what_the_limits_still_lack():
         now_us=NOW_US,
     )
     assert (found.freed_bytes, found.over_bytes) == (0, 400)
+
+
+ROOMY, TIGHT = Space(300, 1000), Space(300, 0)
+LIMITS = CacheConfig(use_at_most_bytes=1000, leave_free_bytes=150)
+
+
+def partials(*ages_s):
+    return [
+        StoredBlob(blob(f"partial {number}").digest, 100, NOW_US - int(age_s * 1_000_000))
+        for number, age_s in enumerate(ages_s)
+    ]
+
+
+def given_up(found, *, blobs=(), leased=(), space=ROOMY):
+    return expendable_partials(found, blobs, leased, space, LIMITS, now_us=NOW_US)
+
+
+def test_what_arrived_of_a_blob_stays_for_a_week_where_there_is_room():
+    young, old = partials(PARTIAL_KEPT_S - 60, PARTIAL_KEPT_S + 60)
+    assert given_up([young, old]) == {old.digest: "nobody went on with it for 10081 min"}
+
+
+def test_where_room_is_needed_the_oldest_goes_first_and_no_more_than_has_to():
+    found = partials(10, 3000, 200)
+    assert given_up(found, space=TIGHT) == {
+        found[1].digest: "the cache needs the room",
+        found[2].digest: "the cache needs the room",
+    }
+
+
+def test_what_arrives_right_now_stays_whatever_it_takes():
+    found = partials(10, 2 * PARTIAL_KEPT_S)
+    assert given_up(found, leased=[each.digest for each in found], space=TIGHT) == {}
+
+
+def test_what_arrived_of_a_blob_that_is_there_goes():
+    (found,) = partials(10)
+    assert given_up([found], blobs=[replace(found, size=500)]) == {
+        found.digest: "the blob came from elsewhere"
+    }
+
+
+def test_what_arrived_goes_before_any_kit_and_is_told():
+    old, young = partials(3000, 10)
+    layer = blob("layer")
+    kits = [kit("one", layer, locations=(THERE,))]
+    found = forecast(
+        kits,
+        stored(layer, kits[0].target),
+        [],
+        {},
+        Space(310, 0),
+        CacheConfig(use_at_most_bytes=210, leave_free_bytes=0),
+        now_us=NOW_US,
+        partials=[young, old],
+    )
+    gone = [decision for decision in found.decisions if decision.goes]
+    assert [(each.kind, each.digest, each.size) for each in gone] == [("partial", old.digest, 100)]
+    assert (found.freed_bytes, found.over_bytes) == (100, 0)
+    reasons = {decision.digest: decision.why for decision in found.decisions}
+    assert reasons[young.digest] == "the next pull goes on with it: written 10 s ago"
