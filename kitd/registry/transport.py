@@ -155,6 +155,10 @@ class Transport:
         """Close all connections."""
         await self._session.close()
 
+    async def pause(self, delay_s: float) -> None:
+        """Wait between two requests of which the second depends on what became of the first."""
+        await self._surroundings.sleep(delay_s)
+
     def url(self, path: str) -> URL:
         """Return the URL of a path below `/v2/`, made of names and digests that were checked."""
         return URL(f"{self.origin}/v2/{path}", encoded=True)

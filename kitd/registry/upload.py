@@ -40,6 +40,8 @@ from kitd.registry.upload_session import UploadMemory, Uploads, UploadSession
 
 MAX_STALLS = 3
 """How often an upload may be asked for its state without having got on since."""
+STALL_S = 0.25
+"""How long the first wait before that is; the others are twice the one before."""
 MAX_LOST = 3
 """How many sessions a registry may lose before the rest is for another attempt."""
 MAX_LENDERS = 4
@@ -211,9 +213,11 @@ class Upload:
             except RegistryTooLargeError:
                 if stalls == MAX_STALLS:
                     raise
-            except _HICCUPS:
+            except (*_HICCUPS, RegistryStateError):
                 if stalls == MAX_STALLS:
                     raise
+                # What was cut may still be arriving, and keep others out of the session meanwhile.
+                await self._uploads.transport.pause(STALL_S * 2**stalls)
                 self._session = await self._uploads.ask(self._session)
             await self._remember()
             stalls = 0 if self._session.received > before else stalls + 1

@@ -111,6 +111,8 @@ class Peer:
     location: str = "/v2/team/model/blobs/uploads/{id}?s={step}"
     least: str | None = None
     early: bool = False
+    busy: int = 0
+    """How many chunks are refused because another request holds the session."""
     mounts: dict[str, int] = field(default_factory=dict)
     """What is answered to a mount from a repository, or from none: 201 or 404."""
     commits: list[int] = field(default_factory=list)
@@ -161,6 +163,10 @@ class Peer:
             return web.Response(status=204)
         if request.method == "GET":
             return self.state(last, 204)
+        if request.method == "PATCH" and self.busy:
+            self.busy -= 1
+            await request.read()
+            return web.json_response({"errors": [{"code": "BLOB_UPLOAD_INVALID"}]}, status=409)
         if request.method == "PATCH" and self.unknown is not None:
             await request.read()
             return web.Response(status=self.unknown.status, body=self.unknown.body)
@@ -268,6 +274,15 @@ async def test_a_session_of_another_origin_is_not_asked_for(begun, remote, cache
     await memory.remember(repository, target.digest, stranger)
     assert await (await remote(host)).push(target, cache) == SIZE
     assert (peer.count("GET"), peer.count("DELETE")) == (0, 0)
+
+
+async def test_a_session_that_is_still_busy_with_what_was_cut_is_not_lost(begun, remote, cache):
+    """Another request holds it, and the registry calls that an invalid upload."""
+    peer = Peer()
+    host, target = await begun(peer)
+    peer.busy = 2
+    assert await (await remote(host)).push(target, cache) == SIZE - 4 * CHUNK
+    assert (peer.count("POST"), peer.taken_bytes) == (1, SIZE)
 
 
 async def test_content_that_is_not_what_it_should_be_is_not_gone_on_with(
