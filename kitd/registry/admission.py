@@ -98,6 +98,11 @@ class Admissions:
         async with self._host(origin).slot(lane, refusal, patient=patient) as settle:
             yield settle
 
+    def closed_at(self, origin: URL) -> Closed | None:
+        """Return why and for how long a host is asked for nothing, if it is."""
+        host = self._hosts.get(origin)
+        return None if host is None else host.governor.closed(asyncio.get_running_loop().time())
+
     def closed(self) -> Mapping[URL, Closed]:
         """Return the origins that are asked for nothing now, and for how long."""
         now_s = asyncio.get_running_loop().time()

@@ -5,11 +5,15 @@ matter of what it does: reading, storing a manifest and opening an upload may; a
 carries a part of a blob is resumed by whoever sends the blob, who first asks what arrived.
 """
 
-from kitd.registry.governor import PATIENCE_S, Outcome
+from kitd.registry.governor import PATIENCE_S, Closed, Closure, Outcome
 
 TRIES = 5
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 8.0
+OUTAGE_S = 4.0
+"""A breaker that is open for so long after a request failed is no hiccup: its third time."""
+SLACK_S = 0.1
+"""What may have passed since."""
 
 NO_ANSWER = Outcome(failed=True)
 """The connection could not be made, or broke."""
@@ -36,15 +40,17 @@ def outcome_of(status: int, retry_after_s: float | None) -> Outcome:
     return Outcome(failed=failed, overloaded=status in _TIMED_OUT)
 
 
-def is_passing(status: int | None, *, repeatable: bool, retry_after_s: float | None = None) -> bool:
+def is_passing(status: int | None, closed: Closed | None, *, repeatable: bool) -> bool:
     """Whether the same request may get a better answer within this attempt.
 
-    `status` is None where there was no answer; `repeatable` says whether the request may be sent
-    again although the host may have done what it asks. After a 429 every request may: nothing was
-    done.
+    `status` is None where there was no answer, `closed` says whether its host may be asked again;
+    `repeatable` whether the request may be sent again although the host may have done what it asks.
+    After a 429 every request may: nothing was done.
     """
-    if retry_after_s is not None and retry_after_s >= PATIENCE_S:
-        return False
+    if closed is not None:
+        most_s = OUTAGE_S if closed.closure is Closure.FAILING else PATIENCE_S
+        if closed.for_s >= most_s - SLACK_S:
+            return False
     if status == _TOO_MANY:
         return True
     return repeatable and (status is None or status in _PASSING)

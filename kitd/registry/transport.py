@@ -74,11 +74,12 @@ class Surroundings:
 
 
 class _NoAnswerError(Exception):
-    """A request got no answer; `error` is what its sender is told if it is not sent again."""
+    """`url` gave no answer; `error` is what is raised if the request is not sent again."""
 
-    def __init__(self, error: RegistryError) -> None:
+    def __init__(self, error: RegistryError, url: URL) -> None:
         super().__init__(str(error))
         self.error = error
+        self.url = url
 
 
 class _Prepared:
@@ -234,17 +235,17 @@ class Transport:
             try:
                 response = await stack.enter_async_context(self._follow(errand))
             except _NoAnswerError as lost:
-                if tries == most or not is_passing(None, repeatable=request.repeatable):
+                if tries == most or not self._is_passing(request, None, lost.url):
                     raise lost.error from lost.error.__cause__
             else:
-                if tries == most or not is_passing(
-                    response.status,
-                    repeatable=request.repeatable,
-                    retry_after_s=_retry_after_s(response),
-                ):
+                if tries == most or not self._is_passing(request, response.status, response.url):
                     return response
                 await stack.aclose()
             await self._surroundings.sleep(delay_s(tries, self._random.random()))
+
+    def _is_passing(self, request: Request, status: int | None, url: URL) -> bool:
+        closed = self._surroundings.admissions.closed_at(url.origin())
+        return is_passing(status, closed, repeatable=request.repeatable)
 
     @asynccontextmanager
     async def _follow(self, errand: _Errand) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -360,7 +361,7 @@ class Transport:
             if isinstance(body, _Outgoing) and body.caused(error):
                 raise
             settle(_silence(error))
-            raise _NoAnswerError(error) from error
+            raise _NoAnswerError(error, url) from error
 
     async def _check(self, request: Request, response: aiohttp.ClientResponse) -> None:
         """Raise the error that the answer stands for, if it is one."""

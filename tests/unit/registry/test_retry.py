@@ -3,9 +3,9 @@
 import pytest
 from yarl import URL
 
-from kitd.registry.governor import PATIENCE_S, Lane, Outcome
+from kitd.registry.governor import PATIENCE_S, Closed, Closure, Lane, Outcome
 from kitd.registry.request import Request
-from kitd.registry.retry import delay_s, is_passing, outcome_of
+from kitd.registry.retry import OUTAGE_S, delay_s, is_passing, outcome_of
 
 WELL = Outcome()
 
@@ -40,23 +40,26 @@ def test_a_window_is_kept_where_the_host_is_busy(status, kept_s):
 
 @pytest.mark.parametrize("status", [None, 408, 499, 500, 502, 503, 504, 520, 522, 524, 529])
 def test_what_may_pass_is_sent_again_if_it_may_be_done_twice(status):
-    assert is_passing(status, repeatable=True)
-    assert not is_passing(status, repeatable=False)
+    assert is_passing(status, None, repeatable=True)
+    assert not is_passing(status, None, repeatable=False)
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 405, 409, 413, 416, 501, 505, 530])
 def test_what_does_not_pass_is_not_sent_again(status):
-    assert not is_passing(status, repeatable=True)
+    assert not is_passing(status, None, repeatable=True)
 
 
 def test_a_429_did_nothing_so_that_everything_may_be_sent_again():
-    assert is_passing(429, repeatable=False)
+    assert is_passing(429, None, repeatable=False)
 
 
-@pytest.mark.parametrize("status", [429, 503])
-def test_a_wait_that_is_too_long_for_an_attempt_is_left_to_the_queue(status):
-    assert is_passing(status, repeatable=True, retry_after_s=PATIENCE_S - 1)
-    assert not is_passing(status, repeatable=True, retry_after_s=PATIENCE_S)
+@pytest.mark.parametrize("status", [429, 503, None])
+@pytest.mark.parametrize(
+    ("closure", "most_s"), [(Closure.FORBIDDEN, PATIENCE_S), (Closure.FAILING, OUTAGE_S)]
+)
+def test_a_wait_that_is_too_long_for_an_attempt_is_left_to_the_queue(status, closure, most_s):
+    assert is_passing(status, Closed(closure, most_s - 1), repeatable=True)
+    assert not is_passing(status, Closed(closure, most_s), repeatable=True)
 
 
 def test_the_wait_doubles_from_half_a_second_to_eight():
