@@ -1,14 +1,19 @@
 """Real parts that several rooms test against: Debian's docker-registry, and skopeo to look."""
 
+import itertools
 import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -122,6 +127,96 @@ def docker_registry_with_login(
     path = tmp_path / "htpasswd"
     path.write_text(HTPASSWD)
     return start_docker_registry(auth={"htpasswd": {"realm": "tests", "path": str(path)}})
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRegistryProcess:
+    """A running registry of `tests/fault_registry`; the names of quirks are in its `quirks.py`."""
+
+    host: str
+
+    def tell(self, **quirks: Any) -> None:
+        """Change its script: what is named, and nothing else."""
+        self._control("POST", "quirks", quirks)
+
+    def tally(self) -> dict[str, Any]:
+        """Return what it was asked, received and sent, as `Tally.as_json` has it."""
+        return self._control("GET", "tally")
+
+    def reset(self) -> None:
+        """Let it count from zero."""
+        self._control("DELETE", "tally")
+
+    def empty(self) -> None:
+        """Let it forget everything, its script too."""
+        self._control("DELETE", "all")
+
+    def _control(self, method: str, what: str, body: object = None) -> dict[str, Any]:
+        content = None if body is None else json.dumps(body).encode()
+        url = f"http://{self.host}/-/{what}"
+        request = urllib.request.Request(url, content, method=method)
+        with urllib.request.urlopen(request, timeout=START_DEADLINE_S) as answer:
+            told: dict[str, Any] = json.load(answer)
+        return told
+
+
+@contextmanager
+def process_with_address(*arguments: str | Path) -> Iterator[str]:
+    """Run a module that prints its address, and end it."""
+    with subprocess.Popen(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=Path(__file__).parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield json.loads(process.stdout.readline())["host"]
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def start_fault_registry(tmp_path: Path) -> Iterator[Callable[..., FaultRegistryProcess]]:
+    """Start fault registries, with quirks, as processes of their own; all are ended after."""
+    with ExitStack() as stack:
+        roots = (tmp_path / f"fault-registry-{number}" for number in itertools.count())
+
+        def start(**quirks: Any) -> FaultRegistryProcess:
+            script = ("--root", next(roots), "--quirks", json.dumps(quirks))
+            host = stack.enter_context(process_with_address("fault_registry", *script))
+            return FaultRegistryProcess(host)
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def shared_fault_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a fault registry that many tests use, one after the other."""
+    root = tmp_path_factory.mktemp("fault-registry") / "root"
+    with process_with_address("fault_registry", "--root", root) as host:
+        yield host
+
+
+@pytest.fixture
+def fault_registry(shared_fault_registry: str) -> FaultRegistryProcess:
+    """An empty fault registry without quirks."""
+    registry = FaultRegistryProcess(shared_fault_registry)
+    registry.empty()
+    return registry
+
+
+@pytest.fixture
+def start_cutting_proxy() -> Iterator[Callable[..., str]]:
+    """Start proxies that break connections: `start(host, up_every=0, down_every=0)`, in bytes."""
+    with ExitStack() as stack:
+
+        def start(upstream: str, *, up_every: int = 0, down_every: int = 0) -> str:
+            limits = ("--up-every", str(up_every), "--down-every", str(down_every))
+            module = "fault_registry.cutting_proxy"
+            return stack.enter_context(process_with_address(module, upstream, *limits))
+
+        yield start
 
 
 @pytest.fixture

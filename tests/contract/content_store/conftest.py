@@ -4,6 +4,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from fault_registry.server import FaultRegistry
 from kitd.content.store import ContentNotFoundError
 from kitd.oci.descriptor import describe
 from kitd.oci.reference import Repository
@@ -57,9 +58,7 @@ async def cache(request):
 
 
 @asynccontextmanager
-async def repository(request):
-    host = request.getfixturevalue("docker_registry").host
-
+async def repository_of(host):
     async def sleep(delay_s):
         """Wait for nothing between attempts."""
 
@@ -68,7 +67,20 @@ async def repository(request):
         yield await client.repository(Repository(host, "team/model"))
 
 
-@pytest.fixture(params=[cache, repository], ids=lambda make: make.__name__)
+@asynccontextmanager
+async def repository(request):
+    async with repository_of(request.getfixturevalue("docker_registry").host) as remote:
+        yield remote
+
+
+@asynccontextmanager
+async def repository_of_tests(request):
+    root = request.getfixturevalue("tmp_path") / "fault-registry"
+    async with FaultRegistry(root) as registry, repository_of(registry.host) as remote:
+        yield remote
+
+
+@pytest.fixture(params=[cache, repository, repository_of_tests], ids=lambda make: make.__name__)
 def implementation(request):
     if request.param is repository:
         request.getfixturevalue("docker_registry")

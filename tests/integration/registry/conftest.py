@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -85,6 +86,12 @@ class Connector:
 async def connect() -> AsyncIterator[Connector]:
     async with AsyncExitStack() as stack:
         yield Connector(stack)
+
+
+@pytest.fixture(params=["docker_registry", "fault_registry"])
+def registry(request: pytest.FixtureRequest) -> Any:
+    """An empty registry that lets everybody in: Debian's, and the one that tests make faults in."""
+    return request.getfixturevalue(request.param)
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

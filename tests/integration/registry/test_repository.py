@@ -1,4 +1,4 @@
-"""A repository of Debian's docker-registry as a content store; skopeo agrees with what is there."""
+"""A repository of a registry as a content store; skopeo agrees with what is there."""
 
 import json
 import os
@@ -49,10 +49,10 @@ def ignore(_done: int, _total: int) -> None:
 
 @pytest.mark.parametrize("settings", MODES, ids=MODE_NAMES)
 @pytest.mark.parametrize("size", [0, 1, 4096, 3 * 1024 * 1024 + 17])
-async def test_a_blob_comes_back_as_it_was_pushed(docker_registry, connect, cache, settings, size):
+async def test_a_blob_comes_back_as_it_was_pushed(registry, connect, cache, settings, size):
     content = os.urandom(size)
     target = cache.put(content)
-    remote = await connect(docker_registry.host, settings=settings)
+    remote = await connect(registry.host, settings=settings)
 
     assert not await remote.exists(target)
     assert await remote.push(target, cache) == size
@@ -60,18 +60,18 @@ async def test_a_blob_comes_back_as_it_was_pushed(docker_registry, connect, cach
     assert await read(remote, target, max_bytes=size) == content
 
 
-async def test_a_blob_that_is_there_is_not_sent_again(docker_registry, connect, cache):
+async def test_a_blob_that_is_there_is_not_sent_again(registry, connect, cache):
     target = cache.put(b"weights")
-    remote = await connect(docker_registry.host)
+    remote = await connect(registry.host)
     await remote.push(target, cache)
     assert await remote.push(target, cache) == 0
 
 
 @pytest.mark.parametrize("offset", [1, 1000, (1 << 20) + 1, (2 << 20) - 1])
-async def test_a_fetch_begins_at_any_offset(docker_registry, connect, cache, offset):
+async def test_a_fetch_begins_at_any_offset(registry, connect, cache, offset):
     content = os.urandom(2 << 20)
     target = cache.put(content)
-    remote = await connect(docker_registry.host)
+    remote = await connect(registry.host)
     await remote.push(target, cache)
 
     async with remote.fetch(target, offset=offset) as stream:
@@ -81,9 +81,9 @@ async def test_a_fetch_begins_at_any_offset(docker_registry, connect, cache, off
     assert max(map(len, chunks)) <= 1 << 20
 
 
-async def test_a_fetch_can_be_left_in_the_middle(docker_registry, connect, cache):
+async def test_a_fetch_can_be_left_in_the_middle(registry, connect, cache):
     target = cache.put(os.urandom(8 << 20))
-    remote = await connect(docker_registry.host)
+    remote = await connect(registry.host)
     await remote.push(target, cache)
 
     async with remote.fetch(target) as stream:
@@ -92,12 +92,10 @@ async def test_a_fetch_can_be_left_in_the_middle(docker_registry, connect, cache
     assert len(await read(remote, target, max_bytes=8 << 20)) == 8 << 20
 
 
-async def test_a_graph_travels_to_the_registry_and_back(
-    docker_registry, connect, cache, skopeo, tmp_path
-):
+async def test_a_graph_travels_to_the_registry_and_back(registry, connect, cache, skopeo, tmp_path):
     layers = [os.urandom(size) for size in (10, 100_000, 2_000_000)]
     root = kit(cache, *layers)
-    remote = await connect(docker_registry.host)
+    remote = await connect(registry.host)
 
     report = await copy_graph(cache, remote, root, concurrency=4, progress=ignore)
     await remote.tag(root, "latest")
@@ -107,7 +105,7 @@ async def test_a_graph_travels_to_the_registry_and_back(
     assert {tag async for tag in remote.tags()} == {"latest", "v1"}
     assert await remote.resolve("v1") == root
     assert await remote.resolve(root.digest) == root
-    reference = f"docker://{docker_registry.host}/team/model:latest"
+    reference = f"docker://{registry.host}/team/model:latest"
     raw = skopeo("inspect", "--raw", "--tls-verify=false", reference)
     assert digest_of(raw) == root.digest
     skopeo("copy", "--src-tls-verify=false", reference, f"dir:{tmp_path / 'copied'}")
@@ -125,14 +123,12 @@ async def test_a_graph_travels_to_the_registry_and_back(
     assert all(again.has(describe("", layer)) for layer in layers)
 
 
-async def test_a_tag_moves_to_a_manifest_that_was_pushed_by_somebody_else(
-    docker_registry, connect, cache
-):
+async def test_a_tag_moves_to_a_manifest_that_was_pushed_by_somebody_else(registry, connect, cache):
     first, second = kit(cache, b"one"), kit(cache, b"two")
-    remote = await connect(docker_registry.host)
+    remote = await connect(registry.host)
     for root in (first, second):
         await copy_graph(cache, remote, root, concurrency=2, progress=ignore)
-    stranger = await connect(docker_registry.host)
+    stranger = await connect(registry.host)
 
     await stranger.tag(first, "latest")
     assert await remote.resolve("latest") == first
@@ -140,10 +136,10 @@ async def test_a_tag_moves_to_a_manifest_that_was_pushed_by_somebody_else(
     assert await remote.resolve("latest") == second
 
 
-async def test_a_copy_goes_straight_between_two_repositories(docker_registry, connect, cache):
+async def test_a_copy_goes_straight_between_two_repositories(registry, connect, cache):
     root = kit(cache, os.urandom(1_500_000))
-    one = await connect(docker_registry.host, "team/one")
-    two = await connect(docker_registry.host, "team/two")
+    one = await connect(registry.host, "team/one")
+    two = await connect(registry.host, "team/two")
     await copy_graph(cache, one, root, concurrency=2, progress=ignore)
 
     report = await copy_graph(one, two, root, concurrency=2, progress=ignore)
@@ -152,32 +148,32 @@ async def test_a_copy_goes_straight_between_two_repositories(docker_registry, co
     assert await two.exists(root)
 
 
-async def test_a_blob_of_a_sibling_is_mounted_and_not_sent(docker_registry, connect, cache):
+async def test_a_blob_of_a_sibling_is_mounted_and_not_sent(registry, connect, cache):
     target = cache.put(os.urandom(1000))
-    sibling = await connect(docker_registry.host, "team/base")
+    sibling = await connect(registry.host, "team/base")
     await sibling.push(target, cache)
-    remote = await connect(docker_registry.host, mount_from=("team/other", "team/base"))
+    remote = await connect(registry.host, mount_from=("team/other", "team/base"))
 
     assert await remote.push(target, cache) == 0
     assert await remote.exists(target)
 
 
-async def test_a_manifest_without_its_blobs_is_refused_for_now(docker_registry, connect, cache):
+async def test_a_manifest_without_its_blobs_is_refused_for_now(registry, connect, cache):
     root = kit(cache, b"never pushed")
-    remote = await connect(docker_registry.host)
+    remote = await connect(registry.host)
     with pytest.raises(RegistryStateError, match="MANIFEST_BLOB_UNKNOWN"):
         await remote.push(root, cache)
 
 
 @pytest.mark.parametrize("settings", MODES, ids=MODE_NAMES)
 async def test_content_with_another_digest_is_refused(
-    docker_registry, connect, tmp_path: Path, cache, settings
+    registry, connect, tmp_path: Path, cache, settings
 ):
     target = cache.put(b"what was promised")
     path = cache.store.path_of(target.digest)
     path.chmod(0o600)
     path.write_bytes(b"what is delivered")
-    remote = await connect(docker_registry.host, settings=settings)
+    remote = await connect(registry.host, settings=settings)
 
     with pytest.raises(RegistryMismatchError, match="DIGEST_INVALID"):
         await remote.push(target, cache)
@@ -185,21 +181,19 @@ async def test_content_with_another_digest_is_refused(
     assert not await remote.exists(target)
 
 
-async def test_a_source_that_fails_ends_the_push_with_its_own_error(
-    docker_registry, connect, cache
-):
+async def test_a_source_that_fails_ends_the_push_with_its_own_error(registry, connect, cache):
     target = describe("application/octet-stream", b"not in the cache")
-    remote = await connect(docker_registry.host)
+    remote = await connect(registry.host)
     with pytest.raises(ContentNotFoundError, match="not in the cache"):
         await remote.push(target, cache)
 
 
-async def test_what_is_not_there_is_not_found(docker_registry, connect):
+async def test_what_is_not_there_is_not_found(registry, connect):
     missing = describe("application/octet-stream", b"missing")
-    remote = await connect(docker_registry.host)
+    remote = await connect(registry.host)
 
     assert not await remote.exists(missing)
-    with pytest.raises(ContentNotFoundError, match=docker_registry.host):
+    with pytest.raises(ContentNotFoundError, match=registry.host):
         await remote.resolve("latest")
     with pytest.raises(ContentNotFoundError, match="BLOB_UNKNOWN"):
         async with remote.fetch(missing):
@@ -208,9 +202,9 @@ async def test_what_is_not_there_is_not_found(docker_registry, connect):
         _ = [tag async for tag in remote.tags()]
 
 
-async def test_a_descriptor_with_the_wrong_size_is_noticed(docker_registry, connect, cache):
+async def test_a_descriptor_with_the_wrong_size_is_noticed(registry, connect, cache):
     target = cache.put(b"ten bytes.")
-    remote = await connect(docker_registry.host)
+    remote = await connect(registry.host)
     await remote.push(target, cache)
     lie = Descriptor(target.media_type, target.digest, 11)
 
@@ -220,6 +214,6 @@ async def test_a_descriptor_with_the_wrong_size_is_noticed(docker_registry, conn
             _ = [chunk async for chunk in verified(stream, lie)]
 
 
-async def test_a_registry_that_is_there_answers_a_ping(docker_registry, connect):
+async def test_a_registry_that_is_there_answers_a_ping(registry, connect):
     client = await connect.client(RegistrySettings())
-    await client.ping(docker_registry.host)
+    await client.ping(registry.host)
