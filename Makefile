@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test quick check static format docs bench soak fuzz lock clean
+.PHONY: help demo test quick check static format docs bench matrix soak fuzz lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -51,6 +51,9 @@ docs: $(VENV)/.dev ## write the reference pages that follow from the code
 
 bench: $(VENV)/.dev ## measure against the peers found on PATH
 	$(BIN)/python -m benchmarks
+
+matrix: $(VENV)/.dev ## copy kits of every shape to registries of every habit and back
+	@PYTHONPATH=tests $(BIN)/python -m matrix
 
 # The same tests as in the suite, for long: trees that are hammered for minutes with all, half and
 # none of the hints, a thousand schedules of writers that stall, two thousand times kill -9, and

@@ -52,6 +52,17 @@ class RefusedError(Exception):
         return web.json_response(body, status=self.status, headers=self.headers)
 
 
+class _TooLargeError(RefusedError):
+    """The answer of a proxy before the registry."""
+
+    def __init__(self) -> None:
+        super().__init__(413, "")
+
+    def response(self) -> web.Response:
+        page = "<html><head><title>413 Request Entity Too Large</title></head></html>"
+        return web.Response(status=413, text=page, content_type="text/html")
+
+
 class Registry:
     """One registry: what it keeps, what it was asked, and its script, which may change."""
 
@@ -669,7 +680,7 @@ class Registry:
         quirks = self.quirks
         most = quirks.max_body_bytes
         if 0 < most < (request.content_length or 0):
-            raise RefusedError(413, "SIZE_INVALID", "the body is too large")
+            raise _TooLargeError
         if request.headers.get("Expect", "").lower() == "100-continue":
             assert request.transport is not None
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -685,7 +696,7 @@ class Registry:
             yield piece
             self._cut_if(received, quirks.cut_received_bytes)
             if 0 < most < received:
-                raise RefusedError(413, "SIZE_INVALID", "the body is too large")
+                raise _TooLargeError
             if quirks.received_bytes_per_s:
                 await asyncio.sleep(len(piece) / quirks.received_bytes_per_s)
 
