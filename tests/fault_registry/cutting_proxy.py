@@ -20,26 +20,46 @@ class Passed:
 
     every_bytes: int
     """Each time that so many bytes more have passed the connection is cut; 0 means never."""
+    most_cuts: int
+    bytes_per_s: float = 0.0
+    """How much passes of all connections together; 0 means whatever there is."""
     passed_bytes: int = 0
     cuts: int = 0
+    free_s: float = 0.0
+    """When what has passed so far was allowed to have passed."""
 
     @property
     def room_bytes(self) -> int:
         """How much may still pass before the next cut."""
-        if self.every_bytes == 0:
+        if self.every_bytes == 0 or self.cuts == self.most_cuts:
             return PIECE_BYTES
         return self.every_bytes * (self.cuts + 1) - self.passed_bytes
+
+    async def wait(self, passed: int) -> None:
+        """Return when `passed` bytes more may have passed."""
+        loop = asyncio.get_running_loop()
+        self.free_s = max(self.free_s, loop.time()) + passed / self.bytes_per_s
+        await asyncio.sleep(self.free_s - loop.time())
 
 
 class CuttingProxy:
     """Passes connections on to `upstream` (`host:port`) while it is entered."""
 
-    def __init__(self, upstream: str, *, up_every: int = 0, down_every: int = 0) -> None:
+    def __init__(
+        self,
+        upstream: str,
+        *,
+        up_every: int = 0,
+        down_every: int = 0,
+        most_cuts: int = 1_000_000,
+        up_bytes_per_s: float = 0.0,
+    ) -> None:
         self._upstream = upstream
-        self.up = Passed(up_every)
-        self.down = Passed(down_every)
+        self.up = Passed(up_every, most_cuts, up_bytes_per_s)
+        self.down = Passed(down_every, most_cuts)
         self.host = ""
         self._writers: set[StreamWriter] = set()
+        self._talks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._converse, "127.0.0.1", 0)
@@ -50,9 +70,16 @@ class CuttingProxy:
         self._server.close()
         for writer in self._writers:
             writer.transport.abort()
+        # Ended by that; who cancelled them would make the loop complain.
+        if self._talks:
+            await asyncio.wait(self._talks)
         await self._server.wait_closed()
 
     async def _converse(self, reader: StreamReader, writer: StreamWriter) -> None:
+        talk = asyncio.current_task()
+        assert talk is not None
+        self._talks.add(talk)
+        talk.add_done_callback(self._talks.discard)
         host, _, port = self._upstream.rpartition(":")
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
         writers = {writer, far_writer}
@@ -96,6 +123,8 @@ class CuttingProxy:
             if way.room_bytes <= 0:
                 way.cuts += 1
                 raise ConnectionAbortedError("cut")
+            if way.bytes_per_s:
+                await way.wait(len(data))
 
 
 async def serve(upstream: str, up_every: int, down_every: int) -> None:

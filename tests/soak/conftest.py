@@ -10,6 +10,9 @@ from the environment here, and only here:
 - `KITD_SOAK_STALL_S`, `KITD_SOAK_FILE_BYTES`: how long a writer stalls and how much it writes at
   most;
 - `KITD_SOAK_KILLS`: how often a daemon is killed;
+- `KITD_SOAK_PUSH_KILLS`: how often one is killed in the middle of a push;
+- `KITD_SOAK_BLOB_MIB`, `KITD_SOAK_CUT_MIB`: how large a blob is whose connections break, and after
+  how much, a list of numbers with spaces between them;
 - `KITD_SOAK_ONLY`: the seed of one project, to see its schedules again and no others.
 """
 
@@ -43,6 +46,9 @@ class Soak:
     stall_s: float
     file_bytes: int
     kills: int
+    push_kills: int
+    blob_mib: int
+    cut_mib: tuple[int, ...]
     only: int | None
 
     @classmethod
@@ -59,6 +65,9 @@ class Soak:
             stall_s=given("STALL_S", 4),
             file_bytes=int(given("FILE_BYTES", 4 << 20)),
             kills=int(given("KILLS", 16)),
+            push_kills=int(given("PUSH_KILLS", 10)),
+            blob_mib=int(given("BLOB_MIB", 64)),
+            cut_mib=tuple(map(int, environ.get("KITD_SOAK_CUT_MIB", "5 29").split())),
             only=None if only is None else int(only),
         )
 
