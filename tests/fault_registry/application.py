@@ -213,7 +213,7 @@ class Registry:
                 ends = datetime.now(UTC) + timedelta(seconds=left_s + 0.5)
                 headers["Retry-After"] = format_datetime(ends.replace(microsecond=0), usegmt=True)
             case "nonsense":
-                headers["Retry-After"] = "soon, \x7f or later"
+                headers["Retry-After"] = "soon, or later"
         raise RefusedError(429, "TOOMANYREQUESTS", "too many requests", headers)
 
     def _require_access(self, request: web.Request) -> None:
