@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+
+import structlog
 
 from fault_registry.habits import HABITS
 from kitd.registry.settings import RegistrySettings
@@ -102,6 +105,8 @@ async def print_matrix(place: Path) -> bool:
 
 
 def main() -> int:
+    # Warnings of what a registry does are not news here.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with tempfile.TemporaryDirectory(prefix="kitd-matrix-") as place:
         return 0 if asyncio.run(print_matrix(Path(place))) else 1
 
