@@ -20,6 +20,7 @@ from kitd.content.store import Fetcher, Target
 from kitd.content.verify import read
 from kitd.errors import Disposition, KitdError
 from kitd.oci.descriptor import Descriptor
+from kitd.oci.media_type import OCI_INDEX
 from kitd.oci.reference import Repository
 from kitd.registry.client import RegistryClient
 from kitd.registry.repository import RemoteRepository
@@ -137,7 +138,11 @@ class Row:
         tag = subject["digest"].replace(":", "-")
         if self.peer.registry is None:
             url = f"http://{self.peer.host}/v2/{name}/manifests/{tag}"
-            async with aiohttp.ClientSession() as session, session.get(url) as response:
+            headers = {"Accept": OCI_INDEX}
+            async with (
+                aiohttp.ClientSession() as session,
+                session.get(url, headers=headers) as response,
+            ):
                 assert response.status == 200, "there is no list of referrers"
                 listed = (await response.json(content_type=None))["manifests"]
         else:
