@@ -316,7 +316,7 @@ class Registry:
             (one for one in found if one["digest"] > last), key=lambda one: str(one["digest"])
         )
         body["manifests"], links = self._page(request, found, [one["digest"] for one in found])
-        return web.Response(text=json.dumps(body), headers=headers | links)
+        return web.Response(body=json.dumps(body).encode(), headers=headers | links)
 
     def _page(
         self, request: web.Request, entries: list[Any], keys: list[str]
