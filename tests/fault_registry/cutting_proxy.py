@@ -7,11 +7,13 @@ In the loop of a test it is a `CuttingProxy`; `python -m fault_registry.cutting_
 import argparse
 import asyncio
 import json
+import socket
 from asyncio import StreamReader, StreamWriter
 from dataclasses import dataclass
 from typing import Self
 
 PIECE_BYTES = 64 << 10
+BUFFER_BYTES = 128 << 10
 
 
 @dataclass(slots=True)
@@ -62,7 +64,11 @@ class CuttingProxy:
         self._talks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._converse, "127.0.0.1", 0)
+        # What lies in buffers has passed for who sent it, and is lost in a cut all the same.
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        listener.bind(("127.0.0.1", 0))
+        self._server = await asyncio.start_server(self._converse, sock=listener)
         self.host = "{}:{}".format(*self._server.sockets[0].getsockname())
         return self
 

@@ -20,14 +20,12 @@ from fault_registry.server import FaultRegistry
 
 BIN = Path(sys.executable).parent
 MIB = 1 << 20
-CHUNK_BYTES = 2 * MIB
+CHUNK_BYTES = 4 * MIB
 LAYERS = 5
 LAYER_BYTES = 9 * MIB + 1001
-BYTES_PER_S = 40e6
-"""How fast the registry is, so that kills land in the middle."""
 DEADLINE_S = 60.0
-LIFE_S = 5.0
-"""The longest life; the push may be over."""
+LIFE_S = 1.0
+"""How long the daemon pushes before it is killed, on average."""
 REQUEST_BYTES = 4096
 """What a request may have besides its body."""
 REFERENCE = "team/model:v1"
@@ -116,6 +114,20 @@ def daemon(tmp_path):
         daemon.kill()
 
 
+def pace(kills):
+    """Return how many bytes a second make the push last for all lives."""
+    return LAYERS * LAYER_BYTES / (kills * LIFE_S)
+
+
+async def pass_or_stall(proxy, goal):
+    """Return once so many bytes have passed, or none do for a while: the push may be over."""
+    passed, since_s = -1, time.monotonic()
+    while proxy.up.passed_bytes < goal and time.monotonic() < since_s + 3 * LIFE_S:
+        if proxy.up.passed_bytes > passed:
+            passed, since_s = proxy.up.passed_bytes, time.monotonic()
+        await asyncio.sleep(0.002)
+
+
 async def push_and_kill(daemon, project, proxy, kills, draw):
     """Push through a proxy, kill the daemon at points all over it, and see the push to its end."""
     upload = {"mode": "chunked", "chunk": f"{CHUNK_BYTES}B"}
@@ -128,16 +140,17 @@ async def push_and_kill(daemon, project, proxy, kills, draw):
         daemon.kitctl, "push", f"{proxy.host}/{REFERENCE}", "--detach"
     )
     job = pushing["job"]["id"] if isinstance(pushing["job"], dict) else pushing["job"]
+    await asyncio.to_thread(daemon.kill)
     landed = 0
     for _ in range(kills):
         # Wherever the last life came to, this one goes a part of the way further.
         goal = proxy.up.passed_bytes + LAYERS * LAYER_BYTES / kills * draw.uniform(0, 2)
-        end_s = time.monotonic() + LIFE_S
-        while proxy.up.passed_bytes < goal and time.monotonic() < end_s:
-            await asyncio.sleep(0.002)
-        await asyncio.to_thread(daemon.kill)
         await asyncio.to_thread(daemon.start)
         landed += await asyncio.to_thread(daemon.revive, job) != "succeeded"
+        await pass_or_stall(proxy, goal)
+        await asyncio.to_thread(daemon.kill)
+    await asyncio.to_thread(daemon.start)
+    proxy.up.bytes_per_s = 0
     end_s = time.monotonic() + DEADLINE_S
     while await asyncio.to_thread(daemon.revive, job) != "succeeded":
         assert time.monotonic() < end_s, "the push does not come to its end"
@@ -169,7 +182,9 @@ async def test_a_killed_push_goes_on_where_the_registry_is(soak, daemon, project
     draw = random.Random(soak.seed)
     async with (
         FaultRegistry(tmp_path / "registry") as registry,
-        CuttingProxy(registry.host, up_bytes_per_s=BYTES_PER_S) as proxy,
+        CuttingProxy(
+            registry.host, up_bytes_per_s=LAYERS * LAYER_BYTES / (soak.push_kills * LIFE_S)
+        ) as proxy,
     ):
         packed, landed = await push_and_kill(daemon, project, proxy, soak.push_kills, draw)
         layers = await check_registry(registry.host, packed["digest"])
@@ -177,7 +192,7 @@ async def test_a_killed_push_goes_on_where_the_registry_is(soak, daemon, project
         again = registry.tally.received_bytes() - total
         with capsys.disabled():
             print(f"\n{landed} of {soak.push_kills} kills landed in the push,", end=" ")
-            print(f"{again / MIB:.1f} MiB of {total / MIB:.0f} were sent again")
+            print(f"{again / MIB:.2f} MiB of {total / MIB:.0f} were sent again")
         for layer in layers:
             blob = registry.tally.blob("team/model", layer["digest"])
             assert blob.uploads == 1
@@ -192,7 +207,9 @@ async def test_a_killed_push_to_debians_registry_arrives_whole(
 ):
     """A kill within a request costs what the upload had: that registry gives it up."""
     draw = random.Random(soak.seed)
-    async with CuttingProxy(docker_registry.host, up_bytes_per_s=BYTES_PER_S) as proxy:
+    async with CuttingProxy(
+        docker_registry.host, up_bytes_per_s=LAYERS * LAYER_BYTES / (soak.push_kills * LIFE_S)
+    ) as proxy:
         packed, landed = await push_and_kill(daemon, project, proxy, soak.push_kills, draw)
         layers = await check_registry(docker_registry.host, packed["digest"])
         again = proxy.up.passed_bytes - sum(layer["size"] for layer in layers)
