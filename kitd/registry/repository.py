@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from aiohttp import ClientResponse
 from yarl import URL
@@ -234,12 +235,15 @@ class RemoteRepository:
             url=self._url_of(target),
             scopes=(push(self._name) if writing else pull(self._name),),
             headers={"Accept": target.media_type} if is_manifest(target.media_type) else {},
-            accept=_MISSING,
+            accept=_MISSING | _NO_HEAD,
         )
         async with self._transport.send(request) as response:
-            # Content of another size is other content; a registry that keeps quiet is believed.
-            length = response.headers.get("Content-Length", str(target.size))
-            return response.status == 200 and length == str(target.size)
+            if response.status not in _NO_HEAD:
+                return _is_there(response, target)
+        # The answer is closed before much of the content comes.
+        opening = replace(request, method="GET", is_download=not is_manifest(target.media_type))
+        async with self._transport.send(opening) as response:
+            return _is_there(response, target)
 
     async def _read_described(self, url: URL, operation: str) -> Descriptor:
         """Return the descriptor of a manifest by reading it."""
@@ -308,6 +312,12 @@ class RemoteRepository:
 
     def _violation(self, reason: str, operation: str) -> RegistryProtocolError:
         return RegistryProtocolError(reason, host=self.repository.registry, operation=operation)
+
+
+def _is_there(response: ClientResponse, target: Descriptor) -> bool:
+    # Content of another size is other content; a registry that keeps quiet is believed.
+    length = response.headers.get("Content-Length", str(target.size))
+    return response.status == 200 and length == str(target.size)
 
 
 def _media_type(response: ClientResponse) -> str:
