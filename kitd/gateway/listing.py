@@ -16,6 +16,7 @@ from kitd.oci.digest import parse_digest
 from kitd.oci.json_reader import Json
 from kitd.oci.manifest import MAX_MANIFEST_BYTES
 from kitd.oci.media_type import OCI_INDEX
+from kitd.oci.referrer import referrer_entry
 
 MAX_TAGS = 10_000
 """Tags of one answer: about a megabyte."""
@@ -89,25 +90,12 @@ def referrers_page(
     page: list[Mapping[str, Json]] = []
     held_bytes = 0
     for descriptor in descriptors:
-        entry = _entry(descriptor)
+        entry = referrer_entry(descriptor)
         held_bytes += len(json.dumps(entry))
         if page and held_bytes > max_bytes:
             return page, True
         page.append(entry)
     return page, False
-
-
-def _entry(descriptor: Descriptor) -> Mapping[str, Json]:
-    entry: dict[str, Json] = {
-        "mediaType": descriptor.media_type,
-        "digest": descriptor.digest,
-        "size": descriptor.size,
-    }
-    if descriptor.artifact_type:
-        entry["artifactType"] = descriptor.artifact_type
-    if descriptor.annotations:
-        entry["annotations"] = descriptor.annotations
-    return entry
 
 
 def _count(text: str | None) -> int:

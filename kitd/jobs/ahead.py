@@ -201,6 +201,7 @@ class _Joined:
         self.fetch = remote.fetch
         self.exists = remote.exists
         self.tag = remote.tag
+        self.referrers = remote.referrers
 
     @property
     def mounted_bytes(self) -> int:

@@ -1,6 +1,6 @@
 """What job kinds are given to work with: interfaces, implemented elsewhere, wired by the daemon."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -119,12 +119,20 @@ class Remote(Target, Resolver, Tagger, Protocol):
         """What pushes got from other repositories of the registry so far, without sending it."""
         ...
 
+    async def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """Return what is listed as referring to a manifest, unchecked."""
+        ...
+
 
 class Catalog(Protocol):
     """What the cache holds by name: see `kitd.ledger.catalog.Catalog`."""
 
     async def resolve(self, repository: Repository, identifier: str) -> Descriptor:
         """Return the manifest that a tag or a digest names."""
+        ...
+
+    async def referrers(self, repository: Repository, subject: Digest) -> Sequence[Descriptor]:
+        """Return the manifests of a repository whose subject is the given one."""
         ...
 
     async def with_content(self, repository: Repository, content_key: str) -> Descriptor | None:

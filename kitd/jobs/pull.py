@@ -1,9 +1,10 @@
-"""Pull: copy a kit, or any other artifact, from a repository to the cache under its name."""
+"""Pull: copy a kit, or any other artifact, and what refers to it to the cache under its name."""
 
 import msgspec
 
 from kitd.blocking import run_blocking
 from kitd.content.copy import copy_graph
+from kitd.content.referrers import copy_referrers
 from kitd.content.store import Fetcher
 from kitd.content.verify import read, read_manifest
 from kitd.jobs.port import Ports
@@ -44,8 +45,16 @@ async def run(args: PullArgs, context: JobContext, ports: Ports) -> Done:
     held = ports.cache.hold()
     context.when_over(held.release)
     report = await copy_graph(remote, held, root, concurrency=ports.transfers, progress=progress)
+    referred = await copy_referrers(
+        remote,
+        held,
+        report.manifests,
+        listed=remote.referrers,
+        resolve=remote.resolve,
+        concurrency=ports.transfers,
+    )
     effects: list[Effect] = []
-    for node in report.manifests:
+    for node in (*report.manifests, *referred.manifests):
         manifest = await read_manifest(ports.cache, node)
         summary = await summarize(ports.cache, manifest)
         effects.append(RecordManifest(reference.repository, node, manifest, summary))
@@ -59,7 +68,12 @@ async def run(args: PullArgs, context: JobContext, ports: Ports) -> Done:
             digest=root.digest,
             reference=str(reference),
             tags=tags,
-            bytes=Bytes(received=report.sent_bytes, skipped=report.skipped_bytes),
+            bytes=Bytes(
+                received=report.sent_bytes + referred.sent_bytes,
+                skipped=report.skipped_bytes + referred.skipped_bytes,
+            ),
+            referrers=len(referred.copies),
+            notes=referred.notes,
         ),
         tuple(effects),
     )

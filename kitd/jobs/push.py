@@ -1,8 +1,11 @@
-"""Push: copy a kit from the cache to a repository, then move its tags there."""
+"""Push: copy a kit and what refers to it to a repository, then move its tags there."""
+
+from functools import partial
 
 import msgspec
 
 from kitd.content.copy import copy_graph
+from kitd.content.referrers import copy_referrers
 from kitd.content.store import ContentNotFoundError
 from kitd.jobs.port import Ports
 from kitd.jobs.transfer import Bytes, TransferResult
@@ -34,7 +37,16 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
     report = await copy_graph(
         ports.cache, remote, root, concurrency=ports.transfers, progress=progress
     )
-    moved, notes = [], []
+    # Before the tags: who finds the kit by name finds its signatures, too.
+    referred = await copy_referrers(
+        ports.cache,
+        remote,
+        report.manifests,
+        listed=partial(ports.catalog.referrers, source),
+        resolve=partial(ports.catalog.resolve, source),
+        concurrency=ports.transfers,
+    )
+    moved, notes = [], list(referred.notes)
     for tag in args.tags:
         # A push that had to wait must not move a tag back that has gone on since.
         current = await _tagged(ports, args, tag)
@@ -43,7 +55,9 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
             continue
         await remote.tag(root, tag)
         moved.append(tag)
-    locations = [RecordLocation(node.digest, target) for node in report.manifests]
+    locations = [
+        RecordLocation(node.digest, target) for node in (*report.manifests, *referred.manifests)
+    ]
     reference = Reference(target, tag=moved[0]) if moved else Reference(target, digest=root.digest)
     return Done(
         TransferResult(
@@ -51,10 +65,11 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
             reference=str(reference),
             tags=tuple(moved),
             bytes=Bytes(
-                sent=report.sent_bytes,
+                sent=report.sent_bytes + referred.sent_bytes,
                 mounted=remote.mounted_bytes,
-                skipped=report.skipped_bytes - remote.mounted_bytes,
+                skipped=report.skipped_bytes + referred.skipped_bytes - remote.mounted_bytes,
             ),
+            referrers=len(referred.copies),
             notes=tuple(notes),
         ),
         (

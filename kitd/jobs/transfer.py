@@ -19,4 +19,7 @@ class TransferResult(msgspec.Struct, frozen=True, kw_only=True):
     reference: str
     tags: tuple[str, ...]
     bytes: Bytes
+    """With those of its referrers."""
+    referrers: int = 0
+    """How many came along: signatures and the like, and what refers to those."""
     notes: tuple[str, ...] = ()

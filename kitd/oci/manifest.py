@@ -44,7 +44,8 @@ class Manifest:
         return config + self.layers + self.manifests
 
 
-def _descriptor(reader: Reader) -> Descriptor:
+def read_descriptor(reader: Reader) -> Descriptor:
+    """Return the descriptor that an object is. Raises `InvalidManifestError` by the reader."""
     try:
         digest = parse_digest(reader.text("digest"))
     except InvalidDigestError as error:
@@ -87,10 +88,12 @@ def parse_manifest(content: bytes, media_type: str | None = None) -> Manifest:
     return Manifest(
         media_type=kind,
         artifact_type=reader.optional_text("artifactType"),
-        config=None if config is None else _descriptor(config),
-        layers=tuple(map(_descriptor, reader.children("layers", at_most=MAX_DESCRIPTORS))),
-        manifests=tuple(map(_descriptor, reader.children("manifests", at_most=MAX_DESCRIPTORS))),
-        subject=None if subject is None else _descriptor(subject),
+        config=None if config is None else read_descriptor(config),
+        layers=tuple(map(read_descriptor, reader.children("layers", at_most=MAX_DESCRIPTORS))),
+        manifests=tuple(
+            map(read_descriptor, reader.children("manifests", at_most=MAX_DESCRIPTORS))
+        ),
+        subject=None if subject is None else read_descriptor(subject),
         annotations=reader.text_map("annotations"),
     )
 

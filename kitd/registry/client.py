@@ -10,7 +10,8 @@ from kitd.oci.reference import InvalidReferenceError, Repository
 from kitd.registry.download import ReadAhead
 from kitd.registry.errors import RegistryError
 from kitd.registry.governor import Closed
-from kitd.registry.repository import RemoteRepository
+from kitd.registry.referrers import ReferrersMemory
+from kitd.registry.repository import RemoteRepository, Shared
 from kitd.registry.request import Request
 from kitd.registry.settings import RegistrySettings
 from kitd.registry.transfer_memory import TransferMemory, VolatileMemory
@@ -35,10 +36,13 @@ class RegistryClient:
     ) -> None:
         self._settings_of = settings_of
         self._surroundings = surroundings
-        self._memory = memory or VolatileMemory()
-        self._turns = UploadTurns()
+        self._shared = Shared(
+            memory=memory or VolatileMemory(),
+            turns=UploadTurns(),
+            read_ahead=ReadAhead(),
+            referrers=ReferrersMemory(surroundings.clock),
+        )
         self._transports: dict[tuple[str, RegistrySettings], Transport] = {}
-        self._read_ahead = ReadAhead()
         self._opening = asyncio.Lock()
         self._open = AsyncExitStack()
 
@@ -67,14 +71,7 @@ class RegistryClient:
                 hint=f"name one, such as registry.example.com/{repository.name}",
             )
         transport = await self._transport(repository.registry)
-        return RemoteRepository(
-            repository,
-            transport,
-            memory=self._memory,
-            turns=self._turns,
-            read_ahead=self._read_ahead,
-            mount_from=mount_from,
-        )
+        return RemoteRepository(repository, transport, self._shared, mount_from=mount_from)
 
     async def abandon(self, repository: Repository, session: UploadSession) -> None:
         """Tell a registry that an upload will not go on. It need not listen: nothing is raised."""

@@ -4,6 +4,7 @@ Pure. An upload's Location is opaque and may hold signed state: it is joined and
 never taken apart and quoted again.
 """
 
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from yarl import URL
@@ -49,6 +50,22 @@ def resolve_upload(current: URL, location: str) -> URL:
     if lost and target.scheme == current.scheme and target.port != current.port:
         return target.with_port(current.port)
     return target
+
+
+def next_page(
+    current: URL, links: Mapping[str, Mapping[str, str | URL]], origin: URL
+) -> URL | None:
+    """Return the URL of the page that the Link headers of `current` (RFC 8288) announce, if any.
+
+    Raises `InvalidLocationError`, also for a page that is not of the registry at `origin`.
+    """
+    link = links.get("next")
+    if link is None:
+        return None
+    url = resolve_location(current, str(link["url"]))
+    if not same_origin(url, origin):
+        raise InvalidLocationError(f"the next page is at {url.host}")
+    return url
 
 
 def with_digest(location: URL, digest: str) -> URL:

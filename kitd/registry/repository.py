@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from aiohttp import ClientResponse
 from yarl import URL
@@ -14,7 +14,12 @@ from kitd.content.verify import read
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest, InvalidDigestError, abbreviate, digest_of, parse_digest
 from kitd.oci.json_reader import InvalidJsonError, read_object
-from kitd.oci.manifest import MAX_MANIFEST_BYTES, InvalidManifestError, parse_manifest
+from kitd.oci.manifest import (
+    MAX_MANIFEST_BYTES,
+    InvalidManifestError,
+    describe_referrer,
+    parse_manifest,
+)
 from kitd.oci.media_type import ACCEPT, is_manifest
 from kitd.oci.reference import InvalidReferenceError, Repository, check_tag
 from kitd.registry.auth.scope import pull, push
@@ -24,8 +29,9 @@ from kitd.registry.errors import (
     RegistryProtocolError,
     RegistryTooLargeError,
 )
-from kitd.registry.location import InvalidLocationError, resolve_location, same_origin
+from kitd.registry.location import InvalidLocationError, next_page
 from kitd.registry.profile import UploadProfile, lessons_of, profile_for
+from kitd.registry.referrers import ReferrersList, ReferrersMemory
 from kitd.registry.request import Request
 from kitd.registry.settings import remote_name
 from kitd.registry.transfer_memory import TransferMemory
@@ -42,6 +48,16 @@ _MISSING = frozenset({404})
 _NO_HEAD = frozenset({405, 501})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What all repositories of a client have in common."""
+
+    memory: TransferMemory
+    turns: UploadTurns
+    read_ahead: ReadAhead
+    referrers: ReferrersMemory
+
+
 class RemoteRepository:
     """`Target`, `Resolver` and `Tagger` over a transport, which it does not own.
 
@@ -54,21 +70,20 @@ class RemoteRepository:
         self,
         repository: Repository,
         transport: Transport,
+        shared: Shared,
         *,
-        memory: TransferMemory,
-        turns: UploadTurns,
-        read_ahead: ReadAhead,
         mount_from: Sequence[str] = (),
     ) -> None:
         self.repository = repository
         self.mounted_bytes = 0
         self._transport = transport
-        self._memory = memory
-        self._turns = turns
+        self._memory = shared.memory
+        self._turns = shared.turns
         self._profile: UploadProfile | None = None
-        self._read_ahead = read_ahead
+        self._read_ahead = shared.read_ahead
         self._name = remote_name(repository.registry, repository.name)
         self._mount_from = tuple(remote_name(repository.registry, name) for name in mount_from)
+        self._referrers = ReferrersList(repository, self._name, transport, shared.referrers)
         # A kit is pushed once and then tagged several times.
         self._pushed: tuple[Descriptor, bytes] | None = None
 
@@ -128,13 +143,11 @@ class RemoteRepository:
         before anything is sent.
         """
         self._check_size(target, await self.upload_profile())
-        if await self._exists(target, writing=True):
-            return 0
+        exists = await self._exists(target, writing=True)
         if is_manifest(target.media_type):
-            content = await read(source, target, max_bytes=MAX_MANIFEST_BYTES)
-            await self._put_manifest(target, content, target.digest)
-            self._pushed = (target, content)
-            return target.size
+            return await self._push_manifest(target, source, exists=exists)
+        if exists:
+            return 0
         async with self._turns.turn(self.repository.registry, target.digest) as waited:
             if waited and await self._exists(target, writing=True):
                 return 0
@@ -204,6 +217,10 @@ class RemoteRepository:
             content = await read(self, target, max_bytes=MAX_MANIFEST_BYTES)
         await self._put_manifest(target, content, check_tag(tag))
 
+    async def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+        """Return what is listed as referring to a manifest, unchecked."""
+        return await self._referrers.read(subject)
+
     async def tags(self) -> AsyncIterator[str]:
         """Yield the tags in the registry's order. Raises `RegistryNotFoundError`."""
         operation = f"list the tags of {self._name}"
@@ -222,6 +239,20 @@ class RemoteRepository:
             for tag in self._parse_tags(body, operation):
                 yield tag
         raise self._violation(f"it lists more than {MAX_TAG_PAGES} pages", operation)
+
+    async def _push_manifest(self, target: Descriptor, source: Fetcher, *, exists: bool) -> int:
+        content = await read(source, target, max_bytes=MAX_MANIFEST_BYTES)
+        noted = False
+        if not exists:
+            noted = await self._put_manifest(target, content, target.digest)
+            self._pushed = (target, content)
+        # One that was there may be of a push that ended before it was listed.
+        manifest = await run_blocking(parse_manifest, content, target.media_type)
+        if manifest.subject is not None:
+            await self._referrers.enter(
+                manifest.subject.digest, describe_referrer(target, manifest), noted=noted
+            )
+        return 0 if exists else target.size
 
     def _url_of(self, target: Descriptor) -> URL:
         kind = "manifests" if is_manifest(target.media_type) else "blobs"
@@ -268,7 +299,8 @@ class RemoteRepository:
             raise self._violation(str(error), operation) from error
         return Descriptor(manifest.media_type, digest_of(content), len(content))
 
-    async def _put_manifest(self, target: Descriptor, content: bytes, identifier: str) -> None:
+    async def _put_manifest(self, target: Descriptor, content: bytes, identifier: str) -> bool:
+        """Send a manifest; return whether the registry noted its subject."""
         operation = f"push the manifest {abbreviate(target.digest)} to {self._name}:{identifier}"
         request = Request(
             operation=operation,
@@ -280,21 +312,17 @@ class RemoteRepository:
         )
         async with self._transport.send(request) as response:
             stored = response.headers.get("Docker-Content-Digest", target.digest)
+            noted = "OCI-Subject" in response.headers
         if stored != target.digest:
             raise self._mismatch(f"it stored {stored[:160]!r} instead", operation)
+        return noted
 
     def _next_page(self, response: ClientResponse, operation: str) -> URL | None:
         """Return the URL of the page that a Link header (RFC 8288) announces."""
-        link = response.links.get("next")
-        if link is None:
-            return None
         try:
-            url = resolve_location(response.url, str(link["url"]))
+            return next_page(response.url, response.links, self._transport.origin)
         except InvalidLocationError as error:
             raise self._violation(str(error), operation) from error
-        if not same_origin(url, self._transport.origin):
-            raise self._violation(f"the next page is at {url.host}", operation)
-        return url
 
     def _parse_tags(self, body: bytes, operation: str) -> Sequence[str]:
         try:

@@ -14,6 +14,7 @@ from kitd.errors import KitdError
 from kitd.modelkit.config_blob import parse_config as parse_kit_config
 from kitd.modelkit.kitfile import parse_kitfile
 from kitd.oci.manifest import parse_manifest
+from kitd.oci.referrer import parse_referrers
 from kitd.registry.credentials import parse_auth_file
 
 EXAMPLES_PER_S = 60
@@ -93,6 +94,7 @@ TARGETS = {
     "Kitfile": (KITFILE_WORDS, as_yaml, parse_kitfile),
     "kit config": (KITFILE_WORDS, as_json, parse_kit_config),
     "manifest": (MANIFEST_WORDS, as_json, parse_manifest),
+    "referrers": (MANIFEST_WORDS, as_json, parse_referrers),
     "configuration": (
         CONFIG_WORDS,
         as_yaml,

@@ -105,6 +105,8 @@ def _moved(done: str, document: dict[str, Any]) -> str:
         for kind in ("sent", "received", "mounted", "skipped")
         if moved.get(kind)
     ]
+    if referrers := document.get("referrers"):
+        facts.append(f"with {plural(referrers, 'referrer')}")
     return f"{done} {_name(document)}" + (f": {', '.join(facts)}" if facts else "")
 
 

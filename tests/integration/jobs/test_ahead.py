@@ -166,6 +166,10 @@ class Bench:
         """Stand in for the catalog: the one kit has every name."""
         return self.root
 
+    async def referrers(self, repository, subject):
+        """Nothing refers to the kit."""
+        return ()
+
     def ahead(self, **options):
         return uploads_ahead(self.cache, self.registries.repository, **options)
 
