@@ -65,6 +65,12 @@ class RegistryTlsError(RegistryError):
     code = "registry_tls"
 
 
+class RegistryProxyError(RegistryError):
+    """The proxy on the way to the registry cannot be used, or refuses."""
+
+    code = "registry_proxy"
+
+
 class RegistryDeniedError(RegistryError):
     """The credentials are missing, refused or do not allow this."""
 
@@ -127,8 +133,11 @@ class RegistryProtocolError(RegistryError):
 _STATE_CODES = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "MANIFEST_BLOB_UNKNOWN"})
 _MISMATCH_CODES = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 # What Go's server, nginx and Apache say to a plain request on their TLS port.
+_PROXY_LOGIN = "give its user and password in HTTPS_PROXY or HTTP_PROXY: http://user:password@host"
 _TLS_WANTED = re.compile(r"(?i)http request.*https|plain http.*https|speaking plain http")
 _TLS_UNWANTED = re.compile(r"(?i)wrong.version.number|record.layer.failure|unknown.protocol")
+_CERTIFICATE_WANTED = re.compile(r"(?i)alert.(?:bad.certificate|certificate|unknown.ca)")
+_CLIENT_CERT = "set client_cert and client_key to what the registry trusts, under registries"
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
@@ -178,6 +187,9 @@ def response_error(
     elif status in (401, 403):
         kind = RegistryDeniedError
         hint = f"log in with: docker login {host}"
+    elif status == 407:
+        kind = RegistryProxyError
+        hint = _PROXY_LOGIN
     elif _TLS_WANTED.search(said):
         kind = RegistryTlsError
         hint = f"{host} wants TLS: set plain_http: false for it under registries"
@@ -248,22 +260,22 @@ def _connection_error(error: Exception, host: str, operation: str) -> RegistryEr
     """Return the error for an exception, whose own text may hold a signed URL and is not quoted."""
     kind: type[RegistryError] = RegistryUnreachableError
     reason, hint = "the connection broke", None
+    if (trouble := _tls_trouble(error, host)) is not None:
+        reason, hint = trouble
+        return RegistryTlsError(reason, host=host, operation=operation, hint=hint)
     match error:
-        case aiohttp.ClientConnectorCertificateError():
-            kind = RegistryTlsError
-            reason = f"its certificate is not trusted ({error.certificate_error})"
-            hint = f"set ca_file for {host} under registries if the registry has a private CA"
-        case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
-            kind = RegistryTlsError
-            cause = str(getattr(error, "os_error", error))
-            reason = f"TLS failed ({cause})"
-            if _TLS_UNWANTED.search(cause):
-                hint = f"if {host} speaks plain HTTP, set plain_http: true for it under registries"
+        case aiohttp.ClientProxyConnectionError():
+            reason = f"its proxy cannot be reached ({_system_reason(error)})"
+            hint = f"check proxy for {host} under registries, or HTTPS_PROXY and HTTP_PROXY"
         case aiohttp.ClientConnectorError():
             reason = _system_reason(error)
             hint = f"check that {host} is up and can be reached from here"
         case aiohttp.ClientHttpProxyError():
+            # A gateway's 5xx tells of what is behind it, and that may be over soon.
+            if error.status < 500:
+                kind = RegistryProxyError
             reason = f"the proxy refused (HTTP {error.status})"
+            hint = _PROXY_LOGIN if error.status == 407 else None
         case TimeoutError():
             kind = RegistryTimeoutError
             reason = "it did not answer in time"
@@ -282,6 +294,34 @@ def _connection_error(error: Exception, host: str, operation: str) -> RegistryEr
         case _:
             pass
     return kind(reason, host=host, operation=operation, hint=hint)
+
+
+def _tls_trouble(error: Exception, host: str) -> tuple[str, str | None] | None:
+    """Return what is wrong with TLS and what helps, None where it is not TLS."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            reason = f"its certificate is not trusted ({error.certificate_error})"
+            if "expired" in reason:
+                return (
+                    reason,
+                    f"renew the certificate of {host}; if it is valid, this clock is wrong",
+                )
+            return (
+                reason,
+                f"set ca_file for {host} under registries if the registry has a private CA",
+            )
+        case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
+            cause = str(getattr(error, "os_error", error))
+            hint = ""
+            if _TLS_UNWANTED.search(cause):
+                hint = f"if {host} speaks plain HTTP, set plain_http: true for it under registries"
+            elif _CERTIFICATE_WANTED.search(cause):
+                hint = _CLIENT_CERT
+            return f"TLS failed ({cause})", hint or None
+        case aiohttp.ClientOSError() if _CERTIFICATE_WANTED.search(str(error.strerror)):
+            # With TLS 1.3 a server says so only after the handshake.
+            return "it refused the client certificate, or the lack of one", _CLIENT_CERT
+    return None
 
 
 def _system_reason(error: OSError) -> str:

@@ -6,7 +6,6 @@ comes back in minutes is the queue's business. Every request waits until its hos
 
 import asyncio
 import random
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -26,12 +25,12 @@ from kitd.registry.auth.authenticator import Authenticator
 from kitd.registry.auth.bearer import MAX_ANSWER_BYTES
 from kitd.registry.auth.scheme import Site
 from kitd.registry.auth.scope import Scope
-from kitd.registry.credentials import Credential, RegistryToken, find_credential, warn_if_exposed
+from kitd.registry.credentials import Credential, RegistryToken, find_credential
 from kitd.registry.errors import (
     RegistryError,
     RegistryProtocolError,
+    RegistryProxyError,
     RegistryTimeoutError,
-    RegistryTlsError,
     RegistryUnreachableError,
     closed_error,
     html_error,
@@ -41,9 +40,11 @@ from kitd.registry.errors import (
 )
 from kitd.registry.governor import Closed, Lane, Outcome
 from kitd.registry.location import InvalidLocationError, resolve_location, same_origin
+from kitd.registry.proxy import InvalidProxyError, proxy_for
 from kitd.registry.request import Request
 from kitd.registry.retry import NO_ANSWER, SILENCE, TRIES, delay_s, is_passing, outcome_of
 from kitd.registry.settings import RegistrySettings, origin_of
+from kitd.registry.tls import tls_context
 from kitd.secret import Secrets
 
 CONNECT_S = 10.0
@@ -139,7 +140,7 @@ class Transport:
         cls, registry: str, settings: RegistrySettings, surroundings: Surroundings
     ) -> "Transport":
         """Prepare the connections; nothing is sent. Raises `RegistryTlsError` for bad files."""
-        tls = await run_blocking(tls_context, registry, settings)
+        tls = await run_blocking(tls_context, registry, settings, surroundings.environment)
         session = aiohttp.ClientSession(
             # How many requests run at once is the governors' decision. A limit here could make a
             # download wait for the very upload that it feeds.
@@ -351,7 +352,7 @@ class Transport:
                             headers=headers,
                             data=body,
                             allow_redirects=False,
-                            proxy=self.settings.proxy,
+                            proxy=self._proxy(request, url),
                             timeout=aiohttp.ClientTimeout(
                                 total=None, connect=CONNECT_S, sock_read=request.idle_s
                             ),
@@ -362,6 +363,26 @@ class Transport:
                 raise
             settle(_silence(error))
             raise _NoAnswerError(error, url) from error
+
+    def _proxy(self, request: Request, url: URL) -> URL | None:
+        """Return what a request to `url` goes through: as configured, else as the environment says.
+
+        Raises `RegistryProxyError`.
+        """
+        if self.settings.proxy is not None:
+            return URL(self.settings.proxy)
+        try:
+            proxy = proxy_for(url, self._surroundings.environment)
+        except InvalidProxyError as error:
+            raise RegistryProxyError(
+                str(error),
+                host=self.registry,
+                operation=request.operation,
+                hint="write it like http://proxy.example.com:3128, or except the host in NO_PROXY",
+            ) from error
+        if proxy is not None and proxy.password:
+            self._surroundings.secrets.learn(proxy.password, username=proxy.user)
+        return proxy
 
     async def _check(self, request: Request, response: aiohttp.ClientResponse) -> None:
         """Raise the error that the answer stands for, if it is one."""
@@ -449,26 +470,3 @@ def _silence(error: RegistryError) -> Outcome:
 
 def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
     return parse_retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
-
-
-def tls_context(registry: str, settings: RegistrySettings) -> ssl.SSLContext:
-    """Return the TLS settings; reads files. Raises `RegistryTlsError`, which names the file."""
-    context = ssl.create_default_context()
-    path = settings.ca_file
-    try:
-        if settings.ca_file is not None:
-            context.load_verify_locations(settings.ca_file)
-        path = settings.client_cert
-        if settings.client_cert is not None:
-            # Without a password here OpenSSL would ask for one on the daemon's terminal.
-            key = settings.client_key or settings.client_cert
-            warn_if_exposed(key, key.stat().st_mode)
-            context.load_cert_chain(settings.client_cert, settings.client_key, password="")
-    except OSError as error:
-        raise RegistryTlsError(
-            f"{path} cannot be used: {error.strerror or error}",
-            host=registry,
-            operation="prepare TLS",
-            hint="ca_file and client_cert are PEM files; a client_key must have no password",
-        ) from error
-    return context

@@ -59,6 +59,10 @@ class Remote:
     async def resolve(self, identifier):
         raise NotImplementedError
 
+    async def referrers(self, subject):
+        """Nothing is referred to."""
+        return ()
+
     async def tag(self, target, tag):
         raise NotImplementedError
 
