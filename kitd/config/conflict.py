@@ -54,6 +54,13 @@ def _client_certificate(config: Config) -> Iterator[Conflict]:
             )
 
 
+def _read_mirrors(config: Config) -> Iterator[Conflict]:
+    for host, registry in config.registries.items():
+        for index, mirror in enumerate(registry.mirrors):
+            if mirror.location == host:
+                yield Conflict(("registries", host, "mirrors", index), "is the registry itself")
+
+
 def _settle(config: Config) -> Iterator[Conflict]:
     for name, project in config.projects.items():
         if project.settle.quiet_s > project.settle.max_wait_s:
@@ -125,6 +132,7 @@ _RULES = (
     _access,
     _cache_bounds,
     _client_certificate,
+    _read_mirrors,
     _dialect,
     _listen,
     _mirror_targets,

@@ -74,6 +74,11 @@ def parse_host(text: str) -> str:
     return text
 
 
+def parse_location(text: str) -> str:
+    """Return `host[:port]`, or that with a prefix of repositories. Raises a `KitdError`."""
+    return str(parse_remote_repository(text)) if "/" in text else parse_host(text)
+
+
 def parse_remote_repository(text: str) -> Repository:
     """Return a repository of a registry, not of the local cache. Raises a `KitdError`."""
     repository = parse_untagged_repository(text)

@@ -218,6 +218,14 @@ class UploadConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReadMirrorConfig:
+    """A registry, or a prefix of one (`host/prefix`), that is read before another."""
+
+    location: str
+    tags: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryConfig:
     """How to talk to one registry; `plain_http` None is true on loopback hosts only."""
 
@@ -228,6 +236,7 @@ class RegistryConfig:
     proxy: str | None = None
     credentials: Credentials = BuiltinCredentials.DOCKER
     upload: UploadConfig = UploadConfig()
+    mirrors: tuple[ReadMirrorConfig, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from kitd.config.conflict import find_conflicts
 from kitd.config.literal import (
     parse_host,
     parse_kitfile,
+    parse_location,
     parse_mode,
     parse_name,
     parse_path,
@@ -182,7 +183,20 @@ def _registry(path: Reader[Path]) -> Reader[model.RegistryConfig]:
             mode=choice(model.UploadMode),
             chunk_bytes=optional(_size, word="auto"),
         ),
+        mirrors=listing(_read_mirror()),
     )
+
+
+def _read_mirror() -> Reader[model.ReadMirrorConfig]:
+    location = parsed(parse_location)
+    full = section(model.ReadMirrorConfig, location=location, tags=boolean)
+
+    def read_mirror(value: Value) -> model.ReadMirrorConfig:
+        if isinstance(value.node, tree.Scalar) and not value.is_null:
+            return model.ReadMirrorConfig(location=location(value))
+        return full(value)
+
+    return read_mirror
 
 
 def _credentials(path: Reader[Path]) -> Reader[model.Credentials]:

@@ -32,7 +32,13 @@ def registry_settings(config: model.RegistryConfig) -> registry.RegistrySettings
         credentials=credentials,
         upload_mode=registry.UploadMode(config.upload.mode),
         chunk_bytes=config.upload.chunk_bytes,
+        mirrors=tuple(map(_mirror, config.mirrors)),
     )
+
+
+def _mirror(config: model.ReadMirrorConfig) -> registry.Mirror:
+    host, _, prefix = config.location.partition("/")
+    return registry.Mirror(host, prefix, config.tags)
 
 
 def pack_settings(config: model.ModelkitConfig, environ: Mapping[str, str]) -> PackSettings:

@@ -6,10 +6,13 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from kitd.oci.reference import InvalidReferenceError, Repository
 from kitd.registry.download import ReadAhead
-from kitd.registry.errors import RegistryError
+from kitd.registry.errors import RegistryError, RegistryTlsError
 from kitd.registry.governor import Closed
+from kitd.registry.mirrored import MirroredRepository, MirrorMemory, MirrorRepository
 from kitd.registry.referrers import ReferrersMemory
 from kitd.registry.repository import RemoteRepository, Shared
 from kitd.registry.request import Request
@@ -18,6 +21,8 @@ from kitd.registry.transfer_memory import TransferMemory, VolatileMemory
 from kitd.registry.transport import Surroundings, Transport
 from kitd.registry.upload_session import UploadSession
 from kitd.registry.upload_turns import UploadTurns
+
+log = structlog.get_logger(__name__)
 
 
 class RegistryClient:
@@ -45,6 +50,7 @@ class RegistryClient:
         self._transports: dict[tuple[str, RegistrySettings], Transport] = {}
         self._opening = asyncio.Lock()
         self._open = AsyncExitStack()
+        self._mirrors = MirrorMemory(surroundings.clock)
 
     async def __aenter__(self) -> Self:
         return self
@@ -71,7 +77,35 @@ class RegistryClient:
                 hint=f"name one, such as registry.example.com/{repository.name}",
             )
         transport = await self._transport(repository.registry)
-        return RemoteRepository(repository, transport, self._shared, mount_from=mount_from)
+        mirrors = await self._mirrors_of(repository, transport.settings)
+        if not mirrors:
+            return RemoteRepository(repository, transport, self._shared, mount_from=mount_from)
+        return MirroredRepository(
+            repository,
+            transport,
+            self._shared,
+            mount_from=mount_from,
+            mirrors=mirrors,
+            mirror_memory=self._mirrors,
+        )
+
+    async def _mirrors_of(
+        self, repository: Repository, settings: RegistrySettings
+    ) -> Sequence[MirrorRepository]:
+        found = []
+        for mirror in settings.mirrors:
+            try:
+                transport = await self._transport(mirror.registry)
+            except RegistryTlsError as error:
+                log.warning("mirror.unusable", mirror=mirror.registry, error=error.describe())
+                continue
+            remote = RemoteRepository(
+                mirror.repository(repository),
+                transport.asking_for(repository.registry),
+                self._shared,
+            )
+            found.append(MirrorRepository(remote, mirror.tags))
+        return found
 
     async def abandon(self, repository: Repository, session: UploadSession) -> None:
         """Tell a registry that an upload will not go on. It need not listen: nothing is raised."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from yarl import URL
 
+from kitd.oci.reference import Repository
+
 DOCKER_HUB = "docker.io"
 """What references call Docker Hub."""
 _DOCKER_HUB_API = "registry-1.docker.io"
@@ -53,6 +55,22 @@ class TokenFile:
 CredentialSource = DockerCredentials | Anonymous | PasswordFile | TokenFile
 
 
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Another registry (`host[:port]`) that may have what a registry has, below a prefix."""
+
+    registry: str
+    prefix: str = ""
+    """Repositories there; empty where the names are the same."""
+    tags: bool = False
+    """Whether it is believed what it says of names and referrers."""
+
+    def repository(self, original: Repository) -> Repository:
+        """Return where the mirror has a repository."""
+        name = remote_name(original.registry, original.name)
+        return Repository(self.registry, f"{self.prefix}/{name}" if self.prefix else name)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrySettings:
     """One entry of `registries:`; the defaults are those of a registry that has none."""
@@ -69,6 +87,8 @@ class RegistrySettings:
     upload_mode: UploadMode = UploadMode.AUTO
     chunk_bytes: int | None = None
     """The size of a PATCH; None means what the registry is known to take."""
+    mirrors: tuple[Mirror, ...] = ()
+    """Who is asked for content before the registry itself, in this order."""
 
 
 def is_loopback(registry: str) -> bool:

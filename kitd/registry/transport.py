@@ -9,7 +9,8 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import aiohttp
@@ -125,6 +126,8 @@ class Transport:
         self._surroundings = surroundings
         self._session = session
         self._random = random.SystemRandom()
+        self.original: str | None = None
+        """The registry whose content is asked for, where that is another one: a mirror's is."""
         self._authenticator = Authenticator(
             Site(
                 host=registry,
@@ -161,9 +164,19 @@ class Transport:
         """Wait between two requests of which the second depends on what became of the first."""
         await self._surroundings.sleep(delay_s)
 
+    def asking_for(self, registry: str) -> "Transport":
+        """Return the same transport, to ask a mirror for what another registry has.
+
+        Every request says which one, as mirrors of several registries want it.
+        """
+        twin = copy(self)
+        twin.original = registry
+        return twin
+
     def url(self, path: str) -> URL:
         """Return the URL of a path below `/v2/`, made of names and digests that were checked."""
-        return URL(f"{self.origin}/v2/{path}", encoded=True)
+        url = URL(f"{self.origin}/v2/{path}", encoded=True)
+        return url if self.original is None else url.update_query(ns=self.original)
 
     @asynccontextmanager
     async def send(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -172,6 +185,9 @@ class Transport:
         Raises `RegistryError` for every other answer and for none, and what the request's body
         raised.
         """
+        if self.original is not None:
+            # There is somebody else to ask.
+            request = replace(request, patient=False)
         errand = _Errand(request, request.lane, self._authenticator, self.origin)
         # A registry may quote in its answer what it was sent.
         with self._surroundings.secrets.redacted():

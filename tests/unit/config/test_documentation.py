@@ -18,7 +18,7 @@ PLACES = {"state_dir", "rpc.socket", "cache.dir"}
 # One of everything that has a name, with nothing set that has a default.
 SPARSE = """
 rpc: {access: [{group: ml, role: read}]}
-registries: {r.example: {}}
+registries: {s.example: {mirrors: [{location: m.example}]}, r.example: {}}
 projects: {s: {path: /srv/s, reference: r.example/s}}
 mirrors: {m: {source: a.example/x, targets: [b.example/x]}}
 webhooks: {sources: {h: {format: harbor, registry: r.example, secret_file: /secret}}}

@@ -10,6 +10,7 @@ from kitd.config.model import (
     Config,
     LogLevel,
     PasswordFile,
+    ReadMirrorConfig,
     Role,
     RpcConfig,
     TokenFile,
@@ -101,6 +102,29 @@ def test_credentials_have_four_forms(parse: Parse, text: str, expected: object) 
 )
 def test_a_registry_is_a_host_with_or_without_port(parse: Parse, host: str) -> None:
     assert list(parse(f"registries: {{'{host}': {{}}}}").registries) == [host]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[]", ()),
+        ("null", ()),
+        ("[m.example]", (ReadMirrorConfig(location="m.example"),)),
+        ("['m.example:5000/a/b']", (ReadMirrorConfig(location="m.example:5000/a/b"),)),
+        (
+            "[{location: m.example}, {location: n.example, tags: true}]",
+            (
+                ReadMirrorConfig(location="m.example"),
+                ReadMirrorConfig(location="n.example", tags=True),
+            ),
+        ),
+    ],
+)
+def test_a_mirror_is_a_place_and_perhaps_more(
+    parse: Parse, text: str, expected: tuple[ReadMirrorConfig, ...]
+) -> None:
+    config = parse(f"registries: {{r.example: {{mirrors: {text}}}}}")
+    assert config.registries["r.example"].mirrors == expected
 
 
 @pytest.mark.parametrize("word", ["auto", "null", "~"])
@@ -282,6 +306,14 @@ def test_all_problems_are_reported_in_the_order_of_the_file(parse: Parse) -> Non
                 " stream, got 'chunky' (did you mean 'chunked'?)"
             ),
         ),
+        (
+            "registries: {r.example: {mirrors: [m.example, team/model]}}\n",
+            "1:47: registries.r.example.mirrors[1]: 'team/model' names no registry",
+        ),
+        (
+            "registries: {r.example: {mirrors: [{tags: true}]}}\n",
+            "1:36: registries.r.example.mirrors[0]: the key 'location' is missing",
+        ),
         (f"{PROJECT}    kitfile: /Kitfile\n", "5:14: projects.s.kitfile: expected a path inside"),
         (f"{PROJECT}    kitfile: ../Kitfile\n", "5:14: projects.s.kitfile: expected a path inside"),
         (f"{PROJECT}    tags: []\n", "5:11: projects.s.tags: expected a list with at least 1"),
@@ -341,6 +373,10 @@ def test_a_single_mistake_is_named_with_its_place(parse: Parse, text: str, expec
                 "1:44: modelkit.layer_format: kit-1.7 cannot read raw layers (set modelkit.dialect"
                 " to current)"
             ),
+        ),
+        (
+            "registries: {r.example: {mirrors: [m.example, r.example]}}\n",
+            "1:47: registries.r.example.mirrors[1]: is the registry itself",
         ),
         (
             "registries: {r.example: {client_key: /k}}\n",
