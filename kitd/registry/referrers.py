@@ -21,7 +21,7 @@ from kitd.oci.manifest import MAX_MANIFEST_BYTES, InvalidManifestError
 from kitd.oci.media_type import ACCEPT, OCI_INDEX
 from kitd.oci.reference import Repository
 from kitd.oci.referrer import add_referrer, parse_referrers, referrers_tag
-from kitd.registry.auth.scope import pull, push
+from kitd.registry.auth.scope import Scope, pull, push
 from kitd.registry.errors import RegistryProtocolError, RegistryStateError
 from kitd.registry.location import InvalidLocationError, next_page
 from kitd.registry.request import Request
@@ -87,10 +87,10 @@ class ReferrersList:
     async def read(self, subject: Digest) -> Sequence[Descriptor]:
         """Return what is listed; nobody has checked it. Raises `RegistryError`."""
         if self._memory.keeps_lists(self._repository) is not False:
-            listed = await self._read_list(subject)
+            listed = await self._read_list(subject, pull(self._name))
             if listed is not None:
                 return listed
-        content, _ = await self._read_index(subject)
+        content, _ = await self._read_index(subject, pull(self._name))
         if content is None:
             return ()
         return await self._parse(content, f"follow {self._name}:{referrers_tag(subject)}")
@@ -103,7 +103,7 @@ class ReferrersList:
         if noted:
             self._memory.learn(self._repository, keeps_lists=True)
         elif self._memory.keeps_lists(self._repository) is None:
-            await self._read_list(subject)
+            await self._read_list(subject, push(self._name))
         if self._memory.keeps_lists(self._repository):
             return
         async with self._memory.turn(self._repository, subject):
@@ -116,8 +116,11 @@ class ReferrersList:
             operation=f"add to {self._name}:{referrers_tag(subject)}",
         )
 
-    async def _read_list(self, subject: Digest) -> Sequence[Descriptor] | None:
-        """Return the registry's own list, None where it keeps none that can be read."""
+    async def _read_list(self, subject: Digest, scope: Scope) -> Sequence[Descriptor] | None:
+        """Return the registry's own list, None where it keeps none that can be read.
+
+        `scope` is that of the work this is a part of: a push has a token that allows reading, too.
+        """
         operation = f"list the referrers of {abbreviate(subject)} in {self._name}"
         url = self._transport.url(f"{self._name}/referrers/{subject}")
         found: list[Descriptor] = []
@@ -126,7 +129,7 @@ class ReferrersList:
                 operation=operation,
                 method="GET",
                 url=url,
-                scopes=(pull(self._name),),
+                scopes=(scope,),
                 headers={"Accept": OCI_INDEX},
                 accept=_NO_LIST if page == 0 else frozenset(),
             )
@@ -150,14 +153,14 @@ class ReferrersList:
             url = following
         raise self._violation(f"it lists more than {MAX_PAGES} pages", operation)
 
-    async def _read_index(self, subject: Digest) -> tuple[bytes | None, str | None]:
+    async def _read_index(self, subject: Digest, scope: Scope) -> tuple[bytes | None, str | None]:
         """Return the index that stands in for a list, and the version to change it with."""
         operation = f"read {self._name}:{referrers_tag(subject)}"
         request = Request(
             operation=operation,
             method="GET",
             url=self._index_url(subject),
-            scopes=(pull(self._name),),
+            scopes=(scope,),
             # What is not accepted some call missing, and it would be overwritten.
             headers={"Accept": ACCEPT},
             accept=_NO_INDEX,
@@ -172,7 +175,7 @@ class ReferrersList:
 
     async def _add_to_index(self, subject: Digest, referrer: Descriptor) -> bool:
         """Add an entry unless it is there; whether that was not in vain."""
-        content, version = await self._read_index(subject)
+        content, version = await self._read_index(subject, push(self._name))
         operation = f"add to {self._name}:{referrers_tag(subject)}"
         try:
             grown = await run_blocking(add_referrer, content, referrer)

@@ -295,11 +295,13 @@ async def test_where_there_is_no_list_the_tag_is_followed(serve, connect, answer
     quirky = Quirky(answer)
     remote = await connect(await serve(quirky.handle))
     assert await remote.referrers(SUBJECT) == TAGGED
-    assert quirky.asked == ["referrers", "manifests"]
+    # A failure may be asked about again before it is believed.
+    assert set(quirky.asked[:-1]) == {"referrers"}
+    assert quirky.asked[-1] == "manifests"
 
 
 async def test_a_registry_that_asks_for_patience_is_not_taken_for_one_without_lists(serve, connect):
-    quirky = Quirky(lambda _: web.Response(status=429))
+    quirky = Quirky(lambda _: web.Response(status=429, headers={"Retry-After": "3600"}))
     with pytest.raises(RegistryRateLimitedError):
         await (await connect(await serve(quirky.handle))).referrers(SUBJECT)
     assert "manifests" not in quirky.asked
