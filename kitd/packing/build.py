@@ -1,5 +1,8 @@
 """Building the layers of a kit that nobody has built yet, several at once.
 
+They go into the blob store; where the kit is to be pushed, those that are too large for it leave
+through a pipe while they are read.
+
 One thread for each core: hashing, reading and writing leave the interpreter to the others. The
 largest layers begin first, so that no core is left with a large one at the end.
 """
@@ -9,20 +12,25 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 
+from kitd.errors import printable
 from kitd.modelkit.plan import LayerPlan
 from kitd.packing.cores import cores
 from kitd.packing.gate.lease import Leases
-from kitd.packing.layer import BuiltLayer, build_layer
-from kitd.packing.order import Advanced, Built, Notice, PackedLayer
+from kitd.packing.layer import BuiltLayer, build_layer, write_layer
+from kitd.packing.order import Advanced, Built, Notice, PackedLayer, Streaming, Streams
+from kitd.packing.outlet import hashed, new_pipe, piped
 from kitd.packing.reader import YOUNG_NS
 from kitd.packing.recipe import Inputs, Recipe
 from kitd.packing.scan import Entry, InputChangedError, racy_until
-from kitd.store.blob_store import BlobStore
+from kitd.store.blob_store import BlobStore, NoSpaceError
 
 REPORT_INTERVAL_S = 0.1
 MAX_AT_ONCE = 8
 """Layers. Each takes up to four threads more, and 4 MiB, twice that when it is compressed."""
+SPARED_BYTES = 64 << 20
+"""What a layer that could leave at once does not take of the disk: others write there, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +63,39 @@ class _Meter:
             due = now_s - self._told_s >= REPORT_INTERVAL_S
             if due:
                 self._told_s = now_s
-            notice = Advanced(self._done_bytes, self._total_bytes)
-        if self.stopped:
-            raise InputChangedError("another layer of the kit could not be built")
+            # What had to be begun anew was counted twice.
+            notice = Advanced(min(self._done_bytes, self._total_bytes), self._total_bytes)
+        self.check(count)
         if due:
             self._tell(notice)
+
+    def check(self, _count: int) -> None:
+        """Raise `InputChangedError` if another layer failed."""
+        if self.stopped:
+            raise InputChangedError("another layer of the kit could not be built")
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where layers go: into a store, and what is too large for it through pipes, if it may."""
+
+    store: BlobStore
+    streams: Streams | None = None
+
+    def streams_for(self, size: int) -> Streams | None:
+        """Return how a layer leaves that is too large; None for one that the store takes."""
+        if self.streams is None:
+            return None
+        over_bytes = self.streams.over_bytes
+        is_large = over_bytes is not None and size > over_bytes
+        return self.streams if is_large or self.store.free_bytes() < size + SPARED_BYTES else None
 
 
 def build_layers(
     root: int,
     recipe: Recipe,
     inputs: Inputs,
-    store: BlobStore,
+    destination: Destination,
     *,
     known: Mapping[str, PackedLayer],
     leases: Leases,
@@ -76,7 +105,8 @@ def build_layers(
     """Return all layers in their order; those whose key is not known are built, and told of.
 
     Unless the project `is_finished`, nothing of it is proven: what is known is never judged again.
-    Raises `InputError`, `InputChangedError`, `StoreError`; layers that are done stay in the store.
+    Raises `InputError`, `InputChangedError`, `StoreError`, `PipeClosedError`; layers that are done
+    stay in the store.
     """
     sizes = [sum(entry.size for entry in layer) for layer in inputs.layers]
     layers: list[PackedLayer | None] = [known.get(key) for key in inputs.keys]
@@ -86,23 +116,66 @@ def build_layers(
     done_bytes = sum(sizes) - sum(sizes[index] for index in missing)
     meter = _Meter(done_bytes, sum(sizes), tell)
 
-    def build(index: int) -> None:
-        plan, entries = recipe.plans[index], inputs.layers[index]
-        built = build_layer(
+    def store(index: int) -> BuiltLayer:
+        return build_layer(
             root,
-            plan,
-            entries,
-            store,
+            recipe.plans[index],
+            inputs.layers[index],
+            destination.store,
             compression=recipe.compression,
             advanced=meter.advanced,
             leases=leases,
         )
-        layers[index] = layer = _packed_layer(plan, built)
+
+    def stream(index: int, streams: Streams) -> tuple[BuiltLayer, str]:
+        write = partial(
+            write_layer,
+            root,
+            recipe.plans[index],
+            inputs.layers[index],
+            compression=recipe.compression,
+            leases=leases,
+        )
+        first = None
+        if streams.digest_first:
+            with hashed() as outlet:
+                first = write(outlet, advanced=meter.check).blob
+        with new_pipe(destination.store) as path:
+            tell(
+                Streaming(
+                    key=inputs.keys[index],
+                    pipe=str(path),
+                    digest=None if first is None else first.digest,
+                    size=None if first is None else first.size,
+                )
+            )
+            with piped(path) as outlet:
+                built = write(outlet, advanced=meter.advanced)
+        if first not in (None, built.blob):
+            raise InputChangedError(
+                f"{printable(recipe.plans[index].path)} changed between two looks at it"
+            )
+        return built, str(path)
+
+    def build(index: int) -> None:
+        pipe = None
+        streams = destination.streams_for(sizes[index])
+        if streams is None:
+            try:
+                built = store(index)
+            except NoSpaceError:
+                # Others took the room meanwhile.
+                streams = destination.streams
+                if streams is None:
+                    raise
+        if streams is not None:
+            built, pipe = stream(index, streams)
+        layers[index] = layer = _packed_layer(recipe.plans[index], built, streams)
         written.update(built.writers.paths)
-        proven = is_finished and _is_proven(entries, built, inputs.looked_ns)
+        proven = is_finished and _is_proven(inputs.layers[index], built, inputs.looked_ns)
         if not proven:
             unproven.append(index)
-        tell(Built(inputs.keys[index] if proven else None, layer))
+        tell(Built(inputs.keys[index] if proven else None, layer, pipe))
 
     missing.sort(key=lambda index: -sizes[index])
     _run_all(build, missing, meter)
@@ -141,7 +214,7 @@ def _is_proven(entries: Sequence[Entry], built: BuiltLayer, looked_ns: int) -> b
     return max(map(racy_until, files), default=0) <= looked_ns
 
 
-def _packed_layer(plan: LayerPlan, built: BuiltLayer) -> PackedLayer:
+def _packed_layer(plan: LayerPlan, built: BuiltLayer, streams: Streams | None) -> PackedLayer:
     return PackedLayer(
         media_type=str(plan.type),
         digest=built.blob.digest,
@@ -149,4 +222,5 @@ def _packed_layer(plan: LayerPlan, built: BuiltLayer) -> PackedLayer:
         diff_id=built.diff_id,
         annotations=built.annotations,
         reused=built.blob.reused,
+        repository=None if streams is None else streams.repository,
     )

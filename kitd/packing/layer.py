@@ -1,4 +1,8 @@
-"""Building one layer: each file read once, every byte hashed once and written once."""
+"""Building one layer: each file read once, every byte hashed once and written once.
+
+Where the bytes go is the caller's choice: into the blob store, or through a pipe to whoever sends
+them on.
+"""
 
 import hashlib
 import os
@@ -87,12 +91,23 @@ def _encoder(compression: str, blob: BufferRing) -> Iterator[_Encoder]:
 
 @dataclass(frozen=True, slots=True)
 class BuiltLayer:
-    """A durable layer: the blob, the digest before compression, the descriptor's annotations."""
+    """A layer that was written: the blob, the digest before compression, its annotations."""
 
     blob: Committed
     diff_id: Digest
     annotations: Mapping[str, str]
     writers: Writers
+
+
+class Outlet(Protocol):
+    """Where the bytes of a blob go."""
+
+    ring: BufferRing
+    """Takes them."""
+
+    def commit(self) -> Committed:
+        """Say what they were, once all of them are there."""
+        ...
 
 
 def build_layer(
@@ -109,8 +124,34 @@ def build_layer(
 
     Raises `InputError`, `InputChangedError`, `StoreError`; then nothing stays behind.
     """
-    # MCP bundles are stored as they are, whatever the kit's compression.
-    chosen = "none" if plan.type.compression is Compression.NONE else compression
+    if _compression(plan, compression) == "none":
+        store.require_space(sum(entry.size for entry in entries))
+    with DirectIngest(store) as ingest:
+        return write_layer(
+            root,
+            plan,
+            entries,
+            ingest,
+            compression=compression,
+            advanced=advanced,
+            leases=leases,
+        )
+
+
+def write_layer(
+    root: int,
+    plan: LayerPlan,
+    entries: Sequence[Entry],
+    outlet: Outlet,
+    *,
+    compression: str,
+    advanced: Callable[[int], None],
+    leases: Leases,
+) -> BuiltLayer:
+    """Write the layer of `entries` to wherever the outlet leads.
+
+    Raises `InputError`, `InputChangedError`, and what the outlet does.
+    """
     annotations = dict(plan.annotations)
     raw = _only_file(plan, entries) if plan.type.format is LayerFormat.RAW else None
     if raw is not None and plan.type.kind is LayerKind.MCP_BUNDLE:
@@ -118,9 +159,7 @@ def build_layer(
     if raw is not None and annotations:
         name = posixpath.basename(plan.path).decode()
         annotations[FILE_METADATA] = file_metadata(name, raw.mode, raw.size)
-    if chosen == "none":
-        store.require_space(sum(entry.size for entry in entries))
-    with DirectIngest(store) as ingest, _encoder(chosen, ingest.ring) as encoder:
+    with _encoder(_compression(plan, compression), outlet.ring) as encoder:
         reader = LayerReader(root, encoder.ring, advanced, leases)
         if raw is not None:
             reader.add_content(raw)
@@ -128,8 +167,13 @@ def build_layer(
             reader.add_tar(entries)
         reader.tell()
         diff_id = encoder.finish()
-        blob = ingest.commit()
+        blob = outlet.commit()
     return BuiltLayer(blob, diff_id or blob.digest, annotations, reader.writers)
+
+
+def _compression(plan: LayerPlan, compression: str) -> str:
+    # MCP bundles are stored as they are, whatever the kit's compression.
+    return "none" if plan.type.compression is Compression.NONE else compression
 
 
 def _only_file(plan: LayerPlan, entries: Sequence[Entry]) -> Entry:

@@ -51,6 +51,17 @@ class ScanOrder(msgspec.Struct, frozen=True, kw_only=True, tag="scan"):
     known: Glance | None = None
 
 
+class Streams(msgspec.Struct, frozen=True, kw_only=True):
+    """Lets layers leave while they are read: through pipes, and not into the blob store."""
+
+    repository: str
+    """Where they go, as `registry/name`."""
+    over_bytes: int | None
+    """Larger layers do so; None: only those that the disk has no room for."""
+    digest_first: bool
+    """Whether digest and size have to be known before the first byte."""
+
+
 class PackOrder(msgspec.Struct, frozen=True, kw_only=True, tag="pack"):
     """Build the layers that nobody knows into the blob store."""
 
@@ -61,10 +72,11 @@ class PackOrder(msgspec.Struct, frozen=True, kw_only=True, tag="pack"):
     known: Glance | None = None
     expected: str | None = None
     """The fingerprint that the project has to have; None packs it as it is."""
+    streams: Streams | None = None
 
 
 class PackedLayer(msgspec.Struct, frozen=True, kw_only=True):
-    """One layer, durable in the blob store."""
+    """One layer, durable in the blob store or elsewhere."""
 
     media_type: str
     digest: str
@@ -72,10 +84,12 @@ class PackedLayer(msgspec.Struct, frozen=True, kw_only=True):
     diff_id: str
     annotations: Mapping[str, str]
     reused: bool
+    repository: str | None = None
+    """Where it is if it never was in the store, as `registry/name`."""
 
 
 class Known(msgspec.Struct, frozen=True, tag="known"):
-    """Answers `Planned`: the layers of these keys that the store holds."""
+    """Answers `Planned`: the layers of these keys that need not be built."""
 
     layers: Mapping[str, PackedLayer]
 
@@ -127,11 +141,25 @@ class Advanced(msgspec.Struct, frozen=True, tag="advanced"):
     total_bytes: int
 
 
+class Streaming(msgspec.Struct, frozen=True, kw_only=True, tag="streaming"):
+    """The bytes of a layer are about to come through a named pipe, once it is open for reading.
+
+    They are the layer only if a `Built` says so after their end.
+    """
+
+    key: str
+    pipe: str
+    digest: str | None
+    size: int | None
+
+
 class Built(msgspec.Struct, frozen=True, tag="built"):
     """A layer is done; its key, unless its files may yet change without showing it."""
 
     key: str | None
     layer: PackedLayer
+    pipe: str | None = None
+    """What it came through, if it is not in the store."""
 
 
 class Scanned(msgspec.Struct, frozen=True, kw_only=True, tag="scanned"):
@@ -180,7 +208,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 Answer = Scanned | Packed | Unchanged | Failed
 """What ends an order."""
-Notice = Opened | WatchedPart | Watched | Planned | Advanced | Built
+Notice = Opened | WatchedPart | Watched | Planned | Advanced | Streaming | Built
 """What comes before that."""
 
 

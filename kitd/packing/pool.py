@@ -33,6 +33,7 @@ from kitd.packing.order import (
     Project,
     Scanned,
     ScanOrder,
+    Streams,
     Unchanged,
     WorkerError,
 )
@@ -125,15 +126,27 @@ class WorkerPool:
         return answer
 
     async def pack(
-        self, project: Project, hear: Hear, *, known: Glance | None, expected: str | None
+        self,
+        project: Project,
+        hear: Hear,
+        *,
+        known: Glance | None,
+        expected: str | None,
+        streams: Streams | None = None,
     ) -> Packed | Unchanged:
         """Build a project's layers and config in the blob store. Raises `KitdError`.
 
+        With `streams` some layers come through pipes instead: who hears of one has to read it.
         When it is cancelled or raises, complete layers may stay in the store, temporary files not.
         """
         label = f"{secrets.token_hex(8)}-"
         order = PackOrder(
-            project=project, cache=str(self._cache), label=label, known=known, expected=expected
+            project=project,
+            cache=str(self._cache),
+            label=label,
+            known=known,
+            expected=expected,
+            streams=streams,
         )
         try:
             answer = await self._ask(order, hear)

@@ -27,7 +27,7 @@ from kitd.modelkit.kit_divergence import MAX_PATHS, Divergence, find_divergences
 from kitd.modelkit.kitfile import LayerDigests, with_layer_digests
 from kitd.mount import is_overlaid, remote_mount
 from kitd.oci.digest import Digest
-from kitd.packing.build import build_layers
+from kitd.packing.build import Destination, build_layers
 from kitd.packing.gate import TOOLS, TreeFinding, file_holds, tree_holds
 from kitd.packing.gate.lease import Leases
 from kitd.packing.git_head import head_commit
@@ -70,7 +70,7 @@ class Daemon(Protocol):
         ...
 
     def known_layers(self, keys: tuple[str, ...]) -> Mapping[str, PackedLayer]:
-        """Return the layers of these keys that are in the store."""
+        """Return the layers of these keys that need not be built."""
         ...
 
 
@@ -216,7 +216,7 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
             root,
             recipe,
             inputs,
-            store,
+            Destination(store, order.streams),
             known=known,
             leases=leases,
             is_finished=not unfinished,
