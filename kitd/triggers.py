@@ -58,9 +58,9 @@ def requests_for(fact: Fact) -> tuple[JobRequest, ...]:
                 tags=fact.tags,
             )
             return (_push(args, project=None, priority=HUMAN, why=_ASKED),)
-        case PullAsked(reference):
+        case PullAsked(reference, filters):
             name = str(reference.with_default_tag())
-            pull = PullArgs(reference=name)
+            pull = PullArgs(reference=name, filters=filters)
             return (PULL.request(pull, reference=name, priority=HUMAN, why=_ASKED),)
         case CacheCrowded(excess_bytes):
             why = f"the cache has {excess_bytes} bytes too many" if excess_bytes else "a full disk"

@@ -1,6 +1,7 @@
 """The plain bytes of one layer, checked against everything that was promised about it.
 
-Reads with `pread`: a descriptor that came from the daemon shares its position with others.
+A file is read with `pread`: a descriptor that came from the daemon shares its position with others.
+What kitd does not have itself comes through a socket instead.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator
 
+from kitd.client.layer_feed import LayerFeed
 from kitd.client.record import Layer
 from kitd.client.tar_reader import CHUNK_BYTES
 from kitd.errors import KitdError
@@ -53,7 +55,9 @@ class LayerStream:
     """One pass over a layer; what was read is good only once `finish` has returned."""
 
     def __init__(self, handle: int, layer: Layer, progress: Callable[[int], None]) -> None:
-        """Begin to read the file `handle`, which stays the caller's. Raises `LayerError`.
+        """Begin to read the file or the feed `handle`, which stays the caller's.
+
+        Raises `LayerError`.
 
         `progress` is told the number of stored bytes after each chunk of them.
         """
@@ -65,7 +69,10 @@ class LayerStream:
         self._plain_hash = _hasher(layer.diff_id or layer.digest)
         _, self._compression = layer_format(layer)
         found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_size != layer.size:
+        self._read = self._pread
+        if stat.S_ISSOCK(found.st_mode):
+            self._read = LayerFeed(handle, layer.digest).read
+        elif not stat.S_ISREG(found.st_mode) or found.st_size != layer.size:
             raise LayerError(
                 f"the layer {layer.digest} has {found.st_size} bytes, not {layer.size}",
                 hint="pull the kit again",
@@ -74,7 +81,7 @@ class LayerStream:
         self._chunk = memoryview(b"")
 
     def read(self, size: int) -> bytes:
-        """Return 1 to `size` plain bytes, and none at the end. Raises `LayerError`."""
+        """Return 1 to `size` plain bytes, and none at the end. Raises `LayerError`, `FeedError`."""
         if not self._chunk:
             self._chunk = memoryview(next(self._chunks, b""))
         data = bytes(self._chunk[:size])
@@ -84,7 +91,7 @@ class LayerStream:
     def finish(self) -> None:
         """Raise `LayerError` unless all was read and is what was promised."""
         if self._chunk or self._offset != self._layer.size or next(self._chunks, b""):
-            raise LayerError(f"the layer {self._layer.digest} goes on after its end")
+            raise self._too_long()
         for promised, hasher in (
             (self._layer.digest, self._blob_hash),
             (self._layer.diff_id, self._plain_hash),
@@ -97,11 +104,16 @@ class LayerStream:
                 )
 
     def _stored_chunks(self) -> Iterator[bytes]:
-        while chunk := self._pread():
+        while chunk := self._read():
             self._offset += len(chunk)
+            if self._offset > self._layer.size:
+                raise self._too_long()
             self._blob_hash.update(chunk)
             self._progress(len(chunk))
             yield chunk
+
+    def _too_long(self) -> LayerError:
+        return LayerError(f"the layer {self._layer.digest} goes on after its end")
 
     def _pread(self) -> bytes:
         try:

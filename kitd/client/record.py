@@ -105,6 +105,8 @@ class Layer(NamedTuple):
     media_type: str
     diff_id: str | None
     path: str
+    elsewhere: bool = False
+    """Whether kitd does not have it, and sends it on from a registry."""
 
 
 class UnpackPlan(NamedTuple):
@@ -332,6 +334,7 @@ def _read_layer(answer: Any) -> Layer:
         media_type=_field(document, "mediaType", str),
         diff_id=_optional(document, "diffId", str) or None,
         path=_optional(document, "path", str) or "",
+        elsewhere=_optional(document, "elsewhere", bool) or False,
     )
 
 

@@ -164,9 +164,13 @@ def push(
     return Request("kits.push", params, record.read_started)
 
 
-def pull(reference: str, *, idempotency_key: str | None = None) -> Request[record.Job]:
-    """Copy a kit from its registry to the cache."""
-    params = _given(reference=reference, idempotency_key=idempotency_key)
+def pull(
+    reference: str, filters: Sequence[str] = (), *, idempotency_key: str | None = None
+) -> Request[record.Job]:
+    """Copy a kit from its registry to the cache; with filters only the layers that they select."""
+    params = _given(
+        reference=reference, filters=list(filters) or None, idempotency_key=idempotency_key
+    )
     return Request("kits.pull", params, record.read_started)
 
 

@@ -1,14 +1,14 @@
-"""A planned unpack, from the daemon's cache to a directory of the caller's."""
+"""A planned unpack, from the daemon to a directory of the caller's."""
 
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 from kitd.client.client import Client
 from kitd.client.connection import MAX_DESCRIPTORS, close_all
 from kitd.client.extract import Extraction, OpenLayer, extract
 from kitd.client.placement import Existing
-from kitd.client.record import UnpackPlan
+from kitd.client.record import Layer, UnpackPlan
 
 
 def unpack(
@@ -32,8 +32,7 @@ def unpack(
 
 
 def _open_layers(client: Client, plan: UnpackPlan) -> Generator[OpenLayer]:
-    for start in range(0, len(plan.layers), MAX_DESCRIPTORS):
-        batch = plan.layers[start : start + MAX_DESCRIPTORS]
+    for batch in _batches(plan.layers):
         handles = client.open_layers(plan.digest, [layer.digest for layer in batch])
         try:
             for layer in batch:
@@ -41,3 +40,15 @@ def _open_layers(client: Client, plan: UnpackPlan) -> Generator[OpenLayer]:
                 os.close(handles.pop(0))
         finally:
             close_all(handles)
+
+
+def _batches(layers: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
+    """Yield layers in order, to be opened together; what kitd fetches comes when it is read."""
+    batch: list[Layer] = []
+    for layer in layers:
+        if batch and (layer.elsewhere or batch[-1].elsewhere or len(batch) == MAX_DESCRIPTORS):
+            yield batch
+            batch = []
+        batch.append(layer)
+    if batch:
+        yield batch

@@ -25,10 +25,13 @@ from kitd.config import model
 from kitd.config.load import Loaded
 from kitd.config.model import Config
 from kitd.config.show import show_config
+from kitd.content.reach import Reach
 from kitd.daemon.cache_keeper import CacheKeeper
 from kitd.daemon.collector import Collector
 from kitd.daemon.disk_guard import DiskGuard
 from kitd.daemon.in_force import InForce
+from kitd.daemon.layer_feed import LayerFeeds, layer_feeds
+from kitd.daemon.layer_relay import LayerRelays
 from kitd.daemon.layout_keeper import keep_layout
 from kitd.daemon.ledger_keeper import keep_ledger
 from kitd.daemon.log import configure_logs
@@ -134,6 +137,9 @@ class Resources:
     hints: Hints
     pool: WorkerPool
     ahead: UploadsAhead
+    relays: LayerRelays
+    reach: Reach
+    feeds: LayerFeeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +225,19 @@ async def open_resources(
             WorkerPool(in_force.config.cache_dir, inotify=hinting.descriptor)
         )
         ahead = await stack.enter_async_context(uploads_ahead(ground.cache, registries.repository))
-        yield Resources(registries=registries, hints=hinting, pool=pool, ahead=ahead)
+        reach = Reach(ground.cache, ledgers.catalog.places, registries.repository)
+        feeds = await stack.enter_async_context(layer_feeds(reach))
+        yield Resources(
+            registries=registries,
+            hints=hinting,
+            pool=pool,
+            ahead=ahead,
+            relays=LayerRelays(
+                registries.repository, lambda: in_force.config.cache.stream_over_bytes
+            ),
+            reach=reach,
+            feeds=feeds,
+        )
 
 
 async def wire(
@@ -270,7 +288,7 @@ async def _make_work(
     config, clock = ground.in_force.config, ground.clock
     settings = pack_settings(config.modelkit, ground.environ)
     root_monitor = RootMonitor()
-    packer = Packer(resources.pool, ledgers.memory, ground.store)
+    packer = Packer(resources.pool, ledgers.memory, ground.store, resources.relays)
     board = ProjectBoard(
         projects=ledgers.projects,
         jobs=ledgers.jobs,
@@ -294,8 +312,10 @@ async def _make_work(
         KINDS,
         Ports(
             cache=ground.cache,
+            reach=resources.reach,
             catalog=ledgers.catalog,
             packer=packer,
+            keeps=partial(_keeps, ground),
             remote=resources.ahead.repository,
             head_start=resources.ahead.head_start,
             collector=collector,
@@ -325,6 +345,12 @@ async def _make_work(
         collector=collector,
         cache_keeper=cache_keeper,
     )
+
+
+def _keeps(ground: Ground, size: int) -> bool:
+    """Whether the cache is given a blob of so many bytes that could stay in a registry."""
+    over_bytes = ground.in_force.config.cache.stream_over_bytes
+    return (over_bytes is None or size <= over_bytes) and ground.store.has_room_for(size)
 
 
 def _make_pulse(ground: Ground, ledgers: Ledgers, resources: Resources, work: Work) -> Pulse:
@@ -403,6 +429,7 @@ def _make_services(
         collector=work.collector,
         doctor=Doctor(patient),
         remote=resources.registries.repository,
+        feed=resources.feeds.open,
         stopping=ground.stop.is_set,
         effective_config=lambda: show_config(in_force.config),
         reload=reloader.reload,

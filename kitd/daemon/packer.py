@@ -2,7 +2,8 @@
 
 Layers are remembered one by one as they are built, so that a pack that does not come to its end has
 not worked for nothing; a project's last pack is remembered whole, with the glance that tells
-whether anything changed since. What is remembered counts only as long as the cache holds it.
+whether anything changed since. What is remembered counts only as long as the cache holds it, or the
+registry that it was sent to without a copy here.
 """
 
 import asyncio
@@ -15,9 +16,12 @@ import msgspec
 from kitd import __version__
 from kitd.blocking import run_blocking
 from kitd.content.store import CollectedError
+from kitd.daemon.layer_relay import LayerRelay, LayerRelays
 from kitd.jobs.port import Keep
 from kitd.ledger.pack_memory import PackMemory
+from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
+from kitd.oci.reference import Repository, parse_repository
 from kitd.packing.order import (
     Advanced,
     Built,
@@ -30,6 +34,8 @@ from kitd.packing.order import (
     Project,
     Scanned,
     ScanOrder,
+    Streaming,
+    Streams,
     Unchanged,
     Watched,
     WatchedPart,
@@ -50,10 +56,13 @@ def _of_this_version(key: str) -> str:
 class Packer:
     """Scans and packs projects. Implements `kitd.jobs.port.Packer`."""
 
-    def __init__(self, pool: WorkerPool, memory: PackMemory, store: BlobStore) -> None:
+    def __init__(
+        self, pool: WorkerPool, memory: PackMemory, store: BlobStore, relays: LayerRelays
+    ) -> None:
         self._pool = pool
         self._memory = memory
         self._store = store
+        self._relays = relays
         # The last scan of each project that nothing held back. Gone with the process: the first
         # scan of a life looks at every file, or finds the tree as it was packed.
         self._scans: dict[Project, Scanned] = {}
@@ -83,7 +92,7 @@ class Packer:
                     # Several may have come at once, and others have a turn in between.
                     await asyncio.sleep(0)
                 case Planned(keys):
-                    return Known(await self._known_layers(keys))
+                    return Known(await self.known_layers(keys))
             return None
 
         order = ScanOrder(
@@ -109,37 +118,39 @@ class Packer:
         project: Project,
         *,
         expected: str | None,
+        destination: Repository | None,
         advanced: Callable[[Advanced], None],
         built: Callable[[PackedLayer], None],
         keep: Keep,
     ) -> Packed:
         """Build a project's layers and config in the cache, or find that they are there.
 
+        Layers that are too large for the cache go to the `destination` instead, if there is one.
         `built` is told each layer as soon as it is in the cache, where all of them are kept.
         Raises `KitdError`, among them `input_changed` where the project is not in the `expected`
         state, and `CollectedError` where a worker met a blob in the moment in which it went.
         """
         key = _pack_key(project)
         last = await self._last_pack(key, keep)
-
-        async def hear(notice: Notice) -> Known | None:
-            match notice:
-                case Advanced():
-                    advanced(notice)
-                case Built(layer_key, layer):
-                    await _require_kept(keep, [_blob(layer)])
-                    if layer_key is not None:
-                        await self._remember(layer_key, layer)
-                    built(layer)
-                case Planned(keys):
-                    return Known(await self._known_layers(keys, keep))
-            return None
-
         known = None
         # Where another state is expected, a look at whether this one is still there says nothing.
         if last is not None and expected in (None, last.fingerprint):
             known = last.glance
-        answer = await self._pool.pack(project, hear, known=known, expected=expected)
+        attempt = _Attempt(self, keep, advanced, built)
+        remote = None if destination is None else await self._relays.open(destination)
+        if remote is None:
+            answer = await self._pool.pack(project, attempt.hear, known=known, expected=expected)
+        else:
+            streams = Streams(
+                repository=str(remote.repository),
+                over_bytes=self._relays.over_bytes,
+                digest_first=not await remote.takes_streams(),
+            )
+            async with self._relays.relaying(remote) as attempt.relay:
+                answer = await self._pool.pack(
+                    project, attempt.hear, known=known, expected=expected, streams=streams
+                )
+                await attempt.publish()
         if isinstance(answer, Unchanged):
             assert last is not None
             return msgspec.structs.replace(last, git_commit=answer.git_commit)
@@ -147,7 +158,7 @@ class Packer:
         if answer.glance is not None:
             reused = tuple(msgspec.structs.replace(each, reused=True) for each in answer.layers)
             remembered = msgspec.structs.replace(answer, layers=reused)
-            await self._remember(key, remembered)
+            await self.remember(key, remembered)
         return answer
 
     async def _last_state(self, project: Project) -> Scanned | None:
@@ -164,9 +175,19 @@ class Packer:
         )
 
     async def _last_pack(self, key: str, keep: Keep) -> Packed | None:
-        """Return a project's last pack if the cache still holds all of it, and will."""
+        """Return a project's last pack if all of it is still there, and what is here will be."""
         packed = await self._recall_pack(key)
-        return packed if packed is not None and await keep(_blobs(packed)) else None
+        if packed is None or not await keep(_blobs(packed)):
+            return None
+        away = [layer for layer in packed.layers if layer.repository is not None]
+        return packed if all([await self._is_away(layer) for layer in away]) else None
+
+    async def _is_away(self, layer: PackedLayer) -> bool:
+        """Whether a layer is where it was sent to without a copy here."""
+        if layer.repository is None:
+            return False
+        target = Descriptor(layer.media_type, Digest(layer.digest), layer.size)
+        return await self._relays.holds(parse_repository(layer.repository), target)
 
     async def _recall_pack(self, key: str) -> Packed | None:
         remembered = (await self._recall([key])).get(key)
@@ -176,26 +197,83 @@ class Packer:
         names = {_of_this_version(key): key for key in keys}
         return {names[n]: value for n, value in (await self._memory.recall(names)).items()}
 
-    async def _remember(self, key: str, thing: Packed | PackedLayer) -> None:
+    async def remember(self, key: str, thing: Packed | PackedLayer) -> None:
+        """Remember what was made of all that the key stands for."""
         await self._memory.remember(_of_this_version(key), msgspec.json.encode(thing))
 
-    async def _known_layers(
+    async def known_layers(
         self, keys: tuple[str, ...], keep: Keep | None = None
     ) -> Mapping[str, PackedLayer]:
-        """Return the layers of these keys that the cache holds, and keeps if asked to."""
+        """Return the layers of these keys that need not be built.
+
+        The cache holds them, and keeps them if asked to; or a registry does, which is asked then.
+        """
         remembered = {
             key: msgspec.json.decode(value, type=PackedLayer)
             for key, value in (await self._recall(keys)).items()
         }
         if keep is not None:
             await keep([_blob(layer) for layer in remembered.values()])
-        return await run_blocking(
+        here = await run_blocking(
             lambda: {
-                key: msgspec.structs.replace(layer, reused=True)
+                key
                 for key, layer in remembered.items()
                 if self._store.size_of(Digest(layer.digest)) == layer.size
             }
         )
+        known: dict[str, PackedLayer] = {}
+        for key, layer in remembered.items():
+            if key in here:
+                known[key] = msgspec.structs.replace(layer, reused=True, repository=None)
+            elif layer.repository is not None and (keep is None or await self._is_away(layer)):
+                known[key] = msgspec.structs.replace(layer, reused=True)
+        return known
+
+
+class _Attempt:
+    """What is heard of one pack."""
+
+    def __init__(
+        self,
+        packer: Packer,
+        keep: Keep,
+        advanced: Callable[[Advanced], None],
+        built: Callable[[PackedLayer], None],
+    ) -> None:
+        self._packer = packer
+        self._keep = keep
+        self._advanced = advanced
+        self._built = built
+        self._away: list[Built] = []
+        self.relay: LayerRelay | None = None
+
+    async def hear(self, notice: Notice) -> Known | None:
+        """Take note of what a worker says, and answer it."""
+        match notice:
+            case Advanced():
+                self._advanced(notice)
+            case Streaming() if self.relay is not None:
+                self.relay.begin(notice)
+            case Built(_, layer, pipe) if pipe is not None and self.relay is not None:
+                self.relay.finish(pipe, layer)
+                self._away.append(notice)
+            case Built(layer_key, layer):
+                await _require_kept(self._keep, [_blob(layer)])
+                if layer_key is not None:
+                    await self._packer.remember(layer_key, layer)
+                self._built(layer)
+            case Planned(keys):
+                return Known(await self._packer.known_layers(keys, self._keep))
+        return None
+
+    async def publish(self) -> None:
+        """Let the registry have what was sent to it. Raises `KitdError`."""
+        # First remembered: what did not arrive after all is asked for before it is believed.
+        for notice in self._away:
+            if notice.key is not None:
+                await self._packer.remember(notice.key, notice.layer)
+        if self.relay is not None:
+            await self.relay.publish()
 
 
 def _blob(layer: PackedLayer) -> tuple[Digest, int]:
@@ -203,8 +281,9 @@ def _blob(layer: PackedLayer) -> tuple[Digest, int]:
 
 
 def _blobs(packed: Packed) -> Sequence[tuple[Digest, int]]:
+    """Return what of a kit the cache holds."""
     config = Digest(packed.config_digest), packed.config_size
-    return (*map(_blob, packed.layers), config)
+    return (*(_blob(layer) for layer in packed.layers if layer.repository is None), config)
 
 
 async def _require_kept(keep: Keep, blobs: Sequence[tuple[Digest, int]]) -> None:

@@ -82,6 +82,5 @@ def idle_sections(config: Config) -> tuple[str, ...]:
         "webhooks": config.webhooks.listen is not None,
         "metrics": config.metrics.listen is not None,
         "modelkit.compression: zstd": config.modelkit.compression is model.Compression.ZSTD,
-        "cache.stream_over": config.cache.stream_over_bytes is not None,
     }
     return tuple(section for section, present in configured.items() if present)

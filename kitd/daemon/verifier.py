@@ -137,13 +137,13 @@ class Verifier:
         )
 
     async def _missing(self, needs: _Needs) -> Sequence[Digest]:
-        """Return what the catalogue needs and the cache does not hold."""
+        """Return what the catalogue needs, and the cache ought to hold and does not."""
         absent = await run_blocking(
             lambda: [b.digest for b in needs.descriptors.values() if not self._store.has(b)]
         )
         # A kit that was taken meanwhile needs nothing.
-        needless = await self._ledger.unreferenced(absent)
-        return [digest for digest in absent if digest not in needless]
+        fine = await self._ledger.unreferenced(absent) | await self._ledger.elsewhere(absent)
+        return [digest for digest in absent if digest not in fine]
 
     async def _tell(self, damage: Damage, *, moved: bool) -> None:
         log.warning("blob.damaged", digest=damage.digest, why=damage.why, kits=damage.kits)

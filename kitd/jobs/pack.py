@@ -1,7 +1,8 @@
 """Pack: build the layers, assemble the kit, name it. Equal content never makes a new kit."""
 
 import posixpath
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -21,7 +22,15 @@ from kitd.oci.manifest import parse_manifest
 from kitd.oci.media_type import OCI_MANIFEST
 from kitd.oci.reference import Reference, Repository, parse_repository
 from kitd.packing.order import Advanced, Packed, PackedLayer
-from kitd.queue.effect import Effect, Emit, KitSummary, MoveTags, RecordManifest, RecordPack
+from kitd.queue.effect import (
+    Effect,
+    Emit,
+    KitSummary,
+    MoveTags,
+    RecordElsewhere,
+    RecordManifest,
+    RecordPack,
+)
 from kitd.queue.fact import KitPacked
 from kitd.queue.job import Lane, Progress
 from kitd.queue.kind import Done, JobContext, JobKind
@@ -171,6 +180,7 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
             git_commit=packed.git_commit,
         ),
     )
+    effects += _away(packed, target)
     effects.append(MoveTags(repository, tags, target.digest))
     if args.project is not None:
         effects.append(RecordPack(args.project, packed.fingerprint, target.digest, version))
@@ -202,13 +212,15 @@ async def _pack(
     args: PackArgs, ports: Ports, held: HeldCache, advanced: Callable[[Advanced], None]
 ) -> Packed:
     """Build what is missing. Raises `NotAtRestError` where a state was asked for that is gone."""
+    destination = _destination(args)
     try:
-        with _head_start(args, ports) as send:
+        with _head_start(destination, ports) as send:
             return await ports.packer.pack(
                 ports.settings.project(
                     args.path, args.kitfile, args.reader, compression=args.compression
                 ),
                 expected=args.fingerprint,
+                destination=destination,
                 advanced=advanced,
                 built=lambda layer: send(_layer(layer)),
                 keep=held.keep,
@@ -222,14 +234,29 @@ async def _pack(
         raise
 
 
+def _destination(args: PackArgs) -> Repository | None:
+    """Return the repository of a registry that the kit will be pushed to, if it will."""
+    repository = parse_repository(args.repository)
+    return repository if args.push and not repository.is_local else None
+
+
 def _head_start(
-    args: PackArgs, ports: Ports
+    destination: Repository | None, ports: Ports
 ) -> AbstractContextManager[Callable[[Descriptor], None]]:
     """Return what sends layers on their way, if the kit will follow them."""
-    repository = parse_repository(args.repository)
-    if args.push and not repository.is_local:
-        return ports.head_start(repository)
-    return nullcontext(lambda _layer: None)
+    if destination is None:
+        return nullcontext(lambda _layer: None)
+    return ports.head_start(destination)
+
+
+def _away(packed: Packed, target: Descriptor) -> Iterator[RecordElsewhere]:
+    """Yield where the layers are that are not in the cache."""
+    away: defaultdict[str, list[Digest]] = defaultdict(list)
+    for layer in packed.layers:
+        if layer.repository is not None:
+            away[layer.repository].append(Digest(layer.digest))
+    for repository, digests in away.items():
+        yield RecordElsewhere(target.digest, tuple(digests), parse_repository(repository))
 
 
 def _key(args: PackArgs) -> str:

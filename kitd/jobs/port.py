@@ -32,11 +32,15 @@ class Packer(Protocol):
         project: Project,
         *,
         expected: str | None,
+        destination: Repository | None,
         advanced: Callable[[Advanced], None],
         built: Callable[[PackedLayer], None],
         keep: Keep,
     ) -> Packed:
-        """Build a project's layers and config in the cache, where they are kept."""
+        """Build a project's layers and config in the cache, where they are kept.
+
+        Layers that are too large for it are at the `destination` instead, if there is one.
+        """
         ...
 
 
@@ -179,8 +183,12 @@ class Ports:
     """Everything that a job may touch."""
 
     cache: Cache
+    reach: Fetcher
+    """The cache, and what it knows to be elsewhere."""
     catalog: Catalog
     packer: Packer
+    keeps: Callable[[int], bool]
+    """Whether the cache takes a blob of so many bytes that could stay elsewhere; asks the disk."""
     remote: Callable[[Repository], Awaitable[Remote]]
     head_start: Callable[[Repository], AbstractContextManager[Callable[[Descriptor], None]]]
     """Lets a pack send its layers to where its kit will be pushed: see `kitd.jobs.ahead`."""

@@ -1,4 +1,7 @@
-"""Push: copy a kit and what refers to it to a repository, then move its tags there."""
+"""Push: copy a kit and what refers to it to a repository, then move its tags there.
+
+What the cache was not given comes from where it is, unless the repository has it already.
+"""
 
 from functools import partial
 
@@ -35,11 +38,11 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
         context.report(Progress("pushing", done_bytes, total_bytes))
 
     report = await copy_graph(
-        ports.cache, remote, root, concurrency=ports.transfers, progress=progress
+        ports.reach, remote, root, concurrency=ports.transfers, progress=progress
     )
     # Before the tags: who finds the kit by name finds its signatures, too.
     referred = await copy_referrers(
-        ports.cache,
+        ports.reach,
         remote,
         report.manifests,
         listed=partial(ports.catalog.referrers, source),

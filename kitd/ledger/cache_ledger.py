@@ -176,6 +176,15 @@ class CacheLedger:
         # On the writer, behind every transaction that might record a manifest.
         return await self._database.write(lambda connection: _unreferenced(connection, blobs))
 
+    async def elsewhere(self, blobs: Collection[Digest]) -> frozenset[Digest]:
+        """Return which of the blobs were not put into the cache, because a repository has them."""
+        rows = await self._database.read(
+            "SELECT value FROM json_each(?) AS blob"
+            " WHERE EXISTS (SELECT 1 FROM elsewhere WHERE digest = blob.value)",
+            (json.dumps(list(blobs)),),
+        )
+        return frozenset(Digest(row["value"]) for row in rows)
+
     async def pin(self, reference: Reference) -> Digest:
         """Keep the kit that a reference names until it is unpinned; return its digest.
 

@@ -1,5 +1,6 @@
 """What exists: manifests that are complete, the repositories that know them, their tags.
 
+Complete means that the cache holds every blob below it, or that a place is recorded where it is.
 `apply` is where a finished job's effects become rows. A tag names a manifest of its own repository
 and a manifest in a repository is complete: foreign keys hold both.
 """
@@ -24,6 +25,7 @@ from kitd.queue.effect import (
     Emit,
     KitSummary,
     MoveTags,
+    RecordElsewhere,
     RecordLocation,
     RecordManifest,
     RecordPack,
@@ -31,6 +33,8 @@ from kitd.queue.effect import (
 from kitd.queue.job import Job
 
 MAX_LIST = 1000
+MAX_PLACES = 50
+"""Repositories that are asked for one blob."""
 
 Summarize = Callable[[Manifest], Awaitable[KitSummary | None]]
 """Reads what `list` shows about a kit; the ledger itself does not know what a kit is."""
@@ -70,6 +74,13 @@ def apply(connection: sqlite3.Connection, effect: Effect, now_us: int, job: Job 
                 " SELECT digest, ?2, ?3, ?4 FROM manifests WHERE digest = ?1"
                 " ON CONFLICT DO UPDATE SET confirmed_us = excluded.confirmed_us",
                 (digest, repository.registry, repository.name, now_us),
+            )
+        case RecordElsewhere(manifest, blobs, repository):
+            connection.executemany(
+                "INSERT INTO elsewhere (manifest, digest, registry, name)"
+                " SELECT digest, ?2, ?3, ?4 FROM manifests WHERE digest = ?1"
+                " ON CONFLICT DO NOTHING",
+                [(manifest, blob, repository.registry, repository.name) for blob in blobs],
             )
         case MoveTags():
             _move_tags(connection, effect, now_us, job)
@@ -406,6 +417,27 @@ class Catalog:
         if not rows:
             raise ContentNotFoundError(f"{digest} is not a kit of the cache", hint="kitctl list")
         return self._in_use(rows[0])
+
+    async def places(self, blob: Digest) -> Sequence[Repository]:
+        """Return the repositories that are known to have had a blob."""
+        rows = await self._database.read(
+            "SELECT registry, name FROM elsewhere WHERE digest = ?1"
+            " UNION SELECT l.registry, l.name FROM manifest_children c"
+            "  JOIN locations l ON l.digest = c.manifest WHERE c.digest = ?1"
+            " ORDER BY registry, name LIMIT ?2",
+            (blob, MAX_PLACES),
+        )
+        return [Repository(row["registry"], row["name"]) for row in rows]
+
+    async def partial(self) -> Sequence[tuple[Digest, Digest]]:
+        """Return the manifests that were recorded without a blob somewhere below, each with it."""
+        rows = await self._database.read(
+            "WITH RECURSIVE lacking (manifest, blob) AS (SELECT manifest, digest FROM elsewhere"
+            " UNION SELECT c.manifest, l.blob FROM manifest_children c"
+            "  JOIN lacking l ON c.digest = l.manifest)"
+            " SELECT manifest, blob FROM lacking"
+        )
+        return [(row["manifest"], row["blob"]) for row in rows]
 
     async def names_of(self, digest: Digest) -> Sequence[Reference]:
         """Return what names a manifest, or the manifests that a blob is part of."""

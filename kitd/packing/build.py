@@ -29,8 +29,6 @@ from kitd.store.blob_store import BlobStore, NoSpaceError
 REPORT_INTERVAL_S = 0.1
 MAX_AT_ONCE = 8
 """Layers. Each takes up to four threads more, and 4 MiB, twice that when it is compressed."""
-SPARED_BYTES = 64 << 20
-"""What a layer that could leave at once does not take of the disk: others write there, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +80,18 @@ class Destination:
     store: BlobStore
     streams: Streams | None = None
 
-    def streams_for(self, size: int) -> Streams | None:
-        """Return how a layer leaves that is too large; None for one that the store takes."""
+    @property
+    def repository(self) -> str | None:
+        """Where the pipes lead."""
+        return None if self.streams is None else self.streams.repository
+
+    def is_too_small_for(self, size: int) -> bool:
+        """Whether a layer of so many bytes should leave through a pipe, if it may."""
         if self.streams is None:
-            return None
+            return False
         over_bytes = self.streams.over_bytes
         is_large = over_bytes is not None and size > over_bytes
-        return self.streams if is_large or self.store.free_bytes() < size + SPARED_BYTES else None
+        return is_large or not self.store.has_room_for(size)
 
 
 def build_layers(
@@ -157,20 +160,22 @@ def build_layers(
             )
         return built, str(path)
 
-    def build(index: int) -> None:
-        pipe = None
-        streams = destination.streams_for(sizes[index])
-        if streams is None:
+    def make(index: int) -> tuple[BuiltLayer, str | None]:
+        """Return a layer, and the pipe that it left through if it is not in the store."""
+        streams = destination.streams
+        if streams is None or not destination.is_too_small_for(sizes[index]):
             try:
-                built = store(index)
+                return store(index), None
             except NoSpaceError:
                 # Others took the room meanwhile.
-                streams = destination.streams
                 if streams is None:
                     raise
-        if streams is not None:
-            built, pipe = stream(index, streams)
-        layers[index] = layer = _packed_layer(recipe.plans[index], built, streams)
+        return stream(index, streams)
+
+    def build(index: int) -> None:
+        built, pipe = make(index)
+        repository = destination.repository if pipe is not None else None
+        layers[index] = layer = _packed_layer(recipe.plans[index], built, repository)
         written.update(built.writers.paths)
         proven = is_finished and _is_proven(inputs.layers[index], built, inputs.looked_ns)
         if not proven:
@@ -214,7 +219,7 @@ def _is_proven(entries: Sequence[Entry], built: BuiltLayer, looked_ns: int) -> b
     return max(map(racy_until, files), default=0) <= looked_ns
 
 
-def _packed_layer(plan: LayerPlan, built: BuiltLayer, streams: Streams | None) -> PackedLayer:
+def _packed_layer(plan: LayerPlan, built: BuiltLayer, repository: str | None) -> PackedLayer:
     return PackedLayer(
         media_type=str(plan.type),
         digest=built.blob.digest,
@@ -222,5 +227,5 @@ def _packed_layer(plan: LayerPlan, built: BuiltLayer, streams: Streams | None) -
         diff_id=built.diff_id,
         annotations=built.annotations,
         reused=built.blob.reused,
-        repository=None if streams is None else streams.repository,
+        repository=repository,
     )

@@ -25,7 +25,10 @@ class KitSummary:
 
 @dataclass(frozen=True, slots=True)
 class RecordManifest:
-    """The cache holds this manifest and everything below it, known in `repository`."""
+    """The cache holds this manifest and everything below it, known in `repository`.
+
+    Everything but what a `RecordElsewhere` beside it names.
+    """
 
     repository: Repository
     target: Descriptor
@@ -51,6 +54,15 @@ class RecordLocation:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordElsewhere:
+    """Blobs that a recorded manifest needs were not put into the cache: a repository has them."""
+
+    manifest: Digest
+    blobs: tuple[Digest, ...]
+    repository: Repository
+
+
+@dataclass(frozen=True, slots=True)
 class RecordPack:
     """A project's inputs with this fingerprint are what the kit holds."""
 
@@ -70,4 +82,4 @@ class Emit:
     data: Mapping[str, object] = field(default_factory=dict)
 
 
-Effect = RecordManifest | RecordLocation | MoveTags | RecordPack | Emit
+Effect = RecordManifest | RecordLocation | RecordElsewhere | MoveTags | RecordPack | Emit

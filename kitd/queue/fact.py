@@ -67,9 +67,10 @@ class PushAsked:
 
 @dataclass(frozen=True, slots=True)
 class PullAsked:
-    """A person wants a kit in the cache."""
+    """A person wants a kit in the cache, or what `filters` select of it."""
 
     reference: Reference
+    filters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A repository of a registry as a content store: resolve, fetch, exists, push, tag, list tags."""
 
 import re
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -32,8 +33,9 @@ from kitd.registry.errors import (
 from kitd.registry.location import InvalidLocationError, next_page
 from kitd.registry.profile import UploadProfile, lessons_of, profile_for
 from kitd.registry.referrers import ReferrersList, ReferrersMemory
-from kitd.registry.request import Request
-from kitd.registry.settings import remote_name
+from kitd.registry.request import Body, Request
+from kitd.registry.settings import UploadMode, remote_name
+from kitd.registry.stream_upload import StreamUpload, open_stream, put_once
 from kitd.registry.transfer_memory import TransferMemory
 from kitd.registry.transport import Transport
 from kitd.registry.upload import Upload
@@ -205,6 +207,36 @@ class RemoteRepository:
             *self._mount_from,
             *(remote_name(registry, name) for name in known),
         )
+
+    async def takes_streams(self) -> bool:
+        """Whether the digest of a blob may be said after its last byte."""
+        return (await self._stream_mode()) is not UploadMode.MONOLITHIC
+
+    async def begin_stream(self, content: str, *, chunk_bytes: int) -> StreamUpload:
+        """Begin to send a blob that is still being made, or go on where that was interrupted.
+
+        `content` is a word for it that a later attempt would use, too; `chunk_bytes` is what the
+        caller would keep at once, where the registry does not want more.
+        """
+        profile = await self.upload_profile()
+        return await open_stream(
+            self.uploads(content),
+            self.repository,
+            self._memory,
+            content,
+            chunk_bytes=max(min(profile.chunk_bytes, chunk_bytes), profile.least_bytes),
+            least_bytes=profile.least_bytes,
+            states_ranges=await self._stream_mode() is UploadMode.CHUNKED,
+        )
+
+    async def put_once(self, target: Descriptor, content: Body) -> None:
+        """Send a blob from where it can be read only once. Raises what the content raises, too."""
+        uploads = self.uploads(abbreviate(target.digest))
+        await put_once(uploads, target.digest, target.size, content)
+
+    async def _stream_mode(self) -> UploadMode:
+        # Whatever its size will be, it is worth going on with.
+        return (await self.upload_profile()).mode_for(sys.maxsize)
 
     async def tag(self, target: Descriptor, tag: str) -> None:
         """Let `tag` name a manifest that the repository holds.

@@ -38,6 +38,8 @@ from kitd.oci.digest import (
     parse_digest,
 )
 
+SPARED_BYTES = 64 << 20
+"""What blobs that need not be here do not take of the disk: others write there, too."""
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -426,6 +428,10 @@ class BlobStore:
             disk = os.statvfs(self.ingest_dir)
         # File systems that cannot tell say that they have no blocks at all.
         return disk.f_bavail * disk.f_frsize if disk.f_blocks else sys.maxsize
+
+    def has_room_for(self, size: int) -> bool:
+        """Whether the disk has room for a blob that need not be here. Raises `StoreError`."""
+        return self.free_bytes() >= size + SPARED_BYTES
 
     def require_space(self, size: int) -> None:
         """Raise `NoSpaceError` if the disk has not so many bytes free now."""

@@ -1,4 +1,4 @@
-"""`kitctl unpack`: files from the cache, written with the caller's own rights."""
+"""`kitctl unpack`: files of a kit, written with the caller's own rights."""
 
 import os
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def unpack_kit(
     overwrite: bool,
     ignore_existing: bool,
 ) -> int:
-    """Unpack a kit, pulling it first if the cache does not have it."""
+    """Unpack a kit, pulling what is wanted of it first if the cache does not know it."""
     if overwrite and ignore_existing:
         raise UsageError("--overwrite and --ignore-existing exclude each other")
     existing = Existing.REFUSE
@@ -62,6 +62,6 @@ def _plan(session: Session, client: Client, reference: str, filters: Sequence[st
         if error.code != "not_found" or not has_registry(reference):
             raise
     session.terminal.note(f"pulling {reference}")
-    pulled = client.call(request.pull(reference))
+    pulled = client.call(request.pull(reference, filters))
     complete_job(session, client, pulled.id)
     return client.call(asked)

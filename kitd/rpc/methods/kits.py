@@ -4,9 +4,8 @@ import msgspec
 
 from kitd.blocking import run_blocking
 from kitd.config.tag_template import parse_tag_template
-from kitd.content.store import Fetcher
+from kitd.content.store import ContentNotFoundError, Fetcher
 from kitd.content.verify import read, read_manifest
-from kitd.errors import KitdError
 from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, parse_config, to_document
 from kitd.modelkit.errors import UnsupportedKitError
 from kitd.modelkit.filter import parse_filter, selects_kitfile
@@ -58,9 +57,10 @@ class PushParams(Idempotent, frozen=True, kw_only=True):
 
 
 class PullParams(Idempotent, frozen=True, kw_only=True):
-    """A kit in a registry."""
+    """A kit in a registry; with `filters` only the layers that they select are fetched."""
 
     reference: str
+    filters: tuple[str, ...] = ()
 
 
 class Repository(Params, frozen=True):
@@ -127,6 +127,8 @@ class WireLayer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     kind: str
     name: str
     path: str
+    elsewhere: bool
+    """Whether the cache does not hold it: it comes from a registry when it is opened."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,7 +211,9 @@ async def pull(context: Context[Services], params: PullParams) -> Queued:
             hint=f"name one, such as registry.example.com/{reference.repository.name}",
         )
     require_reachable(context, reference.repository)
-    return await ask(context, PullAsked(reference))
+    for text in params.filters:
+        parse_filter(text)
+    return await ask(context, PullAsked(reference, params.filters))
 
 
 async def list_kits(context: Context[Services], params: Repository) -> KitList:
@@ -282,6 +286,11 @@ async def plan(context: Context[Services], params: PlanParams) -> Plan:
     source, target = await _find(context, params.reference, remote=False)
     _, manifest, kitfile = await _open(source, target)
     yaml = await run_blocking(kitfile_to_yaml, kitfile) if selects_kitfile(filters) else None
+    layers = plan_unpack(manifest, kitfile, filters)
+    store = context.services.store
+    here = await run_blocking(
+        lambda: {layer.target.digest for layer in layers if store.has(layer.target)}
+    )
     return Plan(
         digest=target.digest,
         reference=params.reference,
@@ -295,14 +304,25 @@ async def plan(context: Context[Services], params: PlanParams) -> Plan:
                 kind=layer.kind,
                 name=layer.name,
                 path=layer.path,
+                elsewhere=layer.target.digest not in here,
             )
-            for layer in plan_unpack(manifest, kitfile, filters)
+            for layer in layers
         ),
     )
 
 
+async def _open_layer(services: Services, layer: Descriptor) -> int:
+    try:
+        return services.store.open(layer)
+    except ContentNotFoundError:
+        return await services.feed(layer)
+
+
 async def open_layers(context: Context[Services], params: OpenParams) -> Reply[OpenedLayers]:
-    """Hand over read-only file descriptors of a kit's layers."""
+    """Hand over descriptors of a kit's layers: of files to read, or of sockets.
+
+    A layer that the cache does not hold comes through a socket, from where it is, and is read once.
+    """
     services = context.services
     if len(params.layers) > MAX_SENT:
         raise InvalidParamsError(f"at most {MAX_SENT} layers at once")
@@ -314,9 +334,9 @@ async def open_layers(context: Context[Services], params: OpenParams) -> Reply[O
         for text in params.layers:
             layer = layers.get(parse_digest(text))
             if layer is None:
-                raise InvalidParamsError(f"{text} is not a layer of {target.digest}")
-            handles.append(services.store.open(layer))
-    except KitdError:
+                raise InvalidParamsError(f"{text} is not a layer of {target.digest}")  # noqa: TRY301 - what is open has to be closed
+            handles.append(await _open_layer(services, layer))
+    except BaseException:
         close_all(handles)
         raise
     return Reply(OpenedLayers(len(handles)), tuple(handles))

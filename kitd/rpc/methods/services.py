@@ -11,6 +11,7 @@ from kitd.ledger.catalog import Catalog
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.life import Life
+from kitd.oci.descriptor import Descriptor
 from kitd.oci.reference import Repository
 from kitd.queue.job import Job, Progress
 from kitd.rpc.methods.wire import Reloaded, WireCheck, WireProject, WireReason
@@ -127,6 +128,8 @@ class Services:
     collector: Collector
     doctor: Doctor
     remote: Callable[[Repository], Awaitable[Remote]]
+    feed: Callable[[Descriptor], Awaitable[int]]
+    """Opens a layer that is not in the cache: see `kitd.daemon.layer_feed.LayerFeeds`."""
     stopping: Callable[[], bool]
     effective_config: Callable[[], object]
     reload: Callable[[], Awaitable[Reloaded]]

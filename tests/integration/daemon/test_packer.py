@@ -14,6 +14,7 @@ import pytest
 from kitd import __version__
 from kitd.clock import SystemClock
 from kitd.content.store import CollectedError
+from kitd.daemon.layer_relay import LayerRelays
 from kitd.daemon.packer import Packer
 from kitd.errors import Disposition, KitdError
 from kitd.inotify import open_inotify, parse_events
@@ -65,7 +66,8 @@ class Life:
         self.database = database
         self.pool = pool
         self.store = store
-        self.packer = Packer(pool, PackMemory(database, SystemClock()), store)
+        relays = LayerRelays(no_registry, over_bytes=lambda: None)
+        self.packer = Packer(pool, PackMemory(database, SystemClock()), store, relays)
         self.leases = LeaseBook()
         self.held = CacheContent(store, self.leases).hold()
         self.built = []
@@ -84,6 +86,7 @@ class Life:
         return await self.packer.pack(
             project,
             expected=expected,
+            destination=None,
             advanced=lambda _: None,
             built=self.built.append,
             keep=self.held.keep,
@@ -98,6 +101,10 @@ class Life:
     def planned(self):
         """How often workers asked which layers are known."""
         return sum(isinstance(notice, Planned) for notice in self.pool.notices)
+
+
+async def no_registry(repository):
+    raise AssertionError(f"nothing here goes to {repository}")
 
 
 @pytest.fixture
@@ -554,7 +561,12 @@ async def test_a_pack_whose_layer_a_collection_took_does_not_go_on(life, project
 
     with pytest.raises(CollectedError) as caught:
         await life.packer.pack(
-            project, expected=None, advanced=lambda _: None, built=life.built.append, keep=gone
+            project,
+                expected=None,
+                destination=None,
+                advanced=lambda _: None,
+                built=life.built.append,
+                keep=gone,
         )
     assert caught.value.disposition is Disposition.SNOOZE
     assert life.built == []

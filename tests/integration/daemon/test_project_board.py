@@ -9,6 +9,7 @@ import structlog
 
 from kitd.clock import SystemClock
 from kitd.config.model import ProjectConfig, SettleConfig
+from kitd.daemon.layer_relay import LayerRelays
 from kitd.daemon.packer import Packer
 from kitd.daemon.project_board import ProjectBoard
 from kitd.jobs.pack import NotAtRestError, PackArgs
@@ -61,6 +62,10 @@ def jobs(database):
     return JobLedger(database, SystemClock(), 1)
 
 
+async def no_registry(repository):
+    raise AssertionError(f"a scan does not talk to {repository}")
+
+
 @pytest.fixture
 def new_board(database, jobs, tmp_path):
     """Run a board."""
@@ -78,7 +83,12 @@ def new_board(database, jobs, tmp_path):
                 projects=ProjectLedger(database, clock),
                 jobs=jobs,
                 catalog=Catalog(database, clock, nothing),
-                packer=Packer(pool, PackMemory(database, clock), store),
+                packer=Packer(
+                    pool,
+                    PackMemory(database, clock),
+                    store,
+                    LayerRelays(no_registry, over_bytes=lambda: None),
+                ),
                 sources=ChangeSources(hints, RootMonitor()),
                 settings=SETTINGS,
                 clock=clock,

@@ -177,6 +177,8 @@ class Bench:
         """Push the kit and return the result."""
         ports = Ports(
             cache=self.cache,
+            reach=self.cache,
+            keeps=None,
             catalog=self,
             packer=None,
             remote=ahead.repository,

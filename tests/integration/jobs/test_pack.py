@@ -41,6 +41,8 @@ class Workbench:
         self.catalog = Catalog(database, clock, summarize)
         self.ports = Ports(
             cache=CacheContent(store, self.leases),
+            reach=None,
+            keeps=None,
             catalog=self.catalog,
             packer=self,
             remote=unreachable,
@@ -56,7 +58,7 @@ class Workbench:
             ),
         )
 
-    async def pack(self, project, *, expected, advanced, built, keep):
+    async def pack(self, project, *, expected, destination, advanced, built, keep):
         self.expected.append(expected)
         self.packs += 1
         if self.refusal is not None:

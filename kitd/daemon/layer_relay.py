@@ -1,0 +1,276 @@
+"""Layers on their way from a worker, which reads and hashes them, to a registry, with no copy here.
+
+Each comes through a named pipe and leaves as the chunks of an upload session; what is in memory of
+it is one chunk. Nothing is published before the worker has said that the files are what they were:
+sessions are ended after its answer, or cancelled. What an interruption leaves open is gone on with
+by the next attempt at the same layer, which reads the files from the start to hash them and drops
+what the registry has already.
+
+Where a registry wants the digest first, the worker has read the files once before. Then everything
+is one request, whose last bytes wait until the worker has said that they were the same again.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import structlog
+
+from kitd.blocking import run_blocking
+from kitd.content.store import ByteStream, Chunk
+from kitd.errors import Disposition, KitdError
+from kitd.oci.descriptor import Descriptor
+from kitd.oci.digest import parse_digest
+from kitd.oci.media_type import OCTET_STREAM
+from kitd.oci.reference import Repository
+from kitd.packing.order import PackedLayer, Streaming
+from kitd.registry.repository import RemoteRepository
+from kitd.registry.stream_upload import StreamUpload
+
+CHUNK_BYTES = 8 * 1024 * 1024
+"""What is kept of a layer until the registry has acknowledged it."""
+STREAMS = 4
+"""Layers of all packs that are sent at once; the workers of others wait at their pipes."""
+READ_BYTES = 1 << 18
+"""What is read from a pipe at once: it is copied on the event loop."""
+CANCEL_S = 10.0
+"""What a registry gets to forget an upload that will not be ended."""
+
+_KEPT = frozenset({Disposition.RETRY, Disposition.CRASH, Disposition.PAUSE, Disposition.FATAL})
+"""After these the same layer is sent again, and what arrived of it is of use."""
+
+log = structlog.get_logger(__name__)
+
+
+class LayerLostError(KitdError):
+    """What came through the pipe is not what the worker says it sent."""
+
+    code = "layer_lost"
+    disposition: ClassVar[Disposition] = Disposition.RETRY
+
+
+class PipeReader:
+    """The reading end of a named pipe, on the event loop. Use `reading` to open one."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        self._has_begun = False
+
+    async def fill(self, buffer: memoryview) -> int:
+        """Read until the buffer is full or the pipe ends; return how many bytes came."""
+        filled = 0
+        while filled < len(buffer):
+            count = await self.read(buffer[filled : filled + READ_BYTES])
+            if count == 0:
+                break
+            filled += count
+        return filled
+
+    async def read(self, buffer: memoryview) -> int:
+        """Read what is there into the buffer; 0 is the end."""
+        while True:
+            # Before somebody writes, a pipe that nobody writes to looks like one that has ended.
+            if not self._has_begun:
+                await self._readable()
+                self._has_begun = True
+            try:
+                count = os.readv(self._handle, [buffer])
+            except BlockingIOError:
+                await self._readable()
+            else:
+                # Others have a turn, however fast the worker is.
+                await asyncio.sleep(0)
+                return count
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(self._handle, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_reader(self._handle)
+
+
+@asynccontextmanager
+async def reading(path: str) -> AsyncIterator[PipeReader]:
+    """Open a named pipe; its writer is let go on by that."""
+    # Non-blocking, so that it does not wait for the writer, who waits for this.
+    handle = await run_blocking(os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield PipeReader(handle)
+    finally:
+        os.close(handle)
+
+
+@dataclass(slots=True, eq=False)
+class _Passage:
+    """One layer on its way."""
+
+    said: Streaming
+    upload: StreamUpload | None = None
+    size: int = 0
+    """How many bytes came through the pipe."""
+    layer: asyncio.Future[PackedLayer] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    """What the worker says they were."""
+    sent: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class LayerRelay:
+    """The layers of one pack that go to one repository. Made by `relaying`."""
+
+    def __init__(
+        self, group: asyncio.TaskGroup, remote: RemoteRepository, turns: asyncio.Semaphore
+    ) -> None:
+        self._group = group
+        self._remote = remote
+        self._turns = turns
+        self._passages: dict[str, _Passage] = {}
+
+    def begin(self, said: Streaming) -> None:
+        """Take a layer that a worker is about to send."""
+        passage = self._passages[said.pipe] = _Passage(said)
+        self._group.create_task(self._carry(passage))
+
+    def finish(self, pipe: str, layer: PackedLayer) -> None:
+        """Take note that all of a layer was sent, and that its files did not change meanwhile."""
+        self._passages[pipe].layer.set_result(layer)
+
+    async def publish(self) -> int:
+        """Let the repository have the layers, all of which are finished; return their bytes.
+
+        Raises `RegistryError`, `LayerLostError`.
+        """
+        for passage in self._passages.values():
+            await passage.sent
+            layer = passage.layer.result()
+            _require_all(passage, layer)
+            if passage.upload is not None:
+                await passage.upload.commit(parse_digest(layer.digest), layer.size)
+                passage.upload = None
+        return sum(passage.size for passage in self._passages.values())
+
+    async def cancel(self) -> None:
+        """Give up what is not published. The registries may not listen: nothing is raised."""
+        for passage in self._passages.values():
+            if passage.upload is not None:
+                try:
+                    async with asyncio.timeout(CANCEL_S):
+                        await passage.upload.cancel()
+                except (KitdError, TimeoutError) as error:
+                    log.info("relay.not_cancelled", error=str(error))
+
+    async def _carry(self, passage: _Passage) -> None:
+        said = passage.said
+        # Opened at once, so that the worker fills the pipe while this waits for its turn.
+        async with reading(said.pipe) as pipe, self._turns:
+            if said.digest is not None and said.size is not None:
+                target = Descriptor(OCTET_STREAM, parse_digest(said.digest), said.size)
+                await self._remote.put_once(target, lambda: _held_back(passage, pipe))
+            else:
+                await self._send(passage, pipe)
+        passage.sent.set_result(None)
+
+    async def _send(self, passage: _Passage, pipe: PipeReader) -> None:
+        content = f"layer:{passage.said.key}"
+        upload = await self._remote.begin_stream(content, chunk_bytes=CHUNK_BYTES)
+        passage.upload = upload
+        buffer = memoryview(bytearray(upload.chunk_bytes))
+        while passage.size < upload.received:
+            count = await pipe.read(buffer[: min(READ_BYTES, upload.received - passage.size)])
+            if count == 0:
+                # It is shorter than what an earlier attempt sent: the end will tell.
+                return
+            passage.size += count
+        while count := await pipe.fill(buffer[: upload.chunk_bytes]):
+            await upload.append(buffer[:count])
+            passage.size += count
+
+
+class LayerRelays:
+    """Opens relays, and knows which layers need none. One for the daemon."""
+
+    def __init__(
+        self,
+        remote: Callable[[Repository], Awaitable[RemoteRepository]],
+        over_bytes: Callable[[], int | None],
+    ) -> None:
+        self._remote = remote
+        self._over_bytes = over_bytes
+        self._turns = asyncio.Semaphore(STREAMS)
+
+    @property
+    def over_bytes(self) -> int | None:
+        """Layers that are larger are not kept here; None where it depends on the room alone."""
+        return self._over_bytes()
+
+    async def holds(self, repository: Repository, layer: Descriptor) -> bool:
+        """Whether a repository has a layer, as far as anybody can tell now.
+
+        One that cannot be asked is believed to have what it had: whoever needs the layer will see.
+        """
+        try:
+            return await (await self._remote(repository)).exists(layer)
+        except KitdError as error:
+            log.info("relay.not_asked", repository=str(repository), error=error.message)
+            return True
+
+    async def open(self, repository: Repository) -> RemoteRepository | None:
+        """Return where a relay leads; None where nothing can, which the push will tell."""
+        try:
+            return await self._remote(repository)
+        except KitdError as error:
+            log.info("relay.not_opened", repository=str(repository), error=error.message)
+            return None
+
+    @asynccontextmanager
+    async def relaying(self, remote: RemoteRepository) -> AsyncIterator[LayerRelay]:
+        """Give a relay to a repository; what is not published when the context is left never is.
+
+        Uploads that a later attempt can go on with stay open. Raises what a relayed layer meets.
+        """
+        relay: LayerRelay | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                relay = LayerRelay(group, remote, self._turns)
+                yield relay
+        except BaseExceptionGroup as errors:
+            error = errors.exceptions[0]
+            is_over = isinstance(error, KitdError) and error.disposition not in _KEPT
+            if relay is not None and is_over:
+                await relay.cancel()
+            raise error from None
+
+
+def _require_all(passage: _Passage, layer: PackedLayer) -> None:
+    if passage.size != layer.size:
+        raise LayerLostError(f"{passage.size} of {layer.size} bytes of {layer.digest} came")
+
+
+@asynccontextmanager
+async def _held_back(passage: _Passage, pipe: PipeReader) -> AsyncIterator[ByteStream]:
+    """Give what comes through the pipe, the last of it only once the worker has vouched for it."""
+
+    async def stream() -> AsyncGenerator[Chunk, None]:
+        held: Chunk = b""
+        while True:
+            buffer = bytearray(READ_BYTES)
+            count = await pipe.fill(memoryview(buffer))
+            if count == 0:
+                break
+            passage.size += count
+            if held:
+                yield held
+            held = memoryview(buffer)[:count]
+        _require_all(passage, await passage.layer)
+        if held:
+            yield held
+
+    yield stream()

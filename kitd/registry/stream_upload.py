@@ -1,0 +1,232 @@
+"""A blob that is uploaded while it comes to be: its digest and its size are known at its end only.
+
+What is sent cannot be read a second time. So it is sent in chunks that are kept until the registry
+has acknowledged them; what a broken connection leaves open is asked for, and what is missing of the
+chunk is sent again. The session is remembered: a later attempt that makes the same bytes once more
+goes on from what the registry has. That they are the same is proven by the digest at the end.
+
+A registry that knows no such uploads wants the digest before the first byte: see `put_once`.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import ClassVar
+
+from kitd.content.store import ByteStream, Chunk
+from kitd.errors import Disposition
+from kitd.oci.digest import Digest
+from kitd.oci.reference import Repository
+from kitd.registry.errors import (
+    RegistryError,
+    RegistryMismatchError,
+    RegistryNotFoundError,
+    RegistryRejectedError,
+    RegistryServerError,
+    RegistryStateError,
+    RegistryTimeoutError,
+    RegistryTooLargeError,
+    RegistryUnreachableError,
+)
+from kitd.registry.request import Body
+from kitd.registry.upload_session import UploadMemory, Uploads, UploadSession
+
+MAX_STALLS = 3
+"""How often what is missing of a chunk may be sent without the registry keeping any of it."""
+MAX_CHUNK_BYTES = 64 * 1024 * 1024
+"""Chunks are kept in memory: one that wants larger ones is not obeyed."""
+PIECE_BYTES = 1 << 18
+"""What is handed to the network at once: it is copied there, and others have a turn in between."""
+
+
+class StreamBrokenError(RegistryError):
+    """What was sent so far is not how this content begins, or cannot be sent again from here."""
+
+    code = "stream_broken"
+    disposition: ClassVar[Disposition] = Disposition.RETRY
+
+
+class StreamUpload:
+    """An open upload of content that is still being made. Made by `open_stream`.
+
+    Every method raises `RegistryError` and its family.
+    """
+
+    def __init__(
+        self,
+        uploads: Uploads,
+        repository: Repository,
+        memory: UploadMemory,
+        content: str,
+        session: UploadSession,
+        *,
+        chunk_bytes: int,
+        least_bytes: int,
+        states_ranges: bool,
+    ) -> None:
+        self._uploads = uploads
+        self._repository = repository
+        self._memory = memory
+        self._content = content
+        self._session = session
+        self._least_bytes = max(least_bytes, session.least_chunk_bytes)
+        self._states_ranges = states_ranges
+        self._is_resumed = session.received > 0
+        self.chunk_bytes = max(chunk_bytes, session.least_chunk_bytes)
+        """How much `append` wants at once, but for the last time."""
+
+    @property
+    def received(self) -> int:
+        """How many bytes the registry has."""
+        return self._session.received
+
+    async def append(self, data: memoryview) -> None:
+        """Send what follows the bytes that the registry has; return once it has these, too.
+
+        Raises `StreamBrokenError` where it has lost some that it had acknowledged.
+        """
+        start = self.received
+        end = start + len(data)
+        most = self.chunk_bytes
+        stalls = 0
+        while self.received < end:
+            before = self.received
+            try:
+                await self._send(data[before - start :][:most])
+            except RegistryTooLargeError:
+                if most <= self._least_bytes:
+                    raise
+                most = max(most // 2, self._least_bytes)
+            except (RegistryTimeoutError, RegistryUnreachableError, RegistryServerError):
+                if stalls == MAX_STALLS:
+                    raise
+                await self._advance(await self._uploads.ask(self._session))
+            if not start <= self.received <= end:
+                raise self._broken(f"it has {self.received} bytes, not {start} to {end}")
+            stalls = 0 if self.received > before else stalls + 1
+            if stalls > MAX_STALLS:
+                raise self._uploads.violation("it takes chunks but keeps nothing of them")
+        self.chunk_bytes = most
+
+    async def commit(self, digest: Digest, size: int) -> None:
+        """Publish what was sent as the blob of this digest.
+
+        Raises `StreamBrokenError` where the first bytes, of an earlier attempt, were others.
+        """
+        try:
+            if size != self.received:
+                raise self._broken(f"it has {self.received} of {size} bytes")
+            await self._uploads.commit(self._session, digest, size=size)
+        except (RegistryMismatchError, RegistryRejectedError, StreamBrokenError) as error:
+            await self.cancel()
+            if not self._is_resumed:
+                raise
+            raise self._broken("what an earlier attempt sent is not how it begins now") from error
+        await self._memory.forget(self._repository, self._content)
+
+    async def cancel(self) -> None:
+        """Give the upload up for good: nothing of it is kept."""
+        await self._memory.forget(self._repository, self._content)
+        await self._uploads.cancel(self._session)
+
+    async def _send(self, part: memoryview) -> None:
+        length = len(part) if self._states_ranges else None
+        await self._advance(await self._uploads.send(self._session, _of(part), length=length))
+
+    async def _advance(self, session: UploadSession) -> None:
+        self._session = session
+        await self._memory.remember(self._repository, self._content, session)
+
+    def _broken(self, reason: str) -> StreamBrokenError:
+        return StreamBrokenError(
+            reason, host=self._repository.registry, operation=f"push {self._uploads.what}"
+        )
+
+
+async def open_stream(
+    uploads: Uploads,
+    repository: Repository,
+    memory: UploadMemory,
+    content: str,
+    *,
+    chunk_bytes: int,
+    least_bytes: int,
+    states_ranges: bool,
+) -> StreamUpload:
+    """Go on with the upload that is remembered for this content, or begin one.
+
+    Chunks are of `chunk_bytes`, and where the registry refuses that, of `least_bytes` at least;
+    `states_ranges` is whether the registry wants to be told which bytes a chunk has. Raises
+    `RegistryError`.
+    """
+    session = await memory.recall(repository, content)
+    if session is not None:
+        session = await _resumed(uploads, session)
+    if session is None:
+        session = await uploads.open()
+    if session.least_chunk_bytes > MAX_CHUNK_BYTES:
+        raise uploads.violation(f"it wants chunks of {session.least_chunk_bytes} bytes at least")
+    await memory.remember(repository, content, session)
+    return StreamUpload(
+        uploads,
+        repository,
+        memory,
+        content,
+        session,
+        chunk_bytes=chunk_bytes,
+        least_bytes=least_bytes,
+        states_ranges=states_ranges,
+    )
+
+
+async def _resumed(uploads: Uploads, session: UploadSession) -> UploadSession | None:
+    """Return a session as the registry sees it, or None if it cannot be gone on with."""
+    if session.origin != str(uploads.transport.origin):
+        return None
+    try:
+        return await uploads.ask(session)
+    except (RegistryStateError, RegistryRejectedError, RegistryNotFoundError):
+        return None
+
+
+async def put_once(uploads: Uploads, digest: Digest, size: int, content: Body) -> None:
+    """Upload in one request, the only kind that some registries take.
+
+    `content` is opened once: where that did not do, `StreamBrokenError` is raised. Raises
+    `RegistryError` and what the content raises.
+    """
+    opened = False
+
+    @asynccontextmanager
+    async def once() -> AsyncIterator[ByteStream]:
+        nonlocal opened
+        if opened:
+            raise StreamBrokenError(
+                "it has to be sent anew",
+                host=uploads.transport.registry,
+                operation=f"push {uploads.what}",
+            )
+        opened = True
+        async with content() as stream:
+            yield stream
+
+    session = await uploads.open()
+    try:
+        await uploads.commit(session, digest, size=size, content=once)
+    except BaseException:
+        with suppress(RegistryError):
+            await uploads.cancel(session)
+        raise
+
+
+def _of(part: memoryview) -> Body:
+    """Return a body that gives these bytes, however often it is opened."""
+
+    async def pieces() -> AsyncGenerator[Chunk, None]:
+        for start in range(0, len(part), PIECE_BYTES):
+            yield part[start : start + PIECE_BYTES]
+
+    @asynccontextmanager
+    async def body() -> AsyncIterator[ByteStream]:
+        yield pieces()
+
+    return body
