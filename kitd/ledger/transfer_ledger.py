@@ -158,14 +158,16 @@ class TransferLedger:
         await self._database.write(transaction)
 
     async def holders(self, registry: str, digest: Digest) -> Sequence[str]:
-        """Return repositories of a registry that got a manifest with this blob, the latest first.
+        """Return repositories of a registry that got this blob, the latest first.
 
         It is what pushes and pulls have seen; what became of it since only the registry knows.
         """
         rows = await self._database.read(
-            "SELECT l.name FROM manifest_children c JOIN locations l ON l.digest = c.manifest"
-            " WHERE c.digest = ? AND l.registry = ?"
-            " GROUP BY l.name ORDER BY max(l.confirmed_us) DESC, l.name LIMIT ?",
+            "SELECT name FROM ("
+            " SELECT l.name, l.confirmed_us AS seen_us FROM manifest_children c"
+            "  JOIN locations l ON l.digest = c.manifest WHERE c.digest = ?1 AND l.registry = ?2"
+            " UNION ALL SELECT name, 0 FROM elsewhere WHERE digest = ?1 AND registry = ?2)"
+            " GROUP BY name ORDER BY max(seen_us) DESC, name LIMIT ?3",
             (digest, registry, MAX_LENDERS),
         )
         return [row["name"] for row in rows]
