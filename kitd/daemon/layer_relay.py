@@ -37,7 +37,7 @@ STREAMS = 4
 READ_BYTES = 1 << 18
 """What is read from a pipe at once: it is copied on the event loop."""
 CANCEL_S = 10.0
-"""What a registry gets to forget an upload that will not be ended."""
+"""What a registry gets to take the chunk that is on its way, and to forget an upload."""
 
 _KEPT = frozenset({Disposition.RETRY, Disposition.CRASH, Disposition.PAUSE, Disposition.FATAL})
 """After these the same layer is sent again, and what arrived of it is of use."""
@@ -118,9 +118,7 @@ class _Passage:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     """What the worker says they were."""
-    sent: asyncio.Future[None] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    carrier: asyncio.Task[None] = field(init=False)
 
 
 class LayerRelay:
@@ -137,7 +135,7 @@ class LayerRelay:
     def begin(self, said: Streaming) -> None:
         """Take a layer that a worker is about to send."""
         passage = self._passages[said.pipe] = _Passage(said)
-        self._group.create_task(self._carry(passage))
+        passage.carrier = self._group.create_task(self._carry(passage))
 
     def finish(self, pipe: str, layer: PackedLayer) -> None:
         """Take note that all of a layer was sent, and that its files did not change meanwhile."""
@@ -149,7 +147,7 @@ class LayerRelay:
         Raises `RegistryError`, `LayerLostError`.
         """
         for passage in self._passages.values():
-            await passage.sent
+            await passage.carrier
             layer = passage.layer.result()
             _require_all(passage, layer)
             if passage.upload is not None:
@@ -158,12 +156,20 @@ class LayerRelay:
         return sum(passage.size for passage in self._passages.values())
 
     async def cancel(self) -> None:
-        """Give up what is not published. The registries may not listen: nothing is raised."""
+        """Give up what is not published, once the worker sends no more.
+
+        The registry need not listen: nothing is raised.
+        """
+        carriers = [passage.carrier for passage in self._passages.values()]
+        if carriers:
+            # A registry that meets the end of a connection first may not find the upload any more.
+            await asyncio.wait(carriers, timeout=CANCEL_S)
         for passage in self._passages.values():
             if passage.upload is not None:
+                upload, passage.upload = passage.upload, None
                 try:
                     async with asyncio.timeout(CANCEL_S):
-                        await passage.upload.cancel()
+                        await upload.cancel()
                 except (KitdError, TimeoutError) as error:
                     log.info("relay.not_cancelled", error=str(error))
 
@@ -176,7 +182,6 @@ class LayerRelay:
                 await self._remote.put_once(target, lambda: _held_back(passage, pipe))
             else:
                 await self._send(passage, pipe)
-        passage.sent.set_result(None)
 
     async def _send(self, passage: _Passage, pipe: PipeReader) -> None:
         content = f"layer:{passage.said.key}"
@@ -240,7 +245,12 @@ class LayerRelays:
         try:
             async with asyncio.TaskGroup() as group:
                 relay = LayerRelay(group, remote, self._turns)
-                yield relay
+                try:
+                    yield relay
+                except KitdError as failure:
+                    if failure.disposition not in _KEPT:
+                        await relay.cancel()
+                    raise
         except BaseExceptionGroup as errors:
             error = errors.exceptions[0]
             is_over = isinstance(error, KitdError) and error.disposition not in _KEPT

@@ -39,7 +39,7 @@ from kitd.oci.digest import (
 )
 
 SPARED_BYTES = 64 << 20
-"""What blobs that need not be here do not take of the disk: others write there, too."""
+"""What large blobs that need not be here leave of the disk: others write there, too."""
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -431,7 +431,7 @@ class BlobStore:
 
     def has_room_for(self, size: int) -> bool:
         """Whether the disk has room for a blob that need not be here. Raises `StoreError`."""
-        return self.free_bytes() >= size + SPARED_BYTES
+        return self.free_bytes() >= size + min(size, SPARED_BYTES)
 
     def require_space(self, size: int) -> None:
         """Raise `NoSpaceError` if the disk has not so many bytes free now."""

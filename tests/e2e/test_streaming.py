@@ -42,7 +42,7 @@ def cached_bytes(daemon) -> int:
 
 
 def uploads_left(registry) -> list[Path]:
-    return list(registry.root.glob("docker/registry/v2/repositories/**/_uploads/*"))
+    return list(registry.root.glob("docker/registry/v2/repositories/**/_uploads/*/data"))
 
 
 @pytest.mark.parametrize("settings", [{}, {"modelkit": {"compression": "gzip-fastest"}}])
@@ -168,7 +168,7 @@ class Gate:
     def __init__(self, upstream: str) -> None:
         self._host, self._port = upstream.split(":")
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.host = "127.0.0.1:{}".format(self._listener.getsockname()[1])
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.sent = 0
         self.most = sys.maxsize
         self._changed = threading.Condition()

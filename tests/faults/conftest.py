@@ -62,6 +62,17 @@ def run_small_disk(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     return run
 
 
+@pytest.fixture
+def run_stream_disk(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Run `stream_disk.py` on a disk; return its summary."""
+
+    def run(disk: Path, *arguments: object) -> dict[str, Any]:
+        driver = HERE / "stream_disk.py"
+        return run_driver(driver, disk, tmp_path, *arguments, timeout_s=1800.0, environ={})
+
+    return run
+
+
 def run_driver(
     driver: Path, place: Path, *arguments: object, timeout_s: float, environ: dict[str, str]
 ) -> dict[str, Any]:

@@ -562,11 +562,11 @@ async def test_a_pack_whose_layer_a_collection_took_does_not_go_on(life, project
     with pytest.raises(CollectedError) as caught:
         await life.packer.pack(
             project,
-                expected=None,
-                destination=None,
-                advanced=lambda _: None,
-                built=life.built.append,
-                keep=gone,
+            expected=None,
+            destination=None,
+            advanced=lambda _: None,
+            built=life.built.append,
+            keep=gone,
         )
     assert caught.value.disposition is Disposition.SNOOZE
     assert life.built == []
