@@ -11,9 +11,10 @@ is one request, whose last bytes wait until the worker has said that they were t
 """
 
 import asyncio
+import fcntl
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -36,6 +37,8 @@ STREAMS = 4
 """Layers of all packs that are sent at once; the workers of others wait at their pipes."""
 READ_BYTES = 1 << 18
 """What is read from a pipe at once: it is copied on the event loop."""
+PIPE_BYTES = 1 << 20
+"""What a worker is ahead, beside its own buffers."""
 CANCEL_S = 10.0
 """What a registry gets to take the chunk that is on its way, and to forget an upload."""
 
@@ -101,6 +104,9 @@ async def reading(path: str) -> AsyncIterator[PipeReader]:
     # Non-blocking, so that it does not wait for the writer, who waits for this.
     handle = await run_blocking(os.open, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
+        # Unless this user's pipes take as much as the system lets them already.
+        with suppress(OSError):
+            fcntl.fcntl(handle, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         yield PipeReader(handle)
     finally:
         os.close(handle)
@@ -119,6 +125,11 @@ class _Passage:
     )
     """What the worker says they were."""
     carrier: asyncio.Task[None] = field(init=False)
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether it is one request that ends when the worker has vouched for it."""
+        return self.said.digest is not None
 
 
 class LayerRelay:
@@ -161,6 +172,10 @@ class LayerRelay:
         The registry need not listen: nothing is raised.
         """
         carriers = [passage.carrier for passage in self._passages.values()]
+        for passage in self._passages.values():
+            if passage.is_held_back:
+                # It waits for a word that will not come.
+                passage.carrier.cancel()
         if carriers:
             # A registry that meets the end of a connection first may not find the upload any more.
             await asyncio.wait(carriers, timeout=CANCEL_S)

@@ -291,7 +291,8 @@ PACK: JobKind[PackArgs, Ports] = JobKind(
     name="pack",
     lane=Lane.PACK,
     args=PackArgs,
-    retry=RetryPolicy(max_attempts=8),
+    # As often as a push: layers may go to a registry while they are read.
+    retry=RetryPolicy(max_attempts=20),
     key=_key,
     lock=lambda args: args.path,
     run=run,

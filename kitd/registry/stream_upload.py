@@ -38,6 +38,9 @@ PIECE_BYTES = 1 << 18
 """What is handed to the network at once: it is copied there, and others have a turn in between."""
 
 
+_HICCUPS = (RegistryTimeoutError, RegistryUnreachableError, RegistryServerError)
+
+
 class StreamBrokenError(RegistryError):
     """What was sent so far is not how this content begins, or cannot be sent again from here."""
 
@@ -96,7 +99,7 @@ class StreamUpload:
                 if most <= self._least_bytes:
                     raise
                 most = max(most // 2, self._least_bytes)
-            except (RegistryTimeoutError, RegistryUnreachableError, RegistryServerError):
+            except _HICCUPS:
                 if stalls == MAX_STALLS:
                     raise
                 await self._advance(await self._uploads.ask(self._session))
@@ -115,13 +118,27 @@ class StreamUpload:
         try:
             if size != self.received:
                 raise self._broken(f"it has {self.received} of {size} bytes")
-            await self._uploads.commit(self._session, digest, size=size)
+            await self._commit(digest, size)
         except (RegistryMismatchError, RegistryRejectedError, StreamBrokenError) as error:
             await self.cancel()
             if not self._is_resumed:
                 raise
             raise self._broken("what an earlier attempt sent is not how it begins now") from error
         await self._memory.forget(self._repository, self._content)
+
+    async def _commit(self, digest: Digest, size: int) -> None:
+        for stalls in range(MAX_STALLS + 1):
+            try:
+                await self._uploads.commit(self._session, digest, size=size)
+            except (*_HICCUPS, RegistryStateError):
+                # It may have been done, and the answer lost.
+                if await self._uploads.is_held(digest, self._uploads.name):
+                    return
+                if stalls == MAX_STALLS:
+                    raise
+                self._session = await self._uploads.ask(self._session)
+            else:
+                return
 
     async def cancel(self) -> None:
         """Give the upload up for good: nothing of it is kept."""

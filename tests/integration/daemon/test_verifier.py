@@ -1,5 +1,6 @@
 """Verifications among others: what is made anew is not taken for what was damaged."""
 
+import json
 import os
 
 import pytest
@@ -7,8 +8,13 @@ import pytest
 from kitd.clock import SystemClock
 from kitd.daemon.verifier import Verifier
 from kitd.ledger.cache_ledger import CacheLedger
+from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
 from kitd.oci.descriptor import describe
+from kitd.oci.manifest import parse_manifest
+from kitd.oci.media_type import OCI_MANIFEST, OCTET_STREAM
+from kitd.oci.reference import Repository
+from kitd.queue.effect import RecordElsewhere, RecordManifest
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
 
@@ -29,10 +35,15 @@ def store(tmp_path):
 
 
 @pytest.fixture
-async def verifier(tmp_path, store):
+async def database(tmp_path):
     async with Database(tmp_path / "ledger.sqlite3") as database:
-        ledger = CacheLedger(database, SystemClock())
-        yield Verifier(store, CacheContent(store), ledger, nowhere)
+        yield database
+
+
+@pytest.fixture
+async def verifier(database, store):
+    ledger = CacheLedger(database, SystemClock())
+    return Verifier(store, CacheContent(store), ledger, nowhere)
 
 
 def cut_short(store):
@@ -58,3 +69,25 @@ async def test_a_blob_that_is_made_anew_while_the_damaged_one_is_hashed_stays(st
     assert verified.damaged == ()
     assert store.has(TARGET)
     assert store.in_quarantine() == {}
+
+
+async def test_what_the_cache_was_never_given_is_not_missing(database, verifier):
+    """But what it was given is."""
+    lost, away = describe(OCTET_STREAM, b"lost"), describe(OCTET_STREAM, b"away")
+    layers = [
+        {"mediaType": each.media_type, "digest": each.digest, "size": each.size}
+        for each in (lost, away)
+    ]
+    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": layers[0]}
+    content = json.dumps({**document, "layers": layers}).encode()
+    target = describe(OCI_MANIFEST, content)
+    place = Repository("registry.example.com", "team/model")
+    catalog = Catalog(database, SystemClock(), summarize=nowhere)
+    await catalog.apply(
+        [
+            RecordManifest(place, target, parse_manifest(content)),
+            RecordElsewhere(target.digest, (away.digest,), place),
+        ]
+    )
+    verified = await verifier.verify(repair=False, advanced=lambda done, total: None)
+    assert {damage.digest for damage in verified.damaged} == {lost.digest, target.digest}

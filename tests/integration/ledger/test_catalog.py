@@ -7,16 +7,25 @@ import pytest
 from kitd.content.store import CollectedError, ContentNotFoundError
 from kitd.ledger.catalog import Catalog, CataloguedKit, ReferencedBytes
 from kitd.ledger.project_ledger import ProjectLedger
-from kitd.oci.descriptor import describe
+from kitd.oci.descriptor import Descriptor, describe
 from kitd.oci.digest import digest_of
 from kitd.oci.manifest import parse_manifest
-from kitd.oci.media_type import OCI_EMPTY, OCI_MANIFEST
+from kitd.oci.media_type import OCI_EMPTY, OCI_INDEX, OCI_MANIFEST
 from kitd.oci.reference import Reference, Repository
-from kitd.queue.effect import Emit, KitSummary, MoveTags, RecordManifest, RecordPack
+from kitd.queue.effect import (
+    Emit,
+    KitSummary,
+    MoveTags,
+    RecordElsewhere,
+    RecordLocation,
+    RecordManifest,
+    RecordPack,
+)
 from kitd.queue.job import Lane
 
 HERE = Repository("localhost", "team/model")
 THERE = Repository("registry.example.com", "team/model")
+OTHER = Repository("other.example.com", "ml/model")
 CONFIG = describe(OCI_EMPTY, b"{}")
 WEIGHTS = describe("application/vnd.example.weights", b"w" * 100)
 
@@ -202,6 +211,39 @@ async def test_shared_blobs_are_counted_once_and_for_each(catalog):
     assert await catalog.referenced_bytes() == ReferencedBytes(
         logical_bytes=manifests + 2 * shared, distinct_bytes=manifests + shared
     )
+
+
+async def test_where_a_blob_is_goes_with_the_manifests_that_need_it(catalog, sql):
+    """By what a manifest was recorded with, and by where a manifest that needs it went."""
+    target, blob = A[0].digest, WEIGHTS.digest
+    await catalog.apply([record(A), RecordElsewhere(target, (blob,), THERE)])
+    assert await catalog.places(blob) == [THERE]
+    assert await catalog.places(CONFIG.digest) == []
+    assert await catalog.partial() == [(target, blob)]
+    # Said twice, it is no more true; and a pushed manifest proves all of its blobs.
+    await catalog.apply([RecordElsewhere(target, (blob,), THERE), RecordLocation(target, OTHER)])
+    assert set(await catalog.places(blob)) == {THERE, OTHER}
+    assert await catalog.places(CONFIG.digest) == [OTHER]
+    await catalog.remove(HERE, target)
+    assert await catalog.places(blob) == []
+    assert sql("SELECT count(*) FROM elsewhere") == [(0,)]
+
+
+async def test_nothing_is_elsewhere_for_a_manifest_that_is_gone(catalog, sql):
+    await catalog.apply([RecordElsewhere(A[0].digest, (WEIGHTS.digest,), THERE)])
+    assert sql("SELECT count(*) FROM elsewhere") == [(0,)]
+
+
+async def test_an_index_lacks_what_the_manifests_in_it_lack(catalog):
+    listed = Descriptor(OCI_MANIFEST, A[0].digest, A[0].size)
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX}
+    plain = {"mediaType": listed.media_type, "digest": listed.digest, "size": listed.size}
+    content = json.dumps({**document, "manifests": [plain]}).encode()
+    index = describe(OCI_INDEX, content)
+    away = RecordElsewhere(A[0].digest, (WEIGHTS.digest,), THERE)
+    await catalog.apply([record(A), record((index, parse_manifest(content))), away])
+    lacking = {(A[0].digest, WEIGHTS.digest), (index.digest, WEIGHTS.digest)}
+    assert set(await catalog.partial()) == lacking
 
 
 async def test_a_repository_without_tags_is_still_one(catalog):

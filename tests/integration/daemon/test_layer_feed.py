@@ -1,0 +1,172 @@
+"""Layers on their way from a source to a client that unpacks them, both ends for real."""
+
+import asyncio
+import os
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+
+from kitd.client.extract import OpenLayer, extract
+from kitd.client.layer_feed import FeedError, LayerFeed
+from kitd.client.layer_stream import LayerError
+from kitd.client.record import Layer
+from kitd.content.store import ContentNotFoundError
+from kitd.daemon.layer_feed import MAX_FEEDS, LayerFeeds
+from kitd.errors import KitdError, UnavailableError
+from kitd.oci.descriptor import describe
+
+RAW = "application/vnd.kitops.modelkit.model.v1.raw"
+CONTENT = os.urandom(3 << 20)
+TARGET = describe(RAW, CONTENT)
+
+
+class SourceLostError(KitdError):
+    """The source is gone."""
+
+    code = "source_lost"
+
+
+class Source:
+    """Gives content in pieces, then fails with `error`, if there is one; counts who reads."""
+
+    def __init__(self, content=CONTENT, error=None):
+        self.content = content
+        self.error = error
+        self.readers = 0
+
+    async def exists(self, target):
+        return target.digest == TARGET.digest
+
+    @asynccontextmanager
+    async def fetch(self, target, *, offset=0):
+        self.readers += 1
+        try:
+            yield self.pieces()
+        finally:
+            self.readers -= 1
+
+    async def pieces(self):
+        for start in range(0, len(self.content), 100_000):
+            yield self.content[start : start + 100_000]
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+async def feeding():
+    """Run feeds of a source; all have ended after the test."""
+    async with asyncio.TaskGroup() as group:
+        made = []
+
+        def feeding(source, **options):
+            made.append(LayerFeeds(group, source, **options))
+            return made[-1]
+
+        yield feeding
+        for feeds in made:
+            feeds.stop()
+
+
+@pytest.fixture
+def unpack(tmp_path):
+    """Extract the layer from a descriptor, as `kitctl unpack` does, in a thread."""
+
+    async def unpack(handle):
+        layer = Layer(TARGET.digest, TARGET.size, RAW, None, "model.bin", elsewhere=True)
+        opened = [OpenLayer(layer, handle)]
+        try:
+            return await asyncio.to_thread(
+                extract, tmp_path / "out", opened, kitfile=None, progress=lambda _count: None
+            )
+        finally:
+            os.close(handle)
+
+    return unpack
+
+
+async def test_a_layer_arrives_as_it_is(feeding, unpack, tmp_path):
+    await unpack(await feeding(Source()).open(TARGET))
+    assert (tmp_path / "out" / "model.bin").read_bytes() == CONTENT
+
+
+async def test_an_end_before_the_end_is_an_error_with_the_reason(feeding, unpack, tmp_path):
+    """No hang, and no name."""
+    error = SourceLostError("the registry is gone", hint="look for it")
+    source = Source(CONTENT[: 1 << 20], error)
+    with pytest.raises(FeedError, match="the registry is gone") as caught:
+        await unpack(await feeding(source).open(TARGET))
+    assert caught.value.hint == "look for it"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (CONTENT[:-1], "digest|goes on"),
+        (CONTENT + b"!", "goes on after its end"),
+        (CONTENT[:-1] + b"!", "digest"),
+        (b"", "digest|goes on"),
+    ],
+    ids=["short", "long", "other", "none"],
+)
+async def test_what_is_not_the_layer_gets_no_name(feeding, unpack, tmp_path, content, expected):
+    with pytest.raises(LayerError, match=expected):
+        await unpack(await feeding(Source(content)).open(TARGET))
+    assert not (tmp_path / "out").exists()
+
+
+async def test_a_client_that_stops_reading_holds_nothing_for_ever(feeding):
+    """The source is let go of, and the client sees that it was given up."""
+    source = Source()
+    handle = await feeding(source, stall_s=0.05).open(TARGET)
+    feed = LayerFeed(handle, TARGET.digest)
+    assert await asyncio.to_thread(feed.read)
+    async with asyncio.timeout(10):
+        while source.readers:
+            await asyncio.sleep(0.01)
+    with pytest.raises(FeedError, match="ended in the middle"):
+        await asyncio.to_thread(drain, feed)
+    os.close(handle)
+
+
+async def test_a_client_that_leaves_takes_the_source_along(feeding):
+    source = Source(CONTENT * 4)
+    handle = await feeding(source).open(TARGET)
+    os.close(handle)
+    async with asyncio.timeout(10):
+        while source.readers:
+            await asyncio.sleep(0.01)
+
+
+async def test_only_so_many_layers_are_sent_at_once(feeding):
+    feeds = feeding(Source())
+    handles = [await feeds.open(TARGET) for _ in range(MAX_FEEDS)]
+    with pytest.raises(UnavailableError):
+        await feeds.open(TARGET)
+    for handle in handles:
+        os.close(handle)
+
+
+async def test_what_nobody_has_is_not_found(feeding):
+    with pytest.raises(ContentNotFoundError):
+        await feeding(Source()).open(describe(RAW, b"other"))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"\0\0", b"\0\0\0\x05abc", bytes(4), bytes(4) + b"[]", bytes(4) + b"{"],
+    ids=["nothing", "half a length", "half a frame", "no end", "no object", "half an object"],
+)
+def test_half_a_feed_is_an_error(sent):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(sent)
+        ours.shutdown(socket.SHUT_WR)
+        with pytest.raises(FeedError):
+            drain(LayerFeed(theirs.fileno(), TARGET.digest))
+
+
+def drain(feed):
+    while feed.read():
+        pass
