@@ -122,11 +122,19 @@ def build_layer(
 ) -> BuiltLayer:
     """Write the layer of `entries` into the store; `advanced` is told the bytes of each step.
 
-    Raises `InputError`, `InputChangedError`, `StoreError`; then nothing stays behind.
+    A layer that is one file as it is shares the file's blocks where the file system can. Raises
+    `InputError`, `InputChangedError`, `StoreError`; then nothing stays behind.
     """
-    if _compression(plan, compression) == "none":
-        store.require_space(sum(entry.size for entry in entries))
+    is_plain = _compression(plan, compression) == "none"
     with DirectIngest(store) as ingest:
+        if is_plain and plan.type.format is LayerFormat.RAW:
+            raw, annotations = _read_raw(root, plan, entries)
+            reader = LayerReader(root, ingest.ring, advanced, leases)
+            if reader.share(raw, lambda file: ingest.clone(file, advanced)):
+                blob = ingest.commit()
+                return BuiltLayer(blob, blob.digest, annotations, reader.writers)
+        if is_plain:
+            store.require_space(sum(entry.size for entry in entries))
         return write_layer(
             root,
             plan,
@@ -152,23 +160,32 @@ def write_layer(
 
     Raises `InputError`, `InputChangedError`, and what the outlet does.
     """
-    annotations = dict(plan.annotations)
-    raw = _only_file(plan, entries) if plan.type.format is LayerFormat.RAW else None
-    if raw is not None and plan.type.kind is LayerKind.MCP_BUNDLE:
-        _require_bundle(root, raw)
-    if raw is not None and annotations:
-        name = posixpath.basename(plan.path).decode()
-        annotations[FILE_METADATA] = file_metadata(name, raw.mode, raw.size)
     with _encoder(_compression(plan, compression), outlet.ring) as encoder:
         reader = LayerReader(root, encoder.ring, advanced, leases)
-        if raw is not None:
+        if plan.type.format is LayerFormat.RAW:
+            raw, annotations = _read_raw(root, plan, entries)
             reader.add_content(raw)
         else:
+            annotations = dict(plan.annotations)
             reader.add_tar(entries)
         reader.tell()
         diff_id = encoder.finish()
         blob = outlet.commit()
     return BuiltLayer(blob, diff_id or blob.digest, annotations, reader.writers)
+
+
+def _read_raw(
+    root: int, plan: LayerPlan, entries: Sequence[Entry]
+) -> tuple[Entry, Mapping[str, str]]:
+    """Return the file of a raw layer, and the layer's annotations. Raises `InputError`."""
+    raw = _only_file(plan, entries)
+    if plan.type.kind is LayerKind.MCP_BUNDLE:
+        _require_bundle(root, raw)
+    annotations = dict(plan.annotations)
+    if annotations:
+        name = posixpath.basename(plan.path).decode()
+        annotations[FILE_METADATA] = file_metadata(name, raw.mode, raw.size)
+    return raw, annotations
 
 
 def _compression(plan: LayerPlan, compression: str) -> str:

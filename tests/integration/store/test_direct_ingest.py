@@ -231,3 +231,47 @@ def test_several_threads_may_write_at_once(store):
     for number, content in enumerate(contents):
         assert committed[number].digest == from_hash(hashlib.sha256(content))
         assert store.path_of(committed[number].digest).read_bytes() == content
+
+
+@pytest.fixture
+def btrfs(tmp_path):
+    """A small file system on which files can share blocks; None where it cannot be mounted."""
+    image, place = tmp_path / "disk.img", tmp_path / "disk"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(160 << 20)
+    try:
+        subprocess.run(["mkfs.btrfs", "-q", image], capture_output=True, check=True)
+        subprocess.run(["mount", "-o", "loop", image, place], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        yield None
+        return
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_clone_is_made_where_the_file_system_can_and_is_no_copy(tmp_path, btrfs):
+    """Elsewhere nothing has happened, and the blob is written as any other."""
+    for place in (tmp_path, btrfs):
+        if place is None:
+            continue
+        source = place / "source"
+        content = os.urandom(3 * BUFFER_BYTES + 7)
+        source.write_bytes(content)
+        probe = ["cp", "--reflink=always", source, place / "probe"]
+        can_share = subprocess.run(probe, capture_output=True, check=False).returncode == 0
+        store = BlobStore(place / "cache")
+        store.create()
+        steps = []
+        with source.open("rb") as file, DirectIngest(store) as ingest:
+            assert ingest.clone(file.fileno(), steps.append) is can_share
+            # What happens to the file from now on is no part of it.
+            source.write_bytes(b"other")
+            if not can_share:
+                assert steps == []
+                ingest.ring.write(content)
+            blob = ingest.commit()
+        assert (blob.digest, blob.size) == (digest_of(content), len(content))
+        assert store.path_of(blob.digest).read_bytes() == content
+        assert left_over(store) == []
+        assert not can_share or sum(steps) == len(content)
