@@ -28,7 +28,7 @@ from kitd.registry.errors import (
     RegistryUnreachableError,
 )
 from kitd.registry.request import Body
-from kitd.registry.upload_session import UploadMemory, Uploads, UploadSession
+from kitd.registry.upload_session import UploadMemory, Uploads, UploadSession, arrived
 
 MAX_STALLS = 3
 """How often what is missing of a chunk may be sent without the registry keeping any of it."""
@@ -147,7 +147,8 @@ class StreamUpload:
 
     async def _send(self, part: memoryview) -> None:
         length = len(part) if self._states_ranges else None
-        await self._advance(await self._uploads.send(self._session, _of(part), length=length))
+        sending = self._uploads.send(self._session, _of(part), length=length)
+        await self._advance(await arrived(sending, self._advance))
 
     async def _advance(self, session: UploadSession) -> None:
         self._session = session

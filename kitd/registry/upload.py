@@ -5,8 +5,7 @@ are not hashed here: who stores them has verified them, and a registry must comp
 before it publishes (spec, same section).
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
 
 import structlog
@@ -36,7 +35,7 @@ from kitd.registry.profile import (
 )
 from kitd.registry.request import Body
 from kitd.registry.settings import UploadMode
-from kitd.registry.upload_session import UploadMemory, Uploads, UploadSession
+from kitd.registry.upload_session import UploadMemory, Uploads, UploadSession, arrived
 
 MAX_STALLS = 3
 """How often an upload may be asked for its state without having got on since."""
@@ -46,9 +45,6 @@ MAX_LOST = 3
 """How many sessions a registry may lose before the rest is for another attempt."""
 MAX_LENDERS = 4
 """How many repositories are asked whether they have a blob, before it is sent."""
-
-PARTING_S = 5.0
-"""How long a chunk that is under way has to arrive after its upload was cancelled."""
 
 _HICCUPS = (RegistryTimeoutError, RegistryUnreachableError, RegistryServerError)
 log = structlog.get_logger(__name__)
@@ -64,15 +60,6 @@ async def exactly(stream: ByteStream, count: int) -> AsyncGenerator[Chunk, None]
             return
     if left:
         raise MismatchError(f"the source ended {left} bytes before the end of the content")
-
-
-async def _end(task: asyncio.Future[UploadSession]) -> None:
-    """Wait until a task has ended, by itself or soon because it has to."""
-    try:
-        await asyncio.wait([task], timeout=PARTING_S)
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 class Upload:
@@ -236,29 +223,14 @@ class Upload:
             length = min(self.profile.chunk_bytes, size - start)
             part = self._portion(start, start + length)
             try:
-                self._session = await self._arrived(
-                    self._uploads.send(self._session, part, length=length)
+                self._session = await arrived(
+                    self._uploads.send(self._session, part, length=length), self._take
                 )
             except RegistryTooLargeError:
                 if not self._learn(TooLarge(length, UploadMode.CHUNKED)):
                     raise
             else:
                 return
-
-    async def _arrived(self, sending: Coroutine[None, None, UploadSession]) -> UploadSession:
-        """Wait for a chunk to be sent; one that is cancelled meanwhile has time to arrive.
-
-        Some registries cannot go on after half a chunk.
-        """
-        chunk = asyncio.ensure_future(sending)
-        try:
-            return await asyncio.shield(chunk)
-        except asyncio.CancelledError:
-            await _end(chunk)
-            if not chunk.cancelled() and chunk.exception() is None:
-                self._session = chunk.result()
-                await self._remember()
-            raise
 
     async def _commit(self) -> None:
         """End the session, which has all bytes."""
@@ -314,6 +286,10 @@ class Upload:
 
     def _log(self, event: str, **facts: object) -> None:
         log.info(event, repository=str(self._repository), digest=self._target.digest, **facts)
+
+    async def _take(self, session: UploadSession) -> None:
+        self._session = session
+        await self._remember()
 
     async def _remember(self) -> None:
         await self._memory.remember(self._repository, self._target.digest, self._session)

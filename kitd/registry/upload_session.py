@@ -5,8 +5,16 @@ request comes when is decided elsewhere; nothing here knows the digest or the si
 before it is committed.
 """
 
+import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+)
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -32,6 +40,8 @@ from kitd.registry.location import InvalidLocationError, resolve_upload, with_di
 from kitd.registry.request import Body, Request
 from kitd.registry.transport import Transport
 
+PARTING_S = 5.0
+"""How long a chunk that is under way has to arrive after its upload was cancelled."""
 COMMIT_LEAST_S = 120.0
 COMMIT_BYTES_PER_S = 50e6
 """How slowly registries over object stores put a blob together after its last byte."""
@@ -94,6 +104,28 @@ def parse_received(value: str, *, sent: int) -> int | None:
 def commit_idle_s(size: int) -> float:
     """Return how long the request that ends an upload may stay without an answer."""
     return max(COMMIT_LEAST_S, size / COMMIT_BYTES_PER_S)
+
+
+async def arrived(
+    sending: Coroutine[None, None, UploadSession],
+    take: Callable[[UploadSession], Awaitable[None]],
+) -> UploadSession:
+    """Return the session after a chunk that is being sent; a cancelled one has time to arrive.
+
+    Some registries cannot go on after half a chunk. `take` is given what it came to then.
+    """
+    chunk = asyncio.ensure_future(sending)
+    try:
+        return await asyncio.shield(chunk)
+    except asyncio.CancelledError:
+        try:
+            await asyncio.wait([chunk], timeout=PARTING_S)
+        finally:
+            chunk.cancel()
+            await asyncio.wait([chunk])
+        if not chunk.cancelled() and chunk.exception() is None:
+            await take(chunk.result())
+        raise
 
 
 @dataclass(frozen=True, slots=True)

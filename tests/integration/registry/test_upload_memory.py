@@ -22,7 +22,7 @@ from kitd.registry.profile import Lessons
 from kitd.registry.settings import RegistrySettings, UploadMode
 from kitd.registry.transfer_memory import VolatileMemory
 from kitd.registry.transport import Surroundings
-from kitd.registry.upload import PARTING_S
+from kitd.registry.upload_session import PARTING_S
 
 MIB = 1 << 20
 CHUNK = 256 * 1024
