@@ -57,8 +57,8 @@ matrix: $(VENV)/.dev ## copy kits of every shape to registries of every habit an
 
 # The same tests as in the suite, for long: trees that are hammered for minutes with all, half and
 # none of the hints, a thousand schedules of writers that stall, two thousand times kill -9, pushes
-# and pulls whose connections break again and again, and every call that changes a file failing
-# once. About two hours.
+# and pulls whose connections break again and again, a layer that is larger than the disk, and every
+# call that changes a file failing once. About two hours.
 soak: export KITD_SOAK_HAMMER_S ?= 180
 soak: export KITD_SOAK_SCHEDULES ?= 1000
 soak: export KITD_SOAK_PROJECTS ?= 125
@@ -70,6 +70,8 @@ soak: export KITD_SOAK_BLOB_MIB ?= 256
 soak: export KITD_SOAK_CUT_MIB ?= 1 2 3 5 8 13 21 34 55 89 144 233
 soak: export KITD_SOAK_CALLS_S ?= 3000
 soak: export KITD_SOAK_CALLS_STEP ?= 1
+soak: export KITD_SOAK_STREAM_BYTES ?= 4294967296
+soak: export KITD_SOAK_STREAM_DISK ?= 512m
 soak: $(VENV)/.dev ## stall, hammer, kill and break disks for long, and look for what is torn or lost
 	$(BIN)/python -m pytest -p no:xdist tests/soak tests/faults
 

@@ -151,7 +151,7 @@ class RpcConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheConfig:
-    """The blob cache; `Config.cache_dir` says where, `stream_over_bytes` None means never."""
+    """The blob cache; `Config.cache_dir` says where."""
 
     dir: Path | None = None
     use_at_most_bytes: int = 200 * GIB
@@ -159,6 +159,7 @@ class CacheConfig:
     leave_free_bytes: int = 10 * GIB
     keep_recent_s: float = 600.0
     stream_over_bytes: int | None = None
+    """None streams only what the disk has no room for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -120,7 +120,9 @@ def test_a_kit_whose_layer_is_elsewhere_is_no_damage_and_in_no_layout(
     assert verified["damaged"] == []
     assert named() == []
     (layer,) = (each for each in packed["layers"] if each["size"] > MIB)
-    assert "not in the cache" in json.dumps(daemon.json("why", layer["digest"]))
+    why = [reason["text"] for reason in daemon.json("why", layer["digest"])["reasons"]]
+    assert why[0] == "not in the cache"
+    assert f"it is in {docker_registry.host}/team/demo" in why
 
     daemon.stop()
     daemon.config = {}

@@ -246,10 +246,12 @@ async def _why_blob(services: Services, text: str) -> tuple[Facts, ...]:
         for each in (await services.collector.forecast()).decisions
         if each.digest == digest
     )
+    places = await services.catalog.places(digest) if size is None else ()
+    away = ({"text": f"it is in {place}", "repository": str(place)} for place in places)
     if not names:
         return (held, *decided)
     parts = ({"text": f"part of {name}", "reference": str(name)} for name in names)
-    return (held, *parts, *decided)
+    return (held, *parts, *away, *decided)
 
 
 METHODS: tuple[Method[Services], ...] = (
