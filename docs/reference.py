@@ -81,9 +81,9 @@ a second. `$/heartbeat` `{head_seq}` comes every 15 seconds. Whoever reads too s
 **File descriptors.** `kits.open` sends the descriptors of layers along with the first byte of its
 response (`SCM_RIGHTS`), in the order they were asked for. They are those of files, read-only. Where
 `kits.plan` says that a layer is `elsewhere`, it is a socket from which the layer can be read once
-while kitd fetches it: ask for it when it is its turn. It comes in frames: four bytes of length, most
-significant first, and so many bytes. After a length of zero comes a JSON object until the end: empty
-if all was sent, else an error with `code`, `message` and `hint`.
+while kitd fetches it: ask for it when it is its turn. It comes in frames: four bytes of length,
+most significant first, and so many bytes. After a length of zero comes a JSON object until the end:
+empty if all was sent, else an error with `code`, `message` and `hint`.
 
 `kits.pack` and `projects.add` take one with the request: that of the directory that `path` names,
 opened to be read, as proof that the caller can. Send it with the first byte of the line, in one
