@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks connections once so many bytes have passed.
+"""A TCP proxy that breaks connections once so many bytes have passed, or holds them there.
 
 In the loop of a test it is a `CuttingProxy`; `python -m fault_registry.cutting_proxy UPSTREAM
 --every BYTES` is a process of its own, which prints its address as a line of JSON.
@@ -9,7 +9,7 @@ import asyncio
 import json
 import socket
 from asyncio import StreamReader, StreamWriter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 PIECE_BYTES = 64 << 10
@@ -23,12 +23,11 @@ class Passed:
     every_bytes: int
     """Each time that so many bytes more have passed the connection is cut; 0 means never."""
     most_cuts: int
-    bytes_per_s: float = 0.0
-    """How much passes of all connections together; 0 means whatever there is."""
     passed_bytes: int = 0
     cuts: int = 0
-    free_s: float = 0.0
-    """When what has passed so far was allowed to have passed."""
+    held_at: int | None = None
+    """Nothing more passes once so many bytes have."""
+    _let_go: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def room_bytes(self) -> int:
@@ -37,11 +36,21 @@ class Passed:
             return PIECE_BYTES
         return self.every_bytes * (self.cuts + 1) - self.passed_bytes
 
-    async def wait(self, passed: int) -> None:
-        """Return when `passed` bytes more may have passed."""
-        loop = asyncio.get_running_loop()
-        self.free_s = max(self.free_s, loop.time()) + passed / self.bytes_per_s
-        await asyncio.sleep(self.free_s - loop.time())
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing passes now."""
+        return self.held_at is not None and self.passed_bytes >= self.held_at
+
+    def hold_at(self, passed_bytes: int | None) -> None:
+        """Let so many bytes pass, counted from the first ever, and then none; None means all."""
+        self.held_at = passed_bytes
+        self._let_go.set()
+
+    async def wait(self) -> None:
+        """Return when something may pass."""
+        while self.is_held:
+            self._let_go.clear()
+            await self._let_go.wait()
 
 
 class CuttingProxy:
@@ -54,10 +63,9 @@ class CuttingProxy:
         up_every: int = 0,
         down_every: int = 0,
         most_cuts: int = 1_000_000,
-        up_bytes_per_s: float = 0.0,
     ) -> None:
         self._upstream = upstream
-        self.up = Passed(up_every, most_cuts, up_bytes_per_s)
+        self.up = Passed(up_every, most_cuts)
         self.down = Passed(down_every, most_cuts)
         self.host = ""
         self._writers: set[StreamWriter] = set()
@@ -74,12 +82,18 @@ class CuttingProxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
+        self.break_all()
         # Ended by that; who cancelled them would make the loop complain.
+        self.up.hold_at(None)
+        self.down.hold_at(None)
         if self._talks:
             await asyncio.wait(self._talks)
         await self._server.wait_closed()
+
+    def break_all(self) -> None:
+        """Break all connections; what is in their buffers is lost, as when a machine dies."""
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def _converse(self, reader: StreamReader, writer: StreamWriter) -> None:
         talk = asyncio.current_task()
@@ -122,6 +136,7 @@ class CuttingProxy:
             await asyncio.gather(*ways, return_exceptions=True)
 
     async def _pass(self, source: StreamReader, target: StreamWriter, way: Passed) -> None:
+        await way.wait()
         while data := await source.read(max(min(PIECE_BYTES, way.room_bytes), 1)):
             way.passed_bytes += len(data)
             target.write(data)
@@ -129,8 +144,7 @@ class CuttingProxy:
             if way.room_bytes <= 0:
                 way.cuts += 1
                 raise ConnectionAbortedError("cut")
-            if way.bytes_per_s:
-                await way.wait(len(data))
+            await way.wait()
 
 
 async def serve(upstream: str, up_every: int, down_every: int) -> None:
