@@ -145,13 +145,14 @@ class RemoteRepository:
         before anything is sent.
         """
         self._check_size(target, await self.upload_profile())
+        ticket = self._turns.ticket(self.repository.registry, target.digest)
         exists = await self._exists(target, writing=True)
         if is_manifest(target.media_type):
             return await self._push_manifest(target, source, exists=exists)
         if exists:
             return 0
-        async with self._turns.turn(self.repository.registry, target.digest) as waited:
-            if waited and await self._exists(target, writing=True):
+        async with ticket.turn() as somebody_did:
+            if somebody_did and await self._exists(target, writing=True):
                 return 0
             return await self._upload(target, source)
 

@@ -7,6 +7,7 @@ one failed, the next goes on in its place.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 MAX_PLACED = 4096
@@ -17,20 +18,41 @@ MAX_PLACES = 4
 _Key = tuple[str, str]
 
 
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class _Queue:
+    """Those who upload the same to the same registry, and how many of them are through."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    through: int = 0
+
+
+class Ticket:
+    """A place in a queue, drawn before looking whether there is anything to do."""
+
+    def __init__(self, queue: _Queue) -> None:
+        self._queue = queue
+        self._before = queue.through
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[bool]:
+        """Wait until nobody else uploads; whether somebody did since the ticket was drawn."""
+        async with self._queue.lock:
+            try:
+                yield self._queue.through > self._before
+            finally:
+                self._queue.through += 1
+
+
 class UploadTurns:
     """Whose turn it is, for all uploads of a client."""
 
     def __init__(self) -> None:
-        self._turns: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
+        self._queues: WeakValueDictionary[_Key, _Queue] = WeakValueDictionary()
         self._placed: dict[_Key, tuple[str, ...]] = {}
 
-    @asynccontextmanager
-    async def turn(self, registry: str, content: str) -> AsyncIterator[bool]:
-        """Wait until nobody else uploads this content to the registry; whether there was a wait."""
-        lock = self._turns.setdefault((registry, content), asyncio.Lock())
-        waited = lock.locked()
-        async with lock:
-            yield waited
+    def ticket(self, registry: str, content: str) -> Ticket:
+        """Return a place among those who upload this content to the registry."""
+        return Ticket(self._queues.setdefault((registry, content), _Queue()))
 
     def place(self, registry: str, content: str, name: str) -> None:
         """Remember that a repository holds the content."""
