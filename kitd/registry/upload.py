@@ -133,7 +133,7 @@ class Upload:
         others = [name for name in dict.fromkeys(lenders) if name != uploads.name]
         try:
             for lender in others[:MAX_LENDERS]:
-                if await uploads.is_held(digest, lender):
+                if await uploads.is_held(digest, self._target.size, lender):
                     return await uploads.mount(digest, lender)
             if self.profile.mounts_unasked:
                 session = await uploads.mount(digest, None)
@@ -259,7 +259,8 @@ class Upload:
 
     async def _is_there(self) -> bool:
         try:
-            return await self._uploads.is_held(self._target.digest, self._uploads.name)
+            target = self._target
+            return await self._uploads.is_held(target.digest, target.size, self._uploads.name)
         except RegistryError:
             return False
 

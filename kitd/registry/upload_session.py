@@ -168,8 +168,11 @@ class Uploads:
         async with self.transport.send(request) as response:
             return None if response.status == 201 else self._opened(url, response)
 
-    async def is_held(self, digest: Digest, name: str) -> bool:
-        """Whether a repository of the registry holds the blob and lets us read it."""
+    async def is_held(self, digest: Digest, size: int, name: str) -> bool:
+        """Whether a repository of the registry holds the blob and lets us read it.
+
+        Content of another size is other content; a registry that keeps quiet is believed.
+        """
         request = Request(
             operation=self._operation("look for", name),
             method="HEAD",
@@ -179,7 +182,8 @@ class Uploads:
         )
         try:
             async with self.transport.send(request) as response:
-                return response.status == 200
+                length = response.headers.get("Content-Length", str(size))
+                return response.status == 200 and length == str(size)
         except RegistryDeniedError:
             return False
 

@@ -144,7 +144,8 @@ async def test_a_copy_goes_straight_between_two_repositories(registry, connect, 
 
     report = await copy_graph(one, two, root, concurrency=2, progress=ignore)
 
-    assert report.skipped_bytes == 0
+    # Where the registry itself knows who has a blob, it lends it.
+    assert report.skipped_bytes == two.mounted_bytes
     assert await two.exists(root)
 
 

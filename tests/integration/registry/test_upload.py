@@ -268,7 +268,7 @@ async def test_a_refused_mount_is_used_as_the_upload(serve, connect, cache):
 
     async def lend(request):
         if request.method == "HEAD" and "/base/" in request.path:
-            return web.Response()
+            return web.Response(headers={"Content-Length": str(SIZE)})
         return await peer.handle(request)
 
     remote = await connect(await serve(lend), mount_from=("team/base",))

@@ -144,10 +144,9 @@ class Peer:
         self.asked.append(f"{request.method} {request.headers.get('Content-Range', last)}")
         match request.method:
             case "HEAD":
-                size = self.held.get(last)
-                if "/team/model/" not in request.path:
-                    size = 1
-                return web.Response(status=404 if size is None else 200)
+                if last not in self.held:
+                    return web.Response(status=404)
+                return web.Response(headers={"Content-Length": str(self.held[last])})
             case "POST":
                 status = self.mounts.get(request.query.get("from", ""), 202)
                 if status != 202 and "mount" in request.query:
