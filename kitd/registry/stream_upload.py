@@ -132,7 +132,7 @@ class StreamUpload:
                 await self._uploads.commit(self._session, digest, size=size)
             except (*_HICCUPS, RegistryStateError):
                 # It may have been done, and the answer lost.
-                if await self._uploads.is_held(digest, self._uploads.name):
+                if await self._uploads.is_held(digest, size, self._uploads.name):
                     return
                 if stalls == MAX_STALLS:
                     raise

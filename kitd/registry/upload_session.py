@@ -276,7 +276,7 @@ class Uploads:
             stored = response.headers.get("Docker-Content-Digest", digest)
         # Some call content by a digest of their own algorithm, and know it by the other, too.
         same_name = stored.partition(":")[0] == algorithm_of(digest)
-        if stored != digest and (same_name or not await self.is_held(digest, self.name)):
+        if stored != digest and (same_name or not await self.is_held(digest, size, self.name)):
             raise self.violation(f"it stored {stored[:160]!r} instead")
 
     async def cancel(self, session: UploadSession) -> None:
