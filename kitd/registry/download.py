@@ -41,6 +41,7 @@ from kitd.registry.transport import Transport
 READ_AHEAD_BYTES = 64 << 20
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
+_NO_RANGES = frozenset({416})
 _PASSING = (RegistryUnreachableError, RegistryTimeoutError, RegistryServerError)
 
 
@@ -237,9 +238,11 @@ class _Download:
     async def _open(self, until: int) -> None:
         """Ask for the content from the position up to `until`."""
         asked = Segment(self._position, until)
-        body = await self._closing.enter_async_context(
-            self._transport.send(self._asking_for(asked))
-        )
+        body = await self._send(replace(self._asking_for(asked), accept=_NO_RANGES))
+        if body.status in _NO_RANGES:
+            # Whoever knows no parts has to send the whole, to be skipped through.
+            await self._hang_up()
+            body = await self._send(self._request)
         part = self._part_in(body, asked)
         self._at, self._until = part.start, part.end
         self._body = body
@@ -247,6 +250,9 @@ class _Download:
             self._takes_ranges = False
         elif part.start:
             self._takes_ranges = True
+
+    async def _send(self, request: Request) -> ClientResponse:
+        return await self._closing.enter_async_context(self._transport.send(request))
 
     async def _hang_up(self) -> None:
         self._body = None

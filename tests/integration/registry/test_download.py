@@ -125,6 +125,19 @@ async def test_a_registry_that_ignores_ranges_is_skipped_through_after_a_cut(ser
     assert blob.sent == len(SMALL) + 2 * MIB
 
 
+async def test_a_registry_that_refuses_ranges_is_skipped_through_after_a_cut(serve, connect):
+    blob = Blob(len(SMALL), small)
+
+    async def handler(request):
+        if "Range" in request.headers:
+            raise web.HTTPRequestRangeNotSatisfiable
+        blob.cut_after = None if blob.asked else 2 * MIB
+        return await blob.answer(request)
+
+    assert await collect(await connect(await serve(handler))) == SMALL
+    assert blob.sent == len(SMALL) + 2 * MIB
+
+
 async def test_an_error_of_the_server_after_a_cut_is_told(serve, connect):
     blob = Blob(len(SMALL), small, cut_after=2 * MIB)
 
