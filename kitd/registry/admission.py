@@ -92,8 +92,8 @@ class Admissions:
     ) -> AsyncIterator[Settle]:
         """Hold a slot of a host, once it admits a request of this lane.
 
-        Raises what `refusal` makes of a host that is closed: for longer than `PATIENCE_S`, or at
-        all for who is not patient.
+        Raises what `refusal` makes of a host that is closed: for longer than `PATIENCE_S` or
+        `OUTAGE_S` (`kitd.registry.governor`), or at all for who is not patient.
         """
         async with self._host(origin).slot(lane, refusal, patient=patient) as settle:
             yield settle

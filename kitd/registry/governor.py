@@ -18,8 +18,11 @@ FIRST_LIMIT = 8
 MAX_LIMIT = 32
 """Requests of one lane at once; the limit is never less than 1."""
 PATIENCE_S = 60.0
-"""So long a request waits for a closed host. A wait keeps a job's slot from jobs for other hosts;
-the queue can wait for longer at no cost, and even while kitd is restarted."""
+"""So long a request waits for a host that wants none. A wait keeps a job's slot from jobs for other
+hosts; the queue can wait for longer at no cost, and even while kitd is restarted."""
+OUTAGE_S = 4.0
+"""So long it waits for a host whose breaker is open: nobody knows when that will be well, and from
+the third time on it is no hiccup, which people should hear of."""
 FIRST_CLOSED_S = 1.0
 MAX_CLOSED_S = 60.0
 """How long a host is left alone that did not say for how long: doubles between these two, until
@@ -90,7 +93,7 @@ class Ticket:
     """Among all that asked."""
     asked_s: float
     patient: bool
-    """Whether it waits while the host is closed, for `PATIENCE_S` at most."""
+    """Whether it waits while the host is closed, for `PATIENCE_S` or `OUTAGE_S` at most."""
     admission: int | None = None
     """Its number among all that were admitted; None while it waits."""
 
@@ -212,10 +215,7 @@ class Governor:
         """
         if not self._is_closed(now_s):
             return None
-        tripped_s = -math.inf if self._tripped_until_s is None else self._tripped_until_s
-        forbidden = self._forbidden_until_s > tripped_s
-        closure = Closure.FORBIDDEN if forbidden else Closure.FAILING
-        return Closed(closure, max(self._opens_s - now_s, 0.0))
+        return Closed(self._closure(now_s), max(self._opens_s - now_s, 0.0))
 
     @property
     def _opens_s(self) -> float:
@@ -227,6 +227,12 @@ class Governor:
         probing = any(probe.lane is not Lane.TOKEN for probe in self._probes)
         return now_s < self._opens_s or (self._tripped_until_s is not None and probing)
 
+    def _closure(self, now_s: float) -> Closure:
+        """Return what keeps a closed host closed for longest."""
+        tripped_s = -math.inf if self._tripped_until_s is None else self._tripped_until_s
+        forbidden = self._forbidden_until_s > max(tripped_s, now_s)
+        return Closure.FORBIDDEN if forbidden else Closure.FAILING
+
     def _refused(self, now_s: float) -> Iterator[Ticket]:
         if not self._is_closed(now_s):
             return
@@ -235,12 +241,15 @@ class Governor:
         for line in self._lines.values():
             # Who asked first is the first to lose patience.
             patient = (ticket for ticket in line.waiting if ticket.patient)
-            yield from takewhile(lambda ticket: self._waits_until_s(ticket) <= opens_s, patient)
+            yield from takewhile(
+                lambda ticket: self._waits_until_s(ticket, now_s) <= opens_s, patient
+            )
 
-    def _waits_until_s(self, ticket: Ticket) -> float:
-        """Return until when a request waits for the host; waiting for others is no matter."""
+    def _waits_until_s(self, ticket: Ticket, now_s: float) -> float:
+        """Return until when a request waits for a closed host; waiting for others is no matter."""
         assert self._troubled_since_s is not None
-        return max(ticket.asked_s, self._troubled_since_s) + PATIENCE_S
+        patience_s = PATIENCE_S if self._closure(now_s) is Closure.FORBIDDEN else OUTAGE_S
+        return max(ticket.asked_s, self._troubled_since_s) + patience_s
 
     @property
     def _next_s(self) -> float:
@@ -284,7 +293,7 @@ class Governor:
             return None
         moments = [self._next_s] if self._next_s > now_s else []
         if self._is_closed(now_s):
-            moments += map(self._waits_until_s, heads)
+            moments += [self._waits_until_s(head, now_s) for head in heads]
         return min(moments, default=None)
 
     def _note_failure(self, ticket: Ticket, now_s: float) -> None:

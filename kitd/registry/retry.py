@@ -5,13 +5,11 @@ matter of what it does: reading, storing a manifest and opening an upload may; a
 carries a part of a blob is resumed by whoever sends the blob, who first asks what arrived.
 """
 
-from kitd.registry.governor import PATIENCE_S, Closed, Closure, Outcome
+from kitd.registry.governor import OUTAGE_S, PATIENCE_S, Closed, Closure, Outcome
 
 TRIES = 5
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 8.0
-OUTAGE_S = 4.0
-"""A breaker that is open for so long after a request failed is no hiccup: its third time."""
 SLACK_S = 0.1
 """What may have passed since."""
 

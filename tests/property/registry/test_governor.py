@@ -12,6 +12,7 @@ from kitd.registry.governor import (
     FIRST_CLOSED_S,
     MAX_CLOSED_S,
     MAX_LIMIT,
+    OUTAGE_S,
     PATIENCE_S,
     SPREAD_S,
     Closure,
@@ -55,7 +56,8 @@ class Host(RuleBasedStateMachine):
             closed = self.governor.closed(self.now_s)
             assert closed is not None
             waited_s = self.now_s - ticket.asked_s
-            assert waited_s + closed.for_s >= PATIENCE_S or not ticket.patient
+            patience_s = PATIENCE_S if closed.closure is Closure.FORBIDDEN else OUTAGE_S
+            assert waited_s + closed.for_s >= patience_s or not ticket.patient
             self.waiting.remove(ticket)
         if look.again_s is not None:
             assert look.again_s > self.now_s
@@ -307,7 +309,7 @@ def test_nobody_waits_for_longer_than_he_has_patience_for_the_answer_to_the_one_
     trip(governor)
     assert len(list(asked(governor, Lane.SMALL, 2, 1.0))) == 1
     again_s = governor.look(1.0).again_s
-    assert again_s == 1.0 + PATIENCE_S
+    assert again_s == 1.0 + OUTAGE_S
     assert len(governor.look(again_s).refused) == 1
 
 

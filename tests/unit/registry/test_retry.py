@@ -3,9 +3,9 @@
 import pytest
 from yarl import URL
 
-from kitd.registry.governor import PATIENCE_S, Closed, Closure, Lane, Outcome
+from kitd.registry.governor import OUTAGE_S, PATIENCE_S, Closed, Closure, Lane, Outcome
 from kitd.registry.request import Request
-from kitd.registry.retry import OUTAGE_S, delay_s, is_passing, outcome_of
+from kitd.registry.retry import delay_s, is_passing, outcome_of
 
 WELL = Outcome()
 
