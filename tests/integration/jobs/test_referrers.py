@@ -53,8 +53,11 @@ class Bench:
         self.registries = registries
 
     async def run(self, kind, args):
+        cache = CacheContent(self.store)
         ports = Ports(
-            cache=CacheContent(self.store),
+            cache=cache,
+            reach=cache,
+            keeps=lambda _size: True,
             catalog=self.catalog,
             packer=None,
             remote=self.registries.repository,
