@@ -18,8 +18,6 @@ REST_S = 60.0
 """How long no more are tried after more did not pay."""
 PAYING_FACTOR = 1.25
 """What twice the connections have to bring: nothing is the network's fault, two is all of it."""
-BACKLOG_BYTES = 128 << 10
-"""A reader that finds so much at once was waited for: it lacks the processor, not the network."""
 ENOUGH_BYTES_S = 256 << 20
 """One process receives little more than that, over however many connections."""
 
@@ -91,15 +89,14 @@ class ConnectionCount:
     def __init__(self, now_s: float) -> None:
         self.count = 1
         self._window_s = now_s
-        self._received = self._arrivals = 0
+        self._received = 0
         self._waited_s = 0.0
         self._rate_before: float | None = None
         self._resting_until_s = now_s
 
     def received(self, count: int) -> None:
-        """Note bytes that arrived at once over any connection."""
+        """Note bytes that arrived over any connection."""
         self._received += count
-        self._arrivals += 1
 
     def waited(self, time_s: float) -> None:
         """Note for how long the reader waited for the next bytes."""
@@ -115,11 +112,9 @@ class ConnectionCount:
         if before is not None and rate < before * PAYING_FACTOR:
             self.refused(now_s)
         is_waiting = self._waited_s >= passed_s / 2
-        is_ahead = self._received < self._arrivals * BACKLOG_BYTES
-        if is_waiting and is_ahead and rate < ENOUGH_BYTES_S and now_s >= self._resting_until_s:
+        if is_waiting and rate < ENOUGH_BYTES_S and now_s >= self._resting_until_s:
             self._raise(rate)
-        self._window_s, self._waited_s = now_s, 0.0
-        self._received = self._arrivals = 0
+        self._window_s, self._received, self._waited_s = now_s, 0, 0.0
 
     def refused(self, now_s: float) -> None:
         """Note that the server does not take so many, or that they did not pay."""

@@ -3,7 +3,6 @@
 import pytest
 
 from kitd.registry.download_plan import (
-    BACKLOG_BYTES,
     ENOUGH_BYTES_S,
     MAX_CONNECTIONS,
     PROGRESS_BYTES,
@@ -40,8 +39,7 @@ def test_later_ones_are_forgiven_for_progress_or_after_a_minute(progress, passed
 class Link:
     """A reader that does nothing but wait for a link, window after window."""
 
-    def __init__(self, speed_of, waiting=1.0, at_once=BACKLOG_BYTES // 4):
-        self.at_once = at_once
+    def __init__(self, speed_of, waiting=1.0):
         self.connections = ConnectionCount(0.0)
         self.speed_of = speed_of
         self.waiting = waiting
@@ -51,9 +49,7 @@ class Link:
         counts = []
         for _ in range(windows):
             self.now_s += WINDOW_S
-            speed = self.speed_of(self.connections.count)
-            for _ in range(int(speed * WINDOW_S) // self.at_once):
-                self.connections.received(self.at_once)
+            self.connections.received(int(self.speed_of(self.connections.count) * WINDOW_S))
             self.connections.waited(WINDOW_S * self.waiting)
             self.connections.review(self.now_s)
             counts.append(self.connections.count)
@@ -86,10 +82,6 @@ def test_a_link_that_is_as_fast_as_the_process_has_one_connection():
 
 def test_a_reader_that_is_slower_than_its_link_has_one_connection():
     assert Link(lambda count: count * 20 * MIB, waiting=0.4).counts(3) == [1, 1, 1]
-
-
-def test_a_reader_that_lacks_the_processor_has_one_connection():
-    assert Link(lambda count: count * 20 * MIB, at_once=BACKLOG_BYTES).counts(3) == [1, 1, 1]
 
 
 def test_a_server_that_refuses_gets_half_as_many_and_never_less_than_one():
