@@ -5,9 +5,11 @@ of the time is its own. Runs in a process of its own, a thread for each connecti
 """
 
 import contextlib
+import math
 import multiprocessing
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +44,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     shelf: Shelf
+    most_bytes_s: float
 
     def do_HEAD(self) -> None:
         """Describe a manifest; deny every blob, so that it is pushed."""
@@ -104,11 +107,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(end - start))
         self.end_headers()
+        out, began_s, began = self.connection.fileno(), time.monotonic(), start
         with path.open("rb") as file:
             while start < end:
-                start += os.sendfile(
-                    self.connection.fileno(), file.fileno(), start, min(end - start, 1 << 30)
-                )
+                start += os.sendfile(out, file.fileno(), start, min(end - start, BUFFER_BYTES))
+                early_s = (start - began) / self.most_bytes_s - (time.monotonic() - began_s)
+                if early_s > 0:
+                    time.sleep(early_s)
 
     def _swallow(self) -> int:
         """Read the body, of a stated length or in pieces; return how long it was."""
@@ -147,18 +152,20 @@ class _Server(ThreadingHTTPServer):
         """Say nothing: clients come and go."""
 
 
-def _serve(shelf: Shelf, ready: Connection) -> None:
-    handler = type("ShelfHandler", (Handler,), {"shelf": shelf})
+def _serve(shelf: Shelf, most_bytes_s: float, ready: Connection) -> None:
+    fields = {"shelf": shelf, "most_bytes_s": most_bytes_s}
+    handler = type("ShelfHandler", (Handler,), fields)
     server = _Server(("127.0.0.1", 0), handler)
     ready.send(server.server_address[1])
     server.serve_forever()
 
 
 @contextlib.contextmanager
-def plain_registry(shelf: Shelf | None = None) -> Iterator[str]:
-    """Serve on loopback and yield `host:port`."""
+def plain_registry(shelf: Shelf | None = None, *, most_bytes_s: float = math.inf) -> Iterator[str]:
+    """Serve on loopback and yield `host:port`; no connection is sent more than so much."""
     near, far = _CONTEXT.Pipe()
-    process = _CONTEXT.Process(target=_serve, args=(shelf or Shelf(), far), daemon=True)
+    arguments = (shelf or Shelf(), most_bytes_s, far)
+    process = _CONTEXT.Process(target=_serve, args=arguments, daemon=True)
     process.start()
     try:
         yield f"127.0.0.1:{near.recv()}"
