@@ -2,7 +2,9 @@
 comes."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -225,10 +227,8 @@ def test_after_a_window_requests_come_one_by_one_until_one_is_answered_well(wind
         moments += [now_s] * len(look.admitted)
         now_s = look.again_s
     moments += [now_s] * len(look.admitted)
-    gaps = [window_s, *moments]
-    assert [round(b - a, 6) for a, b in zip(gaps, moments, strict=False)] == [
-        round(draw * SPREAD_S, 6) for draw in draws[:3]
-    ]
+    gaps_s = [late - early for early, late in pairwise([window_s, *moments])]
+    assert gaps_s == pytest.approx([draw * SPREAD_S for draw in draws[:3]], abs=1e-6)
 
 
 def test_a_host_that_does_not_say_for_how_long_is_left_alone_for_twice_as_long_each_time():
