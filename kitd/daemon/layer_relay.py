@@ -42,6 +42,9 @@ PIPE_BYTES = 1 << 20
 CANCEL_S = 10.0
 """What a registry gets to take the chunk that is on its way, and to forget an upload."""
 
+ASK_S = 20.0
+"""What a registry gets to say whether it still has a layer."""
+
 _KEPT = frozenset({Disposition.RETRY, Disposition.CRASH, Disposition.PAUSE, Disposition.FATAL})
 """After these the same layer is sent again, and what arrived of it is of use."""
 
@@ -152,8 +155,8 @@ class LayerRelay:
         """Take note that all of a layer was sent, and that its files did not change meanwhile."""
         self._passages[pipe].layer.set_result(layer)
 
-    async def publish(self) -> int:
-        """Let the repository have the layers, all of which are finished; return their bytes.
+    async def publish(self) -> None:
+        """Let the repository have the layers, all of which are finished.
 
         Raises `RegistryError`, `LayerLostError`.
         """
@@ -164,7 +167,6 @@ class LayerRelay:
             if passage.upload is not None:
                 await passage.upload.commit(parse_digest(layer.digest), layer.size)
                 passage.upload = None
-        return sum(passage.size for passage in self._passages.values())
 
     async def cancel(self) -> None:
         """Give up what is not published, once the worker sends no more.
@@ -237,9 +239,10 @@ class LayerRelays:
         One that cannot be asked is believed to have what it had: whoever needs the layer will see.
         """
         try:
-            return await (await self._remote(repository)).exists(layer)
-        except KitdError as error:
-            log.info("relay.not_asked", repository=str(repository), error=error.message)
+            async with asyncio.timeout(ASK_S):
+                return await (await self._remote(repository)).exists(layer)
+        except (KitdError, TimeoutError) as error:
+            log.info("relay.not_asked", repository=str(repository), error=str(error))
             return True
 
     async def open(self, repository: Repository) -> RemoteRepository | None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -256,7 +257,10 @@ def test_a_file_that_changes_while_it_is_sent_is_not_published(
     assert uploads_left(docker_registry) == []
 
 
-def test_an_upload_goes_on_after_kill_9(kitd, large, free_address, gate_to, eventually, tmp_path):
+@pytest.mark.parametrize("victim", ["kitd", "its workers"])
+def test_an_upload_goes_on_after_kill_9(
+    kitd, large, free_address, gate_to, eventually, tmp_path, victim
+):
     """The files are read again from the start; of what was sent at most a chunk is sent again.
 
     To a registry that keeps what has arrived of a chunk, as kitd's own does.
@@ -269,9 +273,14 @@ def test_an_upload_goes_on_after_kill_9(kitd, large, free_address, gate_to, even
     reference = f"{gate.host}/team/demo:v1"
     job = daemon.json("pack", large, "-t", reference, "--push", "--detach")
     eventually("half of the file to be sent", gate.is_reached)
-    daemon.kill()
-    gate.open()
-    daemon.start()
+    if victim == "kitd":
+        daemon.kill()
+        gate.open()
+        daemon.start()
+    else:
+        for worker in daemon.children():
+            os.kill(worker, signal.SIGKILL)
+        gate.open()
     packed = daemon.json("jobs", "wait", job["job"])
 
     assert packed["state"] == "succeeded"
