@@ -58,7 +58,7 @@ async def test_what_was_never_pushed_is_not_found(store):
 @pytest.mark.parametrize(
     "lie",
     [
-        lambda content: b"X" + content[1:],
+        lambda content: bytes([content[0] ^ 1]) + content[1:],
         lambda content: content[:-1],
         lambda content: b"X" + content,
         lambda content: b"",

@@ -1,6 +1,5 @@
 """A registry that does not say the truth: nothing wrong is published, and an error says so."""
 
-import json
 import os
 
 import pytest
@@ -10,7 +9,7 @@ from fault_registry.server import FaultRegistry
 from kitd.content.store import MismatchError
 from kitd.errors import Disposition, KitdError
 from kitd.oci.descriptor import describe
-from kitd.oci.media_type import OCI_EMPTY, OCI_MANIFEST
+from kitd.oci.media_type import OCI_INDEX
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
 
@@ -87,16 +86,9 @@ async def test_an_upload_that_was_stored_as_something_else_has_failed(peer, remo
 
 
 async def test_a_manifest_that_is_called_something_else_is_refused(peer, remote, cache):
-    config = cache.put(b"{}", OCI_EMPTY)
-    document = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "config": {"mediaType": OCI_EMPTY, "digest": config.digest, "size": config.size},
-        "layers": [],
-    }
-    target = cache.put(json.dumps(document).encode(), OCI_MANIFEST)
-    for content in (config, target):
-        await remote.push(content, cache)
+    content = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % OCI_INDEX.encode()
+    target = cache.put(content, OCI_INDEX)
+    await remote.push(target, cache)
     peer.tell(Quirks(digest_header="wrong"))
     with pytest.raises(MismatchError):
         await remote.resolve(target.digest)
