@@ -168,11 +168,13 @@ class LayerRelay:
                 await passage.upload.commit(parse_digest(layer.digest), layer.size)
                 passage.upload = None
 
-    async def cancel(self) -> None:
-        """Give up what is not published, once the worker sends no more.
+    async def leave(self, error: BaseException) -> None:
+        """Give up what is not published, unless another attempt would go on with it.
 
-        The registry need not listen: nothing is raised.
+        Waits for the worker to send no more. The registry need not listen: nothing is raised.
         """
+        if not isinstance(error, KitdError) or error.disposition in _KEPT:
+            return
         carriers = [passage.carrier for passage in self._passages.values()]
         for passage in self._passages.values():
             if passage.is_held_back:
@@ -187,8 +189,8 @@ class LayerRelay:
                 try:
                     async with asyncio.timeout(CANCEL_S):
                         await upload.cancel()
-                except (KitdError, TimeoutError) as error:
-                    log.info("relay.not_cancelled", error=str(error))
+                except (KitdError, TimeoutError) as deaf:
+                    log.info("relay.not_cancelled", error=str(deaf))
 
     async def _carry(self, passage: _Passage) -> None:
         said = passage.said
@@ -266,14 +268,12 @@ class LayerRelays:
                 try:
                     yield relay
                 except KitdError as failure:
-                    if failure.disposition not in _KEPT:
-                        await relay.cancel()
+                    await relay.leave(failure)
                     raise
         except BaseExceptionGroup as errors:
             error = errors.exceptions[0]
-            is_over = isinstance(error, KitdError) and error.disposition not in _KEPT
-            if relay is not None and is_over:
-                await relay.cancel()
+            if relay is not None:
+                await relay.leave(error)
             raise error from None
 
 
