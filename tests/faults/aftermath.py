@@ -78,7 +78,9 @@ def cache_faults(connection: sqlite3.Connection, cache: Path) -> list[str]:
         "SELECT digest, digest, size FROM manifests"
         " UNION ALL SELECT manifest, digest, size FROM manifest_children"
     ):
-        if found.get(digest) != size:
+        if found.get(digest) not in (size, None) or (
+            digest not in found and not is_elsewhere(connection, manifest, digest, size)
+        ):
             wrong.append(f"{manifest} needs {digest} of {size} bytes, found {found.get(digest)}")
     for name, tag, digest in connection.execute("SELECT name, tag, digest FROM tags"):
         if digest not in found:
@@ -88,6 +90,19 @@ def cache_faults(connection: sqlite3.Connection, cache: Path) -> list[str]:
         if found.get(entry["digest"]) != entry["size"]:
             wrong.append(f"index.json names {entry['digest']}, which is not there")
     return wrong
+
+
+def is_elsewhere(connection: sqlite3.Connection, manifest: str, digest: str, size: int) -> bool:
+    """Whether a blob that is not here is where the catalogue says that it is."""
+    for registry, name in connection.execute(
+        "SELECT registry, name FROM elsewhere WHERE manifest = ? AND digest = ?", (manifest, digest)
+    ):
+        with closing(http.client.HTTPConnection(registry, timeout=20)) as connected:
+            connected.request("HEAD", f"/v2/{name}/blobs/{digest}")
+            answer = connected.getresponse()
+            if answer.status == 200 and answer.headers["Content-Length"] == str(size):
+                return True
+    return False
 
 
 def leftovers(cache: Path) -> list[str]:

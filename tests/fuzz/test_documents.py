@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -100,7 +101,7 @@ TARGETS = {
         as_yaml,
         lambda data: parse_config(data, source="kitd.yaml", places=PLACES),
     ),
-    "docker config": (AUTH_WORDS, as_json, lambda data: parse_auth_file(data, "config.json")),
+    "docker config": (AUTH_WORDS, as_json, lambda data: parse_auth_file(data, Path("config.json"))),
 }
 
 
