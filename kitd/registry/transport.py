@@ -412,6 +412,9 @@ class Transport:
             return
         body = await self._read_at_most(response, request.operation, MAX_ERROR_BYTES)
         if good:
+            if not body and request.method != "HEAD":
+                # Web frameworks call nothing a page, too.
+                return
             page = "; ".join(map(str, parse_error_body(body, content_type)))
             raise html_error(page, host=self.registry, operation=request.operation)
         raise response_error(

@@ -161,6 +161,8 @@ class Registry:
             return web.Response()
         else:
             status = response.status
+            if self.quirks.empty_type and response.content_length in (0, None):
+                response.headers.setdefault("Content-Type", self.quirks.empty_type)
             return response
         finally:
             self.tally.requests.append(
@@ -533,6 +535,8 @@ class Registry:
             if self.quirks.single_post:
                 return await self._commit(upload, digest)
         headers = self._where(request, upload)
+        if self.quirks.upload_ranges == "quay":
+            headers["Range"] = "bytes=0--1"
         if self.quirks.least_chunk_bytes:
             headers["OCI-Chunk-Min-Length"] = str(self.quirks.least_chunk_bytes)
         return web.Response(status=202, headers=headers)
@@ -552,7 +556,10 @@ class Registry:
         if not self.quirks.upload_status:
             raise RefusedError(405, "UNSUPPORTED", "uploads cannot be asked for")
         upload = self._upload(request)
-        return web.Response(status=204, headers=self._where(request, upload))
+        headers = self._where(request, upload)
+        if self.quirks.upload_ranges == "quay":
+            headers["Range"] = f"bytes=0-{upload.size}"
+        return web.Response(status=204, headers=headers)
 
     async def _append(self, request: web.Request) -> web.Response:
         quirks = self.quirks
@@ -652,7 +659,10 @@ class Registry:
             raise RefusedError(400, "BLOB_UPLOAD_INVALID", f"{said} is no range")
         start, last = map(int, match.groups())
         if start != upload.size or last < start:
-            raise RefusedError(416, "RANGE_INVALID", "out of step", self._where(request, upload))
+            headers = self._where(request, upload)
+            if self.quirks.upload_ranges == "quay":
+                headers["Range"] = f"0-{upload.size}"
+            raise RefusedError(416, "RANGE_INVALID", "out of step", headers)
         return last - start + 1
 
     def _where(self, request: web.Request, upload: Upload) -> dict[str, str]:

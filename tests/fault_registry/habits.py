@@ -64,7 +64,14 @@ HABITS: Mapping[str, Habit] = {
     "harbor": Habit("harbor.example.com", Quirks(auth="bearer", location="relative")),
     "quay": Habit(
         "quay.io",
-        Quirks(auth="bearer", redirect_blobs=True, cancel=False, page_size=50),
+        Quirks(
+            auth="bearer",
+            redirect_blobs=True,
+            upload_ranges="quay",
+            empty_type="text/html; charset=utf-8",
+            cancel=False,
+            page_size=50,
+        ),
     ),
     "zot": Habit("zot.example.com", Quirks(auth="basic", location="relative"), chunk_bytes=MIB),
     "acr": Habit(

@@ -48,6 +48,9 @@ class Quirks:
     single_post: bool = True
     """Whether a blob may come with the POST that begins its upload."""
     upload_status: bool = True
+    upload_ranges: str = "inclusive"
+    """How it is said what an upload has: `inclusive`, or as `quay` does, whose answers to all but
+    chunks name one byte more, and `bytes=`."""
     cancel: bool = True
     location: str = "absolute"
     """`absolute`, `relative` (to the host), `portless` or `bare` (relative to the request)."""
@@ -67,6 +70,8 @@ class Quirks:
     # What answers look like.
     head: bool = True
     """Whether there is a HEAD of anything."""
+    empty_type: str = ""
+    """The Content-Type of answers that have no content."""
     digest_header: str = "right"
     """`right`, `none` or `wrong`."""
     length_lie: int = 0

@@ -88,6 +88,17 @@ async def test_a_web_server_that_says_yes_to_everything_has_no_blobs(serve, conn
         await (await connect(await serve(handler))).exists(TARGET)
 
 
+async def test_an_empty_answer_is_no_web_page_whatever_it_is_called(serve, connect):
+    async def handler(_request):
+        return web.Response(content_type="text/html")
+
+    host = await serve(handler)
+    await (await connect.client(RegistrySettings())).ping(host)
+    # A page's answer to HEAD is empty, too.
+    with pytest.raises(RegistryProtocolError, match="HTML"):
+        await (await connect(host)).exists(TARGET)
+
+
 async def test_what_is_no_http_at_all_is_said_so(talk, connect):
     async def greet(reader, writer):
         await reader.readline()

@@ -17,7 +17,8 @@ from kitd.registry.upload_session import COMMIT_LEAST_S, commit_idle_s, parse_re
         ("0-300", 300, None),
         ("1-299", 300, None),
         ("", 300, None),
-        ("0--1", 300, None),
+        ("bytes=0--1", 0, 0),
+        ("0--2", 300, None),
         ("0-" + "9" * 50, 300, None),
     ],
 )
