@@ -19,7 +19,6 @@ from kitd.oci.reference import Repository
 from kitd.registry.errors import (
     RegistryError,
     RegistryMismatchError,
-    RegistryNotFoundError,
     RegistryRejectedError,
     RegistryServerError,
     RegistryStateError,
@@ -28,7 +27,13 @@ from kitd.registry.errors import (
     RegistryUnreachableError,
 )
 from kitd.registry.request import Body
-from kitd.registry.upload_session import UploadMemory, Uploads, UploadSession, arrived
+from kitd.registry.upload_session import (
+    NOT_RESUMABLE,
+    UploadMemory,
+    Uploads,
+    UploadSession,
+    arrived,
+)
 
 MAX_STALLS = 3
 """How often what is missing of a chunk may be sent without the registry keeping any of it."""
@@ -202,7 +207,7 @@ async def _resumed(uploads: Uploads, session: UploadSession) -> UploadSession | 
         return None
     try:
         return await uploads.ask(session)
-    except (RegistryStateError, RegistryRejectedError, RegistryNotFoundError):
+    except NOT_RESUMABLE:
         return None
 
 

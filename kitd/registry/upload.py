@@ -35,7 +35,13 @@ from kitd.registry.profile import (
 )
 from kitd.registry.request import Body
 from kitd.registry.settings import UploadMode
-from kitd.registry.upload_session import UploadMemory, Uploads, UploadSession, arrived
+from kitd.registry.upload_session import (
+    NOT_RESUMABLE,
+    UploadMemory,
+    Uploads,
+    UploadSession,
+    arrived,
+)
 
 MAX_STALLS = 3
 """How often an upload may be asked for its state without having got on since."""
@@ -95,6 +101,7 @@ class Upload:
         """
         session = await self._resume() or await self._begin(lenders)
         if session is None:
+            await self._forget()
             return None
         before = session.received
         await self._send(session)
@@ -117,9 +124,9 @@ class Upload:
         if session.origin == str(self._uploads.transport.origin):
             try:
                 asked = await self._uploads.ask(session)
-            except (RegistryStateError, RegistryRejectedError, RegistryProtocolError) as error:
+            except NOT_RESUMABLE as error:
+                # Not forgotten before there is another: it may be the registry's bad moment.
                 self._log("upload.lost", received=session.received, error=error.message)
-                await self._forget()
                 return None
             if asked.received <= self._target.size:
                 self._log("upload.resumed", received=asked.received)

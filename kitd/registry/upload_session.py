@@ -32,6 +32,8 @@ from kitd.registry.errors import (
     RegistryDeniedError,
     RegistryError,
     RegistryProtocolError,
+    RegistryRejectedError,
+    RegistryServerError,
     RegistryStateError,
     RegistryTooLargeError,
     RegistryUnsupportedError,
@@ -48,10 +50,20 @@ COMMIT_BYTES_PER_S = 50e6
 MAX_OFFSET = 10**18
 MAX_UNKNOWN_BYTES = 64 * 1024
 
+NOT_RESUMABLE = (
+    RegistryStateError,
+    RegistryRejectedError,
+    RegistryProtocolError,
+    RegistryServerError,
+)
+"""What `Uploads.ask` raises for a session that a new one replaces: some fail over what they do not
+know any more."""
+
 _RANGE = re.compile(r"(?:bytes[= ])?0-(-1|[0-9]{1,18})")
 _LEAST = re.compile(r"[0-9]{1,12}")
 _BLOB = re.compile(r"/blobs/[a-z0-9]+:[0-9a-f]+/?")
 _UNKNOWN_OR_OUT_OF_STEP = frozenset({404, 416})
+_DENIED = frozenset({401, 403})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +145,7 @@ class Uploads:
     """The requests for uploading one thing to a repository (`name`, as the registry calls it).
 
     `what` stands for it in errors. Every method raises `RegistryError` and its family, and
-    `RegistryStateError` where the registry no longer knows the session.
+    `RegistryStateError` where the registry no longer knows the session or lets it go on.
     """
 
     transport: Transport
@@ -194,7 +206,7 @@ class Uploads:
             method="GET",
             url=session.location,
             scopes=(push(self.name),),
-            accept=_UNKNOWN_OR_OUT_OF_STEP,
+            accept=_UNKNOWN_OR_OUT_OF_STEP | _DENIED,
         )
         async with self._send(request) as response:
             if response.status == 416 or "Range" not in response.headers:
@@ -230,7 +242,7 @@ class Uploads:
             scopes=(push(self.name),),
             headers={"Content-Type": OCTET_STREAM, **headers},
             content=counted.open,
-            accept=_UNKNOWN_OR_OUT_OF_STEP,
+            accept=_expected(session),
         )
         async with self._send(request) as response:
             if response.status != 416:
@@ -268,7 +280,7 @@ class Uploads:
             scopes=(push(self.name),),
             headers={"Content-Type": OCTET_STREAM, "Content-Length": str(length)},
             content=content,
-            accept=_UNKNOWN_OR_OUT_OF_STEP,
+            accept=_expected(session),
             idle_s=commit_idle_s(size),
         )
         async with self._send(request) as response:
@@ -310,11 +322,11 @@ class Uploads:
     async def _send(self, request: Request) -> AsyncIterator[ClientResponse]:
         """Send a request to a session, which registries forget after a while."""
         async with self.transport.send(request) as response:
-            if response.status == 404:
-                raise await self._unknown(request, response)
+            if response.status == 404 or response.status in _DENIED:
+                raise await self._lost(request, response)
             yield response
 
-    async def _unknown(self, request: Request, response: ClientResponse) -> RegistryError:
+    async def _lost(self, request: Request, response: ClientResponse) -> RegistryError:
         body = await self.transport.read(
             response, operation=request.operation, max_bytes=MAX_UNKNOWN_BYTES
         )
@@ -325,11 +337,18 @@ class Uploads:
                 host=self.transport.registry,
                 operation=request.operation,
             )
-        return self._forgotten(request)
+        if response.status == 404:
+            return self._forgotten(request)
+        said = "".join(f"{message}; " for message in messages if str(message))
+        return self._forgotten(
+            request, f"it does not let the upload go on ({said}HTTP {response.status})"
+        )
 
-    def _forgotten(self, request: Request) -> RegistryStateError:
+    def _forgotten(
+        self, request: Request, reason: str = "it no longer knows the upload"
+    ) -> RegistryStateError:
         return RegistryStateError(
-            "it no longer knows the upload",
+            reason,
             host=self.transport.registry,
             operation=request.operation,
         )
@@ -366,6 +385,15 @@ class Uploads:
 
     def _operation(self, verb: str, name: str | None = None) -> str:
         return f"{verb} {self.what} in {name or self.name}"
+
+
+def _expected(session: UploadSession) -> frozenset[int]:
+    """Return the statuses that say something of a session.
+
+    Who could send to it and no longer can has a Location that was signed for a while; who never
+    could lacks a right.
+    """
+    return _UNKNOWN_OR_OUT_OF_STEP | _DENIED if session.received else _UNKNOWN_OR_OUT_OF_STEP
 
 
 class _Counted:

@@ -74,6 +74,26 @@ async def test_another_life_goes_on_where_the_registry_is(docker_registry, remot
     assert (await repository.begin_stream("layer:key", chunk_bytes=CHUNK)).received == 0
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(
+            pytest.param(lambda status=status: web.Response(status=status), id=str(status))
+            for status in (401, 403, 404, 500)
+        ),
+        pytest.param(
+            lambda: web.Response(status=204, headers={"Range": "nonsense"}), id="nonsense"
+        ),
+    ],
+)
+async def test_a_session_that_cannot_be_asked_for_is_replaced(serve, remote, answer):
+    peer = Peer(asked=answer)
+    repository = await remote(await serve(peer.handle))
+    await send(await repository.begin_stream("layer:key", chunk_bytes=CHUNK), os.urandom(2 * MIB))
+    peer.session.clear()
+    assert (await repository.begin_stream("layer:key", chunk_bytes=CHUNK)).received == 0
+
+
 async def test_a_beginning_that_is_another_one_by_now_is_thrown_away(docker_registry, remote):
     """The digest tells; the attempt after that begins anew."""
     repository = await remote(docker_registry.host)
@@ -102,11 +122,12 @@ async def test_what_is_cancelled_is_gone(docker_registry, remote):
 class Peer:
     """A registry of one upload, with quirks."""
 
-    def __init__(self, *, largest=8 * MIB, keeps=None, fails=(), loses_answer=False):
+    def __init__(self, *, largest=8 * MIB, keeps=None, fails=(), loses_answer=False, asked=None):
         self.largest = largest
         self.keeps = keeps
         self.fails = list(fails)
         self.loses_answer = loses_answer
+        self.asked = asked
         self.session = bytearray()
         self.held = {}
         self.taken_bytes = 0
@@ -135,7 +156,7 @@ class Peer:
                 self.held[request.query["digest"]] = bytes(self.session)
                 return web.Response(status=500 if self.loses_answer else 201)
             case "GET":
-                return self.state(204)
+                return self.asked() if self.asked else self.state(204)
         return self.state(202)
 
 

@@ -14,6 +14,7 @@ from fault_registry.server import FaultRegistry
 from kitd.content.store import MismatchError
 from kitd.oci.digest import digest_of
 from kitd.registry.errors import (
+    RegistryDeniedError,
     RegistryProtocolError,
     RegistryRejectedError,
     RegistryServerError,
@@ -249,6 +250,20 @@ async def test_a_range_that_makes_no_sense_is_refused(push, value):
 
     with pytest.raises(RegistryProtocolError, match="claims"):
         await push(UploadPeer(boast))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_who_may_not_send_anything_is_told_so(push, status):
+    async def deny(_peer, request, _number):
+        await request.read()
+        return web.json_response(
+            {"errors": [{"code": "DENIED", "message": "the quota is used up"}]}, status=status
+        )
+
+    peer = UploadPeer(deny)
+    with pytest.raises(RegistryDeniedError, match="the quota is used up"):
+        await push(peer)
+    assert peer.patches == 1
 
 
 async def test_an_upload_that_the_registry_forgot_can_begin_again_later(push):

@@ -14,6 +14,8 @@ from kitd.oci.reference import Repository
 from kitd.registry.client import RegistryClient
 from kitd.registry.errors import (
     RegistryMismatchError,
+    RegistryServerError,
+    RegistryStateError,
     RegistryTooLargeError,
     RegistryUnreachableError,
     RegistryUnsupportedError,
@@ -115,6 +117,12 @@ class Peer:
     """How many chunks are refused because another request holds the session."""
     mounts: dict[str, int] = field(default_factory=dict)
     """What is answered to a mount from a repository, or from none: 201 or 404."""
+    expires_bytes: int | None = None
+    """The first session ends once it has so many."""
+    expired: int = 403
+    """What is answered to its requests from then on."""
+    fails: bool = False
+    """Whether all that has to do with uploads is answered with a 500."""
     commits: list[int] = field(default_factory=list)
     """What the first requests that end an upload are answered with, whatever they do."""
     keeps: bool = True
@@ -140,6 +148,8 @@ class Peer:
         return [asked.split()[0] for asked in self.asked].count(method)
 
     async def handle(self, request):
+        if self.fails and "/uploads/" in request.path:
+            return web.Response(status=500)
         last = request.path.rpartition("/")[2]
         self.asked.append(f"{request.method} {request.headers.get('Content-Range', last)}")
         match request.method:
@@ -157,6 +167,9 @@ class Peer:
         if last not in self.sessions:
             return web.json_response({"errors": [{"code": "BLOB_UPLOAD_UNKNOWN"}]}, status=404)
         session = self.sessions[last]
+        if last == "0" and self.expires_bytes is not None and len(session) >= self.expires_bytes:
+            await request.read()
+            return web.Response(status=self.expired)
         if request.method == "DELETE":
             del self.sessions[last]
             return web.Response(status=204)
@@ -242,6 +255,41 @@ async def test_a_registry_that_forgot_the_upload_gets_a_new_one(begun, remote, c
     peer.sessions = {"kept": bytearray()}
     assert await (await remote(host)).push(target, cache) == SIZE
     assert peer.held == {target.digest: SIZE}
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+async def test_a_session_that_cannot_be_asked_for_is_replaced(begun, remote, cache, status):
+    """Its Location may have been signed for a while only."""
+    peer = Peer(expired=status)
+    host, target = await begun(peer)
+    peer.expires_bytes = 0
+    assert await (await remote(host)).push(target, cache) == SIZE
+    assert (peer.count("POST"), peer.held) == (2, {target.digest: SIZE})
+
+
+async def test_a_session_outlives_a_registry_s_bad_moment(begun, remote, cache):
+    peer = Peer()
+    host, target = await begun(peer)
+    peer.fails = True
+    with pytest.raises(RegistryServerError):
+        await (await remote(host)).push(target, cache)
+    peer.fails = False
+    assert await (await remote(host)).push(target, cache) == SIZE - 4 * CHUNK
+
+
+@pytest.mark.parametrize("chunks", [4, 10], ids=["in the middle", "at the end"])
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_session_that_expires_is_replaced(serve, remote, cache, status, chunks):
+    peer = Peer(expires_bytes=chunks * CHUNK, expired=status)
+    host = await serve(peer.handle)
+    target = cache.put(os.urandom(SIZE))
+    one = await remote(host)
+    if chunks == 10:
+        # It may be putting the blob together: another attempt sees.
+        with pytest.raises(RegistryStateError, match=f"HTTP {status}"):
+            await one.push(target, cache)
+    assert await one.push(target, cache) == SIZE
+    assert (peer.count("POST"), peer.held) == (2, {target.digest: SIZE})
 
 
 async def test_what_arrived_without_an_answer_is_not_sent_again(begun, remote, cache):
