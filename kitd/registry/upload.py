@@ -53,6 +53,13 @@ MAX_LENDERS = 4
 """How many repositories are asked whether they have a blob, before it is sent."""
 
 _HICCUPS = (RegistryTimeoutError, RegistryUnreachableError, RegistryServerError)
+_NOT_LENT = (
+    RegistryRejectedError,
+    RegistryNotFoundError,
+    RegistryDeniedError,
+    RegistryServerError,
+    RegistryTimeoutError,
+)
 log = structlog.get_logger(__name__)
 
 
@@ -138,17 +145,16 @@ class Upload:
         """Return an open session, or None where the blob was mounted instead."""
         digest, uploads = self._target.digest, self._uploads
         others = [name for name in dict.fromkeys(lenders) if name != uploads.name]
-        try:
-            for lender in others[:MAX_LENDERS]:
-                if await uploads.is_held(digest, self._target.size, lender):
-                    return await uploads.mount(digest, lender)
-            if self.profile.mounts_unasked:
-                session = await uploads.mount(digest, None)
-                if session is not None or await self._is_there():
-                    return session
-        except (RegistryRejectedError, RegistryNotFoundError, RegistryDeniedError) as error:
-            # Nobody has to lend; whether this may be pushed at all shows with the plain request.
-            self._log("upload.not_mounted", error=error.message)
+        anybody = (None,) if self.profile.mounts_unasked else ()
+        for lender in (*others[:MAX_LENDERS], *anybody):
+            try:
+                if lender is None or await uploads.is_held(digest, self._target.size, lender):
+                    session = await uploads.mount(digest, lender)
+                    if session is not None or lender is not None or await self._is_there():
+                        return session
+            except _NOT_LENT as error:
+                # Nobody has to lend; whether this may be pushed at all shows with the next.
+                self._log("upload.not_mounted", lender=lender, error=error.message)
         return await uploads.open()
 
     async def _send(self, session: UploadSession) -> None:

@@ -315,6 +315,31 @@ async def test_a_refused_mount_is_used_as_the_upload(serve, connect, cache):
     assert peer.stored == target.digest
 
 
+@pytest.mark.parametrize("status", [401, 403, 408, 500])
+async def test_a_lender_in_trouble_keeps_nobody_from_lending(serve, connect, cache, status):
+    """Nor does it keep the blob from being sent."""
+    asked = []
+
+    async def lend(request):
+        asked.append((request.method, request.path))
+        if "/broken/" in request.path:
+            return web.Response(status=status)
+        if request.method == "HEAD" and "/base/" in request.path:
+            return web.Response(headers={"Content-Length": str(SIZE)})
+        if request.query.get("from") == "team/base":
+            return web.Response(status=201)
+        return await peer.handle(request)
+
+    peer = UploadPeer()
+    host = await serve(lend)
+    remote = await connect(host, mount_from=("team/broken", "team/base"))
+    target = cache.put(os.urandom(SIZE))
+    assert await remote.push(target, cache) == 0
+    assert remote.mounted_bytes == SIZE
+    remote = await connect(host, "team/other", mount_from=("team/broken",))
+    assert await remote.push(target, cache) == SIZE
+
+
 async def test_a_source_that_ends_early_leaves_no_connection_to_confuse(
     push, serve, connect, cache
 ):
