@@ -110,10 +110,9 @@ class Upload:
         if session is None:
             await self._forget()
             return None
-        before = session.received
-        await self._send(session)
+        sent_bytes = await self._send(session)
         await self._forget()
-        return self._target.size - before
+        return sent_bytes
 
     @property
     def _mode(self) -> UploadMode:
@@ -157,11 +156,15 @@ class Upload:
                 self._log("upload.not_mounted", lender=lender, error=error.message)
         return await uploads.open()
 
-    async def _send(self, session: UploadSession) -> None:
-        """Send what is missing and end the session, or one after it that suits better."""
+    async def _send(self, session: UploadSession) -> int:
+        """Send what is missing and end the session, or one after it that suits better.
+
+        Returns the bytes that the session which ended well did not have before.
+        """
         lost, refusal = 0, None
         while True:
             self._session = session
+            before = session.received
             try:
                 if self._mode is UploadMode.MONOLITHIC:
                     await self._send_whole()
@@ -185,7 +188,7 @@ class Upload:
                     raise refusal or error from None
                 refusal = error
             else:
-                return
+                return self._target.size - before
             session = await self._uploads.open()
 
     async def _send_whole(self) -> None:

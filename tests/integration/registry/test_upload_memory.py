@@ -292,6 +292,14 @@ async def test_a_session_that_expires_is_replaced(serve, remote, cache, status, 
     assert (peer.count("POST"), peer.held) == (2, {target.digest: SIZE})
 
 
+async def test_what_a_lost_session_had_counts_as_sent_again(begun, remote, cache):
+    peer = Peer()
+    host, target = await begun(peer)
+    peer.expires_bytes = 5 * CHUNK
+    assert await (await remote(host)).push(target, cache) == SIZE
+    assert peer.held == {target.digest: SIZE}
+
+
 async def test_what_arrived_without_an_answer_is_not_sent_again(begun, remote, cache):
     peer = Peer()
     host, target = await begun(peer)
