@@ -40,6 +40,8 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
     report = await copy_graph(
         ports.reach, remote, root, concurrency=ports.transfers, progress=progress
     )
+    mounted_bytes = remote.mounted_bytes
+    skipped_bytes = report.skipped_bytes - mounted_bytes
     # Before the tags: who finds the kit by name finds its signatures, too.
     referred = await copy_referrers(
         ports.reach,
@@ -49,6 +51,9 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
         resolve=partial(ports.catalog.resolve, source),
         concurrency=ports.transfers,
     )
+    # Something may have been mounted for a referrer that was refused, which no report has.
+    mounted_bytes = remote.mounted_bytes - mounted_bytes
+    skipped_bytes += max(referred.skipped_bytes - mounted_bytes, 0)
     moved, notes = [], list(referred.notes)
     for tag in args.tags:
         # A push that had to wait must not move a tag back that has gone on since.
@@ -70,7 +75,7 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
             bytes=Bytes(
                 sent=report.sent_bytes + referred.sent_bytes,
                 mounted=remote.mounted_bytes,
-                skipped=report.skipped_bytes + referred.skipped_bytes - remote.mounted_bytes,
+                skipped=skipped_bytes,
             ),
             referrers=len(referred.copies),
             notes=tuple(notes),

@@ -19,7 +19,7 @@ from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
 from kitd.modelkit.dialect import Dialect
 from kitd.oci.descriptor import describe
-from kitd.oci.media_type import OCI_EMPTY, OCI_MANIFEST
+from kitd.oci.media_type import OCI_EMPTY, OCI_MANIFEST, OCTET_STREAM
 from kitd.oci.reference import Repository
 from kitd.registry.client import RegistryClient
 from kitd.registry.errors import RegistryServerError
@@ -115,9 +115,16 @@ class Shelf:
         self.types = {}
         self.taken = []
         self.failing = set()
+        self.refusing = set()
+        self.lends = {}
+        """What is in other repositories, by its digest."""
 
     async def handle(self, request):
         *_, kind, name = request.path.split("/")
+        if request.method == "POST" and (lent := self.lends.get(request.query.get("mount"))):
+            digest = request.query["mount"]
+            self.contents[digest], self.types[digest] = lent, OCTET_STREAM
+            return web.Response(status=201)
         if request.method == "POST":
             return web.Response(status=202, headers={"Location": f"{request.path}session"})
         if request.method == "PUT":
@@ -132,6 +139,8 @@ class Shelf:
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         if digest in self.failing:
             return web.Response(status=503)
+        if digest in self.refusing:
+            return web.Response(status=400)
         for key in {name, digest}:
             self.contents[key] = content
             self.types[key] = request.content_type
@@ -243,6 +252,23 @@ async def test_a_pushed_kit_is_signed_once_it_has_a_name(bench, signed, shelf):
     remote = await bench.registries.repository(shelf.repository)
     assert [each.digest for each in await remote.referrers(kit.digest)] == [signature.digest]
     assert [each.digest for each in await remote.referrers(signature.digest)] == [timestamp.digest]
+
+
+async def test_what_was_mounted_for_a_refused_signature_is_not_taken_from_what_was_there(
+    bench, signed, shelf
+):
+    repository, kit, signature, _ = signed
+    await bench.pull(repository)
+    layer = describe("application/vnd.example.layer", b"signature")
+    shelf.lends[layer.digest] = b"signature"
+    shelf.refusing.add(signature.digest)
+    first = await bench.push(repository, shelf.repository, kit.digest)
+    assert first.referrers == 0
+    assert (first.bytes.mounted, first.bytes.skipped) == (layer.size, 0)
+    del shelf.contents[layer.digest]
+    again = await bench.push(repository, shelf.repository, kit.digest)
+    assert (again.bytes.mounted, again.bytes.sent) == (layer.size, 0)
+    assert again.bytes.skipped == first.bytes.sent
 
 
 async def test_a_kit_gets_no_name_as_long_as_its_signature_does_not_arrive(bench, signed, shelf):
