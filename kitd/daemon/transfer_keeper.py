@@ -12,7 +12,7 @@ from kitd.registry.client import RegistryClient
 
 INTERVAL_S = 3600.0
 AT_ONCE = 100
-"""Uploads that one round gives up at most; the rest is for the next."""
+"""Uploads that are read from the ledger at once."""
 
 log = structlog.get_logger(__name__)
 
@@ -32,8 +32,11 @@ async def keep_transfers(ledger: TransferLedger, registries: RegistryClient) -> 
 
 async def give_up_stale(ledger: TransferLedger, registries: RegistryClient) -> int:
     """Give up what is too old or too many; return how many that were."""
-    stale = await ledger.stale_uploads(AT_ONCE)
-    for repository, content, upload in stale:
-        await registries.abandon(repository, session_of(upload))
-        await ledger.forget_upload(repository, content)
-    return len(stale)
+    given_up = 0
+    while stale := await ledger.stale_uploads(AT_ONCE):
+        for repository, content, upload in stale:
+            await registries.abandon(repository, session_of(upload))
+            # That may have taken long enough for another one to begin.
+            await ledger.forget_upload(repository, content, location=upload.location)
+        given_up += len(stale)
+    return given_up

@@ -12,10 +12,8 @@ from kitd.ledger.database import Database
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Repository
 
-BELIEVED_US = 20 * 3600 * 1_000_000
-"""How long after the last answer an upload is believed to be open, and worth asking for."""
 GIVEN_UP_US = 72 * 3600 * 1_000_000
-"""How long after the last answer nobody goes on with it any more, not even a slow line."""
+"""How long after the last answer nobody goes on with an upload any more, not even a slow line."""
 LESSON_US = 30 * 24 * 3600 * 1_000_000
 """How long a lesson holds: registries and the proxies before them change."""
 MAX_UPLOADS = 10_000
@@ -51,7 +49,7 @@ class TransferLedger:
         self._clock = clock
 
     async def upload(self, repository: Repository, content: str) -> OpenUpload | None:
-        """Return the upload of this content to a repository, if it was heard of lately."""
+        """Return the upload of this content to a repository, unless it is to be given up."""
         rows = await self._database.read(
             "SELECT location, origin, received, least_chunk_bytes FROM uploads"
             " WHERE registry = ? AND name = ? AND content = ? AND touched_us > ?",
@@ -59,26 +57,22 @@ class TransferLedger:
                 repository.registry,
                 repository.name,
                 content,
-                self._clock.now_us() - BELIEVED_US,
+                self._clock.now_us() - GIVEN_UP_US,
             ),
         )
         return OpenUpload(*rows[0]) if rows else None
 
     async def record_upload(self, repository: Repository, content: str, upload: OpenUpload) -> None:
-        """Record an upload after an answer, durably once this returns.
-
-        One of which nothing has arrived is a new one.
-        """
+        """Record an upload after an answer, durably once this returns."""
         now_us = self._clock.now_us()
 
         def transaction(connection: sqlite3.Connection) -> None:
             connection.execute(
                 "INSERT INTO uploads (registry, name, content, location, origin, received,"
-                " least_chunk_bytes, begun_us, touched_us)"
-                " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)"
+                " least_chunk_bytes, touched_us)"
+                " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
                 " ON CONFLICT DO UPDATE SET location = ?4, origin = ?5, received = ?6,"
-                " least_chunk_bytes = ?7, touched_us = ?8,"
-                " begun_us = CASE ?6 WHEN 0 THEN ?8 ELSE begun_us END",
+                " least_chunk_bytes = ?7, touched_us = ?8",
                 (
                     repository.registry,
                     repository.name,
@@ -93,13 +87,19 @@ class TransferLedger:
 
         await self._database.write(transaction)
 
-    async def forget_upload(self, repository: Repository, content: str) -> None:
-        """Forget an upload: it has ended, well or for good."""
+    async def forget_upload(
+        self, repository: Repository, content: str, *, location: str | None = None
+    ) -> None:
+        """Forget an upload: it has ended, well or for good.
+
+        With a location only if it is still there, and no other upload in its place.
+        """
 
         def transaction(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "DELETE FROM uploads WHERE registry = ? AND name = ? AND content = ?",
-                (repository.registry, repository.name, content),
+                "DELETE FROM uploads WHERE registry = ?1 AND name = ?2 AND content = ?3"
+                " AND location = coalesce(?4, location)",
+                (repository.registry, repository.name, content, location),
             )
 
         await self._database.write(transaction)

@@ -8,7 +8,6 @@ CREATE TABLE uploads (
     origin            TEXT NOT NULL,
     received          INTEGER NOT NULL,
     least_chunk_bytes INTEGER NOT NULL,
-    begun_us          INTEGER NOT NULL,
     touched_us        INTEGER NOT NULL,
     PRIMARY KEY (registry, name, content)
 ) STRICT, WITHOUT ROWID;

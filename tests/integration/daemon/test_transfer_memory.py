@@ -4,10 +4,12 @@ import os
 from contextlib import asynccontextmanager
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from kitd.clock import SystemClock
-from kitd.daemon.transfer_keeper import give_up_stale
+from kitd.daemon.transfer_keeper import AT_ONCE, give_up_stale
 from kitd.daemon.transfer_memory import LedgerMemory
 from kitd.errors import KitdError
 from kitd.ledger.database import Database
@@ -141,6 +143,35 @@ class Past(SystemClock):
 
     def now_us(self):
         return super().now_us() - GIVEN_UP_US
+
+
+async def test_all_that_is_stale_is_given_up_at_once(life, free_address):
+    upload = OpenUpload("http://elsewhere.example/u", "http://elsewhere.example", 0, 1)
+    async with life() as (ledger, client):
+        past = TransferLedger(ledger._database, Past())
+        for number in range(AT_ONCE + 1):
+            await past.record_upload(Repository(free_address, "a/b"), str(number), upload)
+        assert await give_up_stale(ledger, client) == AT_ONCE + 1
+        assert await ledger.stale_uploads(1) == []
+
+
+async def test_an_upload_that_was_begun_meanwhile_is_not_forgotten(life):
+    """Giving the one before up takes as long as its registry likes."""
+    repository, later = None, OpenUpload("http://elsewhere.example/2", "http://e.example", 1, 1)
+
+    async def begin_another(_request):
+        await ledger.record_upload(repository, "x", later)
+        return web.Response(status=204)
+
+    application = web.Application()
+    application.router.add_route("DELETE", "/{path:.*}", begin_another)
+    async with life() as (ledger, client), TestServer(application) as server:
+        host = f"{server.host}:{server.port}"
+        repository = Repository(host, "a/b")
+        stale = OpenUpload(f"http://{host}/u", f"http://{host}", 0, 1)
+        await TransferLedger(ledger._database, Past()).record_upload(repository, "x", stale)
+        await give_up_stale(ledger, client)
+        assert await ledger.upload(repository, "x") == later
 
 
 async def test_a_registry_that_is_gone_is_no_hindrance(life, free_address):

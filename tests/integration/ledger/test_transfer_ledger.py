@@ -8,7 +8,6 @@ import pytest
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
 from kitd.ledger.transfer_ledger import (
-    BELIEVED_US,
     GIVEN_UP_US,
     LESSON_US,
     MAX_LENDERS,
@@ -69,25 +68,24 @@ async def test_an_upload_that_ended_is_forgotten(ledger, sql):
     assert sql("SELECT content FROM uploads") == [("layer:abc",)]
 
 
-async def test_an_upload_is_believed_for_as_long_as_it_is_heard_of(ledger, clock):
-    await ledger.record_upload(THERE, BLOB, UPLOAD)
-    clock.advance(BELIEVED_US / S - 1)
-    assert await ledger.upload(THERE, BLOB) == UPLOAD
-    await ledger.record_upload(THERE, BLOB, UPLOAD)
-    clock.advance(BELIEVED_US / S - 1)
-    assert await ledger.upload(THERE, BLOB) == UPLOAD
-    clock.advance(1)
+async def test_an_upload_that_another_one_replaced_is_not_forgotten_for_it(ledger):
+    later = replace(UPLOAD, location="https://r.example/v2/u/2")
+    await ledger.record_upload(THERE, BLOB, later)
+    await ledger.forget_upload(THERE, BLOB, location=UPLOAD.location)
+    assert await ledger.upload(THERE, BLOB) == later
+    await ledger.forget_upload(THERE, BLOB, location=later.location)
     assert await ledger.upload(THERE, BLOB) is None
 
 
-async def test_it_is_known_when_an_upload_was_begun(ledger, clock, sql):
-    begun_us = clock.at_us
-    await ledger.record_upload(THERE, BLOB, replace(UPLOAD, received=0))
-    clock.advance(60)
+async def test_an_upload_is_believed_until_it_is_given_up(ledger, clock):
     await ledger.record_upload(THERE, BLOB, UPLOAD)
-    assert sql("SELECT begun_us, touched_us FROM uploads") == [(begun_us, clock.at_us)]
-    await ledger.record_upload(THERE, BLOB, replace(UPLOAD, received=0))
-    assert sql("SELECT begun_us FROM uploads") == [(clock.at_us,)]
+    clock.advance(GIVEN_UP_US / S - 1)
+    assert await ledger.upload(THERE, BLOB) == UPLOAD
+    await ledger.record_upload(THERE, BLOB, UPLOAD)
+    clock.advance(GIVEN_UP_US / S - 1)
+    assert await ledger.upload(THERE, BLOB) == UPLOAD
+    clock.advance(1)
+    assert await ledger.upload(THERE, BLOB) is None
 
 
 async def test_what_nobody_goes_on_with_is_stale(ledger, clock):
@@ -101,7 +99,7 @@ async def test_what_nobody_goes_on_with_is_stale(ledger, clock):
 async def test_what_is_too_many_is_stale(ledger, clock, sql):
     sql(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
-        " INSERT INTO uploads SELECT 'r', 'n', i, 'l', 'o', 0, 1, ?2 + i, ?2 + i FROM n",
+        " INSERT INTO uploads SELECT 'r', 'n', i, 'l', 'o', 0, 1, ?2 + i FROM n",
         MAX_UPLOADS + 2,
         clock.at_us,
     )
