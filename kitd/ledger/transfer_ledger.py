@@ -5,7 +5,7 @@ Forgetting any of it costs bytes that are sent again and nothing else.
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kitd.clock import Clock
 from kitd.ledger.database import Database
@@ -25,7 +25,8 @@ MAX_LENDERS = 8
 class OpenUpload:
     """An upload as it was after the last answer of its registry."""
 
-    location: str
+    # It may hold signed state.
+    location: str = field(repr=False)
     origin: str
     """Where the registry was when the upload was begun."""
     received: int

@@ -28,10 +28,11 @@ def resolve_location(current: URL, location: str) -> URL:
         target = current.join(URL(location, encoded=True))
         # Reading the parts finds what joining let pass, such as a port that is none.
         _ = target.port
-    except ValueError as error:
-        raise InvalidLocationError(f"the location {location[:160]!r} is not a URL") from error
+    except ValueError:
+        # Never quoted: it may be signed, and whoever has it may send to it.
+        raise InvalidLocationError("the location is not a URL") from None
     if target.scheme not in ("http", "https") or not target.host:
-        raise InvalidLocationError(f"the location {location[:160]!r} is not an HTTP URL")
+        raise InvalidLocationError("the location is not an HTTP URL")
     if target.user is not None or target.password is not None:
         raise InvalidLocationError(f"the location at {target.host} holds credentials")
     if current.scheme == "https" and target.scheme == "http":

@@ -39,6 +39,7 @@ _CHANGED = frozenset({412})
 _NO_INDEX = frozenset({404})
 # What servers say to a path that they do not know, or pass on to a handler that takes it amiss.
 _NO_LIST = frozenset({400, 401, 403, 404, 405, 406, 410, 500, 501})
+_DENIED = frozenset({401, 403})
 
 
 class ReferrersMemory:
@@ -135,9 +136,8 @@ class ReferrersList:
             )
             try:
                 async with self._transport.send(request) as response:
-                    if response.status == 404:
-                        self._memory.learn(self._repository, keeps_lists=False)
                     if response.status != 200:
+                        self._note_refusal(response.status)
                         return None
                     content = await self._document(response, operation)
                     found += await self._parse(content, operation)
@@ -152,6 +152,13 @@ class ReferrersList:
                 return found
             url = following
         raise self._violation(f"it lists more than {MAX_PAGES} pages", operation)
+
+    def _note_refusal(self, status: int) -> None:
+        """Learn what can be learned from an answer that is no list."""
+        # Who had one before may have a bad moment, and another login may be let in.
+        has_had_one = self._memory.keeps_lists(self._repository) is True
+        if status == 404 or not (has_had_one or status in _DENIED):
+            self._memory.learn(self._repository, keeps_lists=False)
 
     async def _read_index(self, subject: Digest, scope: Scope) -> tuple[bytes | None, str | None]:
         """Return the index that stands in for a list, and the version to change it with."""

@@ -44,6 +44,11 @@ async def test_an_upload_is_recalled_as_it_was(ledger):
     assert await ledger.upload(THERE, "layer:abc") is None
 
 
+def test_where_an_upload_goes_on_is_not_shown():
+    """Whoever has a signed Location may send to it."""
+    assert "_state" not in repr(UPLOAD)
+
+
 async def test_an_upload_outlives_the_process(tmp_path, clock):
     path = tmp_path / "another.sqlite3"
     async with Database(path) as database:

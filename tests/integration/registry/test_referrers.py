@@ -319,6 +319,25 @@ async def test_it_is_remembered_for_an_hour_that_a_repository_has_no_lists(serve
     assert quirky.asked == ["referrers", "manifests", "manifests", "referrers", "manifests"]
 
 
+@pytest.mark.parametrize("status", [400, 405, 500, 501])
+async def test_whoever_fails_at_lists_is_not_asked_for_each_manifest(serve, connect, status):
+    quirky = Quirky(lambda _: web.Response(status=status))
+    remote = await connect(await serve(quirky.handle))
+    await remote.referrers(SUBJECT)
+    quirky.asked.clear()
+    assert await remote.referrers(SUBJECT) == TAGGED
+    assert quirky.asked == ["manifests"]
+
+
+async def test_a_registry_that_has_lists_may_fail_once(serve, connect):
+    answers = [index([entry(1)]), *(web.Response(status=500) for _ in range(5)), index([entry(1)])]
+    quirky = Quirky(lambda _: answers.pop(0))
+    remote = await connect(await serve(quirky.handle))
+    listed = await remote.referrers(SUBJECT)
+    await remote.referrers(SUBJECT)
+    assert await remote.referrers(SUBJECT) == listed
+
+
 class Shelf:
     """A registry in memory without lists, which heeds If-Match."""
 

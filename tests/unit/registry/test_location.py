@@ -37,11 +37,14 @@ def test_an_upload_goes_on_where_the_registry_says(location, target):
         "https://ada:pw@storage.example.com/",
         "https://[broken/",
         "https://host:99999999/",
+        "mailto:ada@storage.example.com",
     ],
 )
 def test_what_leads_down_or_nowhere_is_refused(location):
-    with pytest.raises(InvalidLocationError):
-        resolve_location(BASE, location)
+    """And not quoted: it may be signed."""
+    with pytest.raises(InvalidLocationError) as caught:
+        resolve_location(BASE, f"{location}?signature=s3cret")
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_redirect_keeps_the_port_it_names():
