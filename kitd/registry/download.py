@@ -153,6 +153,8 @@ class _Download:
         self._closing = AsyncExitStack()
         # In the order of their content.
         self._ahead: deque[_Arrivals] = deque()
+        self._holding: set[_Arrivals] = set()
+        """Those that memory was taken for."""
         self._helpers: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
@@ -177,8 +179,10 @@ class _Download:
         helpers, self._helpers = self._helpers, set()
         for helper in helpers:
             helper.cancel()
-        while self._ahead:
-            self._drop(self._ahead.popleft())
+        # Not left to the helpers: one that has not begun never runs.
+        for arrivals in tuple(self._holding):
+            self._drop(arrivals)
+        self._ahead.clear()
         await self._hang_up()
         if helpers:
             await asyncio.wait(helpers)
@@ -280,6 +284,7 @@ class _Download:
                 return
             self._lookahead.begin(segment)
             arrivals = _Arrivals(segment)
+            self._holding.add(arrivals)
             if self._takes_ranges:
                 self._ahead.append(arrivals)
             self._helpers.add(asyncio.create_task(self._fetch(arrivals), name="read ahead"))
@@ -315,7 +320,9 @@ class _Download:
             arrivals.put(memoryview(chunk)[: arrivals.missing])
 
     def _drop(self, arrivals: _Arrivals) -> None:
-        self._read_ahead.give_back(arrivals.segment.size)
+        if arrivals in self._holding:
+            self._holding.remove(arrivals)
+            self._read_ahead.give_back(arrivals.segment.size)
 
     async def _read(self, body: ClientResponse) -> bytes:
         with http_errors(self._transport.registry, self._request.operation):

@@ -246,9 +246,10 @@ class Bench:
         assert position == LARGE_BYTES
 
     def is_given_back(self, size=8 * SEGMENT_BYTES):
-        taken = self.read_ahead.take(size)
+        if not self.read_ahead.take(size):
+            return False
         self.read_ahead.give_back(size)
-        return taken
+        return True
 
 
 @pytest.fixture
@@ -331,6 +332,16 @@ async def test_a_download_that_is_left_leaves_nothing_behind(bench_for):
     assert {
         task for task in asyncio.all_tasks() - before if task.get_name() == "read ahead"
     } == set()
+    assert bench.is_given_back()
+
+
+async def test_a_download_that_is_left_at_its_first_chunk_leaves_nothing_behind(bench_for):
+    """The one that looks ahead has not taken its first step."""
+    blob = Blob(LARGE_BYTES, large)
+    bench = await bench_for(blob.answer)
+    async with bench.opened() as stream:
+        assert await anext(stream)
+        assert not bench.is_given_back()
     assert bench.is_given_back()
 
 
