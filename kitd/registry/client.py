@@ -8,9 +8,10 @@ from typing import Self
 
 import structlog
 
+from kitd.errors import KitdError
 from kitd.oci.reference import InvalidReferenceError, Repository
 from kitd.registry.download import ReadAhead
-from kitd.registry.errors import RegistryError, RegistryTlsError
+from kitd.registry.errors import RegistryTlsError
 from kitd.registry.governor import Closed
 from kitd.registry.mirrored import MirroredRepository, MirrorMemory, MirrorRepository
 from kitd.registry.referrers import ReferrersMemory
@@ -111,7 +112,7 @@ class RegistryClient:
         """Tell a registry that an upload will not go on. It need not listen: nothing is raised."""
         try:
             remote = await self.repository(repository)
-        except RegistryError:
+        except KitdError:
             return
         await remote.uploads("an upload").cancel(session)
 

@@ -15,10 +15,11 @@ import structlog
 
 from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk, MismatchError
 from kitd.content.verify import read
-from kitd.errors import Disposition
+from kitd.errors import Disposition, KitdError
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Repository
+from kitd.registry.credentials import CredentialsError
 from kitd.registry.errors import (
     RegistryDeniedError,
     RegistryError,
@@ -35,6 +36,8 @@ DOUBT_S = 3600.0
 """How long content is not asked for again where it came from before."""
 MAX_DOUBTS = 4096
 
+_TROUBLES = (RegistryError, CredentialsError, MismatchError)
+"""What is the matter with a mirror, and not with what was asked."""
 _T = TypeVar("_T")
 
 log = structlog.get_logger(__name__)
@@ -153,7 +156,7 @@ class MirroredRepository(RemoteRepository):
                     async for chunk in stream:
                         position += len(chunk)
                         yield chunk
-            except (RegistryError, MismatchError) as error:
+            except _TROUBLES as error:
                 if isinstance(error, MismatchError):
                     self._mirror_memory.doubt(mirror.remote.repository, target.digest)
                 self._pass_over(mirror, error)
@@ -174,14 +177,14 @@ class MirroredRepository(RemoteRepository):
         for mirror in self._ready(mirrors):
             try:
                 return await question(mirror.remote)
-            except RegistryError as error:
+            except _TROUBLES as error:
                 self._pass_over(mirror, error)
         return None
 
     def _ready(self, mirrors: Iterable[MirrorRepository]) -> Iterable[MirrorRepository]:
         return (m for m in mirrors if self._mirror_memory.is_ready(m.remote.repository))
 
-    def _pass_over(self, mirror: MirrorRepository, error: RegistryError | MismatchError) -> None:
+    def _pass_over(self, mirror: MirrorRepository, error: KitdError) -> None:
         repository = mirror.remote.repository
         if isinstance(error, RegistryNotFoundError):
             return

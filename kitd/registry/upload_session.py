@@ -23,6 +23,7 @@ from aiohttp import ClientResponse
 from yarl import URL
 
 from kitd.content.store import ByteStream, Chunk
+from kitd.errors import KitdError
 from kitd.oci.digest import Digest, algorithm_of
 from kitd.oci.media_type import OCTET_STREAM
 from kitd.oci.reference import Repository
@@ -309,7 +310,7 @@ class Uploads:
         try:
             async with self.transport.send(request):
                 pass
-        except RegistryError:
+        except KitdError:
             return
 
     def violation(self, reason: str) -> RegistryProtocolError:

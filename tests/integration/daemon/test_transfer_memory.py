@@ -18,7 +18,7 @@ from kitd.oci.descriptor import describe
 from kitd.oci.reference import Repository
 from kitd.registry.client import RegistryClient
 from kitd.registry.profile import Lessons
-from kitd.registry.settings import RegistrySettings, UploadMode
+from kitd.registry.settings import PasswordFile, RegistrySettings, UploadMode
 from kitd.registry.transport import Surroundings
 from kitd.registry.upload_session import UploadSession
 from kitd.store.blob_store import BlobStore
@@ -56,8 +56,8 @@ def life(tmp_path):
     """Open the ledger, and a client that remembers in it, as each life of the daemon does."""
 
     @asynccontextmanager
-    async def life():
-        settings = RegistrySettings(upload_mode=UploadMode.CHUNKED, chunk_bytes=CHUNK)
+    async def life(**more):
+        settings = RegistrySettings(upload_mode=UploadMode.CHUNKED, chunk_bytes=CHUNK, **more)
         async with Database(tmp_path / "ledger.sqlite3") as database:
             ledger = TransferLedger(database, SystemClock())
             async with RegistryClient(
@@ -172,6 +172,19 @@ async def test_an_upload_that_was_begun_meanwhile_is_not_forgotten(life):
         await TransferLedger(ledger._database, Past()).record_upload(repository, "x", stale)
         await give_up_stale(ledger, client)
         assert await ledger.upload(repository, "x") == later
+
+
+async def test_a_registry_whose_password_cannot_be_read_is_no_hindrance(
+    life, start_docker_registry, tmp_path
+):
+    users = {"htpasswd": {"realm": "tests", "path": str(tmp_path / "users")}}
+    host = start_docker_registry(auth=users).host
+    async with life(credentials=PasswordFile("robot", tmp_path / "missing")) as (ledger, client):
+        past = TransferLedger(ledger._database, Past())
+        upload = OpenUpload(f"http://{host}/v2/a/b/blobs/uploads/u", f"http://{host}", 0, 1)
+        await past.record_upload(Repository(host, "a/b"), "x", upload)
+        assert await give_up_stale(ledger, client) == 1
+        assert await ledger.stale_uploads(1) == []
 
 
 async def test_a_registry_that_is_gone_is_no_hindrance(life, free_address):

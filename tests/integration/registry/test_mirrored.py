@@ -11,6 +11,7 @@ from kitd.content.copy import copy_graph
 from kitd.content.store import MismatchError
 from kitd.content.verify import read
 from kitd.oci.descriptor import describe
+from kitd.oci.digest import InvalidDigestError
 from kitd.oci.media_type import OCI_EMPTY, OCI_MANIFEST
 from kitd.oci.reference import Repository
 from kitd.registry.client import RegistryClient
@@ -219,6 +220,23 @@ async def test_mirrors_that_are_not_there_hold_nobody_up(client, shelves, free_a
     assert await fetch(client, origin, target) == SMALL
 
 
+async def test_a_mirror_whose_password_cannot_be_read_holds_nobody_up(client, shelves, tmp_path):
+    origin, one, two = shelves
+    client.settings[origin.host] = RegistrySettings(
+        mirrors=(Mirror(one.host, tags=True), Mirror(two.host))
+    )
+    broken = PasswordFile("robot", tmp_path / "missing")
+    client.settings[one.host] = RegistrySettings(credentials=broken)
+    one.status = 401
+    root = origin.kit("kit")
+    remote = await client.repository(Repository(origin.host, NAME))
+    assert await remote.resolve("latest") == root
+    assert await read(remote, root, max_bytes=10_000)
+    assert await remote.referrers(root.digest) == ()
+    # What is wrong with the file is not asked the mirror for.
+    assert one.asked.total() == 1
+
+
 async def test_what_a_mirror_breaks_off_is_gone_on_with_elsewhere(client, shelves):
     origin, one, two = shelves
     content = os.urandom(CHECKED_BYTES * 2)
@@ -283,6 +301,8 @@ async def test_a_tag_is_what_the_registry_says_it_is(client, shelves):
     two.kit("other")
     remote = await client.repository(Repository(origin.host, NAME))
     assert await remote.resolve("latest") == current
+    with pytest.raises(InvalidDigestError):
+        await remote.resolve("sha256:half")
     assert one.requests == two.requests == []
     assert await remote.resolve(former.digest) == former
 
