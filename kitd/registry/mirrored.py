@@ -136,7 +136,10 @@ class MirroredRepository(RemoteRepository):
     async def fetch(self, target: Descriptor, *, offset: int = 0) -> AsyncIterator[ByteStream]:
         """Open a blob or a manifest from `offset`: see `RemoteRepository.fetch`."""
         async with aclosing(self._stream_from_any(target, offset)) as stream:
-            yield stream
+            # Now, because whoever opens content may know another place, and whoever reads does not.
+            first = await anext(stream, None)
+            async with aclosing(_after(first, stream)) as whole:
+                yield whole
 
     async def _stream_from_any(
         self, target: Descriptor, offset: int
@@ -199,3 +202,11 @@ class MirroredRepository(RemoteRepository):
             return
         key = repository if isinstance(error, RegistryDeniedError) else repository.registry
         self._mirror_memory.rest(key, max(REST_S, error.retry_after_s or 0.0))
+
+
+async def _after(first: Chunk | None, rest: ByteStream) -> AsyncGenerator[Chunk, None]:
+    """Yield a chunk that was taken from a stream, and then the rest."""
+    if first is not None:
+        yield first
+    async for chunk in rest:
+        yield chunk

@@ -237,6 +237,25 @@ async def test_a_mirror_whose_password_cannot_be_read_holds_nobody_up(client, sh
     assert one.asked.total() == 1
 
 
+async def test_what_nobody_has_is_said_while_there_is_somebody_else_to_ask(client, shelves):
+    """Before the content is opened, and not when it is read."""
+    origin, *_ = shelves
+    remote = await client.repository(Repository(origin.host, NAME))
+    for size in (len(SMALL), CHECKED_BYTES + 1):
+        opening = remote.fetch(describe("a/b", bytes(size)))
+        with pytest.raises(RegistryNotFoundError, match=origin.host):
+            await opening.__aenter__()
+
+
+@pytest.mark.parametrize("offset", [0, 4, len(SMALL)])
+async def test_content_of_a_mirror_begins_at_any_offset(client, shelves, offset):
+    origin, one, _ = shelves
+    remote = await client.repository(Repository(origin.host, NAME))
+    async with remote.fetch(one.put(SMALL), offset=offset) as stream:
+        assert b"".join([bytes(chunk) async for chunk in stream]) == SMALL[offset:]
+    assert origin.requests == []
+
+
 async def test_what_a_mirror_breaks_off_is_gone_on_with_elsewhere(client, shelves):
     origin, one, two = shelves
     content = os.urandom(CHECKED_BYTES * 2)
