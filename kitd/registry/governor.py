@@ -22,7 +22,8 @@ PATIENCE_S = 60.0
 hosts; the queue can wait for longer at no cost, and even while kitd is restarted."""
 OUTAGE_S = 4.0
 """So long it waits for a host whose breaker is open: nobody knows when that will be well, and from
-the third time on it is no hiccup, which people should hear of."""
+the third time on it is no hiccup, which people should hear of. While a half-open breaker waits for
+the answer to its one request, which may be slow because it is large, it is `PATIENCE_S`."""
 FIRST_CLOSED_S = 1.0
 MAX_CLOSED_S = 60.0
 """How long a host is left alone that did not say for how long: doubles between these two, until
@@ -47,6 +48,9 @@ class Lane(enum.Enum):
     WRITING = enum.auto()
     """Content of any size, to the host. It may wait for reading that feeds it while it holds its
     place, and nothing waits for writing: a copy inside of one registry cannot block itself."""
+
+
+_TRANSFERS = frozenset({Lane.READING, Lane.WRITING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,7 +252,8 @@ class Governor:
     def _waits_until_s(self, ticket: Ticket, now_s: float) -> float:
         """Return until when a request waits for a closed host; waiting for others is no matter."""
         assert self._troubled_since_s is not None
-        patience_s = PATIENCE_S if self._closure(now_s) is Closure.FORBIDDEN else OUTAGE_S
+        failing = self._closure(now_s) is Closure.FAILING and now_s < self._opens_s
+        patience_s = OUTAGE_S if failing else PATIENCE_S
         return max(ticket.asked_s, self._troubled_since_s) + patience_s
 
     @property
@@ -266,7 +271,12 @@ class Governor:
             for lane, line in self._lines.items()
             if line.waiting and line.under_way < line.limit and self._may_probe(lane)
         )
-        return min(heads, key=lambda ticket: ticket.order, default=None)
+        return min(heads, key=self._rank, default=None)
+
+    def _rank(self, ticket: Ticket) -> tuple[bool, int]:
+        """Sort by who asked first; but what tries a half-open breaker should be answered soon."""
+        is_slow_probe = self._tripped_until_s is not None and ticket.lane in _TRANSFERS
+        return is_slow_probe, ticket.order
 
     def _may_probe(self, lane: Lane) -> bool:
         """Whether the breaker lets a request pass: one while it is half-open, and its token."""

@@ -58,7 +58,8 @@ class Host(RuleBasedStateMachine):
             closed = self.governor.closed(self.now_s)
             assert closed is not None
             waited_s = self.now_s - ticket.asked_s
-            patience_s = PATIENCE_S if closed.closure is Closure.FORBIDDEN else OUTAGE_S
+            failing = closed.closure is Closure.FAILING and closed.for_s > 0
+            patience_s = OUTAGE_S if failing else PATIENCE_S
             assert waited_s + closed.for_s >= patience_s or not ticket.patient
             self.waiting.remove(ticket)
         if look.again_s is not None:
@@ -309,8 +310,27 @@ def test_nobody_waits_for_longer_than_he_has_patience_for_the_answer_to_the_one_
     trip(governor)
     assert len(list(asked(governor, Lane.SMALL, 2, 1.0))) == 1
     again_s = governor.look(1.0).again_s
-    assert again_s == 1.0 + OUTAGE_S
+    assert again_s == 1.0 + PATIENCE_S
     assert len(governor.look(again_s).refused) == 1
+
+
+def test_who_waits_for_the_one_request_hears_at_once_that_it_failed():
+    governor = Governor(lambda: 0.0)
+    trip(governor)
+    (probe,) = asked(governor, Lane.WRITING, 2, 1.0)
+    now_s = 2.0 + OUTAGE_S
+    assert governor.look(now_s).refused == ()
+    governor.settle(probe, NO_ANSWER, now_s)
+    assert len(governor.look(now_s).refused) == 1
+
+
+def test_a_half_open_breaker_is_tried_with_a_question_if_there_is_one():
+    """A transfer may take an hour before it has an answer."""
+    governor = Governor(lambda: 0.0)
+    trip(governor)
+    for lane in (Lane.WRITING, Lane.READING, Lane.SMALL):
+        governor.ask(lane, 0.0)
+    assert [ticket.lane for ticket in governor.look(1.0).admitted] == [Lane.SMALL]
 
 
 def test_the_breaker_lets_the_token_of_its_one_request_pass():
@@ -323,10 +343,10 @@ def test_the_breaker_lets_the_token_of_its_one_request_pass():
 def test_after_a_closure_requests_come_in_the_order_in_which_they_asked_whatever_their_lane():
     governor = Governor(lambda: 0.5)
     trip(governor)
+    now_s = FIRST_CLOSED_S + SPREAD_S
+    (probe,) = asked(governor, Lane.SMALL, 1, now_s)
     lanes = [Lane.WRITING, Lane.SMALL, Lane.READING]
-    tickets = [governor.ask(lane, 0.0) for lane in lanes]
-    now_s = governor.look(0.0).again_s
-    (probe,) = governor.look(now_s).admitted
+    tickets = [probe, *(governor.ask(lane, now_s) for lane in lanes)]
     governor.settle(probe, outcome_of(408, None), now_s)
     came = [probe]
     while (now_s := governor.look(now_s).again_s) is not None:
