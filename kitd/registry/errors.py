@@ -24,6 +24,9 @@ from kitd.registry.governor import FAILURES, Closed, Closure
 MAX_RETRY_AFTER_S = 24 * 3600.0
 """No registry's window is longer; a larger number is a mistake or an attack."""
 
+LEAST_OUTAGE_S = 5.0
+"""A server that failed and wants to be asked again sooner has not said when it will be well."""
+
 
 class RegistryError(KitdError):
     """A registry did not do what was asked. `host` and `operation` say where and what."""
@@ -170,7 +173,7 @@ def response_error(
 ) -> RegistryError:
     """Return the error that an answer with this status and body stands for.
 
-    `retry_after_s` counts where waiting can help.
+    `retry_after_s` counts where waiting can help: an error that has it costs a job no attempt.
     """
     messages = parse_error_body(body, content_type)
     codes = {message.code for message in messages}
@@ -209,7 +212,8 @@ def response_error(
     elif status == 413:
         kind = RegistryTooLargeError
         hint = "the registry or a proxy before it limits the size of requests: try upload.chunk"
-    after_s = retry_after_s if kind is RegistryServerError else None
+    knows_when = kind is RegistryServerError and (retry_after_s or 0.0) >= LEAST_OUTAGE_S
+    after_s = retry_after_s if knows_when else None
     return kind(reason, host=host, operation=operation, hint=hint, retry_after_s=after_s)
 
 

@@ -26,12 +26,12 @@ from kitd.registry.errors import (
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def error_for(status, body=b"", content_type="application/json"):
+def error_for(status, body=b"", content_type="application/json", retry_after_s=7.0):
     return response_error(
         status,
         body,
         content_type=content_type,
-        retry_after_s=7.0,
+        retry_after_s=retry_after_s,
         host="registry.example.com",
         operation="push x",
     )
@@ -67,6 +67,15 @@ def test_each_answer_has_its_error(status, body, kind, code, retry):
     assert (error.disposition is Disposition.RETRY) is retry
     assert (error.host, error.operation) == ("registry.example.com", "push x")
     assert str(error).startswith("cannot push x at registry.example.com: ")
+
+
+@pytest.mark.parametrize(
+    ("status", "asked_s", "after_s"),
+    [(429, 0.0, 0.0), (429, 7.0, 7.0), (503, 0.0, None), (503, 4.9, None), (503, 60.0, 60.0)],
+)
+def test_a_failure_that_is_over_at_once_is_one_that_counts(status, asked_s, after_s):
+    """What says when to come back costs a job nothing: nobody may say "now" for ever."""
+    assert error_for(status, retry_after_s=asked_s).retry_after_s == after_s
 
 
 def test_the_families_of_content_stores_hold():
