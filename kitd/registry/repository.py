@@ -44,6 +44,8 @@ from kitd.registry.upload_turns import UploadTurns
 
 TAGS_A_PAGE = 1000
 MAX_TAG_PAGES = 1000
+MAX_TAGS_A_PAGE = 100_000
+"""Some registries list all they have on one page, whatever was asked for."""
 MAX_TAG_PAGE_BYTES = 4 * 1024 * 1024
 
 _MISSING = frozenset({404})
@@ -269,7 +271,7 @@ class RemoteRepository:
                     response, operation=operation, max_bytes=MAX_TAG_PAGE_BYTES
                 )
                 url = self._next_page(response, operation)
-            for tag in self._parse_tags(body, operation):
+            for tag in await run_blocking(self._parse_tags, body, operation):
                 yield tag
         raise self._violation(f"it lists more than {MAX_TAG_PAGES} pages", operation)
 
@@ -364,6 +366,8 @@ class RemoteRepository:
             names = [] if listed is None else listed
             if isinstance(names, str) or not isinstance(names, Sequence):
                 raise self._violation("the tags are not a list", operation)
+            if len(names) > MAX_TAGS_A_PAGE:
+                raise self._violation(f"a page has more than {MAX_TAGS_A_PAGE} tags", operation)
             return [check_tag(name if isinstance(name, str) else "") for name in names]
         except (InvalidJsonError, InvalidReferenceError) as error:
             raise self._violation(str(error), operation) from error

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from kitd.content.copy import copy_graph
 from kitd.content.store import ContentNotFoundError, MismatchError
@@ -12,7 +13,12 @@ from kitd.content.verify import read, verified
 from kitd.oci.descriptor import Descriptor, describe
 from kitd.oci.digest import digest_of
 from kitd.oci.media_type import OCI_MANIFEST
-from kitd.registry.errors import RegistryMismatchError, RegistryStateError
+from kitd.registry.errors import (
+    RegistryMismatchError,
+    RegistryProtocolError,
+    RegistryStateError,
+)
+from kitd.registry.repository import MAX_TAGS_A_PAGE
 from kitd.registry.settings import RegistrySettings, UploadMode
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
@@ -218,3 +224,14 @@ async def test_a_descriptor_with_the_wrong_size_is_noticed(registry, connect, ca
 async def test_a_registry_that_is_there_answers_a_ping(registry, connect):
     client = await connect.client(RegistrySettings())
     await client.ping(registry.host)
+
+
+async def test_a_page_of_more_tags_than_a_page_has_is_refused(serve, connect):
+    names = ",".join(['"a"'] * (MAX_TAGS_A_PAGE + 1))
+
+    async def handler(_request):
+        return web.Response(text=f'{{"tags":[{names}]}}', content_type="application/json")
+
+    remote = await connect(await serve(handler))
+    with pytest.raises(RegistryProtocolError, match="more than"):
+        assert await anext(remote.tags())
