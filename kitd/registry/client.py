@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +21,9 @@ from kitd.registry.transfer_memory import TransferMemory, VolatileMemory
 from kitd.registry.transport import Surroundings, Transport
 from kitd.registry.upload_session import UploadSession
 from kitd.registry.upload_turns import UploadTurns
+
+OPENING_S = 5.0
+"""How long the files with a registry's certificates may take to be read."""
 
 log = structlog.get_logger(__name__)
 
@@ -48,9 +50,7 @@ class RegistryClient:
             read_ahead=ReadAhead(),
             referrers=ReferrersMemory(surroundings.clock),
         )
-        self._transports: dict[tuple[str, RegistrySettings], Transport] = {}
-        self._opening = asyncio.Lock()
-        self._open = AsyncExitStack()
+        self._transports: dict[tuple[str, RegistrySettings], asyncio.Task[Transport]] = {}
         self._mirrors = MirrorMemory(surroundings.clock)
 
     async def __aenter__(self) -> Self:
@@ -62,7 +62,14 @@ class RegistryClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._open.aclose()
+        openings = tuple(self._transports.values())
+        for opening in openings:
+            opening.cancel()
+        if openings:
+            await asyncio.wait(openings)
+        for opening in openings:
+            if not opening.cancelled() and opening.exception() is None:
+                await opening.result().close()
 
     async def repository(
         self, repository: Repository, *, mount_from: Sequence[str] = ()
@@ -134,9 +141,18 @@ class RegistryClient:
 
     async def _transport(self, registry: str) -> Transport:
         key = (registry, self._settings_of(registry))
-        async with self._opening:
-            if key not in self._transports:
-                transport = await Transport.open(*key, self._surroundings)
-                self._open.push_async_callback(transport.close)
-                self._transports[key] = transport
-            return self._transports[key]
+        opening = self._transports.get(key)
+        if opening is None or (opening.done() and opening.exception() is not None):
+            opening = asyncio.create_task(Transport.open(*key, self._surroundings))
+            self._transports[key] = opening
+        # Whoever has no patience leaves it under way. The file system may be gone, and its thread
+        # with it: one is enough.
+        await asyncio.wait([opening], timeout=OPENING_S)
+        if not opening.done():
+            raise RegistryTlsError(
+                "the files with its certificates cannot be read in time",
+                host=registry,
+                operation="prepare TLS",
+                hint="check the file system that ca_file, client_cert or certs.d is on",
+            )
+        return opening.result()

@@ -17,7 +17,6 @@ import aiohttp
 from yarl import URL
 
 from kitd import __version__
-from kitd.blocking import run_blocking
 from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk
 from kitd.errors import KitdError
 from kitd.oci.registry_error import MAX_ERROR_BYTES, parse_error_body
@@ -143,7 +142,8 @@ class Transport:
         cls, registry: str, settings: RegistrySettings, surroundings: Surroundings
     ) -> "Transport":
         """Prepare the connections; nothing is sent. Raises `RegistryTlsError` for bad files."""
-        tls = await run_blocking(tls_context, registry, settings, surroundings.environment)
+        # Not to be waited for when cancelled: it may hang, and leaves nothing behind.
+        tls = await asyncio.to_thread(tls_context, registry, settings, surroundings.environment)
         session = aiohttp.ClientSession(
             # How many requests run at once is the governors' decision. A limit here could make a
             # download wait for the very upload that it feeds.

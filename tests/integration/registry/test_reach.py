@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from kitd.errors import Disposition
 from kitd.oci.descriptor import describe
 from kitd.oci.reference import Repository
-from kitd.registry.client import RegistryClient
+from kitd.registry.client import OPENING_S, RegistryClient
 from kitd.registry.errors import (
     RegistryProxyError,
     RegistryTlsError,
@@ -303,3 +304,26 @@ async def test_a_variable_that_names_no_proxy_is_told_without_its_secret(connect
     with pytest.raises(RegistryProxyError, match="HTTPS_PROXY names no HTTP proxy") as caught:
         await remote.exists(TARGET)
     assert "secret" not in caught.value.describe()
+
+
+async def test_certificates_that_cannot_be_read_hold_up_no_other_registry(tmp_path):
+    """As on a file server that is gone: here it is a pipe that nobody writes to."""
+    pipe = tmp_path / "ca.pem"
+    os.mkfifo(pipe)
+    settings = {"bad.example.com": RegistrySettings(ca_file=pipe)}
+    async with RegistryClient(
+        lambda host: settings.get(host, RegistrySettings()), Surroundings(environment={})
+    ) as client:
+        good, bad = (Repository(f"{name}.example.com", "a/b") for name in ("good", "bad"))
+        opening = [asyncio.create_task(client.repository(bad)) for _ in range(2)]
+        try:
+            await asyncio.sleep(0)
+            async with asyncio.timeout(OPENING_S / 2):
+                await client.repository(good)
+                await client.repository(good)
+            for each in opening:
+                with pytest.raises(RegistryTlsError, match=r"bad\.example\.com.*in time"):
+                    await each
+        finally:
+            # Only so does its thread end. There is one, whoever asks.
+            pipe.open("w").close()
