@@ -9,6 +9,7 @@ import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from kitd.registry.credentials import warn_if_exposed
@@ -37,6 +38,8 @@ def tls_context(
 ) -> ssl.SSLContext:
     """Return the TLS settings for a registry. Raises `RegistryTlsError`, which names the file."""
     found = _find_certificates(registry, settings, environment)
+    if found == Certificates():
+        return _system_context()
     context = ssl.create_default_context()
     path = None
     try:
@@ -56,6 +59,12 @@ def tls_context(
             hint="certificates and keys are PEM files; the key must have no password",
         ) from error
     return context
+
+
+@cache
+def _system_context() -> ssl.SSLContext:
+    """Return the one that all share who need no other: it takes most of a megabyte."""
+    return ssl.create_default_context()
 
 
 def _find_certificates(

@@ -18,6 +18,7 @@ from kitd.registry.errors import (
     RegistryUnreachableError,
 )
 from kitd.registry.settings import RegistrySettings
+from kitd.registry.tls import tls_context
 from kitd.registry.transport import Surroundings
 from kitd.secret import Secrets
 
@@ -327,3 +328,10 @@ async def test_certificates_that_cannot_be_read_hold_up_no_other_registry(tmp_pa
         finally:
             # Only so does its thread end. There is one, whoever asks.
             pipe.open("w").close()
+
+
+def test_registries_without_certificates_of_their_own_share_what_the_system_trusts(tmp_path):
+    one, two = (
+        tls_context(host, RegistrySettings(), {"HOME": str(tmp_path)}) for host in ("a", "b")
+    )
+    assert one is two
