@@ -103,6 +103,11 @@ class Admissions:
         host = self._hosts.get(origin)
         return None if host is None else host.governor.closed(asyncio.get_running_loop().time())
 
+    def is_forbidden(self, origin: URL) -> bool:
+        """Whether a host said that it wants no requests now, be they admitted or not."""
+        host = self._hosts.get(origin)
+        return host is not None and host.governor.forbids(asyncio.get_running_loop().time())
+
     def closed(self) -> Mapping[URL, Closed]:
         """Return the origins that are asked for nothing now, and for how long."""
         now_s = asyncio.get_running_loop().time()

@@ -221,6 +221,10 @@ class Governor:
             return None
         return Closed(self._closure(now_s), max(self._opens_s - now_s, 0.0))
 
+    def forbids(self, now_s: float) -> bool:
+        """Whether the host said that it wants no requests now."""
+        return now_s < self._forbidden_until_s
+
     @property
     def _opens_s(self) -> float:
         if self._tripped_until_s is None:

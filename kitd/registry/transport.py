@@ -83,6 +83,10 @@ class _NoAnswerError(Exception):
         self.url = url
 
 
+class _ForbiddenError(Exception):
+    """The host wants no requests any more, since it admitted this one, which was not sent."""
+
+
 class _Prepared:
     """A login that is nothing but one header, as a token server wants it."""
 
@@ -287,29 +291,8 @@ class Transport:
 
         The place at the host is held until the answer is closed, and while a login is renewed.
         """
-        request = errand.request
-
-        def refusal(closed: Closed) -> RegistryError:
-            site = url.authority
-            return closed_error(closed, site, host=self.registry, operation=request.operation)
-
-        async with (
-            self._surroundings.admissions.slot(
-                url.origin(), errand.lane, refusal=refusal, patient=request.patient
-            ) as settle,
-            AsyncExitStack() as stack,
-        ):
-            login = errand.login if same_origin(url, errand.home) else _Prepared(None)
-            # Not before: a wait may be longer than the life of a token.
-            authorization = await login.authorization(request.scopes)
-            response = await self._exchange(stack, request, url, authorization, settle)
-            if response.status == 401:
-                challenges = response.headers.getall("WWW-Authenticate", ())
-                answer = await login.answer(challenges, request.scopes, authorization)
-                if answer is not None:
-                    await stack.aclose()
-                    response = await self._exchange(stack, request, url, answer, settle)
-            settle(outcome_of(response.status, _retry_after_s(response)))
+        async with AsyncExitStack() as place:
+            response, settle = await self._admitted(place, errand, url)
             try:
                 yield response
             except (RegistryTimeoutError, RegistryUnreachableError) as error:
@@ -317,6 +300,50 @@ class Transport:
                 if error.host == self.registry:
                     settle(_silence(error))
                 raise
+
+    async def _admitted(
+        self, place: AsyncExitStack, errand: _Errand, url: URL
+    ) -> tuple[aiohttp.ClientResponse, Settle]:
+        """Open a place at the host on `place`, and there the answer."""
+        request = errand.request
+
+        def refusal(closed: Closed) -> RegistryError:
+            site = url.authority
+            return closed_error(closed, site, host=self.registry, operation=request.operation)
+
+        while True:
+            settle = await place.enter_async_context(
+                self._surroundings.admissions.slot(
+                    url.origin(), errand.lane, refusal=refusal, patient=request.patient
+                )
+            )
+            stack = await place.enter_async_context(AsyncExitStack())
+            try:
+                return await self._answer(stack, errand, url, settle), settle
+            except _ForbiddenError:
+                # Back to the end of the line.
+                await place.aclose()
+
+    async def _answer(
+        self, stack: AsyncExitStack, errand: _Errand, url: URL, settle: Settle
+    ) -> aiohttp.ClientResponse:
+        """Send the request, once more if that asks for a login, and open the answer on `stack`.
+
+        Raises what `_exchange` does.
+        """
+        request = errand.request
+        login = errand.login if same_origin(url, errand.home) else _Prepared(None)
+        # Not before: a wait may be longer than the life of a token.
+        authorization = await login.authorization(request.scopes)
+        response = await self._exchange(stack, request, url, authorization, settle)
+        if response.status == 401:
+            challenges = response.headers.getall("WWW-Authenticate", ())
+            answer = await login.answer(challenges, request.scopes, authorization)
+            if answer is not None:
+                await stack.aclose()
+                response = await self._exchange(stack, request, url, answer, settle)
+        settle(outcome_of(response.status, _retry_after_s(response)))
+        return response
 
     def _redirect(self, request: Request, response: aiohttp.ClientResponse) -> URL | None:
         """Return where the answer sends the request, None where it is not to be followed."""
@@ -342,7 +369,8 @@ class Transport:
     ) -> aiohttp.ClientResponse:
         """Send the request to `url` once and open the answer on `stack`, whatever it is.
 
-        Raises `_NoAnswerError` where there is none, and what the request's body raises.
+        Raises `_NoAnswerError` where there is none, `_ForbiddenError`, and what the request's body
+        raises.
         """
         headers = dict(request.headers)
         if authorization is not None:
@@ -356,6 +384,9 @@ class Transport:
             stack.push_async_callback(body.close)
         else:
             body = request.content
+        # A token and the source of a body may have taken long since the host admitted the request.
+        if self._surroundings.admissions.is_forbidden(url.origin()):
+            raise _ForbiddenError
         try:
             with http_errors(self.registry, request.operation):
                 async with asyncio.timeout(CONNECT_S + request.idle_s) as deadline:

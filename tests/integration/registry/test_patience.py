@@ -23,6 +23,7 @@ from kitd.registry.errors import (
     RegistryUnreachableError,
 )
 from kitd.registry.governor import FAILURES, Closure, Lane, Outcome
+from kitd.registry.request import Request
 from kitd.registry.retry import NO_ANSWER, TRIES, outcome_of
 from kitd.registry.settings import RegistrySettings
 
@@ -144,6 +145,70 @@ async def test_a_registry_that_asks_for_a_second_gets_it_and_then_an_answer(serv
         group.create_task(remote.exists(TARGET))
     assert len(arrived) == 3
     assert min(arrived[1:]) - arrived[0] >= 1.0
+
+
+class Forbidding:
+    """A registry that gives tokens, and asks for a second of silence at `/v2/busy`."""
+
+    def __init__(self):
+        self.is_waiting = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+        self.arrived = []
+        self.forbidden_s = None
+
+    async def wait_for_the_window(self):
+        self.is_waiting.set()
+        await self.may_go_on.wait()
+
+    async def answer(self, request):
+        if request.path == "/token":
+            await self.wait_for_the_window()
+            return web.json_response({"token": "t", "expires_in": 300})
+        if request.path == "/v2/busy":
+            self.forbidden_s = time.monotonic()
+            return web.Response(status=429, headers={"Retry-After": "1"})
+        self.arrived.append(time.monotonic())
+        if request.path == "/v2/secret" and "Authorization" not in request.headers:
+            realm = f'Bearer realm="http://{request.host}/token",service="s"'
+            return web.Response(status=401, headers={"WWW-Authenticate": realm})
+        return web.Response(text=(await request.read()).decode())
+
+    @asynccontextmanager
+    async def content(self):
+        """Open what a body is read from, which takes as long."""
+        await self.wait_for_the_window()
+
+        async def chunks():
+            yield CONTENT
+
+        yield chunks()
+
+
+@pytest.mark.parametrize("path", ["secret", "open"])
+async def test_a_request_that_was_admitted_before_a_window_is_not_sent_in_it(serve, connect, path):
+    """It waited for its token, or for the source of its body."""
+    registry = Forbidding()
+    host = await serve(registry.answer)
+    # Two clients, so that the other does not wait for the same token.
+    transport, other = [(await connect(host))._transport for _ in range(2)]
+    content = registry.content if path == "open" else CONTENT
+    url = transport.url(path)
+    request = Request(operation="send", method="PUT", url=url, content=content)
+
+    async def send():
+        async with transport.send(request) as response:
+            assert await response.read() == CONTENT
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(send())
+        await registry.is_waiting.wait()
+        busy = Request(operation="ask", method="GET", url=transport.url("busy"), patient=False)
+        with pytest.raises(RegistryRateLimitedError):
+            async with other.send(busy):
+                pass
+        registry.may_go_on.set()
+    early = [each for each in registry.arrived if 0 < each - registry.forbidden_s < 1.0]
+    assert early == []
 
 
 def in_two_minutes() -> str:
