@@ -120,8 +120,12 @@ def put_verified(store: BlobStore, target: Descriptor, content: bytes) -> Commit
 
 
 def _reject(store: BlobStore, target: Descriptor, found: str, content: bytes) -> NoReturn:
-    path = keep_sample(store, target.digest, content)
+    try:
+        sample = f"it begins like {keep_sample(store, target.digest, content)}"
+    except StoreError as error:
+        # What came is the worse news.
+        sample = f"no sample of it could be kept ({error.message})"
     raise MismatchError(
         f"asked for {target.digest} of {target.size} bytes, got {found}",
-        hint=f"it begins like {path}; nothing of it is used, and the next attempt begins anew",
+        hint=f"{sample}; nothing of it is used, and the next attempt begins anew",
     )

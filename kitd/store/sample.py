@@ -25,9 +25,17 @@ def keep_sample(store: BlobStore, digest: Digest, content: bytes) -> Path:
     path = sample_path(store, digest)
     with os_errors("write", path):
         others = [other for other in store.quarantine_dir.glob(f"{_PREFIX}*") if other != path]
-        others.sort(key=lambda other: other.stat().st_mtime_ns)
+        others.sort(key=_written_ns)
         for other in others[: max(0, len(others) - MAX_SAMPLES + 1)]:
-            other.unlink()
+            other.unlink(missing_ok=True)
         path.write_bytes(content[:SAMPLE_BYTES])
         os.chmod(path, 0o600)
     return path
+
+
+def _written_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        # Somebody else made room at the same time.
+        return 0

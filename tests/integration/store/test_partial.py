@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -160,6 +161,23 @@ def test_the_newest_samples_stay(store):
     left = {path.name for path in store.quarantine_dir.iterdir()}
     assert left == {sample_path(store, digest).name for digest in digests[3:]}
     assert sample_path(store, digests[-1]).stat().st_size == SAMPLE_BYTES
+
+
+def test_rejections_at_once_make_room_for_their_samples_together(store):
+    for number in range(MAX_SAMPLES):
+        keep_sample(store, describe("", bytes([number])).digest, b"old")
+    digests = [describe("", b"new %d" % number).digest for number in range(64)]
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda digest: keep_sample(store, digest, b"new"), digests))
+    assert len(list(store.quarantine_dir.iterdir())) <= MAX_SAMPLES + 16
+
+
+def test_where_no_sample_can_be_kept_it_is_still_a_mismatch(store):
+    store.quarantine_dir.rmdir()
+    store.quarantine_dir.write_bytes(b"no directory")
+    with pytest.raises(MismatchError) as caught:
+        put_verified(store, describe("", b"weights"), b"whites!")
+    assert "no sample of it could be kept" in caught.value.hint
 
 
 def test_what_arrived_is_there_although_the_blob_came_from_elsewhere(store):
