@@ -21,6 +21,10 @@ from kitd.oci.descriptor import Descriptor
 
 MAX_FEEDS = 32
 """Layers that are sent at once, to all clients."""
+MAX_FEEDS_EACH = 4
+"""To one user: half of the transfers that a registry is asked for at first are left to others."""
+RELEASE_S = 2.0
+"""How long a transfer from the source waits for the client: then it ends, and another goes on."""
 STALL_S = 300.0
 """How long a client may read nothing: it writes to a disk meanwhile, which may be a slow one."""
 LENGTH_BYTES = 4
@@ -32,15 +36,22 @@ class LayerFeeds:
     """Sends layers from a source. Made by `layer_feeds`."""
 
     def __init__(
-        self, group: asyncio.TaskGroup, source: Fetcher, *, stall_s: float = STALL_S
+        self,
+        group: asyncio.TaskGroup,
+        source: Fetcher,
+        *,
+        release_s: float = RELEASE_S,
+        stall_s: float = STALL_S,
     ) -> None:
         self._group = group
         self._source = source
+        self._release_s = release_s
         self._stall_s = stall_s
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], int] = {}
+        """With the user that each is for."""
 
-    async def open(self, layer: Descriptor) -> int:
-        """Return a descriptor from which the layer can be read; the caller closes it.
+    async def open(self, layer: Descriptor, uid: int) -> int:
+        """Return a descriptor from which a user can read the layer; the caller closes it.
 
         Raises `ContentNotFoundError` where nobody is known to have it, and `UnavailableError` where
         too many are read already.
@@ -53,11 +64,15 @@ class LayerFeeds:
             raise UnavailableError(
                 f"{MAX_FEEDS} layers are on their way to those who unpack", hint="try again later"
             )
+        if list(self._tasks.values()).count(uid) >= MAX_FEEDS_EACH:
+            raise UnavailableError(
+                f"{MAX_FEEDS_EACH} layers are on their way to user {uid}", hint="try again later"
+            )
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
         task = self._group.create_task(self._feed(ours, layer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = uid
+        task.add_done_callback(self._tasks.pop)
         return theirs.detach()
 
     def stop(self) -> None:
@@ -69,33 +84,97 @@ class LayerFeeds:
         with sock:
             try:
                 await self._send_end(sock, await self._send_layer(sock, layer))
-            except TimeoutError:
-                log.info("feed.stalled", digest=layer.digest, after_s=self._stall_s)
-            except OSError:
-                # The client has gone, and knows why.
-                log.debug("feed.left", digest=layer.digest)
+            except _GoneError as gone:
+                log.info(gone.event, digest=layer.digest)
 
     async def _send_layer(self, sock: socket.socket, layer: Descriptor) -> KitdError | None:
-        """Send the content; return what hindered it, if something did. Raises `OSError`."""
+        """Send the content; return what hindered it, if something did. Raises `_GoneError`."""
+        position, left = 0, b""
         try:
-            async with self._source.fetch(layer) as stream:
-                async for chunk in stream:
-                    await self._send(sock, len(chunk).to_bytes(LENGTH_BYTES))
-                    await self._send(sock, chunk)
+            while True:
+                position, left = await self._send_from(sock, layer, position)
+                if not left:
+                    return None
+                # With nothing open meanwhile: a registry gives so many transfers at once to all.
+                await self._send_all(sock, left)
+        except _GoneError:
+            raise
         except KitdError as error:
             log.warning("feed.failed", digest=layer.digest, code=error.code, error=error.message)
             return error
-        return None
+        except Exception as error:  # the boundary: a defect must not take the daemon with it
+            log.exception("feed.defect", digest=layer.digest)
+            return KitdError(
+                f"a defect in kitd: {type(error).__name__}: {error}",
+                hint="the log has the details; please report it",
+            )
+
+    async def _send_from(
+        self, sock: socket.socket, layer: Descriptor, position: int
+    ) -> tuple[int, bytes]:
+        """Send what comes from `position` on, while the client takes it.
+
+        Return how far that is, with what was not taken of the last frame, and nothing at the end.
+        """
+        async with self._source.fetch(layer, offset=position) as stream:
+            async for chunk in stream:
+                position += len(chunk)
+                # The frame of an empty one would be the end.
+                frame = len(chunk).to_bytes(LENGTH_BYTES) + bytes(chunk) if chunk else b""
+                left = frame[await self._send(sock, frame, self._release_s) :]
+                if left:
+                    return position, left
+        return position, b""
 
     async def _send_end(self, sock: socket.socket, error: KitdError | None) -> None:
         document: dict[str, str | None] = {}
         if error is not None:
             document = {"code": error.code, "message": error.message, "hint": error.hint}
-        await self._send(sock, bytes(LENGTH_BYTES) + json.dumps(document).encode())
+        await self._send_all(sock, bytes(LENGTH_BYTES) + json.dumps(document).encode())
 
-    async def _send(self, sock: socket.socket, data: bytes | bytearray | memoryview) -> None:
-        async with asyncio.timeout(self._stall_s):
-            await asyncio.get_running_loop().sock_sendall(sock, data)
+    async def _send_all(self, sock: socket.socket, data: bytes) -> None:
+        """Send all of it. Raises `_GoneError`."""
+        while data:
+            sent = await self._send(sock, data, self._stall_s)
+            if not sent:
+                raise _GoneError("feed.stalled")
+            data = data[sent:]
+
+    async def _send(self, sock: socket.socket, data: bytes, within_s: float) -> int:
+        """Send what the client takes in this time; return how much. Raises `_GoneError`."""
+        sent = 0
+        try:
+            async with asyncio.timeout(within_s):
+                while sent < len(data):
+                    sent += await _send_some(sock, memoryview(data)[sent:])
+        except TimeoutError:
+            return sent
+        except OSError as error:
+            # It has left, and knows why.
+            raise _GoneError("feed.left") from error
+        return sent
+
+
+class _GoneError(Exception):
+    """The client takes nothing more; `event` is what the log calls it."""
+
+    def __init__(self, event: str) -> None:
+        super().__init__(event)
+        self.event = event
+
+
+async def _send_some(sock: socket.socket, data: memoryview) -> int:
+    """Send what fits; unlike `sock_sendall`, a caller who stops waiting knows what has gone."""
+    try:
+        return sock.send(data)
+    except BlockingIOError:
+        loop, writable = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_writer(sock, writable.set)
+        try:
+            await writable.wait()
+        finally:
+            loop.remove_writer(sock)
+        return 0
 
 
 @asynccontextmanager

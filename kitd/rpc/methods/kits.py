@@ -311,11 +311,11 @@ async def plan(context: Context[Services], params: PlanParams) -> Plan:
     )
 
 
-async def _open_layer(services: Services, layer: Descriptor) -> int:
+async def _open_layer(context: Context[Services], layer: Descriptor) -> int:
     try:
-        return services.store.open(layer)
+        return context.services.store.open(layer)
     except ContentNotFoundError:
-        return await services.feed(layer)
+        return await context.services.feed(layer, context.peer.uid)
 
 
 async def open_layers(context: Context[Services], params: OpenParams) -> Reply[OpenedLayers]:
@@ -335,7 +335,7 @@ async def open_layers(context: Context[Services], params: OpenParams) -> Reply[O
             layer = layers.get(parse_digest(text))
             if layer is None:
                 raise InvalidParamsError(f"{text} is not a layer of {target.digest}")  # noqa: TRY301 - what is open has to be closed
-            handles.append(await _open_layer(services, layer))
+            handles.append(await _open_layer(context, layer))
     except BaseException:
         close_all(handles)
         raise

@@ -128,8 +128,8 @@ class Services:
     collector: Collector
     doctor: Doctor
     remote: Callable[[Repository], Awaitable[Remote]]
-    feed: Callable[[Descriptor], Awaitable[int]]
-    """Opens a layer that is not in the cache: see `kitd.daemon.layer_feed.LayerFeeds`."""
+    feed: Callable[[Descriptor, int], Awaitable[int]]
+    """Opens a layer that is not in the cache for a user: `kitd.daemon.layer_feed.LayerFeeds`."""
     stopping: Callable[[], bool]
     effective_config: Callable[[], object]
     reload: Callable[[], Awaitable[Reloaded]]

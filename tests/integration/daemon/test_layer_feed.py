@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import socket
 from contextlib import asynccontextmanager
 
@@ -12,13 +13,20 @@ from kitd.client.layer_feed import FeedError, LayerFeed
 from kitd.client.layer_stream import LayerError
 from kitd.client.record import Layer
 from kitd.content.store import ContentNotFoundError
-from kitd.daemon.layer_feed import MAX_FEEDS, LayerFeeds
+from kitd.daemon.layer_feed import MAX_FEEDS, MAX_FEEDS_EACH, LayerFeeds
 from kitd.errors import KitdError, UnavailableError
 from kitd.oci.descriptor import describe
 
 RAW = "application/vnd.kitops.modelkit.model.v1.raw"
 CONTENT = os.urandom(3 << 20)
 TARGET = describe(RAW, CONTENT)
+UID = 1000
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 class SourceLostError(KitdError):
@@ -34,6 +42,7 @@ class Source:
         self.content = content
         self.error = error
         self.readers = 0
+        self.offsets = []
 
     async def exists(self, target):
         return target.digest == TARGET.digest
@@ -41,13 +50,15 @@ class Source:
     @asynccontextmanager
     async def fetch(self, target, *, offset=0):
         self.readers += 1
+        self.offsets.append(offset)
         try:
-            yield self.pieces()
+            yield self.pieces(offset)
         finally:
             self.readers -= 1
 
-    async def pieces(self):
-        for start in range(0, len(self.content), 100_000):
+    async def pieces(self, offset):
+        yield b""
+        for start in range(offset, len(self.content), 100_000):
             yield self.content[start : start + 100_000]
         if self.error is not None:
             raise self.error
@@ -86,7 +97,7 @@ def unpack(tmp_path):
 
 
 async def test_a_layer_arrives_as_it_is(feeding, unpack, tmp_path):
-    await unpack(await feeding(Source()).open(TARGET))
+    await unpack(await feeding(Source()).open(TARGET, UID))
     assert (tmp_path / "out" / "model.bin").read_bytes() == CONTENT
 
 
@@ -95,7 +106,7 @@ async def test_an_end_before_the_end_is_an_error_with_the_reason(feeding, unpack
     error = SourceLostError("the registry is gone", hint="look for it")
     source = Source(CONTENT[: 1 << 20], error)
     with pytest.raises(FeedError, match="the registry is gone") as caught:
-        await unpack(await feeding(source).open(TARGET))
+        await unpack(await feeding(source).open(TARGET, UID))
     assert caught.value.hint == "look for it"
     assert not (tmp_path / "out").exists()
 
@@ -112,45 +123,69 @@ async def test_an_end_before_the_end_is_an_error_with_the_reason(feeding, unpack
 )
 async def test_what_is_not_the_layer_gets_no_name(feeding, unpack, tmp_path, content, expected):
     with pytest.raises(LayerError, match=expected):
-        await unpack(await feeding(Source(content)).open(TARGET))
+        await unpack(await feeding(Source(content)).open(TARGET, UID))
     assert not (tmp_path / "out").exists()
 
 
 async def test_a_client_that_stops_reading_holds_nothing_for_ever(feeding):
     """The source is let go of, and the client sees that it was given up."""
     source = Source()
-    handle = await feeding(source, stall_s=0.05).open(TARGET)
+    handle = await feeding(source, release_s=0.01, stall_s=0.05).open(TARGET, UID)
     feed = LayerFeed(handle, TARGET.digest)
     assert await asyncio.to_thread(feed.read)
-    async with asyncio.timeout(10):
-        while source.readers:
-            await asyncio.sleep(0.01)
+    await until(lambda: is_hung_up(handle))
+    assert not source.readers
     with pytest.raises(FeedError, match="ended in the middle"):
         await asyncio.to_thread(drain, feed)
     os.close(handle)
 
 
+async def test_a_client_that_does_not_read_keeps_no_transfer_open(feeding, unpack, tmp_path):
+    """When it reads again another one goes on, and the layer is whole."""
+    source = Source()
+    handle = await feeding(source, release_s=0.01).open(TARGET, UID)
+    await until(lambda: source.offsets and not source.readers)
+    await unpack(handle)
+    assert (tmp_path / "out" / "model.bin").read_bytes() == CONTENT
+    assert len(source.offsets) > 1
+    assert source.offsets == sorted(set(source.offsets))
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("no"), OSError(5, "no"), TimeoutError("no")], ids=type
+)
+async def test_a_defect_of_one_feed_is_told_and_ends_no_other(feeding, unpack, error):
+    """What the source raises is not taken for the client's leaving either."""
+    broken, whole = Source(CONTENT[: 1 << 20], error), Source()
+    with pytest.raises(FeedError, match=f"a defect in kitd: {type(error).__name__}"):
+        await unpack(await feeding(broken).open(TARGET, UID))
+    await unpack(await feeding(whole).open(TARGET, UID))
+
+
 async def test_a_client_that_leaves_takes_the_source_along(feeding):
     source = Source(CONTENT * 4)
-    handle = await feeding(source).open(TARGET)
+    handle = await feeding(source).open(TARGET, UID)
     os.close(handle)
-    async with asyncio.timeout(10):
-        while source.readers:
-            await asyncio.sleep(0.01)
+    await until(lambda: not source.readers)
 
 
 async def test_only_so_many_layers_are_sent_at_once(feeding):
+    """To one user fewer than to all."""
     feeds = feeding(Source())
-    handles = [await feeds.open(TARGET) for _ in range(MAX_FEEDS)]
+    handles = []
+    for uid in range(MAX_FEEDS // MAX_FEEDS_EACH):
+        handles += [await feeds.open(TARGET, uid) for _ in range(MAX_FEEDS_EACH)]
+        with pytest.raises(UnavailableError):
+            await feeds.open(TARGET, uid)
     with pytest.raises(UnavailableError):
-        await feeds.open(TARGET)
+        await feeds.open(TARGET, UID)
     for handle in handles:
         os.close(handle)
 
 
 async def test_what_nobody_has_is_not_found(feeding):
     with pytest.raises(ContentNotFoundError):
-        await feeding(Source()).open(describe(RAW, b"other"))
+        await feeding(Source()).open(describe(RAW, b"other"), UID)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +200,12 @@ def test_half_a_feed_is_an_error(sent):
         ours.shutdown(socket.SHUT_WR)
         with pytest.raises(FeedError):
             drain(LayerFeed(theirs.fileno(), TARGET.digest))
+
+
+def is_hung_up(handle):
+    poll = select.poll()
+    poll.register(handle, 0)
+    return any(event & select.POLLHUP for _, event in poll.poll(0))
 
 
 def drain(feed):
