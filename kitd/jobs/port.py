@@ -51,6 +51,10 @@ class HeldCache(Target, Protocol):
         """Keep blobs; whether the cache holds all of them."""
         ...
 
+    async def give_up(self, target: Descriptor) -> None:
+        """Drop what has arrived of a blob that is not complete."""
+        ...
+
     async def put(self, content: bytes) -> Digest:
         """Make a small blob durable."""
         ...

@@ -79,6 +79,8 @@ class _Selective:
                 # Others took the room meanwhile.
                 if error.disposition is not Disposition.PAUSE or _is_small(target):
                     raise
+                # Under this job's lease it would stay, and leave no room for the config either.
+                await self._held.give_up(target)
         self.left[target.digest] = target
         return 0
 
@@ -114,6 +116,7 @@ async def run(args: PullArgs, context: JobContext, ports: Ports) -> Done:
         concurrency=ports.transfers,
     )
     effects: list[Effect] = []
+    elsewhere: set[Digest] = set()
     for node in (*report.manifests, *referred.manifests):
         manifest = await read_manifest(ports.cache, node)
         summary = await summarize(ports.cache, manifest)
@@ -121,7 +124,9 @@ async def run(args: PullArgs, context: JobContext, ports: Ports) -> Done:
         effects.append(RecordLocation(node.digest, reference.repository))
         left = tuple(child.digest for child in manifest.children if child.digest in cache.left)
         if left:
+            elsewhere.update(left)
             effects.append(RecordElsewhere(node.digest, left, reference.repository))
+    left_bytes = sum(cache.left[digest].size for digest in elsewhere)
     tags = () if reference.tag is None else (reference.tag,)
     effects.append(MoveTags(reference.repository, tags, root.digest))
     named = {"repository": str(reference.repository), "tags": list(tags)}
@@ -133,7 +138,7 @@ async def run(args: PullArgs, context: JobContext, ports: Ports) -> Done:
             tags=tags,
             bytes=Bytes(
                 received=report.sent_bytes + referred.sent_bytes,
-                skipped=report.skipped_bytes + referred.skipped_bytes,
+                skipped=report.skipped_bytes + referred.skipped_bytes - left_bytes,
             ),
             referrers=len(referred.copies),
             notes=(

@@ -149,6 +149,11 @@ class HeldContent(CacheContent):
             await run_blocking(partial.commit)
         return left_bytes
 
+    async def give_up(self, target: Descriptor) -> None:
+        """Drop what a push that failed has left, once nobody else is at it."""
+        async with self._flights.turn(target.digest):
+            await run_blocking(self._store.drop_partial, target.digest)
+
     async def put(self, content: bytes) -> Digest:
         """Make a small blob durable and return its digest. Raises `StoreError`."""
         await self._lease.take(digest_of(content))
