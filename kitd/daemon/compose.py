@@ -319,7 +319,9 @@ async def _make_work(
             remote=resources.ahead.repository,
             head_start=resources.ahead.head_start,
             collector=collector,
-            verifier=Verifier(ground.store, ground.cache, ledgers.cache, remote),
+            verifier=Verifier(
+                ground.store, ground.cache, ledgers.cache, ledgers.catalog.places, remote
+            ),
             clock=clock,
             settings=settings,
         ),

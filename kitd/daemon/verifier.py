@@ -65,7 +65,7 @@ class _Needs:
         return tuple(dict.fromkeys(kit.name for kit in self.kits(digest)))[:MAX_NAMES]
 
     def locations(self, digest: Digest) -> Sequence[Repository]:
-        """Return where the blob may be had."""
+        """Return which repositories have all of a kit that needs it."""
         return tuple(dict.fromkeys(place for kit in self.kits(digest) for place in kit.locations))
 
 
@@ -87,11 +87,13 @@ class Verifier:
         store: BlobStore,
         cache: CacheContent,
         ledger: CacheLedger,
+        places: Callable[[Digest], Awaitable[Sequence[Repository]]],
         remote: Callable[[Repository], Awaitable[Remote]],
     ) -> None:
         self._store = store
         self._cache = cache
         self._ledger = ledger
+        self._places = places
         self._remote = remote
 
     async def verify(self, *, repair: bool, advanced: Callable[[int, int], None]) -> Verified:
@@ -152,7 +154,8 @@ class Verifier:
     async def _repair(self, digest: Digest, needs: _Needs) -> bool:
         """Fetch a blob from whoever has it, verified; False if nobody does."""
         target = needs.descriptors[digest]
-        for repository in needs.locations(digest):
+        places = (*needs.locations(digest), *await self._places(digest))
+        for repository in dict.fromkeys(places):
             try:
                 with self._cache.hold() as held:
                     await held.push(target, await self._remote(repository))

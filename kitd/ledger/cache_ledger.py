@@ -177,10 +177,16 @@ class CacheLedger:
         return await self._database.write(lambda connection: _unreferenced(connection, blobs))
 
     async def elsewhere(self, blobs: Collection[Digest]) -> frozenset[Digest]:
-        """Return which of the blobs were not put into the cache, because a repository has them."""
+        """Return which of the blobs the cache was not given, because a repository has them.
+
+        Not those that it was given for one manifest, and for another not.
+        """
         rows = await self._database.read(
             "SELECT value FROM json_each(?) AS blob"
-            " WHERE EXISTS (SELECT 1 FROM elsewhere WHERE digest = blob.value)",
+            " WHERE EXISTS (SELECT 1 FROM elsewhere WHERE digest = blob.value)"
+            " AND NOT EXISTS (SELECT 1 FROM manifest_children c WHERE c.digest = blob.value"
+            "  AND NOT EXISTS (SELECT 1 FROM elsewhere e"
+            "   WHERE e.manifest = c.manifest AND e.digest = c.digest))",
             (json.dumps(list(blobs)),),
         )
         return frozenset(Digest(row["value"]) for row in rows)

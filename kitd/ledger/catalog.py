@@ -150,6 +150,8 @@ def _record_manifest(connection: sqlite3.Connection, effect: RecordManifest, now
             for position, child in enumerate(manifest.children)
         ],
     )
+    # What the cache was still not given its recorder says next.
+    connection.execute("DELETE FROM elsewhere WHERE manifest = ?", (target.digest,))
     connection.execute(
         "INSERT INTO repository_manifests (registry, name, digest) VALUES (?, ?, ?)"
         " ON CONFLICT DO NOTHING",

@@ -20,6 +20,7 @@ from kitd.store.content import CacheContent
 
 CONTENT = b"weights"
 TARGET = describe("layer", CONTENT)
+PLACE = Repository("registry.example.com", "team/model")
 
 
 async def nowhere(repository):
@@ -41,9 +42,23 @@ async def database(tmp_path):
 
 
 @pytest.fixture
-async def verifier(database, store):
+def catalog(database):
+    return Catalog(database, SystemClock(), summarize=nowhere)
+
+
+@pytest.fixture
+def remotes():
+    """Repositories that may be asked."""
+    return {}
+
+
+@pytest.fixture
+async def verifier(database, store, catalog, remotes):
+    async def remote(repository):
+        return remotes[repository]
+
     ledger = CacheLedger(database, SystemClock())
-    return Verifier(store, CacheContent(store), ledger, nowhere)
+    return Verifier(store, CacheContent(store), ledger, catalog.places, remote)
 
 
 def cut_short(store):
@@ -71,23 +86,56 @@ async def test_a_blob_that_is_made_anew_while_the_damaged_one_is_hashed_stays(st
     assert store.in_quarantine() == {}
 
 
-async def test_what_the_cache_was_never_given_is_not_missing(database, verifier):
+def manifest(name, *layers):
+    """Return a manifest of these layers, the first of which is its config, and its content."""
+    described = [
+        {"mediaType": each.media_type, "digest": each.digest, "size": each.size} for each in layers
+    ]
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": described[0],
+        "layers": described,
+        "annotations": {"name": name},
+    }
+    content = json.dumps(document).encode()
+    return describe(OCI_MANIFEST, content), content
+
+
+async def test_what_the_cache_was_never_given_is_not_missing(catalog, verifier):
     """But what it was given is."""
     lost, away = describe(OCTET_STREAM, b"lost"), describe(OCTET_STREAM, b"away")
-    layers = [
-        {"mediaType": each.media_type, "digest": each.digest, "size": each.size}
-        for each in (lost, away)
-    ]
-    document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": layers[0]}
-    content = json.dumps({**document, "layers": layers}).encode()
-    target = describe(OCI_MANIFEST, content)
-    place = Repository("registry.example.com", "team/model")
-    catalog = Catalog(database, SystemClock(), summarize=nowhere)
+    target, content = manifest("kit", lost, away)
     await catalog.apply(
         [
-            RecordManifest(place, target, parse_manifest(content)),
-            RecordElsewhere(target.digest, (away.digest,), place),
+            RecordManifest(PLACE, target, parse_manifest(content)),
+            RecordElsewhere(target.digest, (away.digest,), PLACE),
         ]
     )
     verified = await verifier.verify(repair=False, advanced=lambda done, total: None)
     assert {damage.digest for damage in verified.damaged} == {lost.digest, target.digest}
+
+
+async def test_what_one_kit_left_elsewhere_is_missed_for_another_and_had_from_there(
+    catalog, store, verifier, remotes, tmp_path
+):
+    """That it was given for the other kit nobody has forgotten."""
+    config = describe(OCTET_STREAM, b"{}")
+    there = BlobStore(tmp_path / "there")
+    there.create()
+    there.put(b"away")
+    away = describe(OCTET_STREAM, b"away")
+    remotes[PLACE] = CacheContent(there)
+    store.put(b"{}")
+    effects = []
+    for name in ("partial", "whole"):
+        target, content = manifest(name, config, away)
+        store.put(content)
+        effects.append(RecordManifest(Repository("", name), target, parse_manifest(content)))
+        if name == "partial":
+            effects.append(RecordElsewhere(target.digest, (away.digest,), PLACE))
+    await catalog.apply(effects)
+    verified = await verifier.verify(repair=True, advanced=lambda done, total: None)
+    assert [damage.digest for damage in verified.damaged] == [away.digest]
+    assert verified.repaired == (away.digest,)
+    assert store.has(away)

@@ -229,6 +229,16 @@ async def test_where_a_blob_is_goes_with_the_manifests_that_need_it(catalog, sql
     assert sql("SELECT count(*) FROM elsewhere") == [(0,)]
 
 
+async def test_what_has_come_since_is_not_elsewhere_any_more(catalog, sql):
+    """Whoever records a manifest again says what the cache still was not given."""
+    away = RecordElsewhere(A[0].digest, (WEIGHTS.digest,), THERE)
+    await catalog.apply([record(A), away])
+    await catalog.apply([record(A), away])
+    assert sql("SELECT count(*) FROM elsewhere") == [(1,)]
+    await catalog.apply([record(A)])
+    assert sql("SELECT count(*) FROM elsewhere") == [(0,)]
+
+
 async def test_nothing_is_elsewhere_for_a_manifest_that_is_gone(catalog, sql):
     await catalog.apply([RecordElsewhere(A[0].digest, (WEIGHTS.digest,), THERE)])
     assert sql("SELECT count(*) FROM elsewhere") == [(0,)]
