@@ -27,6 +27,14 @@ class Reach:
         self._places = places
         self._remote = remote
 
+    def within(self, may_reach: Callable[[Repository], bool]) -> "Reach":
+        """Return the same without the places that somebody is not to be served from."""
+
+        async def places(digest: Digest) -> Sequence[Repository]:
+            return [place for place in await self._places(digest) if may_reach(place)]
+
+        return Reach(self._cache, places, self._remote)
+
     async def exists(self, target: Descriptor) -> bool:
         """Whether the content is here, or a place is known that had it."""
         return await self._cache.exists(target) or bool(await self._places(target.digest))

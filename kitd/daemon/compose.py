@@ -226,7 +226,7 @@ async def open_resources(
         )
         ahead = await stack.enter_async_context(uploads_ahead(ground.cache, registries.repository))
         reach = Reach(ground.cache, ledgers.catalog.places, registries.repository)
-        feeds = await stack.enter_async_context(layer_feeds(reach))
+        feeds = await stack.enter_async_context(layer_feeds())
         yield Resources(
             registries=registries,
             hints=hinting,
@@ -431,6 +431,7 @@ def _make_services(
         collector=work.collector,
         doctor=Doctor(patient),
         remote=resources.registries.repository,
+        reach=resources.reach,
         feed=resources.feeds.open,
         stopping=ground.stop.is_set,
         effective_config=lambda: show_config(in_force.config),

@@ -33,30 +33,28 @@ log = structlog.get_logger(__name__)
 
 
 class LayerFeeds:
-    """Sends layers from a source. Made by `layer_feeds`."""
+    """Sends layers. Made by `layer_feeds`."""
 
     def __init__(
         self,
         group: asyncio.TaskGroup,
-        source: Fetcher,
         *,
         release_s: float = RELEASE_S,
         stall_s: float = STALL_S,
     ) -> None:
         self._group = group
-        self._source = source
         self._release_s = release_s
         self._stall_s = stall_s
         self._tasks: dict[asyncio.Task[None], int] = {}
         """With the user that each is for."""
 
-    async def open(self, layer: Descriptor, uid: int) -> int:
+    async def open(self, layer: Descriptor, source: Fetcher, uid: int) -> int:
         """Return a descriptor from which a user can read the layer; the caller closes it.
 
         Raises `ContentNotFoundError` where nobody is known to have it, and `UnavailableError` where
         too many are read already.
         """
-        if not await self._source.exists(layer):
+        if not await source.exists(layer):
             raise ContentNotFoundError(
                 f"{layer.digest} is not in the cache", hint="pull the kit again"
             )
@@ -70,7 +68,7 @@ class LayerFeeds:
             )
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
-        task = self._group.create_task(self._feed(ours, layer))
+        task = self._group.create_task(self._feed(ours, layer, source))
         self._tasks[task] = uid
         task.add_done_callback(self._tasks.pop)
         return theirs.detach()
@@ -80,19 +78,21 @@ class LayerFeeds:
         for task in self._tasks:
             task.cancel()
 
-    async def _feed(self, sock: socket.socket, layer: Descriptor) -> None:
+    async def _feed(self, sock: socket.socket, layer: Descriptor, source: Fetcher) -> None:
         with sock:
             try:
-                await self._send_end(sock, await self._send_layer(sock, layer))
+                await self._send_end(sock, await self._send_layer(sock, layer, source))
             except _GoneError as gone:
                 log.info(gone.event, digest=layer.digest)
 
-    async def _send_layer(self, sock: socket.socket, layer: Descriptor) -> KitdError | None:
+    async def _send_layer(
+        self, sock: socket.socket, layer: Descriptor, source: Fetcher
+    ) -> KitdError | None:
         """Send the content; return what hindered it, if something did. Raises `_GoneError`."""
         position, left = 0, b""
         try:
             while True:
-                position, left = await self._send_from(sock, layer, position)
+                position, left = await self._send_from(sock, layer, source, position)
                 if not left:
                     return None
                 # With nothing open meanwhile: a registry gives so many transfers at once to all.
@@ -110,13 +110,13 @@ class LayerFeeds:
             )
 
     async def _send_from(
-        self, sock: socket.socket, layer: Descriptor, position: int
+        self, sock: socket.socket, layer: Descriptor, source: Fetcher, position: int
     ) -> tuple[int, bytes]:
         """Send what comes from `position` on, while the client takes it.
 
         Return how far that is, with what was not taken of the last frame, and nothing at the end.
         """
-        async with self._source.fetch(layer, offset=position) as stream:
+        async with source.fetch(layer, offset=position) as stream:
             async for chunk in stream:
                 position += len(chunk)
                 # The frame of an empty one would be the end.
@@ -178,10 +178,10 @@ async def _send_some(sock: socket.socket, data: memoryview) -> int:
 
 
 @asynccontextmanager
-async def layer_feeds(source: Fetcher) -> AsyncIterator[LayerFeeds]:
-    """Give what sends layers of a source; all have ended when the context has."""
+async def layer_feeds() -> AsyncIterator[LayerFeeds]:
+    """Give what sends layers; all have ended when the context has."""
     async with asyncio.TaskGroup() as group:
-        feeds = LayerFeeds(group, source)
+        feeds = LayerFeeds(group)
         try:
             yield feeds
         finally:

@@ -351,6 +351,26 @@ def test_kitd_goes_only_where_a_rule_says_with_its_own_credentials(daemon):
     assert daemon.ended(daemon.pack(SUBMIT, root, ELSEWHERE))["state"] == "succeeded"
 
 
+def test_a_layer_that_stays_in_a_registry_is_not_had_from_there_for_everybody(
+    daemon, docker_registry
+):
+    """It is no content of the cache: a reader has it where a rule says."""
+    daemon.kitd.stop()
+    daemon.kitd.config |= {"cache": {"stream_over": "1MiB"}}
+    daemon.kitd.start()
+    root = daemon.tree(ROOT, files={"w": "weights" * (1 << 18)})
+    reference = f"{docker_registry.host}/team/model"
+    packed = daemon.ended(daemon.pack(ROOT, root, f"{reference}:v1", push=True))["result"]
+    (layer,) = packed["layers"]
+    opened = {"digest": packed["digest"], "layers": [layer["digest"]]}
+
+    with pytest.raises(RpcError, match=reference) as caught:
+        daemon.call(READ, "kits.open", opened)
+    assert caught.value.code == "denied"
+    reload_with(daemon, [{"uid": READ, "role": "read", "repositories": [reference]}])
+    assert daemon.call(READ, "kits.open", opened) == {"count": 1}
+
+
 def test_what_a_rule_allowed_once_is_not_asked_for_again_without_it(daemon):
     root = daemon.tree(SUBMIT)
     pull = daemon.call(SUBMIT, "kits.pull", reference=ALLOWED)["job"]["id"]

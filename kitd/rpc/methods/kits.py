@@ -312,16 +312,22 @@ async def plan(context: Context[Services], params: PlanParams) -> Plan:
 
 
 async def _open_layer(context: Context[Services], layer: Descriptor) -> int:
+    services = context.services
     try:
-        return context.services.store.open(layer)
+        return services.store.open(layer)
     except ContentNotFoundError:
-        return await context.services.feed(layer, context.peer.uid)
+        source = services.reach.within(context.access.may_reach)
+        if not await source.exists(layer):
+            for place in await services.catalog.places(layer.digest):
+                require_reachable(context, place)
+        return await services.feed(layer, source, context.peer.uid)
 
 
 async def open_layers(context: Context[Services], params: OpenParams) -> Reply[OpenedLayers]:
     """Hand over descriptors of a kit's layers: of files to read, or of sockets.
 
-    A layer that the cache does not hold comes through a socket, from where it is, and is read once.
+    A layer that the cache does not hold comes through a socket, from where it is, and is read once;
+    kitd has to be allowed to go there for the caller's sake.
     """
     services = context.services
     if len(params.layers) > MAX_SENT:

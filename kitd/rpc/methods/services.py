@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kitd.caller import Caller
+from kitd.content.reach import Reach
+from kitd.content.store import Fetcher
 from kitd.jobs.port import Remote
 from kitd.ledger.cache_ledger import CacheLedger
 from kitd.ledger.catalog import Catalog
@@ -128,7 +130,8 @@ class Services:
     collector: Collector
     doctor: Doctor
     remote: Callable[[Repository], Awaitable[Remote]]
-    feed: Callable[[Descriptor, int], Awaitable[int]]
+    reach: Reach
+    feed: Callable[[Descriptor, Fetcher, int], Awaitable[int]]
     """Opens a layer that is not in the cache for a user: `kitd.daemon.layer_feed.LayerFeeds`."""
     stopping: Callable[[], bool]
     effective_config: Callable[[], object]

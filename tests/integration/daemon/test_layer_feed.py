@@ -66,12 +66,12 @@ class Source:
 
 @pytest.fixture
 async def feeding():
-    """Run feeds of a source; all have ended after the test."""
+    """Run feeds; all have ended after the test."""
     async with asyncio.TaskGroup() as group:
         made = []
 
-        def feeding(source, **options):
-            made.append(LayerFeeds(group, source, **options))
+        def feeding(**options):
+            made.append(LayerFeeds(group, **options))
             return made[-1]
 
         yield feeding
@@ -97,7 +97,7 @@ def unpack(tmp_path):
 
 
 async def test_a_layer_arrives_as_it_is(feeding, unpack, tmp_path):
-    await unpack(await feeding(Source()).open(TARGET, UID))
+    await unpack(await feeding().open(TARGET, Source(), UID))
     assert (tmp_path / "out" / "model.bin").read_bytes() == CONTENT
 
 
@@ -106,7 +106,7 @@ async def test_an_end_before_the_end_is_an_error_with_the_reason(feeding, unpack
     error = SourceLostError("the registry is gone", hint="look for it")
     source = Source(CONTENT[: 1 << 20], error)
     with pytest.raises(FeedError, match="the registry is gone") as caught:
-        await unpack(await feeding(source).open(TARGET, UID))
+        await unpack(await feeding().open(TARGET, source, UID))
     assert caught.value.hint == "look for it"
     assert not (tmp_path / "out").exists()
 
@@ -123,14 +123,14 @@ async def test_an_end_before_the_end_is_an_error_with_the_reason(feeding, unpack
 )
 async def test_what_is_not_the_layer_gets_no_name(feeding, unpack, tmp_path, content, expected):
     with pytest.raises(LayerError, match=expected):
-        await unpack(await feeding(Source(content)).open(TARGET, UID))
+        await unpack(await feeding().open(TARGET, Source(content), UID))
     assert not (tmp_path / "out").exists()
 
 
 async def test_a_client_that_stops_reading_holds_nothing_for_ever(feeding):
     """The source is let go of, and the client sees that it was given up."""
     source = Source()
-    handle = await feeding(source, release_s=0.01, stall_s=0.05).open(TARGET, UID)
+    handle = await feeding(release_s=0.01, stall_s=0.05).open(TARGET, source, UID)
     feed = LayerFeed(handle, TARGET.digest)
     assert await asyncio.to_thread(feed.read)
     await until(lambda: is_hung_up(handle))
@@ -143,7 +143,7 @@ async def test_a_client_that_stops_reading_holds_nothing_for_ever(feeding):
 async def test_a_client_that_does_not_read_keeps_no_transfer_open(feeding, unpack, tmp_path):
     """When it reads again another one goes on, and the layer is whole."""
     source = Source()
-    handle = await feeding(source, release_s=0.01).open(TARGET, UID)
+    handle = await feeding(release_s=0.01).open(TARGET, source, UID)
     await until(lambda: source.offsets and not source.readers)
     await unpack(handle)
     assert (tmp_path / "out" / "model.bin").read_bytes() == CONTENT
@@ -158,34 +158,34 @@ async def test_a_defect_of_one_feed_is_told_and_ends_no_other(feeding, unpack, e
     """What the source raises is not taken for the client's leaving either."""
     broken, whole = Source(CONTENT[: 1 << 20], error), Source()
     with pytest.raises(FeedError, match=f"a defect in kitd: {type(error).__name__}"):
-        await unpack(await feeding(broken).open(TARGET, UID))
-    await unpack(await feeding(whole).open(TARGET, UID))
+        await unpack(await feeding().open(TARGET, broken, UID))
+    await unpack(await feeding().open(TARGET, whole, UID))
 
 
 async def test_a_client_that_leaves_takes_the_source_along(feeding):
     source = Source(CONTENT * 4)
-    handle = await feeding(source).open(TARGET, UID)
+    handle = await feeding().open(TARGET, source, UID)
     os.close(handle)
     await until(lambda: not source.readers)
 
 
 async def test_only_so_many_layers_are_sent_at_once(feeding):
     """To one user fewer than to all."""
-    feeds = feeding(Source())
+    feeds, source = feeding(), Source()
     handles = []
     for uid in range(MAX_FEEDS // MAX_FEEDS_EACH):
-        handles += [await feeds.open(TARGET, uid) for _ in range(MAX_FEEDS_EACH)]
+        handles += [await feeds.open(TARGET, source, uid) for _ in range(MAX_FEEDS_EACH)]
         with pytest.raises(UnavailableError):
-            await feeds.open(TARGET, uid)
+            await feeds.open(TARGET, source, uid)
     with pytest.raises(UnavailableError):
-        await feeds.open(TARGET, UID)
+        await feeds.open(TARGET, source, UID)
     for handle in handles:
         os.close(handle)
 
 
 async def test_what_nobody_has_is_not_found(feeding):
     with pytest.raises(ContentNotFoundError):
-        await feeding(Source()).open(describe(RAW, b"other"), UID)
+        await feeding().open(describe(RAW, b"other"), Source(), UID)
 
 
 @pytest.mark.parametrize(

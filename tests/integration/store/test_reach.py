@@ -70,6 +70,16 @@ async def test_the_next_place_is_asked_where_one_does_not_have_it(reach):
         assert b"".join([chunk async for chunk in stream]) == AWAY[2:]
 
 
+async def test_some_are_not_served_from_every_place(reach):
+    """What is in the cache they have."""
+    source = reach(first=Remote(b"no!!"), second=Remote(AWAY))
+    target = describe("layer", AWAY)
+    assert await read(source.within(lambda place: place == SECOND), target, max_bytes=10) == AWAY
+    nowhere = source.within(lambda _place: False)
+    assert not await nowhere.exists(target)
+    assert await read(nowhere, describe("layer", HERE), max_bytes=10) == HERE
+
+
 async def test_where_nobody_gives_it_the_last_one_says_why(reach):
     """And where nobody is known, that is what is said."""
     target = describe("layer", AWAY)
