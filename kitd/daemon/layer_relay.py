@@ -1,13 +1,14 @@
 """Layers on their way from a worker, which reads and hashes them, to a registry, with no copy here.
 
 Each comes through a named pipe and leaves as the chunks of an upload session; what is in memory of
-it is one chunk. Nothing is published before the worker has said that the files are what they were:
-sessions are ended after its answer, or cancelled. What an interruption leaves open is gone on with
-by the next attempt at the same layer, which reads the files from the start to hash them and drops
-what the registry has already.
+it is one chunk. A layer is published once the worker has said that its files are what they were,
+whatever becomes of the others; before that its session is ended by nothing but a cancellation. What
+an interruption leaves open is gone on with by the next attempt at the same layer, which reads the
+files from the start to hash them and drops what the registry has already.
 
-Where a registry wants the digest first, the worker has read the files once before. Then everything
-is one request, whose last bytes wait until the worker has said that they were the same again.
+Where a registry wants the digest first, the worker has read the files once before. Then it is an
+upload like any other, if it is one at all; its last bytes wait until the worker has said that they
+were the same again.
 """
 
 import asyncio
@@ -24,12 +25,12 @@ from kitd.blocking import run_blocking
 from kitd.content.store import ByteStream, Chunk
 from kitd.errors import Disposition, KitdError
 from kitd.oci.descriptor import Descriptor
-from kitd.oci.digest import parse_digest
+from kitd.oci.digest import abbreviate, parse_digest
 from kitd.oci.media_type import OCTET_STREAM
 from kitd.oci.reference import Repository
-from kitd.packing.order import PackedLayer, Streaming
+from kitd.packing.order import Built, PackedLayer, Streaming
 from kitd.registry.repository import RemoteRepository
-from kitd.registry.stream_upload import StreamUpload
+from kitd.registry.stream_upload import StreamBrokenError, StreamUpload
 
 CHUNK_BYTES = 8 * 1024 * 1024
 """What is kept of a layer until the registry has acknowledged it."""
@@ -123,27 +124,39 @@ class _Passage:
     upload: StreamUpload | None = None
     size: int = 0
     """How many bytes came through the pipe."""
-    layer: asyncio.Future[PackedLayer] = field(
+    built: asyncio.Future[Built] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     """What the worker says they were."""
     carrier: asyncio.Task[None] = field(init=False)
 
     @property
-    def is_held_back(self) -> bool:
-        """Whether it is one request that ends when the worker has vouched for it."""
-        return self.said.digest is not None
+    def is_vouched_for(self) -> bool:
+        """Whether the worker has said that it is what its files were."""
+        return self.built.done() and not self.built.cancelled()
+
+    async def layer(self) -> PackedLayer:
+        """Wait for the worker's word. Raises `LayerLostError` where it is not about what came."""
+        layer = (await self.built).layer
+        if self.size != layer.size:
+            raise LayerLostError(f"{self.size} of {layer.size} bytes of {layer.digest} came")
+        return layer
 
 
 class LayerRelay:
     """The layers of one pack that go to one repository. Made by `relaying`."""
 
     def __init__(
-        self, group: asyncio.TaskGroup, remote: RemoteRepository, turns: asyncio.Semaphore
+        self,
+        group: asyncio.TaskGroup,
+        remote: RemoteRepository,
+        turns: asyncio.Semaphore,
+        arrived: Callable[[Built], Awaitable[None]],
     ) -> None:
         self._group = group
         self._remote = remote
         self._turns = turns
+        self._arrived = arrived
         self._passages: dict[str, _Passage] = {}
 
     def begin(self, said: Streaming) -> None:
@@ -151,39 +164,26 @@ class LayerRelay:
         passage = self._passages[said.pipe] = _Passage(said)
         passage.carrier = self._group.create_task(self._carry(passage))
 
-    def finish(self, pipe: str, layer: PackedLayer) -> None:
-        """Take note that all of a layer was sent, and that its files did not change meanwhile."""
-        self._passages[pipe].layer.set_result(layer)
-
-    async def publish(self) -> None:
-        """Let the repository have the layers, all of which are finished.
-
-        Raises `RegistryError`, `LayerLostError`.
-        """
-        for passage in self._passages.values():
-            await passage.carrier
-            layer = passage.layer.result()
-            _require_all(passage, layer)
-            if passage.upload is not None:
-                await passage.upload.commit(parse_digest(layer.digest), layer.size)
-                passage.upload = None
+    def finish(self, pipe: str, built: Built) -> None:
+        """Publish a layer, all of which was sent, and whose files did not change meanwhile."""
+        self._passages[pipe].built.set_result(built)
 
     async def leave(self, error: BaseException) -> None:
-        """Give up what is not published, unless another attempt would go on with it.
+        """Let arrive what was vouched for, and give up the rest unless it would be gone on with.
 
-        Waits for the worker to send no more. The registry need not listen: nothing is raised.
+        The registry need not listen: nothing is raised.
         """
-        if not isinstance(error, KitdError) or error.disposition in _KEPT:
+        if not isinstance(error, KitdError):
             return
-        carriers = [passage.carrier for passage in self._passages.values()]
-        for passage in self._passages.values():
-            if passage.is_held_back:
-                # It waits for a word that will not come.
-                passage.carrier.cancel()
-        if carriers:
-            # A registry that meets the end of a connection first may not find the upload any more.
+        unfinished = [each for each in self._passages.values() if not each.is_vouched_for]
+        for passage in unfinished:
+            # What it waits for will not come. A chunk that is under way has time to arrive.
+            passage.carrier.cancel()
+        if carriers := [passage.carrier for passage in self._passages.values()]:
             await asyncio.wait(carriers, timeout=CANCEL_S)
-        for passage in self._passages.values():
+        if error.disposition in _KEPT:
+            return
+        for passage in unfinished:
             if passage.upload is not None:
                 upload, passage.upload = passage.upload, None
                 try:
@@ -198,9 +198,20 @@ class LayerRelay:
         async with reading(said.pipe) as pipe, self._turns:
             if said.digest is not None and said.size is not None:
                 target = Descriptor(OCTET_STREAM, parse_digest(said.digest), said.size)
-                await self._remote.put_once(target, lambda: _held_back(passage, pipe))
+                await self._send_known(passage, pipe, target)
             else:
                 await self._send(passage, pipe)
+        layer = await passage.layer()
+        if passage.upload is not None:
+            await passage.upload.commit(parse_digest(layer.digest), layer.size)
+        await self._arrived(passage.built.result())
+
+    async def _send_known(self, passage: _Passage, pipe: PipeReader, target: Descriptor) -> None:
+        await self._remote.push(target, _HeldBack(passage, pipe, self._remote.repository))
+        # What the registry has without it comes all the same.
+        buffer = memoryview(bytearray(READ_BYTES))
+        while count := await pipe.read(buffer):
+            passage.size += count
 
     async def _send(self, passage: _Passage, pipe: PipeReader) -> None:
         content = f"layer:{passage.said.key}"
@@ -235,17 +246,14 @@ class LayerRelays:
         """Layers that are larger are not kept here; None where it depends on the room alone."""
         return self._over_bytes()
 
-    async def holds(self, repository: Repository, layer: Descriptor) -> bool:
-        """Whether a repository has a layer, as far as anybody can tell now.
-
-        One that cannot be asked is believed to have what it had: whoever needs the layer will see.
-        """
+    async def holds(self, repository: Repository, layer: Descriptor, *, believed: bool) -> bool:
+        """Whether a repository has a layer; where it cannot be asked, what is `believed`."""
         try:
             async with asyncio.timeout(ASK_S):
                 return await (await self._remote(repository)).exists(layer)
         except (KitdError, TimeoutError) as error:
             log.info("relay.not_asked", repository=str(repository), error=str(error))
-            return True
+            return believed
 
     async def open(self, repository: Repository) -> RemoteRepository | None:
         """Return where a relay leads; None where nothing can, which the push will tell."""
@@ -256,15 +264,19 @@ class LayerRelays:
             return None
 
     @asynccontextmanager
-    async def relaying(self, remote: RemoteRepository) -> AsyncIterator[LayerRelay]:
-        """Give a relay to a repository; what is not published when the context is left never is.
+    async def relaying(
+        self, remote: RemoteRepository, arrived: Callable[[Built], Awaitable[None]]
+    ) -> AsyncIterator[LayerRelay]:
+        """Give a relay to a repository, which has all layers when the context is left.
 
-        Uploads that a later attempt can go on with stay open. Raises what a relayed layer meets.
+        What is not vouched for by then is never published; uploads that a later attempt can go on
+        with stay open. `arrived` is called with each layer that the repository has. Raises what a
+        relayed layer meets.
         """
         relay: LayerRelay | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                relay = LayerRelay(group, remote, self._turns)
+                relay = LayerRelay(group, remote, self._turns, arrived)
                 try:
                     yield relay
                 except KitdError as failure:
@@ -277,28 +289,43 @@ class LayerRelays:
             raise error from None
 
 
-def _require_all(passage: _Passage, layer: PackedLayer) -> None:
-    if passage.size != layer.size:
-        raise LayerLostError(f"{passage.size} of {layer.size} bytes of {layer.digest} came")
+class _HeldBack:
+    """What comes through a pipe as a source, its end only once the worker has vouched for it.
 
+    It can be opened once. A `kitd.content.store.Fetcher` of this one layer.
+    """
 
-@asynccontextmanager
-async def _held_back(passage: _Passage, pipe: PipeReader) -> AsyncIterator[ByteStream]:
-    """Give what comes through the pipe, the last of it only once the worker has vouched for it."""
+    def __init__(self, passage: _Passage, pipe: PipeReader, repository: Repository) -> None:
+        self._passage = passage
+        self._pipe = pipe
+        self._repository = repository
+        self._is_spent = False
 
-    async def stream() -> AsyncGenerator[Chunk, None]:
+    async def exists(self, _target: Descriptor) -> bool:
+        return True
+
+    @asynccontextmanager
+    async def fetch(self, target: Descriptor, *, offset: int = 0) -> AsyncIterator[ByteStream]:
+        if self._is_spent or offset:
+            raise StreamBrokenError(
+                "it has to be sent anew",
+                host=self._repository.registry,
+                operation=f"push {abbreviate(target.digest)}",
+            )
+        self._is_spent = True
+        yield self._stream()
+
+    async def _stream(self) -> AsyncGenerator[Chunk, None]:
         held: Chunk = b""
         while True:
             buffer = bytearray(READ_BYTES)
-            count = await pipe.fill(memoryview(buffer))
+            count = await self._pipe.fill(memoryview(buffer))
             if count == 0:
                 break
-            passage.size += count
+            self._passage.size += count
             if held:
                 yield held
             held = memoryview(buffer)[:count]
-        _require_all(passage, await passage.layer)
+        await self._passage.layer()
         if held:
             yield held
-
-    yield stream()

@@ -43,6 +43,12 @@ from kitd.packing.order import (
 from kitd.packing.pool import WorkerPool
 from kitd.store.blob_store import BlobStore
 
+ASK_AT_ONCE = 4
+"""Layers that registries are asked for at once."""
+
+_Place = tuple[str, str]
+"""Repository and digest of a layer that is not here."""
+
 
 def _pack_key(project: Project) -> str:
     return hashlib.sha256(msgspec.json.encode(project)).hexdigest()
@@ -131,12 +137,13 @@ class Packer:
         state, and `CollectedError` where a worker met a blob in the moment in which it went.
         """
         key = _pack_key(project)
-        last = await self._last_pack(key, keep)
+        away = _Away(self._relays, destination)
+        last = await self._last_pack(key, keep, away)
         known = None
         # Where another state is expected, a look at whether this one is still there says nothing.
         if last is not None and expected in (None, last.fingerprint):
             known = last.glance
-        attempt = _Attempt(self, keep, advanced, built)
+        attempt = _Attempt(self, keep, away, advanced, built)
         remote = None if destination is None else await self._relays.open(destination)
         if remote is None:
             answer = await self._pool.pack(project, attempt.hear, known=known, expected=expected)
@@ -146,11 +153,10 @@ class Packer:
                 over_bytes=self._relays.over_bytes,
                 digest_first=not await remote.takes_streams(),
             )
-            async with self._relays.relaying(remote) as attempt.relay:
+            async with self._relays.relaying(remote, attempt.arrived) as attempt.relay:
                 answer = await self._pool.pack(
                     project, attempt.hear, known=known, expected=expected, streams=streams
                 )
-                await attempt.publish()
         if isinstance(answer, Unchanged):
             assert last is not None
             return msgspec.structs.replace(last, git_commit=answer.git_commit)
@@ -174,20 +180,14 @@ class Packer:
             warnings=(),
         )
 
-    async def _last_pack(self, key: str, keep: Keep) -> Packed | None:
+    async def _last_pack(self, key: str, keep: Keep, away: "_Away") -> Packed | None:
         """Return a project's last pack if all of it is still there, and what is here will be."""
         packed = await self._recall_pack(key)
         if packed is None or not await keep(_blobs(packed)):
             return None
-        away = [layer for layer in packed.layers if layer.repository is not None]
-        return packed if all([await self._is_away(layer) for layer in away]) else None
-
-    async def _is_away(self, layer: PackedLayer) -> bool:
-        """Whether a layer is where it was sent to without a copy here."""
-        if layer.repository is None:
-            return False
-        target = Descriptor(layer.media_type, Digest(layer.digest), layer.size)
-        return await self._relays.holds(parse_repository(layer.repository), target)
+        gone = [layer for layer in packed.layers if layer.repository is not None]
+        found = await away.found(gone)
+        return packed if all(_place(layer) in found for layer in gone) else None
 
     async def _recall_pack(self, key: str) -> Packed | None:
         remembered = (await self._recall([key])).get(key)
@@ -202,11 +202,12 @@ class Packer:
         await self._memory.remember(_of_this_version(key), msgspec.json.encode(thing))
 
     async def known_layers(
-        self, keys: tuple[str, ...], keep: Keep | None = None
+        self, keys: tuple[str, ...], keep: Keep | None = None, away: "_Away | None" = None
     ) -> Mapping[str, PackedLayer]:
         """Return the layers of these keys that need not be built.
 
-        The cache holds them, and keeps them if asked to; or a registry does, which is asked then.
+        The cache holds them, and keeps them if asked to; or a registry does, which is asked if
+        there is somebody to ask it.
         """
         remembered = {
             key: msgspec.json.decode(value, type=PackedLayer)
@@ -221,13 +222,59 @@ class Packer:
                 if self._store.size_of(Digest(layer.digest)) == layer.size
             }
         )
-        known: dict[str, PackedLayer] = {}
-        for key, layer in remembered.items():
-            if key in here:
-                known[key] = msgspec.structs.replace(layer, reused=True, repository=None)
-            elif layer.repository is not None and (keep is None or await self._is_away(layer)):
-                known[key] = msgspec.structs.replace(layer, reused=True)
+        known = {
+            key: msgspec.structs.replace(layer, reused=True, repository=None, arrived=True)
+            for key, layer in remembered.items()
+            if key in here
+        }
+        gone = {
+            key: layer
+            for key, layer in remembered.items()
+            if key not in here and layer.repository is not None
+        }
+        if away is None:
+            found = {_place(layer) for layer in gone.values() if layer.arrived}
+        else:
+            found = await away.found(gone.values())
+        for key, layer in gone.items():
+            if _place(layer) in found:
+                known[key] = msgspec.structs.replace(layer, reused=True, arrived=True)
         return known
+
+
+class _Away:
+    """The layers that are in a registry and not here: each is asked for once in an attempt."""
+
+    def __init__(self, relays: LayerRelays, destination: Repository | None) -> None:
+        self._relays = relays
+        self._destination = destination
+        self._answers: dict[_Place, bool] = {}
+        self._turns = asyncio.Semaphore(ASK_AT_ONCE)
+
+    async def found(self, layers: Iterable[PackedLayer]) -> set[_Place]:
+        """Return the places of those that need not be here, because they are where they were sent.
+
+        What is to stay on this machine has to be here. One that cannot be asked for is believed in
+        only where the kit goes, whose push will see, and only if it did arrive.
+        """
+        if self._destination is None:
+            return set()
+        places = {_place(layer): layer for layer in layers}
+        async with asyncio.TaskGroup() as group:
+            for place in places.keys() - self._answers.keys():
+                group.create_task(self._ask(place, places[place]))
+        return {place for place in places if self._answers[place]}
+
+    async def _ask(self, place: _Place, layer: PackedLayer) -> None:
+        repository = parse_repository(place[0])
+        target = Descriptor(layer.media_type, Digest(layer.digest), layer.size)
+        believed = layer.arrived and repository == self._destination
+        async with self._turns:
+            self._answers[place] = await self._relays.holds(repository, target, believed=believed)
+
+
+def _place(layer: PackedLayer) -> _Place:
+    return layer.repository or "", layer.digest
 
 
 class _Attempt:
@@ -237,14 +284,15 @@ class _Attempt:
         self,
         packer: Packer,
         keep: Keep,
+        away: _Away,
         advanced: Callable[[Advanced], None],
         built: Callable[[PackedLayer], None],
     ) -> None:
         self._packer = packer
         self._keep = keep
+        self._away = away
         self._advanced = advanced
         self._built = built
-        self._away: list[Built] = []
         self.relay: LayerRelay | None = None
 
     async def hear(self, notice: Notice) -> Known | None:
@@ -254,26 +302,24 @@ class _Attempt:
                 self._advanced(notice)
             case Streaming() if self.relay is not None:
                 self.relay.begin(notice)
-            case Built(_, layer, pipe) if pipe is not None and self.relay is not None:
-                self.relay.finish(pipe, layer)
-                self._away.append(notice)
-            case Built(layer_key, layer):
+            case Built(key, layer, pipe) if pipe is not None and self.relay is not None:
+                # It may arrive without anybody hearing of it: then a later attempt asks.
+                if key is not None:
+                    sent = msgspec.structs.replace(layer, arrived=False)
+                    await self._packer.remember(key, sent)
+                self.relay.finish(pipe, notice)
+            case Built(_, layer):
                 await _require_kept(self._keep, [_blob(layer)])
-                if layer_key is not None:
-                    await self._packer.remember(layer_key, layer)
+                await self.arrived(notice)
                 self._built(layer)
             case Planned(keys):
-                return Known(await self._packer.known_layers(keys, self._keep))
+                return Known(await self._packer.known_layers(keys, self._keep, self._away))
         return None
 
-    async def publish(self) -> None:
-        """Let the registry have what was sent to it. Raises `KitdError`."""
-        # First remembered: what did not arrive after all is asked for before it is believed.
-        for notice in self._away:
-            if notice.key is not None:
-                await self._packer.remember(notice.key, notice.layer)
-        if self.relay is not None:
-            await self.relay.publish()
+    async def arrived(self, notice: Built) -> None:
+        """Remember a layer that is where it was to go."""
+        if notice.key is not None:
+            await self._packer.remember(notice.key, notice.layer)
 
 
 def _blob(layer: PackedLayer) -> tuple[Digest, int]:

@@ -86,6 +86,8 @@ class PackedLayer(msgspec.Struct, frozen=True, kw_only=True):
     reused: bool
     repository: str | None = None
     """Where it is if it never was in the store, as `registry/name`."""
+    arrived: bool = True
+    """False where it was sent there, and nobody knows yet whether it came."""
 
 
 class Known(msgspec.Struct, frozen=True, tag="known"):

@@ -33,9 +33,9 @@ from kitd.registry.errors import (
 from kitd.registry.location import InvalidLocationError, next_page
 from kitd.registry.profile import UploadProfile, lessons_of, profile_for
 from kitd.registry.referrers import ReferrersList, ReferrersMemory
-from kitd.registry.request import Body, Request
+from kitd.registry.request import Request
 from kitd.registry.settings import UploadMode, remote_name
-from kitd.registry.stream_upload import StreamUpload, open_stream, put_once
+from kitd.registry.stream_upload import StreamUpload, open_stream
 from kitd.registry.transfer_memory import TransferMemory
 from kitd.registry.transport import Transport
 from kitd.registry.upload import Upload
@@ -231,11 +231,6 @@ class RemoteRepository:
             least_bytes=profile.least_bytes,
             states_ranges=await self._stream_mode() is UploadMode.CHUNKED,
         )
-
-    async def put_once(self, target: Descriptor, content: Body) -> None:
-        """Send a blob from where it can be read only once. Raises what the content raises, too."""
-        uploads = self.uploads(abbreviate(target.digest))
-        await put_once(uploads, target.digest, target.size, content)
 
     async def _stream_mode(self) -> UploadMode:
         # Whatever its size will be, it is worth going on with.

@@ -5,11 +5,11 @@ has acknowledged them; what a broken connection leaves open is asked for, and wh
 chunk is sent again. The session is remembered: a later attempt that makes the same bytes once more
 goes on from what the registry has. That they are the same is proven by the digest at the end.
 
-A registry that knows no such uploads wants the digest before the first byte: see `put_once`.
+A registry that knows no such uploads wants the digest before the first byte.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import ClassVar
 
 from kitd.content.store import ByteStream, Chunk
@@ -209,36 +209,6 @@ async def _resumed(uploads: Uploads, session: UploadSession) -> UploadSession | 
         return await uploads.ask(session)
     except NOT_RESUMABLE:
         return None
-
-
-async def put_once(uploads: Uploads, digest: Digest, size: int, content: Body) -> None:
-    """Upload in one request, the only kind that some registries take.
-
-    `content` is opened once: where that did not do, `StreamBrokenError` is raised. Raises
-    `RegistryError` and what the content raises.
-    """
-    opened = False
-
-    @asynccontextmanager
-    async def once() -> AsyncIterator[ByteStream]:
-        nonlocal opened
-        if opened:
-            raise StreamBrokenError(
-                "it has to be sent anew",
-                host=uploads.transport.registry,
-                operation=f"push {uploads.what}",
-            )
-        opened = True
-        async with content() as stream:
-            yield stream
-
-    session = await uploads.open()
-    try:
-        await uploads.commit(session, digest, size=size, content=once)
-    except BaseException:
-        with suppress(RegistryError):
-            await uploads.cancel(session)
-        raise
 
 
 def _of(part: memoryview) -> Body:

@@ -6,13 +6,15 @@ import os
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from kitd.daemon.layer_relay import CHUNK_BYTES, LayerLostError, LayerRelays
 from kitd.errors import UnavailableError
 from kitd.oci.descriptor import describe
 from kitd.oci.media_type import OCTET_STREAM
 from kitd.oci.reference import Repository
-from kitd.packing.order import PackedLayer, Streaming
+from kitd.packing.order import Built, PackedLayer, Streaming
 from kitd.packing.outlet import PipeClosedError, new_pipe, piped
 from kitd.packing.scan import InputChangedError
 from kitd.registry.client import RegistryClient
@@ -30,14 +32,19 @@ class Bench:
     """Relays to one repository, with the memory of uploads in it."""
 
     def __init__(self, client, remote, memory):
+        self.client = client
         self.relays = LayerRelays(client.repository, over_bytes=lambda: None)
         self.remote = remote
         self.memory = memory
+        self.arrived = []
 
     async def attempt(self, work):
         """Do something with a relay, as a pack does."""
-        async with self.relays.relaying(self.remote) as relay:
+        async with self.relays.relaying(self.remote, self._arrive) as relay:
             await work(relay)
+
+    async def _arrive(self, notice):
+        self.arrived.append(notice)
 
     async def has(self, count):
         """Wait until the registry has acknowledged so many bytes."""
@@ -50,11 +57,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench_at(host):
+async def bench_at(host, name="team/model"):
     memory = VolatileMemory()
     surroundings = Surroundings(environment={})
     async with RegistryClient(lambda _: RegistrySettings(), surroundings, memory) as client:
-        remote = await client.repository(Repository(host, "team/model"))
+        remote = await client.repository(Repository(host, name))
         yield Bench(client, remote, memory)
 
 
@@ -71,9 +78,10 @@ def store(tmp_path):
     return store
 
 
-def layer_of(content=CONTENT):
+def built(pipe, content=CONTENT):
+    """Return what a worker says once it has sent a layer and the files are as they were."""
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    return PackedLayer(
+    layer = PackedLayer(
         media_type=OCTET_STREAM,
         digest=digest,
         size=len(content),
@@ -82,6 +90,7 @@ def layer_of(content=CONTENT):
         reused=False,
         repository="anywhere",
     )
+    return pipe, Built("key", layer, pipe)
 
 
 async def write(store, relay, content=CONTENT, *, digest=None, key="key"):
@@ -103,25 +112,44 @@ def uploads_left(registry):
     return list(registry.root.glob("docker/registry/v2/repositories/**/_uploads/*/data"))
 
 
-async def test_a_layer_is_published_after_the_answer_and_not_before(bench, store):
+async def test_a_layer_is_published_when_it_is_vouched_for_and_not_before(bench, store):
     async def work(relay):
-        relay.finish(await write(store, relay), layer_of())
+        path = await write(store, relay)
+        await bench.has(len(CONTENT))
         assert not await bench.remote.exists(TARGET)
-        await relay.publish()
+        assert bench.arrived == []
+        relay.finish(*built(path))
 
     await bench.attempt(work)
     assert await bench.remote.exists(TARGET)
+    assert [notice.layer.digest for notice in bench.arrived] == [TARGET.digest]
     assert list(store.ingest_dir.iterdir()) == []
 
 
 async def test_files_that_changed_leave_nothing_behind(bench, store, docker_registry):
     async def work(relay):
-        relay.finish(await write(store, relay), layer_of())
-        raise InputChangedError("another file changed")
+        await write(store, relay)
+        raise InputChangedError("the file changed")
 
     with pytest.raises(InputChangedError):
         await bench.attempt(work)
     assert not await bench.remote.exists(TARGET)
+    assert uploads_left(docker_registry) == []
+
+
+async def test_a_layer_that_was_vouched_for_arrives_though_another_file_changed(
+    bench, store, docker_registry
+):
+    """The next attempt finds it there, and need not read it."""
+
+    async def work(relay):
+        relay.finish(*built(await write(store, relay)))
+        raise InputChangedError("another file changed")
+
+    with pytest.raises(InputChangedError):
+        await bench.attempt(work)
+    assert await bench.remote.exists(TARGET)
+    assert [notice.key for notice in bench.arrived] == ["key"]
     assert uploads_left(docker_registry) == []
 
 
@@ -134,8 +162,7 @@ async def test_what_a_failure_of_the_moment_leaves_is_gone_on_with(bench, store)
         raise UnavailableError("the worker was killed")
 
     async def go_on(relay):
-        relay.finish(await write(store, relay), layer_of())
-        await relay.publish()
+        relay.finish(*built(await write(store, relay)))
 
     with pytest.raises(UnavailableError):
         await bench.attempt(be_killed)
@@ -147,8 +174,7 @@ async def test_what_a_failure_of_the_moment_leaves_is_gone_on_with(bench, store)
 
 async def test_bytes_that_got_lost_are_not_published(bench, store):
     async def work(relay):
-        relay.finish(await write(store, relay, CONTENT[:-1]), layer_of())
-        await relay.publish()
+        relay.finish(*built(await write(store, relay, CONTENT[:-1])))
 
     with pytest.raises(LayerLostError):
         await bench.attempt(work)
@@ -161,8 +187,7 @@ async def test_a_digest_that_is_known_first_makes_it_one_request(bench, store):
     async def work(relay):
         path = await write(store, relay, digest=TARGET.digest)
         assert not await bench.remote.exists(TARGET)
-        relay.finish(path, layer_of())
-        await relay.publish()
+        relay.finish(*built(path))
 
     await bench.attempt(work)
     assert await bench.remote.exists(TARGET)
@@ -176,6 +201,46 @@ async def test_a_word_that_does_not_come_lets_nothing_be_published(bench, store)
     with pytest.raises(InputChangedError):
         await bench.attempt(work)
     assert not await bench.remote.exists(TARGET)
+
+
+@pytest.mark.parametrize("lender", ["team/model", "team/other"])
+async def test_what_the_registry_has_is_not_sent_again(store, fault_registry, lender):
+    """In the same repository or in another one; the worker is heard to its end all the same."""
+
+    async def work(relay):
+        relay.finish(*built(await write(store, relay, digest=TARGET.digest)))
+
+    async with bench_at(fault_registry.host, lender) as bench:
+        await bench.attempt(work)
+        model = Repository(fault_registry.host, "team/model")
+        bench.remote = await bench.client.repository(model)
+        await bench.attempt(work)
+        assert await bench.remote.exists(TARGET)
+    received = [blob["received_bytes"] for blob in fault_registry.tally()["blobs"]]
+    assert sum(received) == len(CONTENT)
+
+
+async def test_nobody_waits_for_a_registry_that_does_not_hear_of_an_upload_given_up(store):
+    async def handle(request):
+        if request.method == "DELETE":
+            await asyncio.Event().wait()
+        await request.read()
+        opened = {"Location": "/v2/team/model/blobs/uploads/1"}
+        return web.Response(status=202 if request.method == "POST" else 404, headers=opened)
+
+    async def work(relay):
+        await write(store, relay, digest=TARGET.digest)
+        raise InputChangedError("the file changed")
+
+    application = web.Application(client_max_size=1 << 30)
+    application.router.add_route("*", "/{path:.*}", handle)
+    async with (
+        asyncio.timeout(10),
+        TestServer(application, host="127.0.0.1") as server,
+        bench_at(f"127.0.0.1:{server.port}") as bench,
+    ):
+        with pytest.raises(InputChangedError):
+            await bench.attempt(work)
 
 
 async def test_a_registry_that_takes_nothing_ends_the_pack(store, docker_registry_with_login):
