@@ -214,8 +214,10 @@ class LayerRelay:
             passage.size += count
 
     async def _send(self, passage: _Passage, pipe: PipeReader) -> None:
-        content = f"layer:{passage.said.key}"
-        upload = await self._remote.begin_stream(content, chunk_bytes=CHUNK_BYTES)
+        said = passage.said
+        upload = await self._remote.begin_stream(
+            f"layer:{said.key}", chunk_bytes=CHUNK_BYTES, least_size=said.least_size
+        )
         passage.upload = upload
         buffer = memoryview(bytearray(upload.chunk_bytes))
         while passage.size < upload.received:

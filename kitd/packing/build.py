@@ -150,6 +150,7 @@ def build_layers(
                     pipe=str(path),
                     digest=None if first is None else first.digest,
                     size=None if first is None else first.size,
+                    least_size=sizes[index] if recipe.compression == "none" else 0,
                 )
             )
             with piped(path) as outlet:

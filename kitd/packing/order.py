@@ -153,6 +153,8 @@ class Streaming(msgspec.Struct, frozen=True, kw_only=True, tag="streaming"):
     pipe: str
     digest: str | None
     size: int | None
+    least_size: int = 0
+    """What it will have at least."""
 
 
 class Built(msgspec.Struct, frozen=True, tag="built"):

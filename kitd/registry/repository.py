@@ -146,7 +146,7 @@ class RemoteRepository:
         Raises what the source raises, too. A blob that is larger than the registry takes is refused
         before anything is sent.
         """
-        self._check_size(target, await self.upload_profile())
+        self._check_size(abbreviate(target.digest), target.size, await self.upload_profile())
         ticket = self._turns.ticket(self.repository.registry, target.digest)
         exists = await self._exists(target, writing=True)
         if is_manifest(target.media_type):
@@ -170,13 +170,13 @@ class RemoteRepository:
         """Return the requests for uploading something that errors call `what`."""
         return Uploads(self._transport, self._name, what)
 
-    def _check_size(self, target: Descriptor, profile: UploadProfile) -> None:
+    def _check_size(self, what: str, size: int, profile: UploadProfile) -> None:
         most = profile.max_blob_bytes
-        if most is not None and target.size > most:
+        if most is not None and size > most:
             raise RegistryTooLargeError(
-                f"it has {target.size} bytes, and blobs there have {most} at most",
+                f"it has {size} bytes, and blobs there have {most} at most",
                 host=self.repository.registry,
-                operation=f"push {abbreviate(target.digest)} in {self._name}",
+                operation=f"push {what} in {self._name}",
                 hint="put what is in this layer into several",
             )
 
@@ -193,13 +193,17 @@ class RemoteRepository:
         )
         sent_bytes = await upload.run(await self._lenders(target.digest))
         self._turns.place(registry, target.digest, self._name)
-        if upload.profile != profile:
-            self._profile = upload.profile
-            await self._memory.learn(registry, lessons_of(upload.profile))
+        await self._learned(upload.profile)
         if sent_bytes is None:
             self.mounted_bytes += target.size
             return 0
         return sent_bytes
+
+    async def _learned(self, profile: UploadProfile) -> None:
+        """Remember how blobs are sent to this registry, if that is news."""
+        if profile != self._profile:
+            self._profile = profile
+            await self._memory.learn(self.repository.registry, lessons_of(profile))
 
     async def _lenders(self, digest: Digest) -> Sequence[str]:
         """Return the repositories that may hold a blob, the likeliest first."""
@@ -213,28 +217,30 @@ class RemoteRepository:
 
     async def takes_streams(self) -> bool:
         """Whether the digest of a blob may be said after its last byte."""
-        return (await self._stream_mode()) is not UploadMode.MONOLITHIC
+        # Whatever its size will be, it is worth going on with.
+        profile = await self.upload_profile()
+        return profile.mode_for(sys.maxsize) is not UploadMode.MONOLITHIC
 
-    async def begin_stream(self, content: str, *, chunk_bytes: int) -> StreamUpload:
+    async def begin_stream(
+        self, content: str, *, chunk_bytes: int, least_size: int = 0
+    ) -> StreamUpload:
         """Begin to send a blob that is still being made, or go on where that was interrupted.
 
         `content` is a word for it that a later attempt would use, too; `chunk_bytes` is what the
-        caller would keep at once, where the registry does not want more.
+        caller would keep at once, where the registry does not want more. It will have `least_size`
+        bytes at least: what is larger than the registry takes is refused before anything is sent.
         """
         profile = await self.upload_profile()
+        self._check_size(content, least_size, profile)
         return await open_stream(
             self.uploads(content),
             self.repository,
             self._memory,
             content,
-            chunk_bytes=max(min(profile.chunk_bytes, chunk_bytes), profile.least_bytes),
-            least_bytes=profile.least_bytes,
-            states_ranges=await self._stream_mode() is UploadMode.CHUNKED,
+            profile=profile,
+            learned=self._learned,
+            chunk_bytes=chunk_bytes,
         )
-
-    async def _stream_mode(self) -> UploadMode:
-        # Whatever its size will be, it is worth going on with.
-        return (await self.upload_profile()).mode_for(sys.maxsize)
 
     async def tag(self, target: Descriptor, tag: str) -> None:
         """Let `tag` name a manifest that the repository holds.

@@ -8,7 +8,7 @@ goes on from what the registry has. That they are the same is proven by the dige
 A registry that knows no such uploads wants the digest before the first byte.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import ClassVar
 
@@ -25,8 +25,18 @@ from kitd.registry.errors import (
     RegistryTimeoutError,
     RegistryTooLargeError,
     RegistryUnreachableError,
+    RegistryUnsupportedError,
+)
+from kitd.registry.profile import (
+    ChunksUnsupported,
+    LeastChunk,
+    Observation,
+    TooLarge,
+    UploadProfile,
+    learn,
 )
 from kitd.registry.request import Body
+from kitd.registry.settings import UploadMode
 from kitd.registry.upload_session import (
     NOT_RESUMABLE,
     UploadMemory,
@@ -67,19 +77,22 @@ class StreamUpload:
         content: str,
         session: UploadSession,
         *,
+        profile: UploadProfile,
+        learned: Callable[[UploadProfile], Awaitable[None]],
         chunk_bytes: int,
-        least_bytes: int,
-        states_ranges: bool,
     ) -> None:
         self._uploads = uploads
         self._repository = repository
         self._memory = memory
         self._content = content
         self._session = session
-        self._least_bytes = max(least_bytes, session.least_chunk_bytes)
-        self._states_ranges = states_ranges
+        # What the registry names is the least that it may be.
+        self._profile = learn(profile, LeastChunk(session.least_chunk_bytes)) or profile
+        self._learned = learned
         self._is_resumed = session.received > 0
-        self.chunk_bytes = max(chunk_bytes, session.least_chunk_bytes)
+        self._is_anew = False
+        least_bytes = self._profile.least_bytes
+        self.chunk_bytes = max(min(self._profile.chunk_bytes, chunk_bytes), least_bytes)
         """How much `append` wants at once, but for the last time."""
 
     @property
@@ -90,7 +103,8 @@ class StreamUpload:
     async def append(self, data: memoryview) -> None:
         """Send what follows the bytes that the registry has; return once it has these, too.
 
-        Raises `StreamBrokenError` where it has lost some that it had acknowledged.
+        Raises `StreamBrokenError` where it has lost some that it had acknowledged, and where it
+        takes no chunks, which is remembered.
         """
         start = self.received
         end = start + len(data)
@@ -101,9 +115,23 @@ class StreamUpload:
             try:
                 await self._send(data[before - start :][:most])
             except RegistryTooLargeError:
-                if most <= self._least_bytes:
+                refused = TooLarge(min(most, end - self.received), UploadMode.CHUNKED)
+                if not self._learn(refused):
                     raise
-                most = max(most // 2, self._least_bytes)
+                most = min(most, self._profile.chunk_bytes)
+            except (RegistryUnsupportedError, RegistryStateError) as error:
+                if self.received:
+                    raise
+                if isinstance(error, RegistryStateError) and not self._is_anew:
+                    self._is_anew = True
+                    await self._advance(await self._uploads.open())
+                    continue
+                # Twice before a byte was in it: that was no session for chunks.
+                if not self._learn(ChunksUnsupported()):
+                    raise
+                await self.cancel()
+                await self._learned(self._profile)
+                raise self._broken("it takes no chunks, and the digest first") from error
             except _HICCUPS:
                 if stalls == MAX_STALLS:
                     raise
@@ -130,6 +158,7 @@ class StreamUpload:
                 raise
             raise self._broken("what an earlier attempt sent is not how it begins now") from error
         await self._memory.forget(self._repository, self._content)
+        await self._learned(self._profile)
 
     async def _commit(self, digest: Digest, size: int) -> None:
         for stalls in range(MAX_STALLS + 1):
@@ -150,8 +179,14 @@ class StreamUpload:
         await self._memory.forget(self._repository, self._content)
         await self._uploads.cancel(self._session)
 
+    def _learn(self, observation: Observation) -> bool:
+        """Go on with the profile that follows from an observation; whether there is one."""
+        profile = learn(self._profile, observation)
+        self._profile = profile or self._profile
+        return profile is not None
+
     async def _send(self, part: memoryview) -> None:
-        length = len(part) if self._states_ranges else None
+        length = None if self._profile.mode is UploadMode.STREAM else len(part)
         sending = self._uploads.send(self._session, _of(part), length=length)
         await self._advance(await arrived(sending, self._advance))
 
@@ -171,14 +206,14 @@ async def open_stream(
     memory: UploadMemory,
     content: str,
     *,
+    profile: UploadProfile,
+    learned: Callable[[UploadProfile], Awaitable[None]],
     chunk_bytes: int,
-    least_bytes: int,
-    states_ranges: bool,
 ) -> StreamUpload:
     """Go on with the upload that is remembered for this content, or begin one.
 
-    Chunks are of `chunk_bytes`, and where the registry refuses that, of `least_bytes` at least;
-    `states_ranges` is whether the registry wants to be told which bytes a chunk has. Raises
+    Chunks are of at most `chunk_bytes`, unless the registry wants larger ones. `learned` is told
+    the `profile` as it is after a blob was sent, or when it turned out to be useless. Raises
     `RegistryError`.
     """
     session = await memory.recall(repository, content)
@@ -195,9 +230,9 @@ async def open_stream(
         memory,
         content,
         session,
+        profile=profile,
+        learned=learned,
         chunk_bytes=chunk_bytes,
-        least_bytes=least_bytes,
-        states_ranges=states_ranges,
     )
 
 

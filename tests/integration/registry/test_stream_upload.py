@@ -204,3 +204,41 @@ async def test_a_refusal_at_the_end_of_a_fresh_upload_is_the_error(serve, remote
     await send(upload, b"content")
     with pytest.raises(RegistryRejectedError):
         await upload.commit(f"sha256:{hashlib.sha256(b'content').hexdigest()}", 7)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_a_registry_without_chunks_is_remembered_as_that(serve, remote, status):
+    """The next attempt says the digest first; this one cannot begin anew."""
+
+    async def handle(request):
+        if request.method == "PATCH":
+            await request.read()
+            return web.Response(status=status)
+        return await Peer().handle(request)
+
+    host = await serve(handle)
+    repository = await remote(host, RegistrySettings())
+    assert await repository.takes_streams()
+    upload = await repository.begin_stream("x", chunk_bytes=CHUNK)
+    with pytest.raises(StreamBrokenError, match="takes no chunks"):
+        await send(upload, os.urandom(CHUNK))
+    assert not await (await remote(host, RegistrySettings())).takes_streams()
+
+
+async def test_the_size_of_chunk_that_was_taken_is_remembered(serve, remote):
+    peer = Peer(largest=600 * 1024)
+    content = os.urandom(2 * MIB)
+    host = await serve(peer.handle)
+    upload = await (await remote(host, RegistrySettings())).begin_stream("x", chunk_bytes=CHUNK)
+    await send(upload, content)
+    await upload.commit(f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))
+    peer.session.clear()
+    again = await (await remote(host, RegistrySettings())).begin_stream("y", chunk_bytes=CHUNK)
+    assert again.chunk_bytes == CHUNK // 2
+
+
+async def test_what_is_larger_than_the_registry_takes_is_not_begun(remote):
+    """ECR is the one whose limit is known."""
+    repository = await remote("1234.dkr.ecr.eu-west-1.amazonaws.com", RegistrySettings())
+    with pytest.raises(RegistryTooLargeError, match="blobs there have"):
+        await repository.begin_stream("x", chunk_bytes=CHUNK, least_size=60_000 * MIB)
