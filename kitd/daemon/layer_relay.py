@@ -65,6 +65,8 @@ class PipeReader:
     def __init__(self, handle: int) -> None:
         self._handle = handle
         self._has_begun = False
+        self.keeps_waiting = True
+        """Whether the writer may have to wait: it has not ended, and nobody takes what it has."""
 
     async def fill(self, buffer: memoryview) -> int:
         """Read until the buffer is full or the pipe ends; return how many bytes came."""
@@ -90,15 +92,18 @@ class PipeReader:
             else:
                 # Others have a turn, however fast the worker is.
                 await asyncio.sleep(0)
+                self.keeps_waiting = count > 0
                 return count
 
     async def _readable(self) -> None:
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
         loop.add_reader(self._handle, ready.set)
+        self.keeps_waiting = False
         try:
             await ready.wait()
         finally:
+            self.keeps_waiting = True
             loop.remove_reader(self._handle)
 
 
@@ -121,6 +126,7 @@ class _Passage:
     """One layer on its way."""
 
     said: Streaming
+    pipe: PipeReader | None = None
     upload: StreamUpload | None = None
     size: int = 0
     """How many bytes came through the pipe."""
@@ -168,6 +174,11 @@ class LayerRelay:
         """Publish a layer, all of which was sent, and whose files did not change meanwhile."""
         self._passages[pipe].built.set_result(built)
 
+    def keeps_waiting(self) -> bool:
+        """Whether the worker may have to wait at a pipe, for a turn or for the registry."""
+        pipes = [each.pipe for each in self._passages.values() if not each.carrier.done()]
+        return any(pipe is not None and pipe.keeps_waiting for pipe in pipes)
+
     async def leave(self, error: BaseException) -> None:
         """Let arrive what was vouched for, and give up the rest unless it would be gone on with.
 
@@ -195,12 +206,14 @@ class LayerRelay:
     async def _carry(self, passage: _Passage) -> None:
         said = passage.said
         # Opened at once, so that the worker fills the pipe while this waits for its turn.
-        async with reading(said.pipe) as pipe, self._turns:
-            if said.digest is not None and said.size is not None:
-                target = Descriptor(OCTET_STREAM, parse_digest(said.digest), said.size)
-                await self._send_known(passage, pipe, target)
-            else:
-                await self._send(passage, pipe)
+        async with reading(said.pipe) as pipe:
+            passage.pipe = pipe
+            async with self._turns:
+                if said.digest is not None and said.size is not None:
+                    target = Descriptor(OCTET_STREAM, parse_digest(said.digest), said.size)
+                    await self._send_known(passage, pipe, target)
+                else:
+                    await self._send(passage, pipe)
         layer = await passage.layer()
         if passage.upload is not None:
             await passage.upload.commit(parse_digest(layer.digest), layer.size)
@@ -241,7 +254,8 @@ class LayerRelays:
     ) -> None:
         self._remote = remote
         self._over_bytes = over_bytes
-        self._turns = asyncio.Semaphore(STREAMS)
+        self.turns = asyncio.Semaphore(STREAMS)
+        """One for each layer that is sent."""
 
     @property
     def over_bytes(self) -> int | None:
@@ -278,7 +292,7 @@ class LayerRelays:
         relay: LayerRelay | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                relay = LayerRelay(group, remote, self._turns, arrived)
+                relay = LayerRelay(group, remote, self.turns, arrived)
                 try:
                     yield relay
                 except KitdError as failure:

@@ -153,9 +153,15 @@ class Packer:
                 over_bytes=self._relays.over_bytes,
                 digest_first=not await remote.takes_streams(),
             )
-            async with self._relays.relaying(remote, attempt.arrived) as attempt.relay:
+            async with self._relays.relaying(remote, attempt.arrived) as relay:
+                attempt.relay = relay
                 answer = await self._pool.pack(
-                    project, attempt.hear, known=known, expected=expected, streams=streams
+                    project,
+                    attempt.hear,
+                    known=known,
+                    expected=expected,
+                    streams=streams,
+                    is_kept_waiting=relay.keeps_waiting,
                 )
         if isinstance(answer, Unchanged):
             assert last is not None

@@ -63,14 +63,15 @@ class _Meter:
                 self._told_s = now_s
             # What had to be begun anew was counted twice.
             notice = Advanced(min(self._done_bytes, self._total_bytes), self._total_bytes)
-        self.check(count)
+        if self.stopped:
+            raise InputChangedError("another layer of the kit could not be built")
         if due:
             self._tell(notice)
 
-    def check(self, _count: int) -> None:
-        """Raise `InputChangedError` if another layer failed."""
-        if self.stopped:
-            raise InputChangedError("another layer of the kit could not be built")
+    def expect(self, count: int) -> None:
+        """Count on more bytes than the files have: some are read twice."""
+        with self._lock:
+            self._total_bytes += count
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +138,14 @@ def build_layers(
             recipe.plans[index],
             inputs.layers[index],
             compression=recipe.compression,
+            advanced=meter.advanced,
             leases=leases,
         )
         first = None
         if streams.digest_first:
+            meter.expect(sizes[index])
             with hashed() as outlet:
-                first = write(outlet, advanced=meter.check).blob
+                first = write(outlet).blob
         with new_pipe(destination.store) as path:
             tell(
                 Streaming(
@@ -154,7 +157,7 @@ def build_layers(
                 )
             )
             with piped(path) as outlet:
-                built = write(outlet, advanced=meter.advanced)
+                built = write(outlet)
         if first not in (None, built.blob):
             raise InputChangedError(
                 f"{printable(recipe.plans[index].path)} changed between two looks at it"

@@ -133,10 +133,12 @@ class WorkerPool:
         known: Glance | None,
         expected: str | None,
         streams: Streams | None = None,
+        is_kept_waiting: Callable[[], bool] = lambda: False,
     ) -> Packed | Unchanged:
         """Build a project's layers and config in the blob store. Raises `KitdError`.
 
-        With `streams` some layers come through pipes instead: who hears of one has to read it.
+        With `streams` some layers come through pipes instead: who hears of one has to read it. A
+        worker that `is_kept_waiting` at one of them may be silent for as long as that takes.
         When it is cancelled or raises, complete layers may stay in the store, temporary files not.
         """
         label = f"{secrets.token_hex(8)}-"
@@ -149,20 +151,25 @@ class WorkerPool:
             streams=streams,
         )
         try:
-            answer = await self._ask(order, hear)
+            answer = await self._ask(order, hear, is_kept_waiting)
         except BaseException:
             await run_blocking(BlobStore(self._cache, label=label).sweep)
             raise
         assert isinstance(answer, Packed | Unchanged)
         return answer
 
-    async def _ask(self, order: ScanOrder | PackOrder, hear: Hear) -> Answer:
+    async def _ask(
+        self,
+        order: ScanOrder | PackOrder,
+        hear: Hear,
+        is_kept_waiting: Callable[[], bool] = lambda: False,
+    ) -> Answer:
         async with self._worker() as process:
             try:
                 await self._say(process, order)
             except ConnectionError as error:
                 raise NoWorkerError("a packing process ended before its order") from error
-            answer = await self._answer(process, hear)
+            answer = await self._answer(process, hear, is_kept_waiting)
         if isinstance(answer, Failed):
             raise WorkerError(answer)
         return answer
@@ -173,9 +180,14 @@ class WorkerPool:
         async with self._silence():
             await process.stdin.drain()
 
-    async def _answer(self, process: asyncio.subprocess.Process, hear: Hear) -> Answer:
+    async def _answer(
+        self,
+        process: asyncio.subprocess.Process,
+        hear: Hear,
+        is_kept_waiting: Callable[[], bool],
+    ) -> Answer:
         assert process.stdout is not None
-        while line := await self._line(process.stdout):
+        while line := await self._line(process.stdout, is_kept_waiting):
             said = self._decoder.decode(line)
             if isinstance(said, Answer):
                 return said
@@ -189,10 +201,17 @@ class WorkerPool:
             hint="if it happens again, see whether the machine is out of memory",
         )
 
-    async def _line(self, answers: asyncio.StreamReader) -> bytes:
+    async def _line(
+        self, answers: asyncio.StreamReader, is_kept_waiting: Callable[[], bool]
+    ) -> bytes:
         try:
-            async with self._silence():
-                return await answers.readline()
+            while True:
+                try:
+                    async with self._silence():
+                        return await answers.readline()
+                except NoWorkerError:
+                    if not is_kept_waiting():
+                        raise
         except ValueError as error:
             raise WorkerDiedError(
                 f"a packing process said more than {MAX_LINE_BYTES} bytes at once and was ended",

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from kitd.daemon.layer_relay import CHUNK_BYTES, LayerLostError, LayerRelays
+from kitd.daemon.layer_relay import CHUNK_BYTES, STREAMS, LayerLostError, LayerRelays
 from kitd.errors import UnavailableError
 from kitd.oci.descriptor import describe
 from kitd.oci.media_type import OCTET_STREAM
@@ -241,6 +241,32 @@ async def test_nobody_waits_for_a_registry_that_does_not_hear_of_an_upload_given
     ):
         with pytest.raises(InputChangedError):
             await bench.attempt(work)
+
+
+async def test_a_worker_waits_for_a_relay_that_has_no_turn_and_not_the_other_way_round(
+    bench, store
+):
+    """While it is not read from, its silence says nothing about it."""
+
+    async def be_patient(wanted, relay):
+        async with asyncio.timeout(10):
+            while relay.keeps_waiting() is not wanted:
+                await asyncio.sleep(0.01)
+
+    async def work(relay):
+        with new_pipe(store) as path:
+            relay.begin(Streaming(key="key", pipe=str(path), digest=None, size=None))
+            await be_patient(wanted=True, relay=relay)
+            bench.relays.turns.release()
+            await be_patient(wanted=False, relay=relay)
+            await asyncio.to_thread(fill, path, CONTENT)
+        await bench.has(len(CONTENT))
+        await be_patient(wanted=False, relay=relay)
+        relay.finish(*built(str(path)))
+
+    for _ in range(STREAMS):
+        await bench.relays.turns.acquire()
+    await bench.attempt(work)
 
 
 async def test_a_registry_that_takes_nothing_ends_the_pack(store, docker_registry_with_login):

@@ -14,7 +14,16 @@ import pytest
 
 from kitd.errors import Disposition, KitdError
 from kitd.inotify import CREATE, MOVED_TO, open_inotify, parse_events
-from kitd.packing.order import Advanced, Known, Planned, Project, ScanOrder, Watched
+from kitd.packing.order import (
+    Advanced,
+    Known,
+    Planned,
+    Project,
+    ScanOrder,
+    Streaming,
+    Streams,
+    Watched,
+)
 from kitd.packing.pool import MAX_SCANS, WARM, NoWorkerError, WorkerDiedError, WorkerPool
 
 KITFILE = "model: {path: weights.bin}"
@@ -217,6 +226,50 @@ async def test_a_worker_that_is_stopped_is_given_up_and_replaced(store, small, c
         assert caught.value.disposition is Disposition.RETRY
         assert children() == set()
         assert (await scan(pool, small)).fingerprint
+
+
+async def test_a_worker_that_looks_for_the_digest_first_says_how_far_it_is(store, endless):
+    """Who says nothing is given up; the same bytes are read once more after that."""
+    os.truncate(Path(endless.root) / "weights.bin", 1 << 26)
+    streams = Streams(repository="r/x", over_bytes=1, digest_first=True)
+    advanced = []
+
+    async def hear(notice):
+        match notice:
+            case Streaming():
+                raise EOFError("nobody takes it")
+            case Advanced():
+                advanced.append(notice)
+        return await ignore(notice)
+
+    async with WorkerPool(store.root) as pool:
+        with pytest.raises(EOFError):
+            await pool.pack(endless, hear, known=None, expected=None, streams=streams)
+    assert {notice.total_bytes for notice in advanced} == {2 << 26}
+
+
+async def test_a_worker_that_is_kept_waiting_may_be_silent(store, small):
+    """Until whoever keeps it waiting says that it does no more."""
+    asked = []
+
+    def is_kept_waiting():
+        asked.append(None)
+        return len(asked) < 3
+
+    streams = Streams(repository="r/x", over_bytes=0, digest_first=False)
+
+    async with WorkerPool(store.root, silence_s=0.5) as pool:
+        # Nobody opens the other end of its pipe.
+        with pytest.raises(NoWorkerError):
+            await pool.pack(
+                small,
+                ignore,
+                known=None,
+                expected=None,
+                streams=streams,
+                is_kept_waiting=is_kept_waiting,
+            )
+    assert len(asked) == 3
 
 
 async def test_a_worker_that_cannot_be_started_is_an_error_to_try_again(store, small):
