@@ -262,6 +262,23 @@ def mount_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.fixture
+def btrfs(tmp_path: Path) -> Iterator[Path | None]:
+    """A small file system on which files can share blocks; None where it cannot be mounted."""
+    image, place = tmp_path / "disk.img", tmp_path / "disk"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(160 << 20)
+    try:
+        subprocess.run(["mkfs.btrfs", "-q", image], capture_output=True, check=True)
+        subprocess.run(["mount", "-o", "loop", image, place], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        yield None
+        return
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.fixture
 def free_address() -> str:
     """A loopback address that nobody listens on."""
     with socket.socket() as sock:

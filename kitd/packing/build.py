@@ -86,13 +86,10 @@ class Destination:
         """Where the pipes lead."""
         return None if self.streams is None else self.streams.repository
 
-    def is_too_small_for(self, size: int) -> bool:
-        """Whether a layer of so many bytes should leave through a pipe, if it may."""
-        if self.streams is None:
-            return False
-        over_bytes = self.streams.over_bytes
-        is_large = over_bytes is not None and size > over_bytes
-        return is_large or not self.store.has_room_for(size)
+    def is_not_for(self, size: int) -> bool:
+        """Whether a layer of so many bytes leaves through a pipe, however much room there is."""
+        over_bytes = None if self.streams is None else self.streams.over_bytes
+        return over_bytes is not None and size > over_bytes
 
 
 def build_layers(
@@ -129,6 +126,7 @@ def build_layers(
             compression=recipe.compression,
             advanced=meter.advanced,
             leases=leases,
+            may_leave=destination.streams is not None,
         )
 
     def stream(index: int, streams: Streams) -> tuple[BuiltLayer, str]:
@@ -167,11 +165,10 @@ def build_layers(
     def make(index: int) -> tuple[BuiltLayer, str | None]:
         """Return a layer, and the pipe that it left through if it is not in the store."""
         streams = destination.streams
-        if streams is None or not destination.is_too_small_for(sizes[index]):
+        if streams is None or not destination.is_not_for(sizes[index]):
             try:
                 return store(index), None
             except NoSpaceError:
-                # Others took the room meanwhile.
                 if streams is None:
                     raise
         return stream(index, streams)

@@ -119,10 +119,12 @@ def build_layer(
     compression: str,
     advanced: Callable[[int], None],
     leases: Leases = Leases.TELL,
+    may_leave: bool = False,
 ) -> BuiltLayer:
     """Write the layer of `entries` into the store; `advanced` is told the bytes of each step.
 
-    A layer that is one file as it is shares the file's blocks where the file system can. Raises
+    A layer that is one file as it is shares the file's blocks where the file system can, and needs
+    no room then; one that `may_leave` instead is given none that would be scarce. Raises
     `InputError`, `InputChangedError`, `StoreError`; then nothing stays behind.
     """
     is_plain = _compression(plan, compression) == "none"
@@ -133,8 +135,9 @@ def build_layer(
             if reader.share(raw, lambda file: ingest.clone(file, advanced)):
                 blob = ingest.commit()
                 return BuiltLayer(blob, blob.digest, annotations, reader.writers)
-        if is_plain:
-            store.require_space(sum(entry.size for entry in entries))
+        if is_plain or may_leave:
+            size = sum(entry.size for entry in entries)
+            store.require_space(size, may_leave=may_leave)
         return write_layer(
             root,
             plan,

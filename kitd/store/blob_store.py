@@ -431,11 +431,14 @@ class BlobStore:
 
     def has_room_for(self, size: int) -> bool:
         """Whether the disk has room for a blob that need not be here. Raises `StoreError`."""
-        return self.free_bytes() >= size + min(size, SPARED_BYTES)
+        return self.free_bytes() >= _with_spared(size)
 
-    def require_space(self, size: int) -> None:
-        """Raise `NoSpaceError` if the disk has not so many bytes free now."""
-        if self.free_bytes() < size:
+    def require_space(self, size: int, *, may_leave: bool = False) -> None:
+        """Raise `NoSpaceError` if the disk has not so many bytes free now.
+
+        Where the blob `may_leave`, because it need not be here, `has_room_for` is what counts.
+        """
+        if self.free_bytes() < (_with_spared(size) if may_leave else size):
             with os_errors("write to", self.ingest_dir):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -539,3 +542,8 @@ def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
         return entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def _with_spared(size: int) -> int:
+    """Return what has to be free for a blob that need not be here."""
+    return size + min(size, SPARED_BYTES)

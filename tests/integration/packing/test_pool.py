@@ -25,6 +25,7 @@ from kitd.packing.order import (
     Watched,
 )
 from kitd.packing.pool import MAX_SCANS, WARM, NoWorkerError, WorkerDiedError, WorkerPool
+from kitd.store.blob_store import BlobStore
 
 KITFILE = "model: {path: weights.bin}"
 HUGE = 16 << 30
@@ -246,6 +247,26 @@ async def test_a_worker_that_looks_for_the_digest_first_says_how_far_it_is(store
         with pytest.raises(EOFError):
             await pool.pack(endless, hear, known=None, expected=None, streams=streams)
     assert {notice.total_bytes for notice in advanced} == {2 << 26}
+
+
+async def test_a_file_that_can_be_shared_needs_no_room(btrfs, project):
+    """It takes none, where a copy of it would not leave enough."""
+    if btrfs is None:
+        pytest.skip("mounting a file system whose files can share blocks needs root")
+    store = BlobStore(btrfs / "cache")
+    store.create()
+    root = project({"Kitfile": KITFILE, "weights.bin": os.urandom(40 << 20)}, btrfs / "project")
+    assert not store.has_room_for(40 << 20)
+    streams = Streams(repository="r/x", over_bytes=None, digest_first=False)
+
+    async def hear(notice):
+        assert not isinstance(notice, Streaming)
+        return await ignore(notice)
+
+    raw = Project(root=str(root), layer_format="raw")
+    async with WorkerPool(store.root) as pool:
+        packed = await pool.pack(raw, hear, known=None, expected=None, streams=streams)
+    assert store.size_of(packed.layers[0].digest) == 40 << 20
 
 
 async def test_a_worker_that_is_kept_waiting_may_be_silent(store, small):

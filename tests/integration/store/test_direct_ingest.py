@@ -233,23 +233,6 @@ def test_several_threads_may_write_at_once(store):
         assert store.path_of(committed[number].digest).read_bytes() == content
 
 
-@pytest.fixture
-def btrfs(tmp_path):
-    """A small file system on which files can share blocks; None where it cannot be mounted."""
-    image, place = tmp_path / "disk.img", tmp_path / "disk"
-    place.mkdir()
-    with image.open("wb") as file:
-        file.truncate(160 << 20)
-    try:
-        subprocess.run(["mkfs.btrfs", "-q", image], capture_output=True, check=True)
-        subprocess.run(["mount", "-o", "loop", image, place], capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        yield None
-        return
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
 def test_a_clone_is_made_where_the_file_system_can_and_is_no_copy(tmp_path, btrfs):
     """Elsewhere nothing has happened, and the blob is written as any other."""
     for place in (tmp_path, btrfs):
