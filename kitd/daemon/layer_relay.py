@@ -130,6 +130,7 @@ class _Passage:
     upload: StreamUpload | None = None
     size: int = 0
     """How many bytes came through the pipe."""
+    sent_bytes: int = 0
     built: asyncio.Future[Built] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -164,6 +165,11 @@ class LayerRelay:
         self._turns = turns
         self._arrived = arrived
         self._passages: dict[str, _Passage] = {}
+
+    @property
+    def sent_bytes(self) -> int:
+        """What of the layers the repository did not have before."""
+        return sum(passage.sent_bytes for passage in self._passages.values())
 
     def begin(self, said: Streaming) -> None:
         """Take a layer that a worker is about to send."""
@@ -220,7 +226,8 @@ class LayerRelay:
         await self._arrived(passage.built.result())
 
     async def _send_known(self, passage: _Passage, pipe: PipeReader, target: Descriptor) -> None:
-        await self._remote.push(target, _HeldBack(passage, pipe, self._remote.repository))
+        source = _HeldBack(passage, pipe, self._remote.repository)
+        passage.sent_bytes = await self._remote.push(target, source)
         # What the registry has without it comes all the same.
         buffer = memoryview(bytearray(READ_BYTES))
         while count := await pipe.read(buffer):
@@ -242,6 +249,7 @@ class LayerRelay:
         while count := await pipe.fill(buffer[: upload.chunk_bytes]):
             await upload.append(buffer[:count])
             passage.size += count
+            passage.sent_bytes += count
 
 
 class LayerRelays:

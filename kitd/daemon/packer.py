@@ -145,6 +145,7 @@ class Packer:
             known = last.glance
         attempt = _Attempt(self, keep, away, advanced, built)
         remote = None if destination is None else await self._relays.open(destination)
+        sent_bytes = 0
         if remote is None:
             answer = await self._pool.pack(project, attempt.hear, known=known, expected=expected)
         else:
@@ -163,6 +164,7 @@ class Packer:
                     streams=streams,
                     is_kept_waiting=relay.keeps_waiting,
                 )
+            sent_bytes = relay.sent_bytes
         if isinstance(answer, Unchanged):
             assert last is not None
             return msgspec.structs.replace(last, git_commit=answer.git_commit)
@@ -171,7 +173,7 @@ class Packer:
             reused = tuple(msgspec.structs.replace(each, reused=True) for each in answer.layers)
             remembered = msgspec.structs.replace(answer, layers=reused)
             await self.remember(key, remembered)
-        return answer
+        return msgspec.structs.replace(answer, sent_bytes=sent_bytes)
 
     async def _last_state(self, project: Project) -> Scanned | None:
         """Return what a scan would find if nothing changed since the last pack."""

@@ -70,16 +70,23 @@ class Blob(msgspec.Struct, frozen=True):
 
 
 class Layer(msgspec.Struct, frozen=True, rename="camel"):
-    """A layer in a result; `reused` if the cache held an equal one before."""
+    """A layer in a result; `reused` if an equal one was there before.
+
+    `elsewhere` if it is in the registry that the kit goes to, and not in the cache.
+    """
 
     media_type: str
     digest: str
     size: int
     reused: bool
+    elsewhere: bool
 
 
 class PackResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The kit; `unchanged` if it is the one that the project had already."""
+    """The kit; `unchanged` if it is the one that the project had already.
+
+    `sent` is how many bytes of layers that are elsewhere went there now; the push skips these.
+    """
 
     digest: str
     reference: str
@@ -87,6 +94,7 @@ class PackResult(msgspec.Struct, frozen=True, kw_only=True):
     config: Blob
     layers: tuple[Layer, ...]
     unchanged: bool
+    sent: int
     warnings: tuple[str, ...]
 
 
@@ -203,6 +211,7 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
         config=Blob(packed.config_digest, packed.config_size),
         layers=_result_layers(packed),
         unchanged=existing is not None,
+        sent=packed.sent_bytes,
         warnings=(*packed.warnings, *omitted),
     )
     return Done(result, tuple(effects), () if quiet else (fact,))
@@ -283,7 +292,14 @@ async def _existing(
 
 def _result_layers(packed: Packed) -> tuple[Layer, ...]:
     return tuple(
-        Layer(layer.media_type, layer.digest, layer.size, layer.reused) for layer in packed.layers
+        Layer(
+            layer.media_type,
+            layer.digest,
+            layer.size,
+            layer.reused,
+            elsewhere=layer.repository is not None,
+        )
+        for layer in packed.layers
     )
 
 

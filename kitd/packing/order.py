@@ -191,6 +191,8 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
     package_version: str | None
     git_commit: str | None
     warnings: tuple[str, ...]
+    sent_bytes: int = 0
+    """What of the layers went elsewhere just now."""
 
 
 class Unchanged(msgspec.Struct, frozen=True, kw_only=True, tag="unchanged"):

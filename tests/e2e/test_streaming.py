@@ -84,6 +84,8 @@ def test_an_unchanged_project_is_not_read_again_because_its_layer_is_elsewhere(
 
     assert second["digest"] == first["digest"]
     assert all(layer["reused"] for layer in second["layers"])
+    assert [layer["elsewhere"] for layer in second["layers"]] == [True, False]
+    assert (first["sent"] > 24 * MIB, second["sent"]) == (True, 0)
     assert second["push"]["bytes"]["sent"] == 0
 
 

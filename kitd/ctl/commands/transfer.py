@@ -93,8 +93,11 @@ def _packed(document: dict[str, Any]) -> str:
     total = size(sum(layer.get("size", 0) for layer in layers))
     reused = sum(1 for layer in layers if layer.get("reused"))
     what = "unchanged" if document.get("unchanged") else "packed"
-    return f"{what} {_name(document)}: {plural(len(layers), 'layer')}, {total}" + (
-        f", {reused} reused" if reused else ""
+    sent = document.get("sent")
+    return (
+        f"{what} {_name(document)}: {plural(len(layers), 'layer')}, {total}"
+        + (f", {reused} reused" if reused else "")
+        + (f", {size(sent)} sent" if sent else "")
     )
 
 

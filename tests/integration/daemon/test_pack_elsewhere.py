@@ -148,3 +148,11 @@ async def test_each_layer_is_asked_for_once(bench, project, fault_registry):
     tally = fault_registry.tally()
     assert [layer.repository is None for layer in packed.layers] == [False] * LARGE + [True]
     assert tally["requests"] == {"blob.head": LARGE}
+
+
+async def test_a_pack_tells_what_it_sent(bench, project, fault_registry):
+    """Once: the next of the same files sends nothing."""
+    destination = Repository(fault_registry.host, "team/model")
+    first = await bench.pack(project, destination)
+    assert first.sent_bytes == sum(layer.size for layer in first.layers if layer.repository)
+    assert (await bench.pack(project, destination)).sent_bytes == 0
