@@ -194,8 +194,12 @@ class LayerRelay:
             return
         unfinished = [each for each in self._passages.values() if not each.is_vouched_for]
         for passage in unfinished:
-            # What it waits for will not come. A chunk that is under way has time to arrive.
-            passage.carrier.cancel()
+            # The word that it waits for will not come.
+            if passage.said.digest is None:
+                passage.built.cancel()
+            else:
+                passage.carrier.cancel()
+        # A registry that meets the end of a connection first may not find the upload any more.
         if carriers := [passage.carrier for passage in self._passages.values()]:
             await asyncio.wait(carriers, timeout=CANCEL_S)
         if error.disposition in _KEPT:
