@@ -53,8 +53,9 @@ def test_what_a_registry_holds_goes_and_the_only_copy_of_a_name_stays(
 
     collected = crowded.json("cache", "gc")
     assert (collected["kits"], collected["freed_bytes"]) == ([away], plan["freed_bytes"])
-    # More by what is just on its way in, such as a new index.json.
-    assert collected["over_bytes"] >= plan["over_bytes"] > 0
+    # What is just on its way in counts as well, such as a new index.json.
+    assert abs(collected["over_bytes"] - plan["over_bytes"]) < 4096
+    assert plan["over_bytes"] > 0
     assert tags(crowded) == {"demo:v2"}
     assert not blob(crowded, packed["layers"][0]["digest"]).exists()
     assert blob(crowded, shared).exists()
