@@ -1,5 +1,6 @@
 """A daemon as a process of its own, and kitctl as a person runs it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -120,8 +121,12 @@ class Kitd:
     def children(self) -> set[int]:
         """Return the processes that it has started."""
         assert self.process is not None
-        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return {int(child) for task in tasks for child in (task / "children").read_text().split()}
+        found: set[int] = set()
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            # Threads come and go.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found |= {int(child) for child in (task / "children").read_text().split()}
+        return found
 
     def kitctl(self, *arguments: str | Path, cwd: Path | None = None) -> Answer:
         """Run a command."""
