@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from aiohttp import ClientResponse
 from yarl import URL
@@ -31,6 +31,7 @@ from kitd.registry.errors import (
     RegistryTooLargeError,
 )
 from kitd.registry.location import InvalidLocationError, next_page
+from kitd.registry.presence import NO_HEAD, is_present
 from kitd.registry.profile import UploadProfile, lessons_of, profile_for
 from kitd.registry.referrers import ReferrersList, ReferrersMemory
 from kitd.registry.request import Request
@@ -47,9 +48,6 @@ MAX_TAG_PAGES = 1000
 MAX_TAGS_A_PAGE = 100_000
 """Some registries list all they have on one page, whatever was asked for."""
 MAX_TAG_PAGE_BYTES = 4 * 1024 * 1024
-
-_MISSING = frozenset({404})
-_NO_HEAD = frozenset({405, 501})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +103,7 @@ class RemoteRepository:
             url=self._transport.url(f"{self._name}/manifests/{identifier}"),
             scopes=(pull(self._name),),
             headers={"Accept": ACCEPT},
-            accept=_NO_HEAD,
+            accept=NO_HEAD,
         )
         async with self._transport.send(request) as response:
             described = _described(response) if response.status == 200 else None
@@ -302,15 +300,9 @@ class RemoteRepository:
             url=self._url_of(target),
             scopes=(push(self._name) if writing else pull(self._name),),
             headers={"Accept": target.media_type} if is_manifest(target.media_type) else {},
-            accept=_MISSING | _NO_HEAD,
         )
-        async with self._transport.send(request) as response:
-            if response.status not in _NO_HEAD:
-                return _is_there(response, target)
-        # The answer is closed before much of the content comes.
-        opening = replace(request, method="GET", is_download=not is_manifest(target.media_type))
-        async with self._transport.send(opening) as response:
-            return _is_there(response, target)
+        is_blob = not is_manifest(target.media_type)
+        return await is_present(self._transport, request, size=target.size, is_blob=is_blob)
 
     async def _read_described(self, url: URL, operation: str) -> Descriptor:
         """Return the descriptor of a manifest by reading it."""
@@ -378,12 +370,6 @@ class RemoteRepository:
 
     def _violation(self, reason: str, operation: str) -> RegistryProtocolError:
         return RegistryProtocolError(reason, host=self.repository.registry, operation=operation)
-
-
-def _is_there(response: ClientResponse, target: Descriptor) -> bool:
-    # Content of another size is other content; a registry that keeps quiet is believed.
-    length = response.headers.get("Content-Length", str(target.size))
-    return response.status == 200 and length == str(target.size)
 
 
 def _media_type(response: ClientResponse) -> str:

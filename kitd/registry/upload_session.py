@@ -40,6 +40,7 @@ from kitd.registry.errors import (
     RegistryUnsupportedError,
 )
 from kitd.registry.location import InvalidLocationError, resolve_upload, with_digest
+from kitd.registry.presence import is_present
 from kitd.registry.request import Body, Request
 from kitd.registry.transport import Transport
 
@@ -182,21 +183,15 @@ class Uploads:
             return None if response.status == 201 else self._opened(url, response)
 
     async def is_held(self, digest: Digest, size: int, name: str) -> bool:
-        """Whether a repository of the registry holds the blob and lets us read it.
-
-        Content of another size is other content; a registry that keeps quiet is believed.
-        """
+        """Whether a repository of the registry holds the blob and lets us read it."""
         request = Request(
             operation=self._operation("look for", name),
             method="HEAD",
             url=self.transport.url(f"{name}/blobs/{digest}"),
             scopes=(pull(name) if name != self.name else push(name),),
-            accept=frozenset({404, 405, 501}),
         )
         try:
-            async with self.transport.send(request) as response:
-                length = response.headers.get("Content-Length", str(size))
-                return response.status == 200 and length == str(size)
+            return await is_present(self.transport, request, size=size, is_blob=True)
         except RegistryDeniedError:
             return False
 
