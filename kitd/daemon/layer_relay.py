@@ -41,7 +41,7 @@ READ_BYTES = 1 << 18
 PIPE_BYTES = 1 << 20
 """What a worker is ahead, beside its own buffers."""
 CANCEL_S = 10.0
-"""What a registry gets to take the chunk that is on its way, and to forget an upload."""
+"""What a registry gets to take the chunk that is on its way."""
 
 ASK_S = 20.0
 """What a registry gets to say whether it still has a layer."""
@@ -208,9 +208,8 @@ class LayerRelay:
             if passage.upload is not None:
                 upload, passage.upload = passage.upload, None
                 try:
-                    async with asyncio.timeout(CANCEL_S):
-                        await upload.cancel()
-                except (KitdError, TimeoutError) as deaf:
+                    await upload.cancel()
+                except KitdError as deaf:
                     log.info("relay.not_cancelled", error=str(deaf))
 
     async def _carry(self, passage: _Passage) -> None:

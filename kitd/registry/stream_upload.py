@@ -20,11 +20,8 @@ from kitd.registry.errors import (
     RegistryError,
     RegistryMismatchError,
     RegistryRejectedError,
-    RegistryServerError,
     RegistryStateError,
-    RegistryTimeoutError,
     RegistryTooLargeError,
-    RegistryUnreachableError,
     RegistryUnsupportedError,
 )
 from kitd.registry.profile import (
@@ -38,6 +35,8 @@ from kitd.registry.profile import (
 from kitd.registry.request import Body
 from kitd.registry.settings import UploadMode
 from kitd.registry.upload_session import (
+    HICCUPS,
+    MAX_STALLS,
     NOT_RESUMABLE,
     UploadMemory,
     Uploads,
@@ -45,15 +44,10 @@ from kitd.registry.upload_session import (
     arrived,
 )
 
-MAX_STALLS = 3
-"""How often what is missing of a chunk may be sent without the registry keeping any of it."""
 MAX_CHUNK_BYTES = 64 * 1024 * 1024
 """Chunks are kept in memory: one that wants larger ones is not obeyed."""
 PIECE_BYTES = 1 << 18
 """What is handed to the network at once: it is copied there, and others have a turn in between."""
-
-
-_HICCUPS = (RegistryTimeoutError, RegistryUnreachableError, RegistryServerError)
 
 
 class StreamBrokenError(RegistryError):
@@ -132,7 +126,7 @@ class StreamUpload:
                 await self.cancel()
                 await self._learned(self._profile)
                 raise self._broken("it takes no chunks, and the digest first") from error
-            except _HICCUPS:
+            except HICCUPS:
                 if stalls == MAX_STALLS:
                     raise
                 await self._advance(await self._uploads.ask(self._session))
@@ -164,7 +158,7 @@ class StreamUpload:
         for stalls in range(MAX_STALLS + 1):
             try:
                 await self._uploads.commit(self._session, digest, size=size)
-            except (*_HICCUPS, RegistryStateError):
+            except (*HICCUPS, RegistryStateError):
                 # It may have been done, and the answer lost.
                 if await self._uploads.is_held(digest, size, self._uploads.name):
                     return
@@ -238,7 +232,7 @@ async def open_stream(
 
 async def _resumed(uploads: Uploads, session: UploadSession) -> UploadSession | None:
     """Return a session as the registry sees it, or None if it cannot be gone on with."""
-    if session.origin != str(uploads.transport.origin):
+    if not uploads.is_from_here(session):
         return None
     try:
         return await uploads.ask(session)

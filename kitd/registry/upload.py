@@ -23,7 +23,6 @@ from kitd.registry.errors import (
     RegistryStateError,
     RegistryTimeoutError,
     RegistryTooLargeError,
-    RegistryUnreachableError,
 )
 from kitd.registry.profile import (
     ChunksUnsupported,
@@ -36,6 +35,8 @@ from kitd.registry.profile import (
 from kitd.registry.request import Body
 from kitd.registry.settings import UploadMode
 from kitd.registry.upload_session import (
+    HICCUPS,
+    MAX_STALLS,
     NOT_RESUMABLE,
     UploadMemory,
     Uploads,
@@ -43,8 +44,6 @@ from kitd.registry.upload_session import (
     arrived,
 )
 
-MAX_STALLS = 3
-"""How often an upload may be asked for its state without having got on since."""
 STALL_S = 0.25
 """How long the first wait before that is; the others are twice the one before."""
 MAX_LOST = 3
@@ -52,7 +51,6 @@ MAX_LOST = 3
 MAX_LENDERS = 4
 """How many repositories are asked whether they have a blob, before it is sent."""
 
-_HICCUPS = (RegistryTimeoutError, RegistryUnreachableError, RegistryServerError)
 _NOT_LENT = (
     RegistryRejectedError,
     RegistryNotFoundError,
@@ -60,6 +58,7 @@ _NOT_LENT = (
     RegistryServerError,
     RegistryTimeoutError,
 )
+
 log = structlog.get_logger(__name__)
 
 
@@ -127,7 +126,7 @@ class Upload:
             return None
         self._is_remembered = True
         # The settings may have moved the registry since.
-        if session.origin == str(self._uploads.transport.origin):
+        if self._uploads.is_from_here(session):
             try:
                 asked = await self._uploads.ask(session)
             except NOT_RESUMABLE as error:
@@ -199,7 +198,7 @@ class Upload:
             await self._uploads.commit(
                 self._session, self._target.digest, size=size, content=content
             )
-        except (*_HICCUPS, RegistryStateError):
+        except (*HICCUPS, RegistryStateError):
             # The blob may have arrived, and the answer not.
             if not await self._is_there():
                 raise
@@ -216,7 +215,7 @@ class Upload:
             except RegistryTooLargeError:
                 if stalls == MAX_STALLS:
                     raise
-            except (*_HICCUPS, RegistryStateError):
+            except (*HICCUPS, RegistryStateError):
                 if stalls == MAX_STALLS:
                     raise
                 # What was cut may still be arriving, and keep others out of the session meanwhile.
@@ -254,7 +253,7 @@ class Upload:
         for stalls in range(MAX_STALLS + 1):
             try:
                 await self._uploads.commit(self._session, self._target.digest, size=size)
-            except (*_HICCUPS, RegistryStateError, RegistryRejectedError) as error:
+            except (*HICCUPS, RegistryStateError, RegistryRejectedError) as error:
                 if await self._is_there():
                     return
                 # Who lost the session may still be putting the blob together: it is for later.
@@ -265,7 +264,7 @@ class Upload:
 
     async def _has_all(self, error: RegistryError) -> bool:
         """Whether the session survived what happened to the request that should have ended it."""
-        if not isinstance(error, _HICCUPS):
+        if not isinstance(error, HICCUPS):
             return False
         try:
             self._session = await self._uploads.ask(self._session)

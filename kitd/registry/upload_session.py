@@ -15,7 +15,7 @@ from collections.abc import (
     Coroutine,
     Mapping,
 )
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -36,7 +36,9 @@ from kitd.registry.errors import (
     RegistryRejectedError,
     RegistryServerError,
     RegistryStateError,
+    RegistryTimeoutError,
     RegistryTooLargeError,
+    RegistryUnreachableError,
     RegistryUnsupportedError,
 )
 from kitd.registry.location import InvalidLocationError, resolve_upload, with_digest
@@ -46,12 +48,18 @@ from kitd.registry.transport import Transport
 
 PARTING_S = 5.0
 """How long a chunk that is under way has to arrive after its upload was cancelled."""
+CANCEL_S = 10.0
+"""How long a registry has to forget an upload."""
+MAX_STALLS = 3
+"""How often in a row an upload may go on without the registry keeping any of what was sent."""
 COMMIT_LEAST_S = 120.0
 COMMIT_BYTES_PER_S = 50e6
 """How slowly registries over object stores put a blob together after its last byte."""
 MAX_OFFSET = 10**18
 MAX_UNKNOWN_BYTES = 64 * 1024
 
+HICCUPS = (RegistryTimeoutError, RegistryUnreachableError, RegistryServerError)
+"""After these it is unclear what arrived: the registry is asked."""
 NOT_RESUMABLE = (
     RegistryStateError,
     RegistryRejectedError,
@@ -288,13 +296,17 @@ class Uploads:
         if stored != digest and (same_name or not await self.is_held(digest, size, self.name)):
             raise self.violation(f"it stored {stored[:160]!r} instead")
 
+    def is_from_here(self, session: UploadSession) -> bool:
+        """Whether the registry is still where it was when the session was opened."""
+        return session.origin == str(self.transport.origin)
+
     async def cancel(self, session: UploadSession) -> None:
         """Tell the registry that nothing more will come. It need not listen: nothing is raised.
 
         Many take no such request, or ask for a right that tokens do not give. One that the settings
         name no longer is not talked to.
         """
-        if session.origin != str(self.transport.origin):
+        if not self.is_from_here(session):
             return
         request = Request(
             operation=self._operation("give up pushing"),
@@ -302,11 +314,9 @@ class Uploads:
             url=session.location,
             scopes=(push(self.name),),
         )
-        try:
-            async with self.transport.send(request):
+        with suppress(KitdError, TimeoutError):
+            async with asyncio.timeout(CANCEL_S), self.transport.send(request):
                 pass
-        except KitdError:
-            return
 
     def violation(self, reason: str) -> RegistryProtocolError:
         """Return the error for an answer that makes no sense."""
