@@ -402,11 +402,11 @@ class BlobStore:
         return _remove(self._quarantined(digest))
 
     def _quarantined(self, digest: Digest) -> Path:
-        return self.quarantine_dir / _file_name(digest)
+        return self.quarantine_dir / file_name(digest)
 
     def partial_path(self, digest: Digest) -> Path:
         """Return where that is, or would be, which has arrived of a blob."""
-        return self.downloads_dir / _file_name(digest)
+        return self.downloads_dir / file_name(digest)
 
     def partials(self) -> Sequence[BlobFile]:
         """Return what has arrived of blobs that are not complete. Raises `StoreError`."""
@@ -519,12 +519,13 @@ def _remove(path: Path) -> int:
     return size
 
 
-def _file_name(digest: Digest) -> str:
+def file_name(digest: Digest) -> str:
+    """Return what a file is called that has to do with a blob and is not the blob."""
     return digest.replace(":", "-", 1)
 
 
 def _digest_in(name: str) -> Digest | None:
-    """Return the digest for which `_file_name` gives this name, if any."""
+    """Return the digest for which `file_name` gives this name, if any."""
     return _digest_of(name.replace("-", ":", 1))
 
 

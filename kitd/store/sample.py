@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from kitd.oci.digest import Digest
-from kitd.store.blob_store import BlobStore, os_errors
+from kitd.store.blob_store import BlobStore, file_name, os_errors
 
 SAMPLE_BYTES = 1 << 16
 MAX_SAMPLES = 64
@@ -17,7 +17,7 @@ _PREFIX = "rejected-"
 
 def sample_path(store: BlobStore, digest: Digest) -> Path:
     """Return where the sample is, or would be, of what came instead of a blob."""
-    return store.quarantine_dir / f"{_PREFIX}{digest.replace(':', '-', 1)}"
+    return store.quarantine_dir / f"{_PREFIX}{file_name(digest)}"
 
 
 def keep_sample(store: BlobStore, digest: Digest, content: bytes) -> Path:

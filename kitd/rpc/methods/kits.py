@@ -317,10 +317,13 @@ async def _open_layer(context: Context[Services], layer: Descriptor) -> int:
         return services.store.open(layer)
     except ContentNotFoundError:
         source = services.reach.within(context.access.may_reach)
-        if not await source.exists(layer):
+        try:
+            return await services.feed(layer, source, context.peer.uid)
+        except ContentNotFoundError:
+            # It may be where kitd may not go for the caller's sake.
             for place in await services.catalog.places(layer.digest):
                 require_reachable(context, place)
-        return await services.feed(layer, source, context.peer.uid)
+            raise
 
 
 async def open_layers(context: Context[Services], params: OpenParams) -> Reply[OpenedLayers]:
