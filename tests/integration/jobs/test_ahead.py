@@ -9,12 +9,9 @@ import pytest
 from aiohttp import ClientSession, web
 from yarl import URL
 
-from kitd.clock import SystemClock
 from kitd.jobs.ahead import uploads_ahead
-from kitd.jobs.port import PackSettings, Ports
 from kitd.jobs.push import PUSH, PushArgs
 from kitd.jobs.transfer import Bytes
-from kitd.modelkit.dialect import Dialect
 from kitd.oci.descriptor import describe
 from kitd.oci.media_type import OCI_MANIFEST
 from kitd.oci.reference import Repository
@@ -139,6 +136,7 @@ class Context:
 class Bench:
     """A cache with one kit, uploads ahead of its push, and the push."""
 
+    make_ports: object
     store: BlobStore
     cache: CacheContent
     registries: RegistryClient
@@ -175,23 +173,8 @@ class Bench:
 
     async def push(self, ahead, repository):
         """Push the kit and return the result."""
-        ports = Ports(
-            cache=self.cache,
-            reach=self.cache,
-            keeps=None,
-            catalog=self,
-            packer=None,
-            remote=ahead.repository,
-            head_start=ahead.head_start,
-            collector=None,
-            verifier=None,
-            clock=SystemClock(),
-            settings=PackSettings(
-                dialect=Dialect.CURRENT,
-                cli_version="1.16.0",
-                compression="none",
-                layer_format="tar",
-            ),
+        ports = self.make_ports(
+            self.cache, catalog=self, remote=ahead.repository, head_start=ahead.head_start
         )
         args = PushArgs(
             source=str(repository),
@@ -203,7 +186,7 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(tmp_path):
+async def bench(tmp_path, make_ports):
     store = BlobStore(tmp_path / "cache")
     store.create()
 
@@ -212,7 +195,7 @@ async def bench(tmp_path):
 
     surroundings = Surroundings(environment={}, sleep=sleep)
     async with RegistryClient(lambda _: RegistrySettings(), surroundings) as registries:
-        yield Bench(store, CacheContent(store), registries)
+        yield Bench(make_ports, store, CacheContent(store), registries)
 
 
 @pytest.fixture

@@ -6,11 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from kitd.clock import SystemClock
-from kitd.jobs.port import PackSettings, Ports
 from kitd.jobs.pull import PULL, PullArgs
 from kitd.modelkit.config_blob import MAX_CONFIG_BYTES
-from kitd.modelkit.dialect import Dialect
 from kitd.oci.descriptor import describe
 from kitd.oci.media_type import OCI_EMPTY, OCI_MANIFEST, OCTET_STREAM
 from kitd.queue.effect import RecordElsewhere
@@ -83,7 +80,7 @@ class Context:
 
 
 @pytest.fixture
-def pull():
+def pull(make_ports):
     """Run one attempt to pull from a source to a store."""
 
     async def pull(store, source, keeps):
@@ -91,24 +88,7 @@ def pull():
             return source
 
         cache = CacheContent(store)
-        ports = Ports(
-            cache=cache,
-            reach=cache,
-            keeps=keeps,
-            catalog=None,
-            packer=None,
-            remote=remote,
-            head_start=None,
-            collector=None,
-            verifier=None,
-            clock=SystemClock(),
-            settings=PackSettings(
-                dialect=Dialect.CURRENT,
-                cli_version="1.16.0",
-                compression="none",
-                layer_format="tar",
-            ),
-        )
+        ports = make_ports(cache, keeps=keeps, remote=remote)
         context = Context()
         try:
             args = PullArgs(reference="registry.example.com/team/model:v1")

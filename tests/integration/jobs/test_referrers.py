@@ -12,12 +12,10 @@ from kitd.clock import SystemClock
 from kitd.content.store import ContentNotFoundError
 from kitd.gateway.naming import name_of
 from kitd.gateway.server import Gateway
-from kitd.jobs.port import PackSettings, Ports
 from kitd.jobs.pull import PULL, PullArgs
 from kitd.jobs.push import PUSH, PushArgs
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
-from kitd.modelkit.dialect import Dialect
 from kitd.oci.descriptor import describe
 from kitd.oci.media_type import OCI_EMPTY, OCI_MANIFEST, OCTET_STREAM
 from kitd.oci.reference import Repository
@@ -47,31 +45,16 @@ class Context:
 class Bench:
     """One kitd: its cache, its catalogue, and jobs that end as the executor ends them."""
 
-    def __init__(self, store, catalog, registries):
+    def __init__(self, make_ports, store, catalog, registries):
+        self.make_ports = make_ports
         self.store = store
         self.catalog = catalog
         self.registries = registries
 
     async def run(self, kind, args):
         cache = CacheContent(self.store)
-        ports = Ports(
-            cache=cache,
-            reach=cache,
-            keeps=lambda _size: True,
-            catalog=self.catalog,
-            packer=None,
-            remote=self.registries.repository,
-            head_start=None,
-            collector=None,
-            verifier=None,
-            clock=SystemClock(),
-            settings=PackSettings(
-                dialect=Dialect.CURRENT,
-                cli_version="1.16.0",
-                compression="none",
-                layer_format="tar",
-            ),
-        )
+        given = {"catalog": self.catalog, "remote": self.registries.repository}
+        ports = self.make_ports(cache, keeps=lambda _size: True, **given)
         context = Context()
         done = await kind.run(args, context, ports)
         await self.catalog.apply(done.effects)
@@ -92,7 +75,7 @@ async def no_kit(_manifest):
 
 
 @pytest.fixture
-async def bench(tmp_path):
+async def bench(tmp_path, make_ports):
     store = BlobStore(tmp_path / "cache")
     store.create()
 
@@ -104,7 +87,8 @@ async def bench(tmp_path):
         Database(tmp_path / "ledger.db") as database,
         RegistryClient(lambda _: RegistrySettings(), surroundings) as registries,
     ):
-        yield Bench(store, Catalog(database, SystemClock(), no_kit), registries)
+        catalog = Catalog(database, SystemClock(), no_kit)
+        yield Bench(make_ports, store, catalog, registries)
 
 
 class Shelf:

@@ -1,0 +1,30 @@
+"""What a job works with, of which each test has its own part."""
+
+import pytest
+
+from kitd.clock import SystemClock
+from kitd.jobs.port import PackSettings, Ports
+from kitd.modelkit.dialect import Dialect
+
+
+@pytest.fixture
+def make_ports():
+    """Make ports over a cache that has all it knows of; what is not given must not be used."""
+
+    def make(cache, **given):
+        others = dict.fromkeys(("keeps", "catalog", "packer", "head_start", "collector"))
+        return Ports(
+            cache=cache,
+            reach=cache,
+            verifier=None,
+            clock=SystemClock(),
+            settings=PackSettings(
+                dialect=Dialect.CURRENT,
+                cli_version="1.16.0",
+                compression="none",
+                layer_format="tar",
+            ),
+            **{**others, **given},
+        )
+
+    return make
