@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from kitd.content.store import ByteStream, ContentError, Fetcher, Target
+from kitd.content.stream import Counted
 from kitd.content.verify import read_manifest
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.media_type import is_manifest, is_nondistributable
@@ -40,15 +41,15 @@ class _Metered:
 
     @asynccontextmanager
     async def fetch(self, target: Descriptor, *, offset: int = 0) -> AsyncIterator[ByteStream]:
-        async with self._source.fetch(target, offset=offset) as stream:
-            yield self._metered(stream, target, offset)
+        position = offset
 
-    async def _metered(self, stream: ByteStream, target: Descriptor, position: int) -> ByteStream:
-        async for chunk in stream:
-            yield chunk
-            # Counted once the taker asks for more: by then it has left this process.
-            position += len(chunk)
+        def passed(count: int) -> None:
+            nonlocal position
+            position += count
             self._moved(target, position)
+
+        async with self._source.fetch(target, offset=offset) as stream:
+            yield Counted(stream, passed)
 
 
 async def walk(source: Fetcher, root: Descriptor) -> tuple[Descriptor, ...]:

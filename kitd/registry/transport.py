@@ -8,7 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,8 +17,7 @@ import aiohttp
 from yarl import URL
 
 from kitd import __version__
-from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk
-from kitd.errors import KitdError
+from kitd.content.store import CHUNK_BYTES
 from kitd.oci.registry_error import MAX_ERROR_BYTES, parse_error_body
 from kitd.registry.admission import Admissions, Settle
 from kitd.registry.auth.authenticator import Authenticator
@@ -40,6 +39,7 @@ from kitd.registry.errors import (
 )
 from kitd.registry.governor import Closed, Lane, Outcome
 from kitd.registry.location import InvalidLocationError, resolve_location, same_origin
+from kitd.registry.outgoing import Outgoing
 from kitd.registry.proxy import InvalidProxyError, proxy_for
 from kitd.registry.request import Request
 from kitd.registry.retry import NO_ANSWER, SILENCE, TRIES, delay_s, is_passing, outcome_of
@@ -50,9 +50,6 @@ from kitd.secret import Secrets
 CONNECT_S = 10.0
 DOCUMENT_S = 300.0
 """How long a document of a few megabytes may take; it bounds a peer that sends byte by byte."""
-SOURCE_IDLE_S = 300.0
-"""How long the source of a body may be silent. It has deadlines of its own, and may have to connect
-to its host again, or to wait until that admits it."""
 MAX_REDIRECTS = 5
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -376,12 +373,12 @@ class Transport:
         if authorization is not None:
             self._surroundings.secrets.learn(authorization.partition(" ")[2])
             headers["Authorization"] = authorization
-        body: bytes | _Outgoing | None
+        body: bytes | Outgoing | None
         if callable(request.content):
             # Before the deadline begins, because it may have to wait for its turn.
             stream = await stack.enter_async_context(request.content())
-            body = _Outgoing(stream, request.idle_s)
-            stack.push_async_callback(body.close)
+            body = Outgoing(stream, request.idle_s)
+            stack.push_async_callback(body.finish)
         else:
             body = request.content
         # A token and the source of a body may have taken long since the host admitted the request.
@@ -390,7 +387,7 @@ class Transport:
         try:
             with http_errors(self.registry, request.operation):
                 async with asyncio.timeout(CONNECT_S + request.idle_s) as deadline:
-                    if isinstance(body, _Outgoing):
+                    if isinstance(body, Outgoing):
                         body.deadline = deadline
                     return await stack.enter_async_context(
                         self._session.request(
@@ -406,7 +403,7 @@ class Transport:
                         )
                     )
         except (RegistryTimeoutError, RegistryUnreachableError) as error:
-            if isinstance(body, _Outgoing) and body.caused(error):
+            if isinstance(body, Outgoing) and body.caused(error):
                 raise
             settle(_silence(error))
             raise _NoAnswerError(error, url) from error
@@ -456,61 +453,6 @@ class Transport:
             host=self.registry,
             operation=request.operation,
         )
-
-
-class _Outgoing:
-    """The body of a request on its way out, which moves the deadline with every chunk.
-
-    The HTTP library reads it in a task of its own, and leaves that task to its fate when the
-    request ends early; `close` waits until it no longer reads, so that the source can be closed.
-    """
-
-    def __init__(self, stream: ByteStream, idle_s: float) -> None:
-        self.deadline: asyncio.Timeout | None = None
-        """The one to move."""
-        self._stream = stream
-        self._idle_s = idle_s
-        self._at_source = False
-        self._failure: KitdError | None = None
-        self._reading = asyncio.Lock()
-        self._closed = False
-
-    def __aiter__(self) -> "_Outgoing":
-        return self
-
-    async def __anext__(self) -> Chunk:
-        async with self._reading:
-            if self._closed:
-                # Ending here would make a short body look complete, and its connection reusable.
-                raise ConnectionAbortedError("the request has ended")
-            self._at_source = True
-            self._postpone(SOURCE_IDLE_S)
-            try:
-                chunk = await anext(self._stream, None)
-            except KitdError as error:
-                self._failure = error
-                raise
-            self._at_source = False
-            self._postpone(self._idle_s)
-            if chunk is None:
-                raise StopAsyncIteration
-            return chunk
-
-    async def close(self) -> None:
-        """Give nothing more; returns when nothing is being read."""
-        async with self._reading:
-            self._closed = True
-
-    def caused(self, error: RegistryError) -> bool:
-        """Whether a request failed because of the source: with its error, or of its silence."""
-        silent = self._at_source and isinstance(error, RegistryTimeoutError)
-        return error is self._failure or silent
-
-    def _postpone(self, idle_s: float) -> None:
-        assert self.deadline is not None
-        # A deadline that is over cannot be moved: the answer came before the whole body was sent.
-        with suppress(RuntimeError):
-            self.deadline.reschedule(asyncio.get_running_loop().time() + idle_s)
 
 
 def _silence(error: RegistryError) -> Outcome:

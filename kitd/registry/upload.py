@@ -5,12 +5,13 @@ are not hashed here: who stores them has verified them, and a registry must comp
 before it publishes (spec, same section).
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 import structlog
 
-from kitd.content.store import ByteStream, Chunk, Fetcher, MismatchError
+from kitd.content.store import ByteStream, Fetcher, MismatchError
+from kitd.content.stream import Portion
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.reference import Repository
 from kitd.registry.errors import (
@@ -60,18 +61,6 @@ _NOT_LENT = (
 )
 
 log = structlog.get_logger(__name__)
-
-
-async def exactly(stream: ByteStream, count: int) -> AsyncGenerator[Chunk, None]:
-    """Yield the first `count` bytes. Raises `MismatchError` where there are fewer."""
-    left = count
-    async for chunk in stream:
-        yield chunk if len(chunk) <= left else memoryview(chunk)[:left]
-        left -= len(chunk)
-        if left <= 0:
-            return
-    if left:
-        raise MismatchError(f"the source ended {left} bytes before the end of the content")
 
 
 class Upload:
@@ -326,10 +315,7 @@ class Upload:
 
         @asynccontextmanager
         async def portion() -> AsyncIterator[ByteStream]:
-            async with (
-                self._source.fetch(self._target, offset=start) as stream,
-                aclosing(exactly(stream, end - start)) as part,
-            ):
-                yield part
+            async with self._source.fetch(self._target, offset=start) as stream:
+                yield Portion(stream, end - start)
 
         return portion

@@ -8,21 +8,21 @@ before it is committed.
 import asyncio
 import re
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
     Mapping,
 )
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from aiohttp import ClientResponse
 from yarl import URL
 
-from kitd.content.store import ByteStream, Chunk
+from kitd.content.store import ByteStream
+from kitd.content.stream import Counted
 from kitd.errors import KitdError
 from kitd.oci.digest import Digest, algorithm_of
 from kitd.oci.media_type import OCTET_STREAM
@@ -412,10 +412,8 @@ class _Counted:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[ByteStream]:
         self.sent = 0
-        async with self._content() as stream, aclosing(self._count(stream)) as counted:
-            yield counted
+        async with self._content() as stream:
+            yield Counted(stream, self._count)
 
-    async def _count(self, stream: ByteStream) -> AsyncGenerator[Chunk, None]:
-        async for chunk in stream:
-            yield chunk
-            self.sent += len(chunk)
+    def _count(self, count: int) -> None:
+        self.sent += count

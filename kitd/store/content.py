@@ -6,15 +6,20 @@ needs it.
 """
 
 import asyncio
+import errno
 import os
+import select
+import socket
+import time
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Self
 
 from kitd.blocking import run_blocking
 from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk, Fetcher, MismatchError
+from kitd.content.stream import MOMENT_S, DirectStream
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest, digest_of
 from kitd.store.blob_store import BlobStore, Ingest, os_errors
@@ -70,25 +75,80 @@ class CacheContent:
         """Open the blob from `offset`. Raises `ContentNotFoundError`, `MismatchError`."""
         handle = self._store.open(target)
         try:
-            yield self._read(target, handle, offset)
+            yield _BlobStream(self._store, target, handle, offset, self._pace)
         finally:
             os.close(handle)
 
-    async def _read(self, target: Descriptor, handle: int, offset: int) -> ByteStream:
-        while offset < target.size:
-            await self._pace.keep()
-            buffer = bytearray(min(READ_BYTES, target.size - offset))
+
+class _BlobStream(DirectStream):
+    """A blob's open file, from some offset on."""
+
+    def __init__(
+        self, store: BlobStore, target: Descriptor, handle: int, offset: int, pace: Pace
+    ) -> None:
+        self._store = store
+        self._target = target
+        self._handle = handle
+        self._offset = offset
+        self._pace = pace
+
+    @property
+    def sendable(self) -> int:
+        """How many bytes are to come."""
+        return max(self._target.size - self._offset, 0)
+
+    async def __anext__(self) -> Chunk:
+        if not self.sendable:
+            raise StopAsyncIteration
+        await self._pace.keep()
+        buffer = bytearray(min(READ_BYTES, self.sendable))
+        try:
+            # Pages that are in memory are copied at once; a read that would wait for the disk
+            # goes to a thread. Both are the common case of somebody, and the loop never waits.
+            count = os.preadv(self._handle, [buffer], self._offset, os.RWF_NOWAIT)
+        except OSError:
+            with self._errors():
+                count = await run_blocking(os.preadv, self._handle, [buffer], self._offset)
+        self._went(count)
+        return memoryview(buffer)[:count]
+
+    async def send_to(self, connection: socket.socket, at_most: int, /) -> int:
+        """Send what is next: see `DirectStream` and sendfile(2)."""
+        return await run_blocking(self._send, connection, at_most)
+
+    def _send(self, connection: socket.socket, at_most: int) -> int:
+        until_s = time.monotonic() + MOMENT_S
+        writable = select.poll()
+        writable.register(connection, select.POLLOUT)
+        sent = 0
+        while sent < at_most and (left_s := until_s - time.monotonic()) > 0:
             try:
-                # Pages that are in memory are copied at once; a read that would wait for the disk
-                # goes to a thread. Both are the common case of somebody, and the loop never waits.
-                count = os.preadv(handle, [buffer], offset, os.RWF_NOWAIT)
-            except OSError:
-                with os_errors("read", self._store.path_of(target.digest)):
-                    count = await run_blocking(os.preadv, handle, [buffer], offset)
-            if count == 0:
-                raise MismatchError(f"{target.digest} became shorter while it was read")
-            offset += count
-            yield memoryview(buffer)[:count]
+                count = self._send_some(connection, at_most - sent)
+            except BlockingIOError:
+                writable.poll(left_s * 1000)
+            else:
+                self._went(count)
+                sent += count
+        return sent
+
+    def _send_some(self, connection: socket.socket, at_most: int) -> int:
+        try:
+            return os.sendfile(connection.fileno(), self._handle, self._offset, at_most)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EIO):
+                raise
+        # The file is what it does not work with, or what cannot be read.
+        with self._errors():
+            content = os.pread(self._handle, min(at_most, READ_BYTES), self._offset)
+        return connection.send(content) if content else 0
+
+    def _went(self, count: int) -> None:
+        if count == 0:
+            raise MismatchError(f"{self._target.digest} became shorter while it was read")
+        self._offset += count
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return os_errors("read", self._store.path_of(self._target.digest))
 
 
 class HeldContent(CacheContent):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -172,3 +173,76 @@ async def test_a_blob_that_the_disk_has_no_room_for_is_not_begun(small_store):
         await CacheContent(small_store).hold().push(target, registry)
     assert registry.offsets == []
     assert small_store.partials() == []
+
+
+# From a blob's file straight to a socket.
+
+
+@pytest.fixture
+def wire():
+    """Two ends of a connection that do not block."""
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        far.setblocking(False)
+        yield near, far
+
+
+async def receive(far, size):
+    loop = asyncio.get_running_loop()
+    content = b""
+    while len(content) < size and (piece := await loop.sock_recv(far, 1 << 20)):
+        content += piece
+    return content
+
+
+async def test_a_blob_goes_to_a_socket_in_pieces_and_the_rest_as_chunks(store, wire):
+    near, far = wire
+    content = os.urandom((3 << 20) + 17)
+    target = describe("", content)
+    store.put(content)
+    async with CacheContent(store).fetch(target, offset=5) as stream:
+        reading = asyncio.create_task(receive(far, 2 << 20))
+        left = 2 << 20
+        while left:
+            left -= await stream.send_to(near, left)
+        assert stream.sendable == (1 << 20) + 12
+        rest = b"".join([bytes(chunk) async for chunk in stream])
+        assert stream.sendable == 0
+    assert await reading + rest == content[5:]
+
+
+async def test_a_socket_that_takes_nothing_keeps_a_thread_for_a_moment_only(store, wire):
+    near, _far = wire
+    content = bytes(8 << 20)
+    target = describe("", content)
+    store.put(content)
+    async with CacheContent(store).fetch(target) as stream:
+        sent = await stream.send_to(near, len(content))
+        assert 0 < sent < len(content)
+        assert await stream.send_to(near, len(content) - sent) == 0
+
+
+async def test_a_socket_that_was_closed_is_no_error_of_the_cache(store, wire):
+    near, far = wire
+    content = bytes(8 << 20)
+    target = describe("", content)
+    store.put(content)
+    far.close()
+    async with CacheContent(store).fetch(target) as stream:
+        with pytest.raises(ConnectionError):
+            await stream.send_to(near, len(content))
+
+
+async def test_a_blob_that_shrinks_while_it_is_sent_is_noticed(store, wire):
+    near, far = wire
+    content = os.urandom(1 << 20)
+    target = describe("", content)
+    store.put(content)
+    async with CacheContent(store).fetch(target) as stream:
+        os.chmod(store.path_of(target.digest), 0o600)
+        os.truncate(store.path_of(target.digest), 1000)
+        reading = asyncio.create_task(receive(far, 1000))
+        with pytest.raises(MismatchError, match="became shorter"):
+            await stream.send_to(near, len(content))
+    assert await reading == content[:1000]

@@ -1,7 +1,5 @@
 import pytest
 
-from kitd.content.store import MismatchError
-from kitd.registry.upload import exactly
 from kitd.registry.upload_session import COMMIT_LEAST_S, commit_idle_s, parse_received
 
 
@@ -24,23 +22,6 @@ from kitd.registry.upload_session import COMMIT_LEAST_S, commit_idle_s, parse_re
 )
 def test_a_range_says_how_much_has_arrived(value, sent, received):
     assert parse_received(value, sent=sent) == received
-
-
-async def stream(*chunks):
-    for chunk in chunks:
-        yield chunk
-
-
-@pytest.mark.parametrize("chunks", [(b"abcdef",), (b"ab", b"cd", b"ef"), (b"abc", b"", b"def")])
-@pytest.mark.parametrize("count", range(7))
-async def test_a_portion_has_exactly_the_bytes_asked_for(chunks, count):
-    portion = [bytes(chunk) async for chunk in exactly(stream(*chunks), count)]
-    assert b"".join(portion) == b"abcdef"[:count]
-
-
-async def test_a_source_that_is_too_short_is_an_error():
-    with pytest.raises(MismatchError):
-        _ = [chunk async for chunk in exactly(stream(b"abc"), 4)]
 
 
 def test_large_blobs_may_take_longer_to_be_put_together():

@@ -1,0 +1,139 @@
+"""Streams that know a shorter way for their bytes than chunk by chunk through the event loop.
+
+A file can go to a socket without passing through this process, and a socket can be read into the
+memory that is hashed and written next. Both need a thread, for a moment at a time. Whoever takes
+from a stream asks for the shorter way first, and takes the next chunk where there is none.
+"""
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+from kitd.content.store import ByteStream, Chunk, MismatchError
+
+MOMENT_S = 0.25
+"""How long one thread is busy with one stream; a cancellation waits for that."""
+
+
+class Sink(Protocol):
+    """Memory that is filled from its beginning on."""
+
+    def room(self) -> memoryview:
+        """Return where the next bytes go; never empty."""
+        ...
+
+    def fill(self, size: int) -> None:
+        """Count the first `size` bytes of `room` as filled. May wait until others emptied some."""
+        ...
+
+
+class DirectStream(AsyncIterator[Chunk]):
+    """A stream with shorter ways; by itself it has none.
+
+    Both ways raise what taking the next chunk would.
+    """
+
+    @property
+    def sendable(self) -> int:
+        """How many of the next bytes can be sent the shorter way."""
+        return 0
+
+    async def send_to(self, connection: socket.socket, at_most: int, /) -> int:
+        """Send what is next, from a thread and for `MOMENT_S` at most; return how many bytes went.
+
+        Not more than is `sendable`. The connection does not block. Raises `OSError` where it broke.
+        """
+        raise NotImplementedError
+
+    async def receive_into(self, sink: Sink, at_most: int, /) -> int | None:  # noqa: ARG002
+        """Receive what is next, in a thread and for `MOMENT_S` at most; return how many bytes came.
+
+        None where the next chunk has to be taken instead.
+        """
+        return None
+
+
+def sendable_of(stream: ByteStream) -> int:
+    """Return how many of the next bytes can be sent the shorter way, for whatever stream."""
+    return stream.sendable if isinstance(stream, DirectStream) else 0
+
+
+async def send_directly(stream: ByteStream, connection: socket.socket, at_most: int) -> int:
+    """Do as `DirectStream.send_to` says, for a stream that is sendable."""
+    assert isinstance(stream, DirectStream)
+    return await stream.send_to(connection, at_most)
+
+
+async def receive_directly(stream: ByteStream, sink: Sink, at_most: int) -> int | None:
+    """Do as `DirectStream.receive_into` says, for whatever stream."""
+    return await stream.receive_into(sink, at_most) if isinstance(stream, DirectStream) else None
+
+
+class Counted(DirectStream):
+    """The same stream; `passed` is told of bytes once they have left whoever takes them."""
+
+    def __init__(self, stream: ByteStream, passed: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._passed = passed
+        self._taken = 0
+
+    @property
+    def sendable(self) -> int:
+        """How many of the next bytes can be sent the shorter way."""
+        return sendable_of(self._stream)
+
+    async def __anext__(self) -> Chunk:
+        # Whoever asks for more is done with what he has.
+        self._pass(0)
+        chunk = await anext(self._stream)
+        self._taken = len(chunk)
+        return chunk
+
+    async def send_to(self, connection: socket.socket, at_most: int, /) -> int:
+        """Send what is next: see `DirectStream`."""
+        count = await send_directly(self._stream, connection, at_most)
+        self._pass(count)
+        return count
+
+    async def receive_into(self, sink: Sink, at_most: int, /) -> int | None:
+        """Receive what is next: see `DirectStream`."""
+        count = await receive_directly(self._stream, sink, at_most)
+        self._pass(count or 0)
+        return count
+
+    def _pass(self, count: int) -> None:
+        count, self._taken = count + self._taken, 0
+        if count:
+            self._passed(count)
+
+
+class Portion(DirectStream):
+    """The first `count` bytes of a stream. Raises `MismatchError` where there are fewer."""
+
+    def __init__(self, stream: ByteStream, count: int) -> None:
+        self._stream = stream
+        self._left = count
+
+    @property
+    def sendable(self) -> int:
+        """How many of the next bytes can be sent the shorter way."""
+        return min(self._left, sendable_of(self._stream))
+
+    async def __anext__(self) -> Chunk:
+        if not self._left:
+            raise StopAsyncIteration
+        chunk = await anext(self._stream, None)
+        if chunk is None:
+            raise MismatchError(
+                f"the source ended {self._left} bytes before the end of the content"
+            )
+        if len(chunk) > self._left:
+            chunk = memoryview(chunk)[: self._left]
+        self._left -= len(chunk)
+        return chunk
+
+    async def send_to(self, connection: socket.socket, at_most: int, /) -> int:
+        """Send what is next: see `DirectStream`."""
+        count = await send_directly(self._stream, connection, at_most)
+        self._left -= count
+        return count

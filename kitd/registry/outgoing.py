@@ -1,0 +1,167 @@
+"""The body of a request on its way out."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+from aiohttp import Payload
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import StreamWriter
+
+from kitd.content.store import ByteStream, Chunk
+from kitd.content.stream import send_directly, sendable_of
+from kitd.errors import KitdError
+from kitd.registry.errors import RegistryError, RegistryTimeoutError
+
+SOURCE_IDLE_S = 300.0
+"""How long the source of a body may be silent. It has deadlines of its own, and may have to connect
+to its host again, or to wait until that admits it."""
+FRAME_BYTES = 8 << 20
+"""What goes the shorter way at once."""
+
+
+class Outgoing(Payload):
+    """A stream as a body, which moves the deadline whenever some of it has gone.
+
+    The HTTP library writes it in a task of its own, and leaves that task to its fate when the
+    request ends early; `close` waits until it no longer reads, so that the source can be closed.
+    """
+
+    def __init__(self, stream: ByteStream, idle_s: float) -> None:
+        super().__init__(stream)
+        self.deadline: asyncio.Timeout | None = None
+        """The one to move."""
+        self._stream = stream
+        self._idle_s = idle_s
+        self._at_source = False
+        self._failure: KitdError | None = None
+        self._reading = asyncio.Lock()
+        self._closed = False
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Write all of it."""
+        # Never begun again: the stream is read once.
+        self._consumed = True
+        with _wire_under(writer) as wire:
+            if wire is not None:
+                await self._send_directly(wire)
+            while (chunk := await self._take()) is not None:
+                await writer.write(chunk)
+
+    async def write_with_length(
+        self,
+        writer: AbstractStreamWriter,
+        content_length: int | None,  # noqa: ARG002 - as in the base
+    ) -> None:
+        """Write all of it: whoever opened the stream has stated how long it is."""
+        await self.write(writer)
+
+    def decode(
+        self,
+        encoding: str = "utf-8",  # noqa: ARG002 - as in the base
+        errors: str = "strict",  # noqa: ARG002
+    ) -> NoReturn:
+        """Refuse: it is read once, and may be large."""
+        raise TypeError("a body that is on its way is no text")
+
+    async def finish(self) -> None:
+        """Give nothing more; returns when nothing is being read."""
+        async with self._reading:
+            self._closed = True
+
+    def caused(self, error: RegistryError) -> bool:
+        """Whether a request failed because of the source: with its error, or of its silence."""
+        silent = self._at_source and isinstance(error, RegistryTimeoutError)
+        return error is self._failure or silent
+
+    async def _take(self) -> Chunk | None:
+        async with self._reading:
+            self._go_on()
+            self._at_source = True
+            self._postpone(SOURCE_IDLE_S)
+            with self._source_errors():
+                chunk = await anext(self._stream, None)
+            self._at_source = False
+            self._postpone(self._idle_s)
+            return chunk
+
+    async def _send_directly(self, wire: "_Wire") -> None:
+        """Send as much as can go the shorter way."""
+        while size := min(sendable_of(self._stream), FRAME_BYTES):
+            # Whatever was written must have left: what goes the shorter way would overtake it.
+            await wire.begin_frame(size)
+            while size:
+                size -= await self._send(wire.connection, size)
+            wire.end_frame()
+
+    async def _send(self, connection: socket.socket, at_most: int) -> int:
+        async with self._reading:
+            self._go_on()
+            with self._source_errors():
+                count = await send_directly(self._stream, connection, at_most)
+            if count:
+                self._postpone(self._idle_s)
+            return count
+
+    def _go_on(self) -> None:
+        if self._closed:
+            # Ending here would make a short body look complete, and its connection reusable.
+            raise ConnectionAbortedError("the request has ended")
+
+    @contextmanager
+    def _source_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except KitdError as error:
+            self._failure = error
+            raise
+
+    def _postpone(self, idle_s: float) -> None:
+        assert self.deadline is not None
+        # A deadline that is over cannot be moved: the answer came before the whole body was sent.
+        with suppress(RuntimeError):
+            self.deadline.reschedule(asyncio.get_running_loop().time() + idle_s)
+
+
+class _Wire:
+    """What is under a request: the socket, and what frames its body."""
+
+    def __init__(self, writer: StreamWriter, transport: asyncio.Transport) -> None:
+        self._writer = writer
+        self._transport = transport
+        self.connection: socket.socket = transport.get_extra_info("socket").dup()
+
+    async def begin_frame(self, size: int) -> None:
+        """Return once nothing but so many bytes of the body is missing on the socket."""
+        self._writer.send_headers()
+        if self._writer.chunked:
+            # RFC 9112, 7.1.
+            self._transport.write(b"%x\r\n" % size)
+        await self._writer.drain()
+
+    def end_frame(self) -> None:
+        """Go on after those bytes."""
+        if self._writer.chunked:
+            self._transport.write(b"\r\n")
+
+
+@contextmanager
+def _wire_under(writer: AbstractStreamWriter) -> Iterator[_Wire | None]:
+    """Open what is under a request, unless that is TLS: then the bytes have to come through here.
+
+    Meanwhile whoever drains the writer waits until all has left.
+    """
+    transport = writer.transport if isinstance(writer, StreamWriter) else None
+    if transport is None or transport.get_extra_info("sslcontext") is not None:
+        yield None
+        return
+    assert isinstance(writer, StreamWriter)
+    wire = _Wire(writer, transport)
+    transport.set_write_buffer_limits(high=0)
+    try:
+        yield wire
+    finally:
+        transport.set_write_buffer_limits()
+        wire.connection.close()
