@@ -26,6 +26,10 @@ class Sink(Protocol):
         """Count the first `size` bytes of `room` as filled. May wait until others emptied some."""
         ...
 
+    def write(self, data: Chunk) -> None:
+        """Copy bytes in; as `fill`, it may wait."""
+        ...
+
 
 class DirectStream(AsyncIterator[Chunk]):
     """A stream with shorter ways; by itself it has none.

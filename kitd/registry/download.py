@@ -9,13 +9,14 @@ for another; and it reads whatever the others failed to. See `kitd.registry.down
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 from aiohttp import ClientResponse
 
 from kitd.content.store import ByteStream, Chunk
+from kitd.content.stream import DirectStream, Sink
 from kitd.errors import KitdError
 from kitd.oci.descriptor import Descriptor
 from kitd.registry.download_plan import (
@@ -28,6 +29,7 @@ from kitd.registry.download_plan import (
     Segment,
 )
 from kitd.registry.errors import (
+    RegistryError,
     RegistryMismatchError,
     RegistryProtocolError,
     RegistryServerError,
@@ -35,6 +37,7 @@ from kitd.registry.errors import (
     RegistryUnreachableError,
     http_errors,
 )
+from kitd.registry.receiver import Receiver, receiver_of
 from kitd.registry.request import Request
 from kitd.registry.transport import Transport
 
@@ -83,8 +86,7 @@ async def open_download(
     download = _Download(transport, request, target, offset, read_ahead, connections(now_s))
     try:
         await download.open()
-        async with aclosing(download.stream()) as stream:
-            yield stream
+        yield download
     finally:
         await download.close()
 
@@ -123,8 +125,8 @@ class _Arrivals:
         return self._chunks.popleft() if self._chunks else None
 
 
-class _Download:
-    """One download. `stream` is read by one task at a time."""
+class _Download(DirectStream):
+    """One download, which is a stream that is read by one task at a time."""
 
     def __init__(
         self,
@@ -148,7 +150,9 @@ class _Download:
         """Not known until the server has sent a part that was asked for."""
         self._etag: str | None = None
         # The reader's own connection: what it gives is of the content from `_at` to `_until`.
-        self._body: ClientResponse | None = None
+        self._body: ClientResponse | Receiver | None = None
+        self._is_framed = False
+        """Whether something but the end of the connection tells the end of that."""
         self._at = self._until = 0
         self._closing = AsyncExitStack()
         # In the order of their content.
@@ -162,17 +166,41 @@ class _Download:
         if self._position < self._target.size or not self._target.size:
             await self._open(self._target.size)
 
-    async def stream(self) -> AsyncGenerator[Chunk, None]:
-        """Yield the content from the offset on."""
-        while self._position < self._target.size:
-            asked_s = self._now_s()
-            chunk = await self._next()
-            now_s = self._now_s()
-            self._connections.waited(now_s - asked_s)
-            self._connections.review(now_s)
-            self._position += len(chunk)
-            self._fetch_ahead()
-            yield chunk
+    async def __anext__(self) -> Chunk:
+        if self._position >= self._target.size:
+            raise StopAsyncIteration
+        asked_s = self._now_s()
+        chunk = await self._next()
+        self._advance(len(chunk), asked_s)
+        return chunk
+
+    async def receive_into(self, sink: Sink, at_most: int, /) -> int | None:
+        """Receive what is next: see `DirectStream`."""
+        body = self._body
+        if self._ahead or not isinstance(body, Receiver) or not body.is_fast:
+            return None
+        # What else there is to do, others can do in between.
+        at_most = min(at_most, SEGMENT_BYTES, self._until - self._at)
+        if self._at != self._position or not at_most:
+            return None
+        asked_s = self._now_s()
+        try:
+            with self._errors():
+                count = await body.receive_into(sink, at_most)
+        except _PASSING as error:
+            await self._lose(error)
+            return None
+        self._connections.received(count)
+        self._at += count
+        self._advance(count, asked_s)
+        return count
+
+    def _advance(self, count: int, asked_s: float) -> None:
+        now_s = self._now_s()
+        self._connections.waited(now_s - asked_s)
+        self._connections.review(now_s)
+        self._position += count
+        self._fetch_ahead()
 
     async def close(self) -> None:
         """End all that is under way."""
@@ -209,10 +237,14 @@ class _Download:
                 elif chunk := await self._read_on():
                     # Somebody may have begun meanwhile.
                     return chunk[: self._end - self._position]
-            except _PASSING:
-                await self._hang_up()
-                if not self._reopening.allows(self._position, self._now_s()):
-                    raise
+            except _PASSING as error:
+                await self._lose(error)
+
+    async def _lose(self, error: RegistryError) -> None:
+        """Hang up after what passes; raise it where asking for the rest is of no more use."""
+        await self._hang_up()
+        if not self._reopening.allows(self._position, self._now_s()):
+            raise error
 
     @property
     def _end(self) -> int:
@@ -222,7 +254,6 @@ class _Download:
     async def _read_on(self) -> memoryview:
         """Return what came next; nothing if it was all before the position."""
         assert self._body is not None
-        headers = self._body.headers
         chunk = await self._read(self._body)
         self._connections.received(len(chunk))
         skipped = max(self._position - self._at, 0)
@@ -231,7 +262,7 @@ class _Download:
             raise self._mismatch(f"it sent more than {self._target.size} bytes")
         if not chunk:
             reason = f"it sent {self._at} of {self._until} bytes"
-            if "Content-Length" in headers or "Transfer-Encoding" in headers:
+            if self._is_framed:
                 raise self._mismatch(reason)
             # Nothing but the end of the connection tells the end of such an answer.
             raise RegistryUnreachableError(
@@ -249,7 +280,8 @@ class _Download:
             body = await self._send(self._request)
         part = self._part_in(body, asked)
         self._at, self._until = part.start, part.end
-        self._body = body
+        self._is_framed = "Content-Length" in body.headers or "Transfer-Encoding" in body.headers
+        self._body = receiver_of(body, self._request.idle_s) or body
         if part.start < asked.start or body.headers.get("Accept-Ranges") == "none":
             self._takes_ranges = False
         elif part.start:
@@ -324,9 +356,14 @@ class _Download:
             self._holding.remove(arrivals)
             self._read_ahead.give_back(arrivals.segment.size)
 
-    async def _read(self, body: ClientResponse) -> bytes:
-        with http_errors(self._transport.registry, self._request.operation):
+    async def _read(self, body: ClientResponse | Receiver) -> Chunk:
+        with self._errors():
+            if isinstance(body, Receiver):
+                return await body.read()
             return await body.content.readany()
+
+    def _errors(self) -> AbstractContextManager[None]:
+        return http_errors(self._transport.registry, self._request.operation)
 
     def _part_in(self, body: ClientResponse, asked: Segment) -> Segment:
         """Return which part of the content the body is; what it announces must fit the target."""

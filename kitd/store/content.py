@@ -19,10 +19,11 @@ from typing import Self
 
 from kitd.blocking import run_blocking
 from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk, Fetcher, MismatchError
-from kitd.content.stream import MOMENT_S, DirectStream
+from kitd.content.stream import MOMENT_S, DirectStream, receive_directly
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest, digest_of
 from kitd.store.blob_store import BlobStore, Ingest, os_errors
+from kitd.store.buffer_ring import BufferRing
 from kitd.store.flight import Flights
 from kitd.store.lease import LeaseBook
 from kitd.store.partial import PartialBlob, put_verified
@@ -248,20 +249,30 @@ async def _partial(store: BlobStore, target: Descriptor) -> AsyncIterator[Partia
 
 
 async def _fill(partial: PartialBlob, stream: ByteStream, at_most: int) -> None:
-    """Put a stream into the ring; the loop waits where the ring would."""
-    ring = partial.ring
-    async for chunk in stream:
-        at_most -= len(chunk)
+    """Put a stream into the ring: by a thread where it can, else by the loop."""
+    while True:
+        count = await receive_directly(stream, partial.ring, at_most)
+        if count is None:
+            chunk = await anext(stream, None)
+            if chunk is None:
+                return
+            count = len(chunk)
+            if count <= at_most:
+                await _put(partial.ring, memoryview(chunk))
+        at_most -= count
         if at_most < 0:
             await run_blocking(partial.reject, "more bytes than that")
-        left = memoryview(chunk)
-        while left:
-            part = left[: len(ring.room())]
-            if len(part) == len(ring.room()):
-                await _until_done(ring.awaited())
-            ring.room()[: len(part)] = part
-            ring.fill(len(part))
-            left = left[len(part) :]
+
+
+async def _put(ring: BufferRing, left: memoryview) -> None:
+    """Put bytes into the ring; the loop waits where the ring would."""
+    while left:
+        part = left[: len(ring.room())]
+        if len(part) == len(ring.room()):
+            await _until_done(ring.awaited())
+        ring.room()[: len(part)] = part
+        ring.fill(len(part))
+        left = left[len(part) :]
 
 
 async def _until_done(futures: Collection[Future[object]]) -> None:

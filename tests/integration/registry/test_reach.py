@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kitd.content.verify import read
 from kitd.errors import Disposition
 from kitd.oci.descriptor import describe
 from kitd.oci.reference import Repository
@@ -17,6 +18,7 @@ from kitd.registry.errors import (
     RegistryTlsError,
     RegistryUnreachableError,
 )
+from kitd.registry.receiver import WORTHWHILE_BYTES
 from kitd.registry.settings import RegistrySettings
 from kitd.registry.tls import tls_context
 from kitd.registry.transport import Surroundings
@@ -88,6 +90,13 @@ async def test_an_own_authority_is_trusted_where_it_is_named(
     remote = await connect(host, settings=settings(pki))
     assert await remote.push(cache.put(CONTENT), cache) == len(CONTENT)
     assert await remote.exists(TARGET)
+
+
+async def test_large_blobs_go_through_tls_and_come_back(start_tls_registry, connect, cache, pki):
+    remote = await connect(start_tls_registry(), settings=settings(pki))
+    target = cache.put(os.urandom(WORTHWHILE_BYTES + 1))
+    assert await remote.push(target, cache) == target.size
+    assert len(await read(remote, target, max_bytes=target.size)) == target.size
 
 
 async def test_an_authority_that_nobody_named_is_not_trusted(start_tls_registry, connect, pki):
