@@ -79,7 +79,7 @@ def save(
     model = root / "model.bin"
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, place)
-        address = stack.enter_context(docker_registry(registry, place / "registry"))
+        address = stack.enter_context(docker_registry(registry, place / "registry")).host
         config = {
             "projects": {
                 "bench": {

@@ -209,13 +209,13 @@ def run(place: Path, settings: Settings) -> Iterator[str]:
     packed, pushed = settings.scaled(PACKED_BYTES), settings.scaled(PUSHED_BYTES)
     workers = {"pack": PACKS, "push": PUSHES}
     with (
-        docker_registry(program, place / "registry") as host,
+        docker_registry(program, place / "registry") as registry,
         daemon(place / "kitd", {"workers": workers}) as scene,
         scene.connect() as client,
     ):
 
         def pack(root: Path) -> int:
-            asked = request.pack(str(root), f"{host}/bench/{root.name}:v1", push=False)
+            asked = request.pack(str(root), f"{registry.host}/bench/{root.name}:v1", push=False)
             return client.call(asked).id
 
         def finish(jobs: Sequence[int]) -> None:
@@ -231,7 +231,7 @@ def run(place: Path, settings: Settings) -> Iterator[str]:
                 write_kit(root, packed)
 
             def work() -> None:
-                pushes = [request.push(f"{host}/bench/{root.name}:v1") for root in pushing]
+                pushes = [request.push(f"{registry.host}/bench/{root.name}:v1") for root in pushing]
                 jobs = [client.call(asked).id for asked in pushes]
                 finish(jobs + [pack(root) for root in packing])
 

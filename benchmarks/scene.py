@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,17 @@ def daemon(place: Path, config: dict[str, Any]) -> Iterator[Scene]:
             process.kill()
 
 
+@dataclass(frozen=True, slots=True)
+class DockerRegistry:
+    """A running registry."""
+
+    host: str
+    pid: int
+
+
 @contextlib.contextmanager
-def docker_registry(program: str, place: Path) -> Iterator[str]:
-    """Start Debian's registry on loopback, empty; yield its address, and stop it afterwards."""
+def docker_registry(program: str, place: Path) -> Iterator[DockerRegistry]:
+    """Start Debian's registry on loopback, empty; stop it afterwards."""
     place.mkdir()
     config = {
         "version": "0.1",
@@ -103,7 +112,8 @@ def docker_registry(program: str, place: Path) -> Iterator[str]:
         )
     try:
         wait_until(lambda: said in log_path.read_text(), process, log_path)
-        yield log_path.read_text().partition(said)[2].partition('"')[0].partition(",")[0]
+        host = log_path.read_text().partition(said)[2].partition('"')[0].partition(",")[0]
+        yield DockerRegistry(host, process.pid)
     finally:
         process.kill()
         process.wait(timeout=STOP_DEADLINE_S)

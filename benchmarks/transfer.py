@@ -6,9 +6,11 @@ is written, with nothing there yet. Only kitd and the registry make durable what
 
 import contextlib
 import json
+import os
 import shutil
+import statistics
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ from benchmarks.measure import (
     peer,
 )
 from benchmarks.plain_registry import MANIFEST, Document, Shelf, plain_registry
-from benchmarks.scene import Scene, daemon, docker_registry
+from benchmarks.process import Meter
+from benchmarks.scene import DockerRegistry, Scene, daemon, docker_registry
 
 LARGE_BYTES, SMALL_BYTES, SMALL_COUNT = 1 << 30, 8192, 1000
 LOCAL = "bench/kit:v1"
@@ -69,42 +72,66 @@ class Bench:
     """The program."""
     scene: Scene
     """A daemon that has it in its cache."""
+    processor_s: dict[str, list[float]] = field(default_factory=dict)
+    """What the registry itself used of the processor in each run, by contestant."""
 
     def reference(self, host: str) -> str:
         return f"{host}/bench/kit:v1"
 
+    def metered(self, who: str, pid: int, run: Run) -> Run:
+        """Return the same run, which notes what the registry used meanwhile."""
+
+        def metered() -> None:
+            meter = Meter(pid)
+            run()
+            self.processor_s.setdefault(who, []).append(meter.read().cpu_s)
+
+        return metered
+
+    def floor(self) -> str:
+        """Return what the registry used since this was asked last, for a note."""
+        medians = ", ".join(
+            f"{who} {statistics.median(seconds):.1f} s" for who, seconds in self.processor_s.items()
+        )
+        self.processor_s.clear()
+        return f"of which the registry's own, on {os.cpu_count()} cores: {medians}"
+
 
 @contextlib.contextmanager
-def fresh_registry(bench: Bench) -> Iterator[str]:
+def fresh_registry(bench: Bench) -> Iterator[DockerRegistry]:
     """Start an empty registry."""
     home = bench.place / "registry"
-    with docker_registry(bench.registry, home) as host:
-        yield host
+    with docker_registry(bench.registry, home) as registry:
+        yield registry
     shutil.rmtree(home)
 
 
 @contextlib.contextmanager
 def kitd_push(bench: Bench) -> Iterator[Run]:
     """Push from a daemon that runs."""
-    with fresh_registry(bench) as host:
-        yield partial(bench.scene.kitctl, "--quiet", "push", LOCAL, bench.reference(host))
+    with fresh_registry(bench) as registry:
+        reference = bench.reference(registry.host)
+        run = partial(bench.scene.kitctl, "--quiet", "push", LOCAL, reference)
+        yield bench.metered("kitd", registry.pid, run)
 
 
 @contextlib.contextmanager
 def kit_push(bench: Bench, program: str, options: list[str]) -> Iterator[Run]:
     """Push from a home that has the kit."""
-    with fresh_registry(bench) as host:
-        reference = bench.reference(host)
+    with fresh_registry(bench) as registry:
+        reference = bench.reference(registry.host)
         command(program, "tag", LOCAL, reference, *options)()
-        yield command(program, "push", reference, "--plain-http", *options)
+        run = command(program, "push", reference, "--plain-http", *options)
+        yield bench.metered("kit", registry.pid, run)
 
 
 @contextlib.contextmanager
 def skopeo_push(bench: Bench, program: str, layout: Path) -> Iterator[Run]:
     """Push from an OCI layout."""
-    with fresh_registry(bench) as host:
-        target = f"docker://{bench.reference(host)}"
-        yield command(*_skopeo(program), "--dest-tls-verify=false", f"oci:{layout}:v1", target)
+    with fresh_registry(bench) as registry:
+        target = f"docker://{bench.reference(registry.host)}"
+        run = command(*_skopeo(program), "--dest-tls-verify=false", f"oci:{layout}:v1", target)
+        yield bench.metered("skopeo", registry.pid, run)
 
 
 @contextlib.contextmanager
@@ -117,18 +144,27 @@ def kitd_pull(bench: Bench, host: str) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
-def kit_pull(bench: Bench, program: str, host: str) -> Iterator[Run]:
-    """Pull to an empty home."""
-    with kit.empty_home(program, bench.place / "kit-pull") as options:
-        yield command(program, "pull", bench.reference(host), "--plain-http", *options)
+def kitd_metered_pull(bench: Bench, registry: DockerRegistry) -> Iterator[Run]:
+    """Pull from a registry that is looked at."""
+    with kitd_pull(bench, registry.host) as run:
+        yield bench.metered("kitd", registry.pid, run)
 
 
 @contextlib.contextmanager
-def skopeo_pull(bench: Bench, program: str, host: str) -> Iterator[Run]:
+def kit_pull(bench: Bench, program: str, registry: DockerRegistry) -> Iterator[Run]:
+    """Pull to an empty home."""
+    with kit.empty_home(program, bench.place / "kit-pull") as options:
+        run = command(program, "pull", bench.reference(registry.host), "--plain-http", *options)
+        yield bench.metered("kit", registry.pid, run)
+
+
+@contextlib.contextmanager
+def skopeo_pull(bench: Bench, program: str, registry: DockerRegistry) -> Iterator[Run]:
     """Pull to an empty directory."""
     home = bench.place / "skopeo-pull"
-    source = f"docker://{bench.reference(host)}"
-    yield command(*_skopeo(program), "--src-tls-verify=false", source, f"dir:{home}")
+    source = f"docker://{bench.reference(registry.host)}"
+    run = command(*_skopeo(program), "--src-tls-verify=false", source, f"dir:{home}")
+    yield bench.metered("skopeo", registry.pid, run)
     shutil.rmtree(home)
 
 
@@ -179,25 +215,25 @@ def compare(place: Path, case: Case, settings: Settings) -> Iterator[Comparison]
         scene = stack.enter_context(daemon(place / "kitd", {}))
         scene.kitctl("--quiet", "pack", str(root), "-t", LOCAL)
         bench = Bench(place, registry, scene)
-        host = stack.enter_context(docker_registry(registry, place / "full"))
-        scene.kitctl("--quiet", "push", LOCAL, bench.reference(host))
+        full = stack.enter_context(docker_registry(registry, place / "full"))
+        scene.kitctl("--quiet", "push", LOCAL, bench.reference(full.host))
         pushes: dict[str, Contestant] = {"kitd": partial(kitd_push, bench)}
-        pulls: dict[str, Contestant] = {"kitd": partial(kitd_pull, bench, host)}
+        pulls: dict[str, Contestant] = {"kitd": partial(kitd_metered_pull, bench, full)}
         if program := peer("kit"):
             options = stack.enter_context(kit.empty_home(program, place / "kit"))
             command(program, "pack", str(root), "-t", LOCAL, *options)()
             pushes["kit"] = partial(kit_push, bench, program, options)
-            pulls["kit"] = partial(kit_pull, bench, program, host)
+            pulls["kit"] = partial(kit_pull, bench, program, full)
         if program := peer("skopeo"):
             layout = place / "layout"
-            source = f"docker://{bench.reference(host)}"
+            source = f"docker://{bench.reference(full.host)}"
             copy = (*_skopeo(program), "--src-tls-verify=false", source, f"oci:{layout}:v1")
             command(*copy)()
             pushes["skopeo"] = partial(skopeo_push, bench, program, layout)
-            pulls["skopeo"] = partial(skopeo_pull, bench, program, host)
-        note = absent("kit", "skopeo")
+            pulls["skopeo"] = partial(skopeo_pull, bench, program, full)
         for verb, contestants, goals in (("push", pushes, case.push), ("pull", pulls, case.pull)):
             seconds = alternate(contestants, rounds=settings.rounds)
+            note = "; ".join(filter(None, (bench.floor(), absent("kit", "skopeo"))))
             yield Comparison(f"{verb}, {case.name}", seconds, goals, note)
     shutil.rmtree(place)
 
