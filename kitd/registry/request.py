@@ -35,14 +35,17 @@ class Request:
     follows_redirects: bool = True
     is_download: bool = False
     """Whether the answer is content of any size."""
+    ends_upload: bool = False
+    """Whether it turns an upload into a blob. There is no such upload afterwards, whatever was
+    heard of it."""
     patient: bool = True
     """Whether it waits for a host that is closed (`kitd.registry.governor`), and is sent again."""
 
     @property
     def lane(self) -> Lane:
         """With which others it waits for its turn."""
-        # A PUT without content lets the registry put an upload together, which may take minutes.
-        if callable(self.content) or (self.method == "PUT" and self.content is None):
+        # However little it carries: to put an upload together may take a registry minutes.
+        if callable(self.content) or self.ends_upload:
             return Lane.WRITING
         return Lane.READING if self.is_download else Lane.SMALL
 
@@ -52,6 +55,4 @@ class Request:
 
         A POST opens an upload or asks for a token: one more of these does no harm.
         """
-        if self.method == "PUT":
-            return isinstance(self.content, bytes)
-        return self.method in {"GET", "HEAD", "POST"}
+        return self.method in {"GET", "HEAD", "POST", "PUT"} and not self.ends_upload

@@ -49,6 +49,9 @@ STALL_S = 0.25
 """How long the first wait before that is; the others are twice the one before."""
 MAX_LOST = 3
 """How many sessions a registry may lose before the rest is for another attempt."""
+AT_ONCE_BYTES = 256 << 10
+"""Up to this size a blob is read before its request and goes out as one piece. The deadline for a
+piece is not moved while it is on a slow line."""
 MAX_LENDERS = 4
 """How many repositories are asked whether they have a blob, before it is sent."""
 
@@ -182,7 +185,9 @@ class Upload:
     async def _send_whole(self) -> None:
         """Send the blob and end the session with one request."""
         size = self._target.size
-        content = self._portion(0, size) if size else None
+        content = None
+        if size:
+            content = self._portion(0, size) if size > AT_ONCE_BYTES else await self._read()
         try:
             await self._uploads.commit(
                 self._session, self._target.digest, size=size, content=content
@@ -309,6 +314,11 @@ class Upload:
         """Forget a session that nobody will go on with, and tell the registry."""
         await self._uploads.cancel(session)
         await self._forget()
+
+    async def _read(self) -> bytes:
+        """Return the whole blob, which is small."""
+        async with self._portion(0, self._target.size)() as part:
+            return b"".join([chunk async for chunk in part])
 
     def _portion(self, start: int, end: int) -> Body:
         """Return what opens the bytes from `start` to before `end` of the source."""

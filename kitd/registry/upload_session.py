@@ -270,7 +270,7 @@ class Uploads:
         digest: Digest,
         *,
         size: int,
-        content: Body | None = None,
+        content: bytes | Body | None = None,
     ) -> None:
         """End a session that has all `size` bytes, or with `content` all but those.
 
@@ -286,6 +286,7 @@ class Uploads:
             content=content,
             accept=_expected(session),
             idle_s=commit_idle_s(size),
+            ends_upload=True,
         )
         async with self._send(request) as response:
             if response.status == 416:

@@ -21,6 +21,7 @@ from kitd.registry.errors import (
     RegistryStateError,
 )
 from kitd.registry.settings import RegistrySettings, UploadMode
+from kitd.registry.upload import AT_ONCE_BYTES
 
 SIZE = 1000
 CHUNKED = RegistrySettings(upload_mode=UploadMode.CHUNKED, chunk_bytes=300)
@@ -340,8 +341,9 @@ async def test_a_lender_in_trouble_keeps_nobody_from_lending(serve, connect, cac
     assert await remote.push(target, cache) == SIZE
 
 
+@pytest.mark.parametrize("size", [SIZE, AT_ONCE_BYTES + SIZE], ids=["at once", "in pieces"])
 async def test_a_source_that_ends_early_leaves_no_connection_to_confuse(
-    push, serve, connect, cache
+    serve, connect, cache, size
 ):
     class Short:
         async def exists(self, target):
@@ -358,14 +360,16 @@ async def test_a_source_that_ends_early_leaves_no_connection_to_confuse(
 
     peer = UploadPeer()
     remote = await connect(await serve(peer.handle))
-    target = cache.put(os.urandom(SIZE))
-    with pytest.raises(MismatchError, match="990 bytes before the end"):
+    target = cache.put(os.urandom(size))
+    with pytest.raises(MismatchError, match=f"{size - 10} bytes before the end"):
         await remote.push(target, Short())
     assert peer.stored is None
-    assert await remote.push(target, cache) == SIZE
+    assert peer.requests[-1][0] == "DELETE"
+    assert await remote.push(target, cache) == size
 
 
-async def test_a_cancelled_push_ends_the_reading_of_its_source(serve, connect, cache):
+@pytest.mark.parametrize("size", [SIZE, AT_ONCE_BYTES + SIZE], ids=["at once", "in pieces"])
+async def test_a_cancelled_push_ends_the_reading_of_its_source(serve, connect, cache, size):
     reading, closed = asyncio.Event(), asyncio.Event()
 
     class Slow:
@@ -386,7 +390,7 @@ async def test_a_cancelled_push_ends_the_reading_of_its_source(serve, connect, c
 
     peer = UploadPeer()
     remote = await connect(await serve(peer.handle))
-    push = asyncio.ensure_future(remote.push(cache.put(os.urandom(SIZE)), Slow()))
+    push = asyncio.ensure_future(remote.push(cache.put(os.urandom(size)), Slow()))
     await asyncio.wait_for(reading.wait(), 5)
     push.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -355,20 +355,26 @@ async def test_content_that_is_not_what_it_should_be_is_not_gone_on_with(
 
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["it arrived", "it did not"])
-@pytest.mark.parametrize("settings", [CHUNKED, AUTO], ids=["chunks", "whole"])
-async def test_a_lost_answer_to_the_last_request(serve, remote, cache, settings, keeps):
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [(CHUNKED, SIZE), (AUTO, SIZE), (AUTO, 1000)],
+    ids=["chunks", "whole", "at once"],
+)
+async def test_a_lost_answer_to_the_last_request(serve, remote, cache, settings, size, keeps):
     """The blob is looked for; where it is not, only what the registry has not got is sent."""
     peer = Peer(commits=[500, 503], keeps=keeps)
     host = await serve(peer.handle)
-    target = cache.put(os.urandom(SIZE))
+    target = cache.put(os.urandom(size))
     pushing = (await remote(host, settings=settings)).push(target, cache)
     if settings is AUTO and not keeps:
         with pytest.raises(KitdError, match="500"):
             await pushing
+        # The session is gone by then.
+        assert peer.count("PUT") == 1
         return
-    assert await pushing == SIZE
-    assert peer.held == {target.digest: SIZE}
-    assert peer.taken_bytes == SIZE
+    assert await pushing == size
+    assert peer.held == {target.digest: size}
+    assert peer.taken_bytes == size
 
 
 async def test_chunks_that_are_taken_with_201_are_followed_by_the_end(serve, remote, cache):

@@ -72,28 +72,23 @@ def body():
 
 
 @pytest.mark.parametrize(
-    ("method", "content", "is_download", "lane", "repeatable"),
+    ("method", "content", "more", "lane", "repeatable"),
     [
-        ("GET", None, False, Lane.SMALL, True),
-        ("GET", None, True, Lane.READING, True),
-        ("HEAD", None, False, Lane.SMALL, True),
-        ("POST", None, False, Lane.SMALL, True),
-        ("POST", b"form", False, Lane.SMALL, True),
-        ("PUT", b"{}", False, Lane.SMALL, True),
-        ("PUT", None, False, Lane.WRITING, False),
-        ("PUT", body, False, Lane.WRITING, False),
-        ("PATCH", body, False, Lane.WRITING, False),
-        ("DELETE", None, False, Lane.SMALL, False),
+        ("GET", None, {}, Lane.SMALL, True),
+        ("GET", None, {"is_download": True}, Lane.READING, True),
+        ("HEAD", None, {}, Lane.SMALL, True),
+        ("POST", None, {}, Lane.SMALL, True),
+        ("POST", b"form", {}, Lane.SMALL, True),
+        ("PUT", b"{}", {}, Lane.SMALL, True),
+        ("PUT", b"blob", {"ends_upload": True}, Lane.WRITING, False),
+        ("PUT", None, {"ends_upload": True}, Lane.WRITING, False),
+        ("PUT", body, {"ends_upload": True}, Lane.WRITING, False),
+        ("PATCH", body, {}, Lane.WRITING, False),
+        ("DELETE", None, {}, Lane.SMALL, False),
     ],
 )
 def test_a_request_knows_its_lane_and_whether_it_may_be_done_twice(
-    method, content, is_download, lane, repeatable
+    method, content, more, lane, repeatable
 ):
-    request = Request(
-        operation="try",
-        method=method,
-        url=URL("http://r/"),
-        content=content,
-        is_download=is_download,
-    )
+    request = Request(operation="try", method=method, url=URL("http://r/"), content=content, **more)
     assert (request.lane, request.repeatable) == (lane, repeatable)
