@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-from aiohttp import Payload
+from aiohttp import BytesPayload, Payload
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import StreamWriter
 
@@ -20,6 +20,14 @@ SOURCE_IDLE_S = 300.0
 to its host again, or to wait until that admits it."""
 FRAME_BYTES = 8 << 20
 """What goes the shorter way at once."""
+
+
+class Unrepeated(BytesPayload):
+    """Bytes as a body, which the HTTP library does not send again where a connection broke."""
+
+    @property
+    def consumed(self) -> bool:
+        return True
 
 
 class Outgoing(Payload):

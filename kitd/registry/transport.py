@@ -39,7 +39,7 @@ from kitd.registry.errors import (
 )
 from kitd.registry.governor import Closed, Lane, Outcome
 from kitd.registry.location import InvalidLocationError, resolve_location, same_origin
-from kitd.registry.outgoing import Outgoing
+from kitd.registry.outgoing import Outgoing, Unrepeated
 from kitd.registry.proxy import InvalidProxyError, proxy_for
 from kitd.registry.request import Request
 from kitd.registry.retry import NO_ANSWER, SILENCE, TRIES, delay_s, is_passing, outcome_of
@@ -373,12 +373,14 @@ class Transport:
         if authorization is not None:
             self._surroundings.secrets.learn(authorization.partition(" ")[2])
             headers["Authorization"] = authorization
-        body: bytes | Outgoing | None
+        body: bytes | Unrepeated | Outgoing | None
         if callable(request.content):
             # Before the deadline begins, because it may have to wait for its turn.
             stream = await stack.enter_async_context(request.content())
             body = Outgoing(stream, request.idle_s)
             stack.push_async_callback(body.finish)
+        elif isinstance(request.content, bytes) and not request.repeatable:
+            body = Unrepeated(request.content)
         else:
             body = request.content
         # A token and the source of a body may have taken long since the host admitted the request.
