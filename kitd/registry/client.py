@@ -13,6 +13,7 @@ from kitd.registry.download import ReadAhead
 from kitd.registry.errors import RegistryTlsError
 from kitd.registry.governor import Closed
 from kitd.registry.mirrored import MirroredRepository, MirrorMemory, MirrorRepository
+from kitd.registry.presence import MountMemory
 from kitd.registry.referrers import ReferrersMemory
 from kitd.registry.repository import RemoteRepository, Shared
 from kitd.registry.request import Request
@@ -49,6 +50,7 @@ class RegistryClient:
             turns=UploadTurns(),
             read_ahead=ReadAhead(),
             referrers=ReferrersMemory(surroundings.clock),
+            mounts=MountMemory(surroundings.clock),
         )
         self._transports: dict[tuple[str, RegistrySettings], asyncio.Task[Transport]] = {}
         self._mirrors = MirrorMemory(surroundings.clock)

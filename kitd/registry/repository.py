@@ -10,6 +10,7 @@ from aiohttp import ClientResponse
 from yarl import URL
 
 from kitd.blocking import run_blocking
+from kitd.content.copy import SMALL_BYTES
 from kitd.content.store import ByteStream, Fetcher
 from kitd.content.verify import read
 from kitd.oci.descriptor import Descriptor
@@ -26,12 +27,13 @@ from kitd.oci.reference import InvalidReferenceError, Repository, check_tag
 from kitd.registry.auth.scope import pull, push
 from kitd.registry.download import ReadAhead, open_download
 from kitd.registry.errors import (
+    RegistryError,
     RegistryMismatchError,
     RegistryProtocolError,
     RegistryTooLargeError,
 )
 from kitd.registry.location import InvalidLocationError, next_page
-from kitd.registry.presence import NO_HEAD, is_present
+from kitd.registry.presence import NO_HEAD, MountMemory, is_present
 from kitd.registry.profile import UploadProfile, lessons_of, profile_for
 from kitd.registry.referrers import ReferrersList, ReferrersMemory
 from kitd.registry.request import Request
@@ -39,8 +41,8 @@ from kitd.registry.settings import UploadMode, remote_name
 from kitd.registry.stream_upload import StreamUpload, open_stream
 from kitd.registry.transfer_memory import TransferMemory
 from kitd.registry.transport import Transport
-from kitd.registry.upload import Upload
-from kitd.registry.upload_session import Uploads
+from kitd.registry.upload import NOT_LENT, Upload
+from kitd.registry.upload_session import Uploads, UploadSession
 from kitd.registry.upload_turns import UploadTurns
 
 TAGS_A_PAGE = 1000
@@ -58,6 +60,7 @@ class Shared:
     turns: UploadTurns
     read_ahead: ReadAhead
     referrers: ReferrersMemory
+    mounts: MountMemory
 
 
 class RemoteRepository:
@@ -86,6 +89,10 @@ class RemoteRepository:
         self._name = remote_name(repository.registry, repository.name)
         self._mount_from = tuple(remote_name(repository.registry, name) for name in mount_from)
         self._referrers = ReferrersList(repository, self._name, transport, shared.referrers)
+        self._mounts = shared.mounts
+        self._sent_last: Digest | None = None
+        """The small blob that was sent last; None once another one was there: where one is, others
+        are likely to be, and a HEAD is the cheaper request for those."""
         # A kit is pushed once and then tagged several times.
         self._pushed: tuple[Descriptor, bytes] | None = None
 
@@ -145,16 +152,20 @@ class RemoteRepository:
         before anything is sent.
         """
         self._check_size(abbreviate(target.digest), target.size, await self.upload_profile())
-        ticket = self._turns.ticket(self.repository.registry, target.digest)
-        exists = await self._exists(target, writing=True)
         if is_manifest(target.media_type):
+            exists = await self._exists(target, writing=True)
             return await self._push_manifest(target, source, exists=exists)
-        if exists:
+        ticket = self._turns.ticket(self.repository.registry, target.digest)
+        by_mount = await self._asks_by_mount(target)
+        if not by_mount and await self._is_there(target):
             return 0
         async with ticket.turn() as somebody_did:
-            if somebody_did and await self._exists(target, writing=True):
+            session = None
+            if by_mount and not somebody_did:
+                session = await self._open_unless_there(target.digest)
+            if session is None and (by_mount or somebody_did) and await self._is_there(target):
                 return 0
-            return await self._upload(target, source)
+            return await self._upload(target, source, session)
 
     async def upload_profile(self) -> UploadProfile:
         """Return how blobs are sent to this registry, as far as is known."""
@@ -178,7 +189,56 @@ class RemoteRepository:
                 hint="put what is in this layer into several",
             )
 
-    async def _upload(self, target: Descriptor, source: Fetcher) -> int:
+    async def _is_there(self, target: Descriptor) -> bool:
+        """Whether a blob needs no upload."""
+        exists = await self._exists(target, writing=True)
+        if exists:
+            self._sent_last = None
+        return exists
+
+    async def _asks_by_mount(self, target: Descriptor) -> bool:
+        """Whether the request that opens the upload of a blob can tell that it is not needed.
+
+        A session that is opened for nothing costs more than a HEAD, and a wrong answer costs the
+        blob: it is for small ones that are likely to be new.
+        """
+        if target.size > SMALL_BYTES or self._sent_last is None:
+            return False
+        profile = await self.upload_profile()
+        whole = profile.mode_for(target.size) is UploadMode.MONOLITHIC
+        if not whole or await self._lenders(target.digest):
+            return False
+        tells = self._mounts.tells(self.repository.registry)
+        return await self._try_mount(self._sent_last) if tells is None else tells
+
+    async def _try_mount(self, held: Digest) -> bool:
+        """Whether a mount from this repository is answered by what it holds; `held` is there."""
+        registry = self.repository.registry
+        # Nobody else tries meanwhile.
+        self._mounts.learn(registry, tells=False)
+        uploads = self.uploads(abbreviate(held))
+        try:
+            session = await uploads.mount(held, self._name)
+        except RegistryError:
+            # If there is trouble, others meet it.
+            return False
+        if session is not None:
+            await uploads.cancel(session)
+            return False
+        self._mounts.learn(registry, tells=True)
+        return True
+
+    async def _open_unless_there(self, digest: Digest) -> UploadSession | None:
+        """Return a session, or None where the registry mounts the blob, or does not like to."""
+        try:
+            return await self.uploads(abbreviate(digest)).mount(digest, self._name)
+        except (*NOT_LENT, RegistryProtocolError):
+            self._mounts.learn(self.repository.registry, tells=False)
+            return None
+
+    async def _upload(
+        self, target: Descriptor, source: Fetcher, session: UploadSession | None
+    ) -> int:
         registry = self.repository.registry
         profile = await self.upload_profile()
         upload = Upload(
@@ -189,7 +249,10 @@ class RemoteRepository:
             profile=profile,
             memory=self._memory,
         )
-        sent_bytes = await upload.run(await self._lenders(target.digest))
+        lenders = () if session else await self._lenders(target.digest)
+        sent_bytes = await upload.run(lenders, session)
+        if target.size <= SMALL_BYTES:
+            self._sent_last = target.digest
         self._turns.place(registry, target.digest, self._name)
         await self._learned(upload.profile)
         if sent_bytes is None:

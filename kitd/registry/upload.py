@@ -55,13 +55,14 @@ piece is not moved while it is on a slow line."""
 MAX_LENDERS = 4
 """How many repositories are asked whether they have a blob, before it is sent."""
 
-_NOT_LENT = (
+NOT_LENT = (
     RegistryRejectedError,
     RegistryNotFoundError,
     RegistryDeniedError,
     RegistryServerError,
     RegistryTimeoutError,
 )
+"""What comes of a mount where that leaves it open whether the blob may be sent."""
 
 log = structlog.get_logger(__name__)
 
@@ -90,14 +91,17 @@ class Upload:
         self._memory = memory
         self._is_remembered = False
 
-    async def run(self, lenders: Iterable[str] = ()) -> int | None:
+    async def run(
+        self, lenders: Iterable[str] = (), session: UploadSession | None = None
+    ) -> int | None:
         """Make the blob present and return the bytes that were sent; None where it was mounted.
 
-        `lenders` are repositories of the same registry that may hold the blob. An upload that was
-        begun before goes on where the registry says that it stands. Raises `RegistryError` and what
-        the source raises; a session that can be gone on with is remembered.
+        `lenders` are repositories of the same registry that may hold the blob. Without an open
+        session an upload that was begun before goes on where the registry says that it stands.
+        Raises `RegistryError` and what the source raises; a session that can be gone on with is
+        remembered.
         """
-        session = await self._resume() or await self._begin(lenders)
+        session = session or await self._resume() or await self._begin(lenders)
         if session is None:
             await self._forget()
             return None
@@ -142,7 +146,7 @@ class Upload:
                     session = await uploads.mount(digest, lender)
                     if session is not None or lender is not None or await self._is_there():
                         return session
-            except _NOT_LENT as error:
+            except NOT_LENT as error:
                 # Nobody has to lend; whether this may be pushed at all shows with the next.
                 self._log("upload.not_mounted", lender=lender, error=error.message)
         return await uploads.open()

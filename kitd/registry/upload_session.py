@@ -185,7 +185,7 @@ class Uploads:
             operation=self._operation("begin to push"),
             method="POST",
             url=url.with_query({"mount": digest, **({"from": lender} if lender else {})}),
-            scopes=(push(self.name), *((pull(lender),) if lender else ())),
+            scopes=(push(self.name), *((pull(lender),) if lender not in (None, self.name) else ())),
         )
         async with self.transport.send(request) as response:
             return None if response.status == 201 else self._opened(url, response)
