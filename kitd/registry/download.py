@@ -9,13 +9,13 @@ for another; and it reads whatever the others failed to. See `kitd.registry.down
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 
 from aiohttp import ClientResponse
 
-from kitd.content.store import ByteStream, Chunk
+from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk
 from kitd.content.stream import DirectStream, Sink
 from kitd.errors import KitdError
 from kitd.oci.descriptor import Descriptor
@@ -85,10 +85,22 @@ async def open_download(
     now_s = asyncio.get_running_loop().time()
     download = _Download(transport, request, target, offset, read_ahead, connections(now_s))
     try:
-        await download.open()
-        yield download
+        content = None
+        if offset == 0 and target.size <= CHUNK_BYTES:
+            content = await download.read_whole()
+        if content is not None:
+            async with aclosing(_as_stream(content)) as stream:
+                yield stream
+        else:
+            await download.open()
+            yield download
     finally:
         await download.close()
+
+
+async def _as_stream(content: bytearray) -> AsyncGenerator[Chunk, None]:
+    if content:
+        yield content
 
 
 class _Arrivals:
@@ -160,6 +172,24 @@ class _Download(DirectStream):
         self._holding: set[_Arrivals] = set()
         """Those that memory was taken for."""
         self._helpers: set[asyncio.Task[None]] = set()
+
+    async def read_whole(self) -> bytearray | None:
+        """Return content that fits into one chunk; None where it did not come as it should.
+
+        A stream finds out what is the matter then, and whether it passes. Raises `RegistryError`.
+        """
+        is_answered = False
+        content = bytearray()
+        try:
+            async with self._transport.send(self._request) as body:
+                is_answered = True
+                self._part_in(body, Segment(0, self._target.size))
+                while len(content) <= self._target.size and (chunk := await self._read(body)):
+                    content += chunk
+        except _PASSING:
+            if not is_answered:
+                raise
+        return content if len(content) == self._target.size else None
 
     async def open(self) -> None:
         """Send the first request. Raises `RegistryError`."""

@@ -14,6 +14,7 @@ from fault_registry.server import FaultRegistry
 from kitd.content.copy import SMALL_BYTES
 from kitd.oci.digest import digest_of
 from kitd.oci.reference import Repository
+from kitd.registry.governor import FIRST_LIMIT
 from kitd.registry.presence import KNOWN_S
 from kitd.registry.settings import RegistrySettings, UploadMode
 
@@ -224,3 +225,28 @@ async def test_a_try_that_comes_to_nothing_harms_nobody(serve, connect, cache):
     assert posts.count(None) == 4
     tries = [position for position, lender in enumerate(posts) if lender]
     assert tries == list(range(1, 1 + len(tries))), "it was tried again for a later blob"
+
+
+async def test_who_reads_small_blobs_slowly_keeps_nobody_from_the_registry(start, connect, cache):
+    """They are here before anybody reads them: no request is under way meanwhile."""
+    peer = await start()
+    remote = await connect(peer.host)
+    targets = blobs(cache, FIRST_LIMIT + 1)
+    await push_all(remote, targets, cache)
+    async with asyncio.timeout(10), AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(remote.fetch(target)) for target in targets]
+        for target, stream in zip(targets, streams, strict=True):
+            assert digest_of(b"".join([chunk async for chunk in stream])) == target.digest
+
+
+@pytest.mark.parametrize("cuts", [1, 2])
+async def test_a_small_blob_that_is_cut_is_had_all_the_same(start, connect, cache, cuts):
+    peer = await start()
+    remote = await connect(peer.host)
+    (target,) = blobs(cache, 1, SMALL_BYTES)
+    await remote.push(target, cache)
+    peer.tell(Quirks(cut_sent_bytes=SMALL_BYTES // 3, cuts=cuts))
+    asked(peer)
+    async with remote.fetch(target) as stream:
+        assert digest_of(b"".join([chunk async for chunk in stream])) == target.digest
+    assert asked(peer) == " ".join(["GET"] * (1 + cuts))
