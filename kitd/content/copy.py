@@ -99,7 +99,10 @@ async def copy_graph(
 
     def moved(node: Descriptor, position: int) -> None:
         nonlocal done
-        done += position - positions.get(node.digest, 0)
+        before = positions.get(node.digest)
+        if position == before:
+            return
+        done += position - (before or 0)
         positions[node.digest] = position
         progress(done, total)
 

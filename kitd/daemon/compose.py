@@ -216,7 +216,8 @@ async def open_resources(
                 lambda host: registry_settings(
                     in_force.config.registries.get(host, model.RegistryConfig())
                 ),
-                Surroundings(environment=ground.environ, secrets=ground.secrets),
+                # A copy, because every request looks into it, and the real one decodes each time.
+                Surroundings(environment=dict(ground.environ), secrets=ground.secrets),
                 LedgerMemory(ledgers.transfers),
             )
         )

@@ -7,7 +7,7 @@ redirects to counts as itself.
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 
 from yarl import URL
@@ -56,17 +56,23 @@ class _Host:
         self._look()
 
     def _look(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._turns:
+            # Nobody waits for what could follow.
+            return
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         look = self.governor.look(now_s)
-        closed = self.governor.closed(now_s)
-        for ticket in look.refused:
-            self._tell(ticket, closed)
+        if look.refused:
+            closed = self.governor.closed(now_s)
+            for ticket in look.refused:
+                self._tell(ticket, closed)
         for ticket in look.admitted:
             self._tell(ticket, None)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if look.again_s is None else loop.call_at(look.again_s, self._look)
+        if look.again_s is not None:
+            self._timer = loop.call_at(look.again_s, self._look)
 
     def _tell(self, ticket: Ticket, closed: Closed | None) -> None:
         turn = self._turns.pop(ticket)
@@ -81,22 +87,20 @@ class Admissions:
     def __init__(self) -> None:
         self._hosts: dict[URL, _Host] = {}
 
-    @asynccontextmanager
-    async def slot(
+    def slot(
         self,
         origin: URL,
         lane: Lane,
         *,
         refusal: Callable[[Closed], Exception],
         patient: bool = True,
-    ) -> AsyncIterator[Settle]:
+    ) -> AbstractAsyncContextManager[Settle]:
         """Hold a slot of a host, once it admits a request of this lane.
 
         Raises what `refusal` makes of a host that is closed: for longer than `PATIENCE_S` or
         `OUTAGE_S` (`kitd.registry.governor`), or at all for who is not patient.
         """
-        async with self._host(origin).slot(lane, refusal, patient=patient) as settle:
-            yield settle
+        return self._host(origin).slot(lane, refusal, patient=patient)
 
     def closed_at(self, origin: URL) -> Closed | None:
         """Return why and for how long a host is asked for nothing, if it is."""

@@ -143,13 +143,11 @@ _CERTIFICATE_WANTED = re.compile(r"(?i)alert.(?:bad.certificate|certificate|unkn
 _CLIENT_CERT = "set client_cert and client_key to what the registry trusts, under registries"
 
 
-def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
+def parse_retry_after(value: str, *, now: datetime) -> float | None:
     """Return the seconds to wait from a Retry-After header: a number or a date (RFC 9110, 10.2.3).
 
-    None where the header is missing or cannot be read.
+    None where it cannot be read.
     """
-    if value is None:
-        return None
     try:
         delay_s = float(value)
     except ValueError:

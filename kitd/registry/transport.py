@@ -463,4 +463,5 @@ def _silence(error: RegistryError) -> Outcome:
 
 
 def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
-    return parse_retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
+    value = response.headers.get("Retry-After")
+    return None if value is None else parse_retry_after(value, now=datetime.now(UTC))

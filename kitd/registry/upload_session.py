@@ -180,11 +180,12 @@ class Uploads:
         Without a lender it is the registry that looks for one. A refused mount opens an ordinary
         session, which would be left to rot if it was not used.
         """
-        url = self.transport.url(f"{self.name}/blobs/uploads/")
+        query = f"mount={digest}&from={lender}" if lender else f"mount={digest}"
+        url = self.transport.url(f"{self.name}/blobs/uploads/?{query}")
         request = Request(
             operation=self._operation("begin to push"),
             method="POST",
-            url=url.with_query({"mount": digest, **({"from": lender} if lender else {})}),
+            url=url,
             scopes=(push(self.name), *((pull(lender),) if lender not in (None, self.name) else ())),
         )
         async with self.transport.send(request) as response:

@@ -232,6 +232,9 @@ class BlobStore:
     def __init__(self, root: Path, *, label: str = "") -> None:
         self.root = root
         self._label = label
+        # Paths are put together as text, because there are thousands of small blobs, and each is
+        # looked for more than once.
+        self._blobs = f"{root}/blobs/"
         self.ingest_dir = root / "ingest"
         self.uploads_dir = root / "uploads"
         """Uploads to kitd's own registry: like ingests, but they outlive a restart."""
@@ -254,18 +257,21 @@ class BlobStore:
 
     def path_of(self, digest: Digest) -> Path:
         """Return where the blob is or would be."""
-        return self.root / "blobs" / algorithm_of(digest) / encoded_of(digest)
+        return Path(self._name_of(digest))
 
     def size_of(self, digest: Digest) -> int | None:
         """Return the size of a blob, or None if the store does not hold it."""
         try:
-            return self.path_of(digest).stat().st_size
+            return os.stat(self._name_of(digest)).st_size
         except FileNotFoundError:
             return None
 
     def has(self, target: Descriptor) -> bool:
         """Whether the store holds the blob with the size that the descriptor names."""
         return self.size_of(target.digest) == target.size
+
+    def _name_of(self, digest: Digest) -> str:
+        return f"{self._blobs}{algorithm_of(digest)}/{encoded_of(digest)}"
 
     def open(self, target: Descriptor) -> int:
         """Return a read-only file descriptor of the blob; the caller closes it.

@@ -176,8 +176,6 @@ class HeldContent(CacheContent):
         it. Several who want the same one at a time share one transfer.
         """
         await self._lease.take(target.digest)
-        if self._store.has(target):
-            return 0
         async with self._flights.turn(target.digest):
             if self._store.has(target):
                 return 0

@@ -112,7 +112,6 @@ def test_plain_http_to_a_tls_port_says_what_to_set(said):
 @pytest.mark.parametrize(
     ("value", "delay_s"),
     [
-        (None, None),
         ("0", 0),
         ("120", 120),
         ("-5", 0),
