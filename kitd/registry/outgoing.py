@@ -27,6 +27,7 @@ class Unrepeated(BytesPayload):
 
     @property
     def consumed(self) -> bool:
+        """Whether it is not to be written once more: always."""
         return True
 
 
