@@ -1,8 +1,8 @@
 """Streams that know a shorter way for their bytes than chunk by chunk through the event loop.
 
-A file can go to a socket without passing through this process, and a socket can be read into the
-memory that is hashed and written next. Both need a thread, for a moment at a time. Whoever takes
-from a stream asks for the shorter way first, and takes the next chunk where there is none.
+A thread can read a file and send it, or read a socket into the memory that is hashed and written
+next; each is busy with that for a moment at a time. Whoever takes from a stream asks for the
+shorter way first, and takes the next chunk where there is none.
 """
 
 import socket
@@ -42,6 +42,11 @@ class DirectStream(AsyncIterator[Chunk]):
         """How many of the next bytes can be sent the shorter way."""
         return 0
 
+    @property
+    def is_at_source(self) -> bool:
+        """Whether `send_to` is waiting for what it is to send, and not for the connection."""
+        return False
+
     async def send_to(self, connection: socket.socket, at_most: int, /) -> int:
         """Send what is next, from a thread and for `MOMENT_S` at most; return how many bytes went.
 
@@ -60,6 +65,11 @@ class DirectStream(AsyncIterator[Chunk]):
 def sendable_of(stream: ByteStream) -> int:
     """Return how many of the next bytes can be sent the shorter way, for whatever stream."""
     return stream.sendable if isinstance(stream, DirectStream) else 0
+
+
+def is_at_source(stream: ByteStream) -> bool:
+    """Do as `DirectStream.is_at_source` says, for whatever stream."""
+    return isinstance(stream, DirectStream) and stream.is_at_source
 
 
 async def send_directly(stream: ByteStream, connection: socket.socket, at_most: int) -> int:
@@ -85,6 +95,11 @@ class Counted(DirectStream):
     def sendable(self) -> int:
         """How many of the next bytes can be sent the shorter way."""
         return sendable_of(self._stream)
+
+    @property
+    def is_at_source(self) -> bool:
+        """Whether `send_to` is waiting for what it is to send."""
+        return is_at_source(self._stream)
 
     async def __anext__(self) -> Chunk:
         # Whoever asks for more is done with what he has.
@@ -122,6 +137,11 @@ class Portion(DirectStream):
     def sendable(self) -> int:
         """How many of the next bytes can be sent the shorter way."""
         return min(self._left, sendable_of(self._stream))
+
+    @property
+    def is_at_source(self) -> bool:
+        """Whether `send_to` is waiting for what it is to send."""
+        return is_at_source(self._stream)
 
     async def __anext__(self) -> Chunk:
         if not self._left:

@@ -166,6 +166,8 @@ class _Download(DirectStream):
         self._is_framed = False
         """Whether something but the end of the connection tells the end of that."""
         self._at = self._until = 0
+        self._reach = 0
+        """Up to where a thread may be receiving."""
         self._closing = AsyncExitStack()
         # In the order of their content.
         self._ahead: deque[_Arrivals] = deque()
@@ -201,7 +203,7 @@ class _Download(DirectStream):
             raise StopAsyncIteration
         asked_s = self._now_s()
         chunk = await self._next()
-        self._advance(len(chunk), asked_s)
+        self._advance(len(chunk), self._now_s() - asked_s)
         return chunk
 
     async def receive_into(self, sink: Sink, at_most: int, /) -> int | None:
@@ -211,24 +213,26 @@ class _Download(DirectStream):
             return None
         # What else there is to do, others can do in between.
         at_most = min(at_most, SEGMENT_BYTES, self._until - self._at)
-        if self._at != self._position or not at_most:
+        if self._at != self._position or at_most <= body.held:
             return None
-        asked_s = self._now_s()
+        # Where it will be is not known before the thread has ended.
+        self._reach = self._position + at_most
         try:
             with self._errors():
                 count = await body.receive_into(sink, at_most)
         except _PASSING as error:
             await self._lose(error)
             return None
+        finally:
+            self._reach = 0
         self._connections.received(count)
         self._at += count
-        self._advance(count, asked_s)
+        self._advance(count, body.waited_s)
         return count
 
-    def _advance(self, count: int, asked_s: float) -> None:
-        now_s = self._now_s()
-        self._connections.waited(now_s - asked_s)
-        self._connections.review(now_s)
+    def _advance(self, count: int, waited_s: float) -> None:
+        self._connections.waited(waited_s)
+        self._connections.review(self._now_s())
         self._position += count
         self._fetch_ahead()
 
@@ -371,7 +375,7 @@ class _Download(DirectStream):
 
     def _join(self, arrivals: _Arrivals) -> bool:
         """Let the reader expect a segment, unless he has come there by himself."""
-        if arrivals.segment.start <= self._position:
+        if arrivals.segment.start <= max(self._position, self._reach - 1):
             return False
         self._ahead.append(arrivals)
         return True

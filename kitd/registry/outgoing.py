@@ -10,8 +10,9 @@ from aiohttp import BytesPayload, Payload
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import StreamWriter
 
+from kitd.blocking import uninterrupted
 from kitd.content.store import ByteStream, Chunk
-from kitd.content.stream import send_directly, sendable_of
+from kitd.content.stream import is_at_source, send_directly, sendable_of
 from kitd.errors import KitdError
 from kitd.registry.errors import RegistryError, RegistryTimeoutError
 
@@ -20,6 +21,9 @@ SOURCE_IDLE_S = 300.0
 to its host again, or to wait until that admits it."""
 FRAME_BYTES = 8 << 20
 """What goes the shorter way at once."""
+TAIL_BYTES = 1 << 16
+"""What is left to the HTTP library: it must know of the last byte before the answer comes, or takes
+the connection for one that was left in the middle of a request."""
 
 
 class Unrepeated(BytesPayload):
@@ -77,12 +81,17 @@ class Outgoing(Payload):
 
     async def finish(self) -> None:
         """Give nothing more; returns when nothing is being read."""
+        # Not cut short: a thread may be reading what is closed next.
+        await uninterrupted(self._finish())
+
+    async def _finish(self) -> None:
         async with self._reading:
             self._closed = True
 
     def caused(self, error: RegistryError) -> bool:
         """Whether a request failed because of the source: with its error, or of its silence."""
-        silent = self._at_source and isinstance(error, RegistryTimeoutError)
+        at_source = self._at_source or is_at_source(self._stream)
+        silent = at_source and isinstance(error, RegistryTimeoutError)
         return error is self._failure or silent
 
     async def _take(self) -> Chunk | None:
@@ -98,7 +107,8 @@ class Outgoing(Payload):
 
     async def _send_directly(self, wire: "_Wire") -> None:
         """Send as much as can go the shorter way."""
-        while size := min(sendable_of(self._stream), FRAME_BYTES):
+        while (sendable := sendable_of(self._stream)) > TAIL_BYTES:
+            size = min(sendable - TAIL_BYTES, FRAME_BYTES)
             # Whatever was written must have left: what goes the shorter way would overtake it.
             await wire.begin_frame(size)
             while size:
@@ -167,10 +177,15 @@ def _wire_under(writer: AbstractStreamWriter) -> Iterator[_Wire | None]:
         yield None
         return
     assert isinstance(writer, StreamWriter)
-    wire = _Wire(writer, transport)
-    transport.set_write_buffer_limits(high=0)
     try:
-        yield wire
-    finally:
-        transport.set_write_buffer_limits()
-        wire.connection.close()
+        wire = _Wire(writer, transport)
+    except OSError:
+        # No descriptor is left for it, or the connection is gone already.
+        yield None
+        return
+    with wire.connection:
+        transport.set_write_buffer_limits(high=0)
+        try:
+            yield wire
+        finally:
+            transport.set_write_buffer_limits()

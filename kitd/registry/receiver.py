@@ -8,6 +8,7 @@ The library cannot use the connection afterwards, so that this is for bodies wor
 
 import asyncio
 import re
+import socket
 import time
 from collections import deque
 
@@ -20,6 +21,8 @@ BUFFER_BYTES = 1 << 20
 """What is received into one piece of memory. With so much not read, no more is received."""
 LEAST_ROOM_BYTES = 1 << 16
 """With less room than that left, the rest of it is not used."""
+MAX_RECORD_BYTES = 1 << 15
+"""More than one record of TLS has (RFC 8446, 5.1)."""
 WORTHWHILE_BYTES = 16 << 20
 """A smaller body comes soon enough, and leaves a connection that others can use."""
 
@@ -44,7 +47,9 @@ class Receiver(asyncio.BufferedProtocol):
         self._idle_s = idle_s
         self._missing = length
         self._arrived: deque[memoryview] = deque()
-        self._held = 0
+        self.held = 0
+        """How many bytes have arrived and were not read."""
+        self.waited_s = 0.0
         self._buffer = memoryview(b"")
         self._is_paused = False
         self._is_over = False
@@ -60,11 +65,14 @@ class Receiver(asyncio.BufferedProtocol):
         """Whether more has come than was read, over a socket that a thread may read."""
         return self._is_plain and self._is_paused
 
-    def get_buffer(self, _sizehint: int) -> memoryview:
+    def get_buffer(self, sizehint: int) -> memoryview:
         """Return where the next bytes go."""
-        if len(self._buffer) < LEAST_ROOM_BYTES:
+        # Of a connection that is closing TLS asks once, and drops what has no room; beside what it
+        # announces there may be a record that it has decrypted already.
+        wanted = max(sizehint + MAX_RECORD_BYTES, LEAST_ROOM_BYTES)
+        if len(self._buffer) < wanted:
             # Never used again: the reader keeps what it is given for as long as it likes.
-            self._buffer = memoryview(bytearray(BUFFER_BYTES))
+            self._buffer = memoryview(bytearray(max(BUFFER_BYTES, wanted)))
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -89,54 +97,73 @@ class Receiver(asyncio.BufferedProtocol):
             self._resume()
             await self._change()
         chunk = self._arrived.popleft()
-        self._held -= len(chunk)
-        if self._held < BUFFER_BYTES:
+        self.held -= len(chunk)
+        if self.held < BUFFER_BYTES:
             self._resume()
         return chunk
 
     async def receive_into(self, sink: Sink, at_most: int) -> int:
         """Receive what comes next in a thread, for a moment; return how many bytes that was.
 
-        Only for what `is_fast`, which it may no longer be afterwards. What was received before the
-        loop had to stop comes first, even where that is more.
+        Only for what `is_fast`, which it may no longer be afterwards, and for more than is `held`.
+        `waited_s` says how much of the time it waited for them.
         """
-        at_most = min(at_most, self._held + self._missing)
-        received = await run_blocking(self._receive, sink, at_most)
+        self.waited_s = 0.0
+        try:
+            connection = self._transport.get_extra_info("socket").dup()
+        except OSError:
+            # No descriptor is left for it, or the connection is gone: the loop knows what to do.
+            self._resume()
+            return 0
+        with connection:
+            received = await run_blocking(self._receive, connection, sink, at_most)
         if received < at_most:
             # It has become slow, and a thread has better to do than to wait for it.
             self._resume()
         return received
 
-    def _receive(self, sink: Sink, at_most: int) -> int:
+    def _receive(self, connection: socket.socket, sink: Sink, at_most: int) -> int:
         until_s = time.monotonic() + MOMENT_S
         received = self._hand_over(sink)
-        with self._transport.get_extra_info("socket").dup() as connection:
-            while received < at_most and (left_s := until_s - time.monotonic()) > 0:
-                connection.settimeout(left_s)
-                room = sink.room()
-                try:
-                    count = connection.recv_into(room, min(len(room), at_most - received))
-                except TimeoutError:
+        at_most = min(at_most, received + self._missing)
+        while received < at_most and (left_s := until_s - time.monotonic()) > 0:
+            room = sink.room()[: at_most - received]
+            count = self._receive_some(connection, room, left_s)
+            if count is None:
+                break
+            if not count:
+                if received:
+                    # Found again by the next to ask, who has nothing else to tell.
                     break
-                except OSError as error:
-                    count, self._error = 0, error
-                if not count:
-                    if received:
-                        # Found again by the next to ask, who has nothing else to tell.
-                        break
-                    raise ClientConnectionError from self._error
-                self._missing -= count
-                received += count
-                sink.fill(count)
+                raise ClientConnectionError from self._error
+            self._missing -= count
+            received += count
+            sink.fill(count)
         return received
+
+    def _receive_some(
+        self, connection: socket.socket, room: memoryview, left_s: float
+    ) -> int | None:
+        """Return how many bytes came; 0 if none will, None if none did in time."""
+        asked_s = time.monotonic()
+        connection.settimeout(left_s)
+        try:
+            return connection.recv_into(room)
+        except TimeoutError:
+            return None
+        except OSError as error:
+            self._error = error
+            return 0
+        finally:
+            self.waited_s += time.monotonic() - asked_s
 
     def _hand_over(self, sink: Sink) -> int:
         """Put what has arrived in the sink; nothing more does, because reading is paused."""
-        count = self._held
+        count = self.held
         for chunk in self._arrived:
             sink.write(chunk)
         self._arrived.clear()
-        self._held = 0
+        self.held = 0
         return count
 
     async def _change(self) -> None:
@@ -151,10 +178,10 @@ class Receiver(asyncio.BufferedProtocol):
         # Beyond the end of the body there is nothing that anybody asked for.
         chunk = chunk[: self._missing]
         self._missing -= len(chunk)
-        self._held += len(chunk)
+        self.held += len(chunk)
         self._arrived.append(chunk)
         self._changed.set()
-        if self._held >= BUFFER_BYTES and not self._is_paused and not self._is_over:
+        if self.held >= BUFFER_BYTES and not self._is_paused and not self._is_over:
             self._is_paused = True
             self._transport.pause_reading()
 

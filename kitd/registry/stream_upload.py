@@ -180,8 +180,8 @@ class StreamUpload:
         return profile is not None
 
     async def _send(self, part: memoryview) -> None:
-        length = None if self._profile.mode is UploadMode.STREAM else len(part)
-        sending = self._uploads.send(self._session, _of(part), length=length)
+        is_chunk = self._profile.mode is not UploadMode.STREAM
+        sending = self._uploads.send(self._session, _of(part), size=len(part), is_chunk=is_chunk)
         await self._advance(await arrived(sending, self._advance))
 
     async def _advance(self, session: UploadSession) -> None:

@@ -230,14 +230,16 @@ class Upload:
         start, size = self._session.received, self._target.size
         if self._mode is UploadMode.STREAM:
             rest = self._portion(start, size)
-            self._session = await self._uploads.send(self._session, rest, length=None)
+            self._session = await self._uploads.send(
+                self._session, rest, size=size - start, is_chunk=False
+            )
             return
         while True:
             length = min(self.profile.chunk_bytes, size - start)
             part = self._portion(start, start + length)
             try:
                 self._session = await arrived(
-                    self._uploads.send(self._session, part, length=length), self._take
+                    self._uploads.send(self._session, part, size=length, is_chunk=True), self._take
                 )
             except RegistryTooLargeError:
                 if not self._learn(TooLarge(length, UploadMode.CHUNKED)):

@@ -21,8 +21,6 @@ from typing import Protocol
 from aiohttp import ClientResponse
 from yarl import URL
 
-from kitd.content.store import ByteStream
-from kitd.content.stream import Counted
 from kitd.errors import KitdError
 from kitd.oci.digest import Digest, algorithm_of
 from kitd.oci.media_type import OCTET_STREAM
@@ -223,22 +221,20 @@ class Uploads:
             return asked
 
     async def send(
-        self, session: UploadSession, content: Body, *, length: int | None
+        self, session: UploadSession, content: Body, *, size: int, is_chunk: bool
     ) -> UploadSession:
         """Send what follows the acknowledged bytes and return the session after the answer.
 
-        With a length it is a chunk: `content` opens exactly so many bytes. Without one it is
-        whatever `content` opens. The registry may have kept less of it than was sent: `received`
-        says. Raises `RegistryTooLargeError` and
-        `RegistryUnsupportedError`.
+        `content` opens exactly `size` bytes. They are announced if they are a chunk, else streamed.
+        The registry may have kept less of it than was sent: `received` says. Raises
+        `RegistryTooLargeError` and `RegistryUnsupportedError`.
         """
-        counted = _Counted(content)
         start = session.received
         headers: Mapping[str, str] = {}
-        if length is not None:
+        if is_chunk:
             headers = {
-                "Content-Range": f"{start}-{start + length - 1}",
-                "Content-Length": str(length),
+                "Content-Range": f"{start}-{start + size - 1}",
+                "Content-Length": str(size),
             }
         request = Request(
             operation=self._operation("push"),
@@ -246,13 +242,12 @@ class Uploads:
             url=session.location,
             scopes=(push(self.name),),
             headers={"Content-Type": OCTET_STREAM, **headers},
-            content=counted.open,
+            content=content,
             accept=_expected(session),
         )
         async with self._send(request) as response:
             if response.status != 416:
-                most = start + (counted.sent if length is None else length)
-                return self._advance(session, response, sent=most)
+                return self._advance(session, response, sent=start + size)
             session = self._advance(session, response, sent=MAX_OFFSET)
         # A 416 may say where it stands, but not all count there as they do elsewhere.
         stated = await self.ask(session)
@@ -402,20 +397,3 @@ def _expected(session: UploadSession) -> frozenset[int]:
     could lacks a right.
     """
     return _UNKNOWN_OR_OUT_OF_STEP | _DENIED if session.received else _UNKNOWN_OR_OUT_OF_STEP
-
-
-class _Counted:
-    """The body of a request, which knows how much of it was taken last time."""
-
-    def __init__(self, content: Body) -> None:
-        self._content = content
-        self.sent = 0
-
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[ByteStream]:
-        self.sent = 0
-        async with self._content() as stream:
-            yield Counted(stream, self._count)
-
-    def _count(self, count: int) -> None:
-        self.sent += count

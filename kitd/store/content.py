@@ -6,7 +6,6 @@ needs it.
 """
 
 import asyncio
-import errno
 import os
 import select
 import socket
@@ -92,6 +91,7 @@ class _BlobStream(DirectStream):
         self._handle = handle
         self._offset = offset
         self._pace = pace
+        self._is_reading = False
 
     @property
     def sendable(self) -> int:
@@ -110,43 +110,54 @@ class _BlobStream(DirectStream):
         except OSError:
             with self._errors():
                 count = await run_blocking(os.preadv, self._handle, [buffer], self._offset)
-        self._went(count)
+        self._offset += self._counted(count)
         return memoryview(buffer)[:count]
 
-    async def send_to(self, connection: socket.socket, at_most: int, /) -> int:
-        """Send what is next: see `DirectStream` and sendfile(2)."""
-        return await run_blocking(self._send, connection, at_most)
+    @property
+    def is_at_source(self) -> bool:
+        """Whether `send_to` is waiting for the disk."""
+        return self._is_reading
 
-    def _send(self, connection: socket.socket, at_most: int) -> int:
+    async def send_to(self, connection: socket.socket, at_most: int, /) -> int:
+        """Send what is next: see `DirectStream`."""
+        # Whoever closes ours while the thread is at work must not lend its number to another file.
+        handle = os.dup(self._handle)
+        try:
+            return await run_blocking(self._send, connection, handle, at_most)
+        finally:
+            os.close(handle)
+
+    def _send(self, connection: socket.socket, handle: int, at_most: int) -> int:
         until_s = time.monotonic() + MOMENT_S
         writable = select.poll()
         writable.register(connection, select.POLLOUT)
+        buffer = memoryview(bytearray(min(READ_BYTES, at_most)))
         sent = 0
-        while sent < at_most and (left_s := until_s - time.monotonic()) > 0:
-            try:
-                count = self._send_some(connection, at_most - sent)
-            except BlockingIOError:
-                writable.poll(left_s * 1000)
-            else:
-                self._went(count)
-                sent += count
+        while sent < at_most and time.monotonic() < until_s:
+            left = buffer[: self._fill(handle, buffer[: at_most - sent])]
+            while left and (left_s := until_s - time.monotonic()) > 0:
+                try:
+                    count = connection.send(left)
+                except BlockingIOError:
+                    writable.poll(left_s * 1000)
+                else:
+                    self._offset += count
+                    sent += count
+                    left = left[count:]
         return sent
 
-    def _send_some(self, connection: socket.socket, at_most: int) -> int:
+    def _fill(self, handle: int, buffer: memoryview) -> int:
+        self._is_reading = True
         try:
-            return os.sendfile(connection.fileno(), self._handle, self._offset, at_most)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EIO):
-                raise
-        # The file is what it does not work with, or what cannot be read.
-        with self._errors():
-            content = os.pread(self._handle, min(at_most, READ_BYTES), self._offset)
-        return connection.send(content) if content else 0
+            with self._errors():
+                return self._counted(os.preadv(handle, [buffer], self._offset))
+        finally:
+            self._is_reading = False
 
-    def _went(self, count: int) -> None:
+    def _counted(self, count: int) -> int:
         if count == 0:
             raise MismatchError(f"{self._target.digest} became shorter while it was read")
-        self._offset += count
+        return count
 
     def _errors(self) -> AbstractContextManager[None]:
         return os_errors("read", self._store.path_of(self._target.digest))

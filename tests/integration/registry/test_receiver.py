@@ -3,6 +3,8 @@
 import asyncio
 import os
 import re
+import resource
+import struct
 from contextlib import AsyncExitStack
 
 import pytest
@@ -11,6 +13,7 @@ from aiohttp import web
 from kitd.content.stream import receive_directly
 from kitd.oci.descriptor import describe
 from kitd.registry.download import ReadAhead, open_download
+from kitd.registry.download_plan import ConnectionCount
 from kitd.registry.errors import RegistryTimeoutError
 from kitd.registry.receiver import BUFFER_BYTES, WORTHWHILE_BYTES
 from kitd.registry.request import Request
@@ -19,6 +22,7 @@ from kitd.registry.transport import Surroundings, Transport
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
 
+MIB = 1 << 20
 CONTENT = os.urandom(WORTHWHILE_BYTES + 5 * BUFFER_BYTES + 321)
 TARGET = describe("application/octet-stream", CONTENT)
 
@@ -157,3 +161,84 @@ async def test_a_download_that_is_left_in_the_middle_leaves_no_connection(serve,
     async with asyncio.timeout(10):
         while not all(transport.is_closing() for transport in blob.connections):
             await asyncio.sleep(0.01)
+
+
+async def test_without_descriptors_the_loop_goes_on(download):
+    """A thread needs one of its own."""
+    stream = await download(Blob())
+    memory = Memory()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        for turn in range(10_000):
+            if turn == 1:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+            if not await receive_directly(stream, memory, len(CONTENT)):
+                chunk = await anext(stream, None)
+                if chunk is None:
+                    break
+                memory.write(chunk)
+                await asyncio.sleep(0.001)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert bytes(memory.content) == CONTENT
+
+
+async def test_a_part_that_comes_while_a_thread_receives_it_is_not_used(serve):
+    """Where the thread will be is not known before it has ended: the part may be behind it."""
+    content = b"".join(struct.pack(">Q", number) for number in range(12 << 20))
+    target = describe("application/octet-stream", content)
+    first, part = asyncio.Event(), asyncio.Event()
+
+    async def answer(request):
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
+        if asked:
+            await part.wait()
+            start, end = int(asked[1]), int(asked[2]) + 1
+            response = web.StreamResponse(status=206)
+            response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(content)}"
+            response.content_length = end - start
+            await response.prepare(request)
+            await response.write(content[start:end])
+            return response
+        response = web.StreamResponse()
+        response.content_length = len(content)
+        await response.prepare(request)
+        await response.write(memoryview(content)[: 8 * MIB])
+        await first.wait()
+        for start in range(8 * MIB, 40 * MIB, MIB // 4):
+            # A thread has something to do for all of its moment.
+            await response.write(memoryview(content)[start : start + MIB // 4])
+            await asyncio.sleep(0.006)
+        await response.write(memoryview(content)[40 * MIB :])
+        return response
+
+    def two(now_s):
+        connections = ConnectionCount(now_s)
+        connections.count = 2
+        return connections
+
+    transport = await Transport.open(await serve(answer), RegistrySettings(), Surroundings())
+    request = Request(operation="fetch", method="GET", url=transport.url(""), is_download=True)
+    memory = Memory()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(transport.close)
+        stream = await stack.enter_async_context(
+            open_download(
+                transport, request, target, offset=0, read_ahead=ReadAhead(), connections=two
+            )
+        )
+        while len(memory.content) < 7 * MIB:
+            if not await receive_directly(stream, memory, 7 * MIB - len(memory.content)):
+                memory.write(await anext(stream))
+                await asyncio.sleep(0.01)
+        first.set()
+        # More than the loop takes at once comes meanwhile.
+        await asyncio.sleep(0.1)
+        asyncio.get_running_loop().call_later(0.03, part.set)
+        while True:
+            if not await receive_directly(stream, memory, len(content)):
+                chunk = await anext(stream, None)
+                if chunk is None:
+                    break
+                memory.write(chunk)
+    assert bytes(memory.content) == content

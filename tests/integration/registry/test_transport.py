@@ -211,6 +211,77 @@ async def test_a_slow_body_has_all_the_time_it_needs(serve, transport):
         assert response.status == 201
 
 
+async def test_a_request_that_is_cancelled_twice_sends_nothing_of_another_file(
+    talk, transport, cache, tmp_path
+):
+    """The file is closed once no thread sends it: its descriptor's number is soon another's."""
+    go_on, received = asyncio.Event(), bytearray()
+
+    async def read_late(reader, _writer):
+        await reader.readuntil(b"\r\n\r\n")
+        await go_on.wait()
+        while chunk := await reader.read(1 << 20):
+            received.extend(chunk)
+
+    other = tmp_path / "other"
+    other.write_bytes(b"secret" * (8 << 20))
+    target = cache.put(b"b" * (32 << 20))
+    sender = await transport(await talk(read_late))
+    request = Request(
+        operation="send",
+        method="PUT",
+        url=sender.url("x"),
+        headers={"Content-Length": str(target.size)},
+        content=lambda: cache.fetch(target),
+    )
+
+    async def send():
+        async with sender.send(request):
+            pass
+
+    sending = asyncio.create_task(send())
+    # The socket is full by then, and a thread waits at it.
+    await asyncio.sleep(0.6)
+    sending.cancel()
+    await asyncio.sleep(0.01)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    with other.open("rb"):
+        go_on.set()
+        await asyncio.sleep(0.5)
+    assert set(received) == {ord("b")}
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_connection_is_kept_after_a_large_body(serve, transport, cache, announced):
+    connections, sizes = set(), []
+
+    async def handler(request):
+        connections.add(request.transport)
+        size = 0
+        async for chunk in request.content.iter_any():
+            size += len(chunk)
+        sizes.append(size)
+        return web.Response(status=201)
+
+    target = cache.put(bytes(9 << 20))
+    sender = await transport(await serve(handler))
+    length = {"Content-Length": str(target.size)} if announced else {}
+    request = Request(
+        operation="send",
+        method="PUT",
+        url=sender.url("x"),
+        headers=length,
+        content=lambda: cache.fetch(target),
+    )
+    for _ in range(10):
+        async with sender.send(request):
+            pass
+    assert sizes == [target.size] * 10
+    assert len(connections) == 1
+
+
 # TLS.
 
 
