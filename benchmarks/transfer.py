@@ -5,6 +5,7 @@ is written, with nothing there yet. Only kitd and the registry make durable what
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -213,7 +214,7 @@ def compare(place: Path, case: Case, settings: Settings) -> Iterator[Comparison]
     assert registry is not None
     with contextlib.ExitStack() as stack:
         scene = stack.enter_context(daemon(place / "kitd", {}))
-        scene.kitctl("--quiet", "pack", str(root), "-t", LOCAL)
+        _pack(scene, root)
         bench = Bench(place, registry, scene)
         full = stack.enter_context(docker_registry(registry, place / "full"))
         scene.kitctl("--quiet", "push", LOCAL, bench.reference(full.host))
@@ -244,11 +245,10 @@ def compare_with_curl(place: Path, settings: Settings) -> Iterator[Comparison]:
     root = place / "project"
     tree.write_model(root, size_bytes)
     with daemon(place / "kitd", {}) as scene:
-        scene.kitctl("--quiet", "pack", str(root), "-t", LOCAL)
+        _pack(scene, root)
         bench = Bench(place, "", scene)
         inspected = json.loads(scene.kitctl("--json", "inspect", LOCAL))
-        blobs = scene.place / "state" / "cache" / "blobs" / "sha256"
-        shelf, layer = _shelf(inspected, blobs)
+        shelf, layer = _shelf(inspected, _blobs(scene))
         curl = peer("curl")
         pushes: dict[str, Contestant] = {"kitd": partial(kitd_to_sink, bench)}
         pulls: dict[str, Contestant] = {"kitd": partial(kitd_from_files, bench, shelf)}
@@ -265,6 +265,18 @@ def compare_with_curl(place: Path, settings: Settings) -> Iterator[Comparison]:
         seconds = alternate(pulls, rounds=settings.rounds)
         yield Comparison(f"pull from files, {name}", seconds, {"curl, openssl": 1.0}, note)
     shutil.rmtree(place)
+
+
+def _blobs(scene: Scene) -> Path:
+    return scene.place / "state" / "cache" / "blobs" / "sha256"
+
+
+def _pack(scene: Scene, root: Path) -> None:
+    """Pack a kit, and read it into memory, which kitd wrote it past."""
+    scene.kitctl("--quiet", "pack", str(root), "-t", LOCAL)
+    for path in _blobs(scene).iterdir():
+        with path.open("rb") as file:
+            hashlib.file_digest(file, "md5")
 
 
 def _shelf(inspected: Mapping[str, Any], blobs: Path) -> tuple[Shelf, str]:
