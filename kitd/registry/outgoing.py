@@ -52,16 +52,20 @@ class Outgoing(Payload):
         self._failure: KitdError | None = None
         self._reading = asyncio.Lock()
         self._closed = False
+        self._transport: asyncio.Transport | None = None
+        """The connection, while some of the body is missing on it."""
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write all of it."""
         # Never begun again: the stream is read once.
         self._consumed = True
+        self._transport = writer.transport if isinstance(writer, StreamWriter) else None
         with _wire_under(writer) as wire:
             if wire is not None:
                 await self._send_directly(wire)
             while (chunk := await self._take()) is not None:
                 await writer.write(chunk)
+        self._transport = None
 
     async def write_with_length(
         self,
@@ -87,6 +91,9 @@ class Outgoing(Payload):
     async def _finish(self) -> None:
         async with self._reading:
             self._closed = True
+        if self._transport is not None:
+            # It would stay until the peer has taken what was written, which may be never.
+            self._transport.abort()
 
     def caused(self, error: RegistryError) -> bool:
         """Whether a request failed because of the source: with its error, or of its silence."""

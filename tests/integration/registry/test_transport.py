@@ -189,6 +189,46 @@ async def test_a_registry_that_takes_no_more_of_a_body_times_out(talk, transport
         hung_up.set()
 
 
+ESTABLISHED = "01"
+
+
+def state_of(port):
+    """Return the state of the connection from a local port: see proc_net(5)."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return next(row[3] for row in rows if row[1].endswith(f":{port:04X}"))
+
+
+async def test_a_connection_that_takes_no_more_of_a_body_is_gone_with_its_request(talk, transport):
+    """A peer that reads nothing keeps no socket of ours."""
+    ports, ended = [], asyncio.Event()
+
+    async def stop_reading(reader, writer):
+        ports.append(writer.get_extra_info("peername")[1])
+        await reader.readuntil(b"\r\n\r\n")
+        await ended.wait()
+
+    @asynccontextmanager
+    async def endless():
+        async def chunks():
+            while True:
+                yield bytes(1 << 20)
+
+        yield chunks()
+
+    sender = await transport(await talk(stop_reading))
+    request = Request(
+        operation="send", method="PUT", url=sender.url("x"), content=endless, idle_s=0.05
+    )
+    try:
+        with pytest.raises(RegistryTimeoutError):
+            async with sender.send(request):
+                pass
+        await asyncio.sleep(0)
+        assert state_of(ports[0]) != ESTABLISHED
+    finally:
+        ended.set()
+
+
 async def test_a_slow_body_has_all_the_time_it_needs(serve, transport):
     async def handler(request):
         await request.read()
