@@ -62,44 +62,45 @@ class DirectStream(AsyncIterator[Chunk]):
         return None
 
 
-def sendable_of(stream: ByteStream) -> int:
-    """Return how many of the next bytes can be sent the shorter way, for whatever stream."""
-    return stream.sendable if isinstance(stream, DirectStream) else 0
+class _Plain(DirectStream):
+    """A stream of chunks, and nothing else."""
 
-
-def is_at_source(stream: ByteStream) -> bool:
-    """Do as `DirectStream.is_at_source` says, for whatever stream."""
-    return isinstance(stream, DirectStream) and stream.is_at_source
-
-
-async def send_directly(stream: ByteStream, connection: socket.socket, at_most: int) -> int:
-    """Do as `DirectStream.send_to` says, for a stream that is sendable."""
-    assert isinstance(stream, DirectStream)
-    return await stream.send_to(connection, at_most)
-
-
-async def receive_directly(stream: ByteStream, sink: Sink, at_most: int) -> int | None:
-    """Do as `DirectStream.receive_into` says, for whatever stream."""
-    return await stream.receive_into(sink, at_most) if isinstance(stream, DirectStream) else None
-
-
-class Counted(DirectStream):
-    """The same stream; `passed` is told of bytes once they have left whoever takes them."""
-
-    def __init__(self, stream: ByteStream, passed: Callable[[int], None]) -> None:
+    def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
-        self._passed = passed
-        self._taken = 0
+
+    async def __anext__(self) -> Chunk:
+        return await anext(self._stream)
+
+
+def direct(stream: ByteStream) -> DirectStream:
+    """Return the stream with its shorter ways, or with none."""
+    return stream if isinstance(stream, DirectStream) else _Plain(stream)
+
+
+class _Over(DirectStream):
+    """Another stream, with all that it can do."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = direct(stream)
 
     @property
     def sendable(self) -> int:
         """How many of the next bytes can be sent the shorter way."""
-        return sendable_of(self._stream)
+        return self._stream.sendable
 
     @property
     def is_at_source(self) -> bool:
-        """Whether `send_to` is waiting for what it is to send."""
-        return is_at_source(self._stream)
+        """Whether `send_to` is waiting for what it is to send, and not for the connection."""
+        return self._stream.is_at_source
+
+
+class Counted(_Over):
+    """The same stream; `passed` is told of bytes once they have left whoever takes them."""
+
+    def __init__(self, stream: ByteStream, passed: Callable[[int], None]) -> None:
+        super().__init__(stream)
+        self._passed = passed
+        self._taken = 0
 
     async def __anext__(self) -> Chunk:
         # Whoever asks for more is done with what he has.
@@ -110,13 +111,13 @@ class Counted(DirectStream):
 
     async def send_to(self, connection: socket.socket, at_most: int, /) -> int:
         """Send what is next: see `DirectStream`."""
-        count = await send_directly(self._stream, connection, at_most)
+        count = await self._stream.send_to(connection, at_most)
         self._pass(count)
         return count
 
     async def receive_into(self, sink: Sink, at_most: int, /) -> int | None:
         """Receive what is next: see `DirectStream`."""
-        count = await receive_directly(self._stream, sink, at_most)
+        count = await self._stream.receive_into(sink, at_most)
         self._pass(count or 0)
         return count
 
@@ -126,22 +127,17 @@ class Counted(DirectStream):
             self._passed(count)
 
 
-class Portion(DirectStream):
+class Portion(_Over):
     """The first `count` bytes of a stream. Raises `MismatchError` where there are fewer."""
 
     def __init__(self, stream: ByteStream, count: int) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._left = count
 
     @property
     def sendable(self) -> int:
         """How many of the next bytes can be sent the shorter way."""
-        return min(self._left, sendable_of(self._stream))
-
-    @property
-    def is_at_source(self) -> bool:
-        """Whether `send_to` is waiting for what it is to send."""
-        return is_at_source(self._stream)
+        return min(self._left, super().sendable)
 
     async def __anext__(self) -> Chunk:
         if not self._left:
@@ -158,6 +154,6 @@ class Portion(DirectStream):
 
     async def send_to(self, connection: socket.socket, at_most: int, /) -> int:
         """Send what is next: see `DirectStream`."""
-        count = await send_directly(self._stream, connection, at_most)
+        count = await self._stream.send_to(connection, at_most)
         self._left -= count
         return count

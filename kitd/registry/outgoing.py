@@ -12,7 +12,7 @@ from aiohttp.http import StreamWriter
 
 from kitd.blocking import uninterrupted
 from kitd.content.store import ByteStream, Chunk
-from kitd.content.stream import is_at_source, send_directly, sendable_of
+from kitd.content.stream import direct
 from kitd.errors import KitdError
 from kitd.registry.errors import RegistryError, RegistryTimeoutError
 
@@ -39,14 +39,14 @@ class Outgoing(Payload):
     """A stream as a body, which moves the deadline whenever some of it has gone.
 
     The HTTP library writes it in a task of its own, and leaves that task to its fate when the
-    request ends early; `close` waits until it no longer reads, so that the source can be closed.
+    request ends early; `finish` waits until it no longer reads, so that the source can be closed.
     """
 
     def __init__(self, stream: ByteStream, idle_s: float) -> None:
         super().__init__(stream)
         self.deadline: asyncio.Timeout | None = None
         """The one to move."""
-        self._stream = stream
+        self._stream = direct(stream)
         self._idle_s = idle_s
         self._at_source = False
         self._failure: KitdError | None = None
@@ -59,7 +59,8 @@ class Outgoing(Payload):
         """Write all of it."""
         # Never begun again: the stream is read once.
         self._consumed = True
-        self._transport = writer.transport if isinstance(writer, StreamWriter) else None
+        assert isinstance(writer, StreamWriter)
+        self._transport = writer.transport
         with _wire_under(writer) as wire:
             if wire is not None:
                 await self._send_directly(wire)
@@ -97,7 +98,7 @@ class Outgoing(Payload):
 
     def caused(self, error: RegistryError) -> bool:
         """Whether a request failed because of the source: with its error, or of its silence."""
-        at_source = self._at_source or is_at_source(self._stream)
+        at_source = self._at_source or self._stream.is_at_source
         silent = at_source and isinstance(error, RegistryTimeoutError)
         return error is self._failure or silent
 
@@ -114,7 +115,7 @@ class Outgoing(Payload):
 
     async def _send_directly(self, wire: "_Wire") -> None:
         """Send as much as can go the shorter way."""
-        while (sendable := sendable_of(self._stream)) > TAIL_BYTES:
+        while (sendable := self._stream.sendable) > TAIL_BYTES:
             size = min(sendable - TAIL_BYTES, FRAME_BYTES)
             # Whatever was written must have left: what goes the shorter way would overtake it.
             await wire.begin_frame(size)
@@ -126,7 +127,7 @@ class Outgoing(Payload):
         async with self._reading:
             self._go_on()
             with self._source_errors():
-                count = await send_directly(self._stream, connection, at_most)
+                count = await self._stream.send_to(connection, at_most)
             if count:
                 self._postpone(self._idle_s)
             return count
@@ -174,16 +175,15 @@ class _Wire:
 
 
 @contextmanager
-def _wire_under(writer: AbstractStreamWriter) -> Iterator[_Wire | None]:
+def _wire_under(writer: StreamWriter) -> Iterator[_Wire | None]:
     """Open what is under a request, unless that is TLS: then the bytes have to come through here.
 
     Meanwhile whoever drains the writer waits until all has left.
     """
-    transport = writer.transport if isinstance(writer, StreamWriter) else None
+    transport = writer.transport
     if transport is None or transport.get_extra_info("sslcontext") is not None:
         yield None
         return
-    assert isinstance(writer, StreamWriter)
     try:
         wire = _Wire(writer, transport)
     except OSError:

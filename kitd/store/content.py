@@ -18,7 +18,7 @@ from typing import Self
 
 from kitd.blocking import run_blocking
 from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk, Fetcher, MismatchError
-from kitd.content.stream import MOMENT_S, DirectStream, receive_directly
+from kitd.content.stream import MOMENT_S, DirectStream, direct
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest, digest_of
 from kitd.store.blob_store import BlobStore, Ingest, os_errors
@@ -259,10 +259,11 @@ async def _partial(store: BlobStore, target: Descriptor) -> AsyncIterator[Partia
 
 async def _fill(partial: PartialBlob, stream: ByteStream, at_most: int) -> None:
     """Put a stream into the ring: by a thread where it can, else by the loop."""
+    source = direct(stream)
     while True:
-        count = await receive_directly(stream, partial.ring, at_most)
+        count = await source.receive_into(partial.ring, at_most)
         if count is None:
-            chunk = await anext(stream, None)
+            chunk = await anext(source, None)
             if chunk is None:
                 return
             count = len(chunk)

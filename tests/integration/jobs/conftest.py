@@ -1,10 +1,41 @@
 """What a job works with, of which each test has its own part."""
 
+from contextlib import contextmanager
+
 import pytest
 
 from kitd.clock import SystemClock
 from kitd.jobs.port import PackSettings, Ports
 from kitd.modelkit.dialect import Dialect
+
+
+class Context:
+    """What an executor gives to an attempt that nobody watches."""
+
+    def __init__(self):
+        self.over = []
+
+    def report(self, progress):
+        """Nobody looks."""
+
+    def when_over(self, release):
+        self.over.append(release)
+
+
+@pytest.fixture
+def attempt():
+    """Open the context of an attempt; what it holds is let go of when that is over."""
+
+    @contextmanager
+    def attempt():
+        context = Context()
+        try:
+            yield context
+        finally:
+            for release in context.over:
+                release()
+
+    return attempt
 
 
 @pytest.fixture

@@ -125,18 +125,12 @@ async def proxy(docker_registry):
         await runner.cleanup()
 
 
-class Context:
-    """What an executor gives to an attempt that nobody watches."""
-
-    def report(self, progress):
-        """Nobody looks."""
-
-
 @dataclass
 class Bench:
     """A cache with one kit, uploads ahead of its push, and the push."""
 
     make_ports: object
+    attempt: object
     store: BlobStore
     cache: CacheContent
     registries: RegistryClient
@@ -182,11 +176,12 @@ class Bench:
             target=str(repository),
             tags=("latest",),
         )
-        return (await PUSH.run(args, Context(), ports)).result
+        with self.attempt() as context:
+            return (await PUSH.run(args, context, ports)).result
 
 
 @pytest.fixture
-async def bench(tmp_path, make_ports):
+async def bench(tmp_path, make_ports, attempt):
     store = BlobStore(tmp_path / "cache")
     store.create()
 
@@ -195,7 +190,7 @@ async def bench(tmp_path, make_ports):
 
     surroundings = Surroundings(environment={}, sleep=sleep)
     async with RegistryClient(lambda _: RegistrySettings(), surroundings) as registries:
-        yield Bench(make_ports, store, CacheContent(store), registries)
+        yield Bench(make_ports, attempt, store, CacheContent(store), registries)
 
 
 @pytest.fixture

@@ -66,21 +66,8 @@ class Source:
             await asyncio.sleep(0)
 
 
-class Context:
-    """What an executor gives to an attempt that nobody watches."""
-
-    def __init__(self):
-        self.over = []
-
-    def report(self, progress):
-        """Nobody looks."""
-
-    def when_over(self, release):
-        self.over.append(release)
-
-
 @pytest.fixture
-def pull(make_ports):
+def pull(make_ports, attempt):
     """Run one attempt to pull from a source to a store."""
 
     async def pull(store, source, keeps):
@@ -89,13 +76,9 @@ def pull(make_ports):
 
         cache = CacheContent(store)
         ports = make_ports(cache, keeps=keeps, remote=remote)
-        context = Context()
-        try:
-            args = PullArgs(reference="registry.example.com/team/model:v1")
+        args = PullArgs(reference="registry.example.com/team/model:v1")
+        with attempt() as context:
             return await PULL.run(args, context, ports)
-        finally:
-            for release in context.over:
-                release()
 
     return pull
 

@@ -29,24 +29,12 @@ from kitd.store.content import CacheContent
 SIGNATURE = "application/vnd.example.signature"
 
 
-class Context:
-    """What an executor gives to an attempt that nobody watches."""
-
-    def __init__(self):
-        self.over = []
-
-    def report(self, progress):
-        """Nobody looks."""
-
-    def when_over(self, release):
-        self.over.append(release)
-
-
 class Bench:
     """One kitd: its cache, its catalogue, and jobs that end as the executor ends them."""
 
-    def __init__(self, make_ports, store, catalog, registries):
+    def __init__(self, make_ports, attempt, store, catalog, registries):
         self.make_ports = make_ports
+        self.attempt = attempt
         self.store = store
         self.catalog = catalog
         self.registries = registries
@@ -55,11 +43,9 @@ class Bench:
         cache = CacheContent(self.store)
         given = {"catalog": self.catalog, "remote": self.registries.repository}
         ports = self.make_ports(cache, keeps=lambda _size: True, **given)
-        context = Context()
-        done = await kind.run(args, context, ports)
-        await self.catalog.apply(done.effects)
-        for release in context.over:
-            release()
+        with self.attempt() as context:
+            done = await kind.run(args, context, ports)
+            await self.catalog.apply(done.effects)
         return done.result
 
     async def pull(self, repository, tag="latest"):
@@ -75,7 +61,7 @@ async def no_kit(_manifest):
 
 
 @pytest.fixture
-async def bench(tmp_path, make_ports):
+async def bench(tmp_path, make_ports, attempt):
     store = BlobStore(tmp_path / "cache")
     store.create()
 
@@ -88,7 +74,7 @@ async def bench(tmp_path, make_ports):
         RegistryClient(lambda _: RegistrySettings(), surroundings) as registries,
     ):
         catalog = Catalog(database, SystemClock(), no_kit)
-        yield Bench(make_ports, store, catalog, registries)
+        yield Bench(make_ports, attempt, store, catalog, registries)
 
 
 class Shelf:

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 import pytest
 from aiohttp import web
 
-from kitd.content.stream import receive_directly
 from kitd.oci.descriptor import describe
 from kitd.registry.download import ReadAhead, open_download
 from kitd.registry.download_plan import ConnectionCount
@@ -72,6 +71,19 @@ class Memory:
         self.content += data
 
 
+async def take(stream, memory, at_most=1 << 30, pause_s=0.0):
+    """Take what is next, by a thread where that can; whether there was any."""
+    if await stream.receive_into(memory, at_most):
+        return True
+    chunk = await anext(stream, None)
+    if chunk is None:
+        return False
+    memory.write(chunk)
+    # With nothing else to do, the loop receives more than is read.
+    await asyncio.sleep(pause_s)
+    return True
+
+
 @pytest.fixture
 async def download(serve):
     """Open a download of the content from a peer, whose connections may be silent for so long."""
@@ -105,7 +117,7 @@ async def test_a_thread_takes_over_from_the_loop_and_hands_back(download):
     stream = await download(Blob())
     memory, directly = Memory(), 0
     for turn in range(10_000):
-        count = await receive_directly(stream, memory, 3 << 20) if turn % 4 else None
+        count = await stream.receive_into(memory, 3 << 20) if turn % 4 else None
         if count is None:
             chunk = await anext(stream, None)
             if chunk is None:
@@ -124,12 +136,8 @@ async def test_a_body_that_is_cut_goes_on_where_it_ended(download, tmp_path, sto
     blob = Blob(stop_after, stop_after)
     stream = await download(blob)
     memory = Memory()
-    while True:
-        if await receive_directly(stream, memory, len(CONTENT)) is None:
-            chunk = await anext(stream, None)
-            if chunk is None:
-                break
-            memory.write(chunk)
+    while await take(stream, memory):
+        pass
     assert bytes(memory.content) == CONTENT
     assert blob.asked == ["bytes=0-"] + [
         f"bytes={start}-{len(CONTENT) - 1}" for start in (stop_after, 2 * stop_after)
@@ -169,15 +177,10 @@ async def test_without_descriptors_the_loop_goes_on(download):
     memory = Memory()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        for turn in range(10_000):
-            if turn == 1:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
-            if not await receive_directly(stream, memory, len(CONTENT)):
-                chunk = await anext(stream, None)
-                if chunk is None:
-                    break
-                memory.write(chunk)
-                await asyncio.sleep(0.001)
+        assert await take(stream, memory)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        while await take(stream, memory, pause_s=0.001):
+            pass
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert bytes(memory.content) == CONTENT
@@ -228,17 +231,11 @@ async def test_a_part_that_comes_while_a_thread_receives_it_is_not_used(serve):
             )
         )
         while len(memory.content) < 7 * MIB:
-            if not await receive_directly(stream, memory, 7 * MIB - len(memory.content)):
-                memory.write(await anext(stream))
-                await asyncio.sleep(0.01)
+            await take(stream, memory, 7 * MIB - len(memory.content), pause_s=0.01)
         first.set()
         # More than the loop takes at once comes meanwhile.
         await asyncio.sleep(0.1)
         asyncio.get_running_loop().call_later(0.03, part.set)
-        while True:
-            if not await receive_directly(stream, memory, len(content)):
-                chunk = await anext(stream, None)
-                if chunk is None:
-                    break
-                memory.write(chunk)
+        while await take(stream, memory):
+            pass
     assert bytes(memory.content) == content

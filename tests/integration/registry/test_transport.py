@@ -162,20 +162,23 @@ async def test_a_registry_that_stops_in_the_middle_times_out(talk, transport):
             await sender.read(response, operation="wait", max_bytes=100)
 
 
+@asynccontextmanager
+async def endless():
+    """Open a body without an end."""
+
+    async def chunks():
+        while True:
+            yield bytes(1 << 20)
+
+    yield chunks()
+
+
 async def test_a_registry_that_takes_no_more_of_a_body_times_out(talk, transport):
     async def stop_reading(reader, _writer):
         await reader.readuntil(b"\r\n\r\n")
         await hung_up.wait()
 
     hung_up = asyncio.Event()
-
-    @asynccontextmanager
-    async def endless():
-        async def chunks():
-            while True:
-                yield bytes(1 << 20)
-
-        yield chunks()
 
     sender = await transport(await talk(stop_reading))
     request = Request(
@@ -206,14 +209,6 @@ async def test_a_connection_that_takes_no_more_of_a_body_is_gone_with_its_reques
         ports.append(writer.get_extra_info("peername")[1])
         await reader.readuntil(b"\r\n\r\n")
         await ended.wait()
-
-    @asynccontextmanager
-    async def endless():
-        async def chunks():
-            while True:
-                yield bytes(1 << 20)
-
-        yield chunks()
 
     sender = await transport(await talk(stop_reading))
     request = Request(
@@ -255,13 +250,22 @@ async def test_a_request_that_is_cancelled_twice_sends_nothing_of_another_file(
     talk, transport, cache, tmp_path
 ):
     """The file is closed once no thread sends it: its descriptor's number is soon another's."""
-    go_on, received = asyncio.Event(), bytearray()
+    go_on, ended, received = asyncio.Event(), asyncio.Event(), bytearray()
 
     async def read_late(reader, _writer):
         await reader.readuntil(b"\r\n\r\n")
         await go_on.wait()
         while chunk := await reader.read(1 << 20):
             received.extend(chunk)
+        ended.set()
+
+    streams = []
+
+    @asynccontextmanager
+    async def opened():
+        async with cache.fetch(target) as stream:
+            streams.append(stream)
+            yield stream
 
     other = tmp_path / "other"
     other.write_bytes(b"secret" * (8 << 20))
@@ -272,7 +276,7 @@ async def test_a_request_that_is_cancelled_twice_sends_nothing_of_another_file(
         method="PUT",
         url=sender.url("x"),
         headers={"Content-Length": str(target.size)},
-        content=lambda: cache.fetch(target),
+        content=opened,
     )
 
     async def send():
@@ -280,16 +284,20 @@ async def test_a_request_that_is_cancelled_twice_sends_nothing_of_another_file(
             pass
 
     sending = asyncio.create_task(send())
-    # The socket is full by then, and a thread waits at it.
-    await asyncio.sleep(0.6)
+    # Until the socket is full: what a thread finds no room for in half a second waits for some.
+    left = None
+    while not streams or left != streams[0].sendable:
+        left = streams[0].sendable if streams else None
+        await asyncio.sleep(0.5)
     sending.cancel()
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
     with other.open("rb"):
         go_on.set()
-        await asyncio.sleep(0.5)
+        async with asyncio.timeout(10):
+            await ended.wait()
     assert set(received) == {ord("b")}
 
 

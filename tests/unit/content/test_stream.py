@@ -1,7 +1,7 @@
 import pytest
 
 from kitd.content.store import MismatchError
-from kitd.content.stream import Counted, Portion, receive_directly, sendable_of
+from kitd.content.stream import Counted, Portion, direct
 
 
 async def stream(*chunks):
@@ -35,7 +35,7 @@ async def test_a_chunk_counts_once_more_is_asked_for():
 async def test_a_stream_of_chunks_knows_no_shorter_way():
     counts = []
     counted = Counted(Portion(stream(b"ab"), 2), counts.append)
-    assert sendable_of(counted) == 0
-    assert await receive_directly(counted, None, 10) is None
+    assert direct(counted).sendable == 0
+    assert await counted.receive_into(None, 10) is None
     assert [bytes(chunk) async for chunk in counted] == [b"ab"]
     assert counts == [2]
