@@ -19,7 +19,7 @@ from kitd.registry.errors import RegistryError, RegistryTimeoutError
 SOURCE_IDLE_S = 300.0
 """How long the source of a body may be silent. It has deadlines of its own, and may have to connect
 to its host again, or to wait until that admits it."""
-FRAME_BYTES = 8 << 20
+FRAME_BYTES = 64 << 20
 """What goes the shorter way at once."""
 TAIL_BYTES = 1 << 16
 """What is left to the HTTP library: it must know of the last byte before the answer comes, or takes
