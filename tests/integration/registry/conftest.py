@@ -1,5 +1,6 @@
 """A client under test, content to send, and peers that answer whatever a test wants."""
 
+import subprocess
 import time
 from asyncio import StreamReader, StreamWriter, start_server
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -118,14 +119,45 @@ async def talk() -> AsyncIterator[Callable[..., Awaitable[str]]]:
     """Serve a function of two raw streams on a loopback port and return `127.0.0.1:port`."""
     async with AsyncExitStack() as stack:
 
-        async def start(talker: Callable[..., Awaitable[None]]) -> str:
+        async def start(talker: Callable[..., Awaitable[None]], **options: Any) -> str:
             async def converse(reader: StreamReader, writer: StreamWriter) -> None:
                 await talker(reader, writer)
                 writer.close()
                 await writer.wait_closed()
 
-            server = await start_server(converse, "127.0.0.1", 0)
+            server = await start_server(converse, "127.0.0.1", 0, **options)
             await stack.enter_async_context(server)
             return f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
         yield start
+
+
+def _openssl(*arguments: str | Path, cwd: Path) -> None:
+    subprocess.run(["openssl", *arguments], cwd=cwd, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, what it signed, an authority that nobody knows, and an expired certificate."""
+    home = tmp_path_factory.mktemp("pki")
+    (home / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:registry.example.com")
+    new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    for name in ("ca", "stranger"):
+        subject = ["-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem"]
+        _openssl(*new, "-x509", "-days", "2", *subject, cwd=home)
+    for name, authority, days in (
+        ("registry", "ca", 2),
+        ("expired", "ca", -1),
+        ("client", "ca", 2),
+        ("impostor", "stranger", 2),
+    ):
+        _openssl(
+            *new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", "request", cwd=home
+        )
+        _openssl(
+            *("x509", "-req", "-in", "request", "-extfile", "names", "-days", str(days)),
+            *("-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial"),
+            *("-out", f"{name}.pem"),
+            cwd=home,
+        )
+    return home

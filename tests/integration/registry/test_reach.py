@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,35 +25,6 @@ from kitd.secret import Secrets
 
 CONTENT = b"ten bytes."
 TARGET = describe("application/octet-stream", CONTENT)
-
-
-def openssl(*arguments: str | Path, cwd: Path) -> None:
-    subprocess.run(["openssl", *arguments], cwd=cwd, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory) -> Path:
-    """An authority, what it signed, an authority that nobody knows, and an expired certificate."""
-    home = tmp_path_factory.mktemp("pki")
-    (home / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:registry.example.com")
-    new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    for name in ("ca", "stranger"):
-        subject = ["-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem"]
-        openssl(*new, "-x509", "-days", "2", *subject, cwd=home)
-    for name, authority, days in (
-        ("registry", "ca", 2),
-        ("expired", "ca", -1),
-        ("client", "ca", 2),
-        ("impostor", "stranger", 2),
-    ):
-        openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", "request", cwd=home)
-        openssl(
-            *("x509", "-req", "-in", "request", "-extfile", "names", "-days", str(days)),
-            *("-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial"),
-            *("-out", f"{name}.pem"),
-            cwd=home,
-        )
-    return home
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import resource
+import ssl
 import struct
 from contextlib import AsyncExitStack
 
@@ -29,9 +30,10 @@ TARGET = describe("application/octet-stream", CONTENT)
 class Blob:
     """Serves the content; `stop_after` says how many bytes of each answer are sent."""
 
-    def __init__(self, *stop_after, hangs=False):
+    def __init__(self, *stop_after, hangs=False, closes=False):
         self.stop_after = list(stop_after)
         self.hangs = hangs
+        self.closes = closes
         self.asked = []
         self.connections = set()
 
@@ -49,7 +51,7 @@ class Blob:
         await response.write(memoryview(CONTENT)[start:stop])
         if self.hangs:
             await asyncio.sleep(60)
-        if stop < len(CONTENT):
+        if self.closes or stop < len(CONTENT):
             request.transport.close()
         return response
 
@@ -89,9 +91,10 @@ async def download(serve):
     """Open a download of the content from a peer, whose connections may be silent for so long."""
     async with AsyncExitStack() as stack:
 
-        async def open_from(blob, idle_s=60.0):
-            host = await serve(blob.answer)
-            transport = await Transport.open(host, RegistrySettings(), Surroundings())
+        async def open_from(blob, idle_s=60.0, settings=None, **options):
+            host = await serve(blob.answer, **options)
+            settings = settings or RegistrySettings()
+            transport = await Transport.open(host, settings, Surroundings())
             stack.push_async_callback(transport.close)
             request = Request(
                 operation="fetch",
@@ -110,6 +113,21 @@ async def download(serve):
 async def test_a_body_comes_whole_chunk_by_chunk(download):
     stream = await download(Blob())
     assert b"".join([bytes(chunk) async for chunk in stream]) == CONTENT
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.003])
+async def test_a_body_comes_whole_through_tls_that_ends_right_after_it(download, pki, pause_s):
+    """A reader that is slow finds what came before the end."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pki / "registry.pem", pki / "registry.key")
+    settings = RegistrySettings(plain_http=False, ca_file=pki / "ca.pem")
+    blob = Blob(closes=True)
+    stream = await download(blob, settings=settings, ssl=context)
+    memory = Memory()
+    while await take(stream, memory, pause_s=pause_s):
+        pass
+    assert bytes(memory.content) == CONTENT
+    assert len(blob.asked) == 1
 
 
 async def test_a_thread_takes_over_from_the_loop_and_hands_back(download):

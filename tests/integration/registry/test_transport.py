@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import ssl
-import subprocess
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -333,24 +332,8 @@ async def test_a_connection_is_kept_after_a_large_body(serve, transport, cache, 
 # TLS.
 
 
-@pytest.fixture
-def pki(tmp_path) -> Path:
-    """Make an authority and, signed by it, a certificate for 127.0.0.1."""
-    names = tmp_path / "names"
-    names.write_text("subjectAltName=IP:127.0.0.1")
-    signed = ["-in", "request.pem", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"]
-    new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
-    for command in (
-        [*new, "-x509", "-days", "2", "-subj", "/CN=own", "-keyout", "ca.key", "-out", "ca.pem"],
-        [*new, "-subj", "/CN=registry", "-keyout", "key.pem", "-out", "request.pem"],
-        ["openssl", "x509", "-req", *signed, "-extfile", "names", "-out", "certificate.pem"],
-    ):
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    return tmp_path
-
-
 async def test_tls_with_an_own_authority(start_docker_registry, connect, cache, pki):
-    tls = {"certificate": str(pki / "certificate.pem"), "key": str(pki / "key.pem")}
+    tls = {"certificate": str(pki / "registry.pem"), "key": str(pki / "registry.key")}
     host = start_docker_registry(http={"tls": tls}).host
     target = cache.put(CONTENT)
 
@@ -377,14 +360,14 @@ async def test_tls_with_a_client_certificate(serve, connect, pki):
         return web.Response(headers={"Content-Length": "10"})
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=pki / "ca.pem")
-    context.load_cert_chain(pki / "certificate.pem", pki / "key.pem")
+    context.load_cert_chain(pki / "registry.pem", pki / "registry.key")
     context.verify_mode = ssl.CERT_REQUIRED
     host = await serve(handler, ssl=context)
     settings = RegistrySettings(
         plain_http=False,
         ca_file=pki / "ca.pem",
-        client_cert=pki / "certificate.pem",
-        client_key=pki / "key.pem",
+        client_cert=pki / "registry.pem",
+        client_key=pki / "registry.key",
     )
     assert await (await connect(host, settings=settings)).exists(TARGET)
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from aiohttp import web
@@ -297,6 +299,69 @@ async def test_an_early_refusal_is_heard_while_the_body_is_on_its_way(serve, con
     target = cache.put(os.urandom(16 << 20))
     with pytest.raises(RegistryRejectedError, match="413"):
         await remote.push(target, cache)
+
+
+class EarlyPeer:
+    """A registry that acknowledges a part of a body while the rest of it is on its way."""
+
+    def __init__(self, part_bytes: int) -> None:
+        self.part_bytes = part_bytes
+        self.received = bytearray()
+        self.stored: str | None = None
+        self.patches = 0
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while self.stored is None:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                method, target, _ = head.split(" ", 2)
+                length = re.search(r"content-length: (\d+)", head.lower())
+                status, ends = 202, False
+                match method:
+                    case "HEAD":
+                        status = 404
+                    case "GET":
+                        status = 204
+                    case "PATCH":
+                        assert length is None
+                        self.patches += 1
+                        ends = await self.take(reader)
+                    case "PUT":
+                        self.received += await reader.readexactly(int(length[1]))
+                        self.stored = digest_of(self.received)
+                        assert parse_qs(urlsplit(target).query)["digest"] == [self.stored]
+                        status = 201
+                range_ = f"Range: 0-{max(len(self.received) - 1, 0)}\r\n"
+                lines = f"HTTP/1.1 {status} -\r\nLocation: /upload\r\n{range_}"
+                body = "" if status == 204 else "Content-Length: 0\r\n"
+                writer.write(f"{lines}{body}\r\n".encode())
+                await writer.drain()
+                if ends:
+                    return
+
+    async def take(self, reader: asyncio.StreamReader) -> bool:
+        """Take chunks (RFC 9112, 7.1) until there is enough; whether there were more."""
+        most = len(self.received) + self.part_bytes
+        while size := int(await reader.readline(), 16):
+            content = await reader.readexactly(min(size, most - len(self.received)))
+            self.received += content
+            if len(self.received) == most:
+                return True
+            await reader.readexactly(2)
+        await reader.readexactly(2)
+        return False
+
+
+async def test_what_is_acknowledged_while_the_body_is_on_its_way_is_not_sent_again(
+    talk, connect, cache
+):
+    peer = EarlyPeer(12 << 20)
+    settings = RegistrySettings(upload_mode=UploadMode.STREAM)
+    remote = await connect(await talk(peer.talk), settings=settings)
+    target = cache.put(os.urandom(32 << 20))
+    await remote.push(target, cache)
+    assert peer.stored == target.digest
+    assert peer.patches == 3
 
 
 async def test_a_refused_mount_is_used_as_the_upload(serve, connect, cache):
