@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import os
-from pathlib import Path
 
 import pytest
 
