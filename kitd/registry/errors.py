@@ -133,7 +133,8 @@ class RegistryProtocolError(RegistryError):
     code = "registry_protocol"
 
 
-_STATE_CODES = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "MANIFEST_BLOB_UNKNOWN"})
+_BLOB_UNKNOWN = "MANIFEST_BLOB_UNKNOWN"
+_STATE_CODES = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", _BLOB_UNKNOWN})
 _MISMATCH_CODES = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 # What Go's server, nginx and Apache say to a plain request on their TLS port.
 _PROXY_LOGIN = "give its user and password in HTTPS_PROXY or HTTP_PROXY: http://user:password@host"
@@ -196,7 +197,8 @@ def response_error(
         hint = f"{host} wants TLS: set plain_http: false for it under registries"
     elif "html" in content_type.lower() and status in (400, 404, 405):
         return html_error(said, host=host, operation=operation)
-    elif codes & _MISMATCH_CODES:
+    elif codes & _MISMATCH_CODES and _BLOB_UNKNOWN not in codes:
+        # Of a blob that it is about to link, distribution says both.
         kind = RegistryMismatchError
     elif codes & _STATE_CODES:
         kind = RegistryStateError

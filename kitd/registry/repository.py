@@ -30,6 +30,7 @@ from kitd.registry.errors import (
     RegistryError,
     RegistryMismatchError,
     RegistryProtocolError,
+    RegistryStateError,
     RegistryTooLargeError,
 )
 from kitd.registry.location import InvalidLocationError, next_page
@@ -41,8 +42,8 @@ from kitd.registry.settings import UploadMode, remote_name
 from kitd.registry.stream_upload import StreamUpload, open_stream
 from kitd.registry.transfer_memory import TransferMemory
 from kitd.registry.transport import Transport
-from kitd.registry.upload import NOT_LENT, Upload
-from kitd.registry.upload_session import Uploads, UploadSession
+from kitd.registry.upload import NOT_LENT, STALL_S, Upload
+from kitd.registry.upload_session import MAX_STALLS, Uploads, UploadSession
 from kitd.registry.upload_turns import UploadTurns
 
 TAGS_A_PAGE = 1000
@@ -341,7 +342,7 @@ class RemoteRepository:
         content = await read(source, target, max_bytes=MAX_MANIFEST_BYTES)
         noted = False
         if not exists:
-            noted = await self._put_manifest(target, content, target.digest)
+            noted = await self._put_new_manifest(target, content)
             self._pushed = (target, content)
         # One that was there may be of a push that ended before it was listed.
         manifest = await run_blocking(parse_manifest, content, target.media_type)
@@ -389,6 +390,18 @@ class RemoteRepository:
         except InvalidManifestError as error:
             raise self._violation(str(error), operation) from error
         return Descriptor(manifest.media_type, digest_of(content), len(content))
+
+    async def _put_new_manifest(self, target: Descriptor, content: bytes) -> bool:
+        """Send a manifest whose blobs are there; return whether the registry noted its subject.
+
+        One that knows a blob not yet, although it has acknowledged it, gets some time.
+        """
+        for stalls in range(MAX_STALLS):
+            try:
+                return await self._put_manifest(target, content, target.digest)
+            except RegistryStateError:
+                await self._transport.pause(STALL_S * 2**stalls)
+        return await self._put_manifest(target, content, target.digest)
 
     async def _put_manifest(self, target: Descriptor, content: bytes, identifier: str) -> bool:
         """Send a manifest; return whether the registry noted its subject."""

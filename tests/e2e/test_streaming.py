@@ -178,7 +178,8 @@ class Gate:
         self.most = sys.maxsize
         self._changed = threading.Condition()
         self._sockets: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def open(self) -> None:
         with self._changed:
@@ -187,9 +188,11 @@ class Gate:
 
     def close(self) -> None:
         self.open()
-        self.cut()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        # It may have taken a connection a moment ago.
+        self._accepting.join()
+        self.cut()
         for each in (self._listener, *self._sockets):
             each.close()
 
@@ -206,8 +209,9 @@ class Gate:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self._sockets.append(client)
                 server = socket.create_connection((self._host, int(self._port)))
-                self._sockets += (client, server)
+                self._sockets.append(server)
                 threading.Thread(target=self._pump, args=(client, server, True)).start()
                 threading.Thread(target=self._pump, args=(server, client, False)).start()
 

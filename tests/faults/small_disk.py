@@ -97,7 +97,9 @@ def live(disk: Path, place: Path, room_bytes: int, registry: str) -> dict[str, o
             root = place / f"kit-{number}"
             root.mkdir()
             (root / "Kitfile").write_text(KITFILE)
-            (root / "model.bin").write_bytes(draw.randbytes(KIT_BYTES))
+            # The last never fits, however fast those before it are pushed and collected.
+            more_bytes = room_bytes if number == KITS - 1 else 0
+            (root / "model.bin").write_bytes(draw.randbytes(KIT_BYTES + more_bytes))
             target = f"{registry}/disk-{room_bytes}/kit-{number}:v1"
             try:
                 jobs.append(client.call(request.pack(str(root), target, push=True)).id)

@@ -543,6 +543,24 @@ async def test_a_manifest_is_stored_again_where_it_is_unclear_whether_it_was(ser
     assert stored == [MANIFEST, MANIFEST]
 
 
+async def test_a_registry_that_learns_of_its_blobs_late_gets_some_time(serve, connect, cache):
+    """So do those that link a blob twice at a time, and those that are not of one mind."""
+    late = ["MANIFEST_BLOB_UNKNOWN", "DIGEST_INVALID"]
+    stored = []
+
+    async def handler(request):
+        if request.method == "HEAD":
+            return web.Response(status=404)
+        stored.append(await request.read())
+        if len(stored) < 3:
+            return web.json_response({"errors": [{"code": code} for code in late]}, status=400)
+        return web.Response(status=201)
+
+    remote = await connect(await serve(handler))
+    await remote.push(cache.put(MANIFEST, OCI_MANIFEST), cache)
+    assert stored == [MANIFEST] * 3
+
+
 async def test_a_failure_that_passes_is_not_noticed(serve, connect):
     answers = iter([502, 504, 200])
 

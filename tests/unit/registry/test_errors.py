@@ -37,8 +37,8 @@ def error_for(status, body=b"", content_type="application/json", retry_after_s=7
     )
 
 
-def coded(code):
-    return json.dumps({"errors": [{"code": code, "message": "why"}]}).encode()
+def coded(*codes):
+    return json.dumps({"errors": [{"code": code, "message": "why"} for code in codes]}).encode()
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,13 @@ def coded(code):
         (404, coded("NAME_UNKNOWN"), RegistryNotFoundError, "not_found", False),
         (404, coded("BLOB_UPLOAD_UNKNOWN"), RegistryStateError, "registry_state", True),
         (400, coded("MANIFEST_BLOB_UNKNOWN"), RegistryStateError, "registry_state", True),
+        (
+            400,
+            coded("DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN"),
+            RegistryStateError,
+            "registry_state",
+            True,
+        ),
         (400, coded("DIGEST_INVALID"), RegistryMismatchError, "digest_mismatch", True),
         (400, coded("NAME_INVALID"), RegistryRejectedError, "registry_rejected", False),
         (408, b"", RegistryTimeoutError, "registry_timeout", True),
