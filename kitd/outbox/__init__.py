@@ -1,0 +1,1 @@
+"""Events for others: what happened here, told to HTTP endpoints that asked for it."""
