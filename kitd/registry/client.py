@@ -1,7 +1,7 @@
 """The way in: repositories for whoever asks, one set of connections for each registry."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -9,9 +9,12 @@ import structlog
 
 from kitd.errors import KitdError
 from kitd.oci.reference import InvalidReferenceError, Repository
+from kitd.oci.tag_list import parse_repositories
+from kitd.registry.auth.scope import catalog
 from kitd.registry.download import ReadAhead
 from kitd.registry.errors import RegistryTlsError
 from kitd.registry.governor import Closed
+from kitd.registry.listing import NAMES_A_PAGE, list_pages
 from kitd.registry.mirrored import MirroredRepository, MirrorMemory, MirrorRepository
 from kitd.registry.presence import MountMemory
 from kitd.registry.referrers import ReferrersMemory
@@ -124,6 +127,22 @@ class RegistryClient:
         except KitdError:
             return
         await remote.uploads("an upload").cancel(session)
+
+    async def repositories(self, registry: str) -> AsyncIterator[str]:
+        """Yield the names of a registry's repositories. Many registries tell nobody.
+
+        Raises `RegistryError`.
+        """
+        transport = await self._transport(registry)
+        request = Request(
+            operation="list the repositories",
+            method="GET",
+            url=transport.url(f"_catalog?n={NAMES_A_PAGE}"),
+            scopes=(catalog(),),
+        )
+        async for page in list_pages(transport, request, parse_repositories):
+            for name in page:
+                yield name
 
     async def ping(self, registry: str) -> str | None:
         """Ask whether a registry is there and takes the credentials; return its `Date`, if any.

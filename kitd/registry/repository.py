@@ -15,7 +15,6 @@ from kitd.content.store import ByteStream, Fetcher
 from kitd.content.verify import read
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest, InvalidDigestError, abbreviate, digest_of, parse_digest
-from kitd.oci.json_reader import InvalidJsonError, read_object
 from kitd.oci.manifest import (
     MAX_MANIFEST_BYTES,
     InvalidManifestError,
@@ -23,8 +22,9 @@ from kitd.oci.manifest import (
     parse_manifest,
 )
 from kitd.oci.media_type import ACCEPT, is_manifest
-from kitd.oci.reference import InvalidReferenceError, Repository, check_tag
-from kitd.registry.auth.scope import pull, push
+from kitd.oci.reference import Repository, check_tag
+from kitd.oci.tag_list import ListedTag, parse_tags
+from kitd.registry.auth.scope import delete, pull, push
 from kitd.registry.download import ReadAhead, open_download
 from kitd.registry.errors import (
     RegistryError,
@@ -33,7 +33,7 @@ from kitd.registry.errors import (
     RegistryStateError,
     RegistryTooLargeError,
 )
-from kitd.registry.location import InvalidLocationError, next_page
+from kitd.registry.listing import NAMES_A_PAGE, list_pages
 from kitd.registry.presence import NO_HEAD, MountMemory, is_present
 from kitd.registry.profile import UploadProfile, lessons_of, profile_for
 from kitd.registry.referrers import ReferrersList, ReferrersMemory
@@ -46,11 +46,7 @@ from kitd.registry.upload import NOT_LENT, STALL_S, Upload
 from kitd.registry.upload_session import MAX_STALLS, Uploads, UploadSession
 from kitd.registry.upload_turns import UploadTurns
 
-TAGS_A_PAGE = 1000
-MAX_TAG_PAGES = 1000
-MAX_TAGS_A_PAGE = 100_000
-"""Some registries list all they have on one page, whatever was asked for."""
-MAX_TAG_PAGE_BYTES = 4 * 1024 * 1024
+_GONE = frozenset({404})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,38 +315,71 @@ class RemoteRepository:
         """Return what is listed as referring to a manifest, unchecked."""
         return await self._referrers.read(subject)
 
-    async def tags(self) -> AsyncIterator[str]:
+    async def tags(self) -> AsyncIterator[ListedTag]:
         """Yield the tags in the registry's order. Raises `RegistryNotFoundError`."""
         operation = f"list the tags of {self._name}"
-        url: URL | None = self._transport.url(f"{self._name}/tags/list?n={TAGS_A_PAGE}")
-        for _ in range(MAX_TAG_PAGES):
-            if url is None:
-                return
-            request = Request(
-                operation=operation, method="GET", url=url, scopes=(pull(self._name),)
-            )
-            async with self._transport.send(request) as response:
-                body = await self._transport.read(
-                    response, operation=operation, max_bytes=MAX_TAG_PAGE_BYTES
-                )
-                url = self._next_page(response, operation)
-            for tag in await run_blocking(self._parse_tags, body, operation):
+        request = Request(
+            operation=operation,
+            method="GET",
+            url=self._transport.url(f"{self._name}/tags/list?n={NAMES_A_PAGE}"),
+            scopes=(pull(self._name),),
+        )
+        async for page in list_pages(self._transport, request, parse_tags):
+            for tag in page:
                 yield tag
-        raise self._violation(f"it lists more than {MAX_TAG_PAGES} pages", operation)
+
+    async def untag(self, tag: str) -> bool:
+        """Remove a tag and nothing else; whether it was there.
+
+        Raises `RegistryUnsupportedError` where the registry removes no tags.
+        """
+        return await self._delete(f"remove the tag {self._name}:{tag}", check_tag(tag))
+
+    async def delete(self, digest: Digest) -> bool:
+        """Remove a manifest with all of its tags; whether it was there.
+
+        Raises `RegistryUnsupportedError` where the registry removes nothing.
+        """
+        return await self._delete(f"remove {abbreviate(digest)} from {self._name}", digest)
+
+    async def _delete(self, operation: str, identifier: str) -> bool:
+        request = Request(
+            operation=operation,
+            method="DELETE",
+            url=self._transport.url(f"{self._name}/manifests/{identifier}"),
+            scopes=(delete(self._name),),
+            accept=_GONE,
+        )
+        async with self._transport.send(request) as response:
+            return response.status not in _GONE
+
+    async def publish(self, target: Descriptor, source: Fetcher, tag: str) -> int:
+        """Make a manifest present and let a tag name it, by one request; return its bytes.
+
+        What it needs has to be there. Raises what the source raises, too.
+        """
+        content = await read(source, target, max_bytes=MAX_MANIFEST_BYTES)
+        noted = await self._put_new_manifest(target, content, check_tag(tag))
+        await self._enter(target, content, noted=noted)
+        return target.size
 
     async def _push_manifest(self, target: Descriptor, source: Fetcher, *, exists: bool) -> int:
         content = await read(source, target, max_bytes=MAX_MANIFEST_BYTES)
         noted = False
         if not exists:
-            noted = await self._put_new_manifest(target, content)
+            noted = await self._put_new_manifest(target, content, target.digest)
             self._pushed = (target, content)
         # One that was there may be of a push that ended before it was listed.
+        await self._enter(target, content, noted=noted)
+        return 0 if exists else target.size
+
+    async def _enter(self, target: Descriptor, content: bytes, *, noted: bool) -> None:
+        """See to it that a manifest with a subject is listed."""
         manifest = await run_blocking(parse_manifest, content, target.media_type)
         if manifest.subject is not None:
             await self._referrers.enter(
                 manifest.subject.digest, describe_referrer(target, manifest), noted=noted
             )
-        return 0 if exists else target.size
 
     def _url_of(self, target: Descriptor) -> URL:
         kind = "manifests" if is_manifest(target.media_type) else "blobs"
@@ -391,17 +420,17 @@ class RemoteRepository:
             raise self._violation(str(error), operation) from error
         return Descriptor(manifest.media_type, digest_of(content), len(content))
 
-    async def _put_new_manifest(self, target: Descriptor, content: bytes) -> bool:
+    async def _put_new_manifest(self, target: Descriptor, content: bytes, identifier: str) -> bool:
         """Send a manifest whose blobs are there; return whether the registry noted its subject.
 
         One that knows a blob not yet, although it has acknowledged it, gets some time.
         """
         for stalls in range(MAX_STALLS):
             try:
-                return await self._put_manifest(target, content, target.digest)
+                return await self._put_manifest(target, content, identifier)
             except RegistryStateError:
                 await self._transport.pause(STALL_S * 2**stalls)
-        return await self._put_manifest(target, content, target.digest)
+        return await self._put_manifest(target, content, identifier)
 
     async def _put_manifest(self, target: Descriptor, content: bytes, identifier: str) -> bool:
         """Send a manifest; return whether the registry noted its subject."""
@@ -420,26 +449,6 @@ class RemoteRepository:
         if stored != target.digest:
             raise self._mismatch(f"it stored {stored[:160]!r} instead", operation)
         return noted
-
-    def _next_page(self, response: ClientResponse, operation: str) -> URL | None:
-        """Return the URL of the page that a Link header (RFC 8288) announces."""
-        try:
-            return next_page(response.url, response.links, self._transport.origin)
-        except InvalidLocationError as error:
-            raise self._violation(str(error), operation) from error
-
-    def _parse_tags(self, body: bytes, operation: str) -> Sequence[str]:
-        try:
-            listed = read_object(body, max_bytes=MAX_TAG_PAGE_BYTES).get("tags")
-            # A repository whose manifests have no tags is listed as null by some.
-            names = [] if listed is None else listed
-            if isinstance(names, str) or not isinstance(names, Sequence):
-                raise self._violation("the tags are not a list", operation)
-            if len(names) > MAX_TAGS_A_PAGE:
-                raise self._violation(f"a page has more than {MAX_TAGS_A_PAGE} tags", operation)
-            return [check_tag(name if isinstance(name, str) else "") for name in names]
-        except (InvalidJsonError, InvalidReferenceError) as error:
-            raise self._violation(str(error), operation) from error
 
     def _mismatch(self, reason: str, operation: str) -> RegistryMismatchError:
         return RegistryMismatchError(reason, host=self.repository.registry, operation=operation)

@@ -33,6 +33,16 @@ def push(name: str) -> Scope:
     return Scope(f"repository:{name}", frozenset({"pull", "push"}))
 
 
+def delete(name: str) -> Scope:
+    """Return the scope to remove what is in a repository."""
+    return Scope(f"repository:{name}", frozenset({"delete", "pull", "push"}))
+
+
+def catalog() -> Scope:
+    """Return the scope to list a registry's repositories (distribution, catalog)."""
+    return Scope("registry:catalog", frozenset({"*"}))
+
+
 def parse_scopes(text: str) -> tuple[Scope, ...]:
     """Return the scopes of a challenge, at most `MAX_SCOPES`; what cannot be read is left out."""
     scopes = []

@@ -50,7 +50,7 @@ async def refused(work):
 
 
 async def listed(remote):
-    return [tag async for tag in remote.tags()]
+    return [tag.name async for tag in remote.tags()]
 
 
 async def copied(remote, cache, root):

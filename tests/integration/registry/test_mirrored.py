@@ -384,7 +384,7 @@ async def test_nothing_is_written_to_a_mirror(client, shelves, docker_registry, 
     root = cache.put(json.dumps(document).encode(), OCI_MANIFEST)
     await remote.push(root, cache)
     await remote.tag(root, "latest")
-    assert [tag async for tag in remote.tags()] == ["latest"]
+    assert [tag.name async for tag in remote.tags()] == ["latest"]
     assert {request.method for shelf in (one, two) for request in shelf.requests} <= {"GET"}
 
 

@@ -169,11 +169,11 @@ async def test_with_lists_the_registry_is_asked_and_no_tag_is_made(gateway, conn
     assert sorted(listed, key=lambda each: each.digest) == sorted(
         [signature, sbom], key=lambda each: each.digest
     )
-    assert [tag async for tag in remote.tags()] == []
+    assert [tag.name async for tag in remote.tags()] == []
     # Another client, which learns it from the list and not from a push.
     again = await connect(gateway)
     assert await again.push(signature, cache) == 0
-    assert [tag async for tag in again.tags()] == []
+    assert [tag.name async for tag in again.tags()] == []
 
 
 async def test_a_list_of_many_large_entries_is_read_page_by_page(gateway, connect, cache):

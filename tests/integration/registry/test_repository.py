@@ -13,12 +13,12 @@ from kitd.content.verify import read, verified
 from kitd.oci.descriptor import Descriptor, describe
 from kitd.oci.digest import digest_of
 from kitd.oci.media_type import OCI_MANIFEST
+from kitd.oci.tag_list import MAX_NAMES_A_PAGE
 from kitd.registry.errors import (
     RegistryMismatchError,
     RegistryProtocolError,
     RegistryStateError,
 )
-from kitd.registry.repository import MAX_TAGS_A_PAGE
 from kitd.registry.settings import RegistrySettings, UploadMode
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
@@ -108,7 +108,7 @@ async def test_a_graph_travels_to_the_registry_and_back(registry, connect, cache
     await remote.tag(root, "v1")
 
     assert report.skipped_bytes == 0
-    assert {tag async for tag in remote.tags()} == {"latest", "v1"}
+    assert {tag.name async for tag in remote.tags()} == {"latest", "v1"}
     assert await remote.resolve("v1") == root
     assert await remote.resolve(root.digest) == root
     reference = f"docker://{registry.host}/team/model:latest"
@@ -206,7 +206,7 @@ async def test_what_is_not_there_is_not_found(registry, connect):
         async with remote.fetch(missing):
             pass
     with pytest.raises(ContentNotFoundError, match="NAME_UNKNOWN"):
-        _ = [tag async for tag in remote.tags()]
+        _ = [tag.name async for tag in remote.tags()]
 
 
 async def test_a_descriptor_with_the_wrong_size_is_noticed(registry, connect, cache):
@@ -227,7 +227,7 @@ async def test_a_registry_that_is_there_answers_a_ping(registry, connect):
 
 
 async def test_a_page_of_more_tags_than_a_page_has_is_refused(serve, connect):
-    names = ",".join(['"a"'] * (MAX_TAGS_A_PAGE + 1))
+    names = ",".join(['"a"'] * (MAX_NAMES_A_PAGE + 1))
 
     async def handler(_request):
         return web.Response(text=f'{{"tags":[{names}]}}', content_type="application/json")

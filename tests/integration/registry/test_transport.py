@@ -689,7 +689,7 @@ async def test_tags_are_followed_over_pages(serve, connect):
         return web.json_response({"name": "team/model", "tags": names}, headers=headers)
 
     remote = await connect(await serve(handler))
-    assert [tag async for tag in remote.tags()] == ["a", "b", "c"]
+    assert [tag.name async for tag in remote.tags()] == ["a", "b", "c"]
 
 
 async def test_pages_without_an_end_are_given_up(serve, connect):
@@ -718,4 +718,4 @@ async def test_a_list_of_tags_that_makes_no_sense_is_refused(serve, connect, bod
 
     remote = await connect(await serve(handler))
     with pytest.raises(RegistryProtocolError):
-        _ = [tag async for tag in remote.tags()]
+        _ = [tag.name async for tag in remote.tags()]
