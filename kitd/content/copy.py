@@ -1,7 +1,7 @@
 """Copying a graph of content: children before parents, each blob once, the root last."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -84,13 +84,14 @@ async def copy_graph(
     *,
     concurrency: int,
     progress: Callable[[int, int], None],
+    publish: Callable[[Descriptor], Awaitable[int]] | None = None,
 ) -> CopyReport:
     """Make `root` and everything below it present in `target`.
 
-    At most `concurrency` large blobs travel at once, and small ones beside them.
-    `progress(done_bytes, total_bytes)` is called with every chunk. Raises what the two stores
-    raise; a copy that raised has published neither `root` nor any other manifest whose children
-    are missing.
+    `publish` does that for `root` itself, in the place of `target.push`. At most `concurrency`
+    large blobs travel at once, and small ones beside them. `progress(done_bytes, total_bytes)` is
+    called with every chunk. Raises what the two stores raise; a copy that raised has published
+    neither `root` nor any other manifest whose children are missing.
     """
     nodes = await walk(source, root)
     total = sum(node.size for node in nodes)
@@ -110,7 +111,10 @@ async def copy_graph(
 
     async def push(node: Descriptor) -> None:
         nonlocal sent
-        pushed = await target.push(node, metered)
+        if publish is not None and node is nodes[-1]:
+            pushed = await publish(node)
+        else:
+            pushed = await target.push(node, metered)
         # Not `sent += await ...`, which would read `sent` before the others have added to it.
         sent += pushed
         moved(node, node.size)

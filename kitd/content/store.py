@@ -1,5 +1,6 @@
 """The content interfaces: small enough to compose, complete enough to copy a graph."""
 
+import enum
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Protocol
@@ -37,6 +38,15 @@ class CollectedError(ContentError):
 
     code = "collected"
     disposition: ClassVar[Disposition] = Disposition.SNOOZE
+
+
+class Need(enum.Enum):
+    """What it takes to have a blob in a repository."""
+
+    NOTHING = enum.auto()
+    MOUNT = enum.auto()
+    """Another repository of the registry is thought to have it."""
+    BYTES = enum.auto()
 
 
 class Fetcher(Protocol):

@@ -58,6 +58,7 @@ from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.job_ledger import JobLedger
+from kitd.ledger.mirror_ledger import MirrorLedger
 from kitd.ledger.pack_memory import PackMemory
 from kitd.ledger.project_ledger import ProjectLedger
 from kitd.ledger.retention import Retention
@@ -124,6 +125,7 @@ class Ledgers:
     projects: ProjectLedger
     memory: PackMemory
     transfers: TransferLedger
+    mirrors: MirrorLedger
     retention: Retention
     trouble: TroubleLedger
     life: life.Life
@@ -197,6 +199,7 @@ async def open_ledgers(ground: Ground) -> AsyncIterator[Ledgers]:
             projects=ProjectLedger(database, clock),
             memory=memory,
             transfers=TransferLedger(database, clock),
+            mirrors=MirrorLedger(database, clock),
             retention=Retention(database, clock, lambda: ground.in_force.config.retention),
             trouble=TroubleLedger(database),
             life=begun,
@@ -319,6 +322,9 @@ async def _make_work(
             keeps=partial(_keeps, ground),
             remote=resources.ahead.repository,
             head_start=resources.ahead.head_start,
+            mirrors=ledgers.mirrors,
+            mirror_remote=remote,
+            repositories=resources.registries.repositories,
             collector=collector,
             verifier=Verifier(
                 ground.store, ground.cache, ledgers.cache, ledgers.catalog.places, remote

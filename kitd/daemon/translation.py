@@ -69,6 +69,7 @@ def lane_slots(config: model.WorkersConfig) -> Mapping[Lane, int]:
         Lane.PACK: config.pack,
         Lane.PUSH: config.push,
         Lane.PULL: config.pull,
+        Lane.MIRROR: config.mirror,
         # Two that look for what nobody needs would only be in each other's way.
         Lane.COLLECT: 1,
         Lane.VERIFY: config.verify,

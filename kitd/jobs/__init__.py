@@ -7,10 +7,18 @@ each other: what follows a finished job is decided in `kitd.triggers`.
 
 from collections.abc import Mapping
 
-from kitd.jobs import collect, pack, pull, push, verify
+from kitd.jobs import collect, mirror, pack, pull, push, verify
 from kitd.jobs.port import Ports
 from kitd.queue.kind import AnyKind
 
 KINDS: Mapping[str, AnyKind[Ports]] = {
-    kind.name: kind for kind in (pack.PACK, push.PUSH, pull.PULL, collect.COLLECT, verify.VERIFY)
+    kind.name: kind
+    for kind in (
+        pack.PACK,
+        push.PUSH,
+        pull.PULL,
+        mirror.MIRROR,
+        collect.COLLECT,
+        verify.VERIFY,
+    )
 }

@@ -1,6 +1,6 @@
 """What job kinds are given to work with: interfaces, implemented elsewhere, wired by the daemon."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,11 +9,13 @@ import msgspec
 
 from kitd.caller import Caller
 from kitd.clock import Clock
-from kitd.content.store import Fetcher, Resolver, Tagger, Target
+from kitd.content.store import Fetcher, Need, Resolver, Tagger, Target
+from kitd.mirror.edge import Memory, Note
 from kitd.modelkit.dialect import Dialect
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Repository
+from kitd.oci.tag_list import ListedTag
 from kitd.packing.order import Advanced, Packed, PackedLayer, Project
 
 TRANSFERS = 4
@@ -53,6 +55,10 @@ class HeldCache(Target, Protocol):
 
     async def give_up(self, target: Descriptor) -> None:
         """Drop what has arrived of a blob that is not complete."""
+        ...
+
+    async def peek(self, target: Descriptor, offset: int, size: int) -> bytes:
+        """Return bytes of a blob that is here, or has got that far on its way in."""
         ...
 
     async def put(self, content: bytes) -> Digest:
@@ -132,6 +138,51 @@ class Remote(Target, Resolver, Tagger, Protocol):
         ...
 
 
+class MirrorRemote(Remote, Protocol):
+    """A repository that mirrors read, or write to."""
+
+    def tags(self) -> AsyncIterator[ListedTag]:
+        """Yield the tags. Raises `ContentNotFoundError` where there is no such repository."""
+        ...
+
+    async def publish(self, target: Descriptor, source: Fetcher, tag: str) -> int:
+        """Make a manifest present under a tag by one request; return its bytes."""
+        ...
+
+    async def remove_tag(self, tag: str, digest: Digest) -> bool:
+        """Remove a tag that names this manifest; whether it was there.
+
+        Where the registry cannot, the manifest goes with it, unless another tag names that.
+        """
+        ...
+
+    async def need(self, target: Descriptor) -> Need:
+        """Return what a push of this content would take; nothing is sent."""
+        ...
+
+
+class MirrorMemory(Protocol):
+    """What is remembered of mirrors: see `kitd.ledger.mirror_ledger.MirrorLedger`."""
+
+    async def edges(
+        self, source: Repository, target: Repository
+    ) -> Mapping[tuple[str, str], Memory]:
+        """Return what is remembered between two repositories, by source's and target's tag."""
+        ...
+
+    async def note(self, rule: str | None, notes: Sequence[Note]) -> None:
+        """Write down how edges stand."""
+        ...
+
+    async def ages(self, digests: Collection[Digest]) -> Mapping[Digest, int]:
+        """Return when manifests were made, of those of which that is known (microseconds)."""
+        ...
+
+    async def learn_ages(self, ages: Mapping[Digest, int]) -> None:
+        """Remember when manifests were made."""
+        ...
+
+
 class Catalog(Protocol):
     """What the cache holds by name: see `kitd.ledger.catalog.Catalog`."""
 
@@ -196,6 +247,10 @@ class Ports:
     remote: Callable[[Repository], Awaitable[Remote]]
     head_start: Callable[[Repository], AbstractContextManager[Callable[[Descriptor], None]]]
     """Lets a pack send its layers to where its kit will be pushed: see `kitd.jobs.ahead`."""
+    mirrors: MirrorMemory
+    mirror_remote: Callable[[Repository], Awaitable[MirrorRemote]]
+    repositories: Callable[[str], AsyncIterator[str]]
+    """Yields the names of a registry's repositories."""
     collector: Collector
     verifier: Verifier
     clock: Clock

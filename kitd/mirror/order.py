@@ -55,7 +55,9 @@ class MirrorOrder(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     targets: tuple[TargetOrder, ...]
     tags: tuple[str, ...] | None = None
-    """Only these tags, of those that are meant; None for all."""
+    """Only these tags, of those that are meant; None for all, unless there are `manifests`."""
+    manifests: tuple[str, ...] = ()
+    """Digests of manifests that came without a tag, and may refer to what is mirrored."""
     select: Selection = Selection()
     referrers: bool = True
     digest_tags: bool = True

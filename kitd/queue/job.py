@@ -26,6 +26,7 @@ class Lane(enum.StrEnum):
     PACK = "pack"
     PUSH = "push"
     PULL = "pull"
+    MIRROR = "mirror"
     COLLECT = "collect"
     VERIFY = "verify"
 

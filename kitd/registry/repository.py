@@ -11,7 +11,7 @@ from yarl import URL
 
 from kitd.blocking import run_blocking
 from kitd.content.copy import SMALL_BYTES
-from kitd.content.store import ByteStream, Fetcher
+from kitd.content.store import ByteStream, Fetcher, Need
 from kitd.content.verify import read
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest, InvalidDigestError, abbreviate, digest_of, parse_digest
@@ -32,6 +32,7 @@ from kitd.registry.errors import (
     RegistryProtocolError,
     RegistryStateError,
     RegistryTooLargeError,
+    RegistryUnsupportedError,
 )
 from kitd.registry.listing import NAMES_A_PAGE, list_pages
 from kitd.registry.presence import NO_HEAD, MountMemory, is_present
@@ -328,19 +329,27 @@ class RemoteRepository:
             for tag in page:
                 yield tag
 
-    async def untag(self, tag: str) -> bool:
-        """Remove a tag and nothing else; whether it was there.
+    async def remove_tag(self, tag: str, digest: Digest) -> bool:
+        """Remove a tag that names this manifest; whether it was there.
 
-        Raises `RegistryUnsupportedError` where the registry removes no tags.
+        A registry that removes no tags loses the manifest, unless another tag names it: then
+        `RegistryUnsupportedError` is raised.
         """
-        return await self._delete(f"remove the tag {self._name}:{tag}", check_tag(tag))
+        operation = f"remove the tag {self._name}:{tag}"
+        try:
+            return await self._delete(operation, check_tag(tag))
+        except RegistryUnsupportedError:
+            async for other in self.tags():
+                if other.name != tag and (await self.resolve(other.name)).digest == digest:
+                    raise
+        return await self._delete(operation, digest)
 
-    async def delete(self, digest: Digest) -> bool:
-        """Remove a manifest with all of its tags; whether it was there.
-
-        Raises `RegistryUnsupportedError` where the registry removes nothing.
-        """
-        return await self._delete(f"remove {abbreviate(digest)} from {self._name}", digest)
+    async def need(self, target: Descriptor) -> Need:
+        """Return what a push of this content would take; nothing is sent."""
+        if await self._exists(target, writing=False):
+            return Need.NOTHING
+        lent = not is_manifest(target.media_type) and await self._lenders(target.digest)
+        return Need.MOUNT if lent else Need.BYTES
 
     async def _delete(self, operation: str, identifier: str) -> bool:
         request = Request(

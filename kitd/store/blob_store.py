@@ -291,6 +291,25 @@ class BlobStore:
             raise MismatchError(f"{target.digest} has {size} bytes in the cache, not {target.size}")
         return handle
 
+    def peek(self, target: Descriptor, offset: int, size: int) -> bytes:
+        """Return bytes of a blob, or of what has arrived of it, unverified.
+
+        Raises `ContentNotFoundError`, and `MismatchError` where there are fewer.
+        """
+        try:
+            handle = os.open(self.partial_path(target.digest), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            # It is whole by now; if there is a trouble, it is met again there.
+            handle = self.open(target)
+        try:
+            with os_errors("read", self.path_of(target.digest)):
+                content = os.pread(handle, size, offset)
+        finally:
+            os.close(handle)
+        if len(content) < size:
+            raise MismatchError(f"{target.digest} ends before {offset + size} bytes")
+        return content
+
     def read(self, target: Descriptor, *, max_bytes: int) -> bytes:
         """Return the verified content of a small blob."""
         if target.size > max_bytes:

@@ -224,6 +224,10 @@ class HeldContent(CacheContent):
         async with self._flights.turn(target.digest):
             await run_blocking(self._store.drop_partial, target.digest)
 
+    async def peek(self, target: Descriptor, offset: int, size: int) -> bytes:
+        """Return bytes of a blob that is here, or has got that far on its way in."""
+        return await run_blocking(self._store.peek, target, offset, size)
+
     async def put(self, content: bytes) -> Digest:
         """Make a small blob durable and return its digest. Raises `StoreError`."""
         await self._lease.take(digest_of(content))

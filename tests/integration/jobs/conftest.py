@@ -43,19 +43,19 @@ def make_ports():
     """Make ports over a cache that has all it knows of; what is not given must not be used."""
 
     def make(cache, **given):
-        others = dict.fromkeys(("keeps", "catalog", "packer", "head_start", "collector"))
-        return Ports(
-            cache=cache,
-            reach=cache,
-            verifier=None,
-            clock=SystemClock(),
-            settings=PackSettings(
-                dialect=Dialect.CURRENT,
-                cli_version="1.16.0",
-                compression="none",
-                layer_format="tar",
-            ),
-            **{**others, **given},
+        others = dict.fromkeys(
+            (
+                *("keeps", "catalog", "packer", "remote", "head_start", "collector"),
+                *("verifier", "mirrors", "mirror_remote", "repositories"),
+            )
         )
+        settings = PackSettings(
+            dialect=Dialect.CURRENT,
+            cli_version="1.16.0",
+            compression="none",
+            layer_format="tar",
+        )
+        real = {"cache": cache, "reach": cache, "clock": SystemClock(), "settings": settings}
+        return Ports(**{**others, **real, **given})
 
     return make

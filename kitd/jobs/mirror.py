@@ -1,0 +1,689 @@
+"""Mirror: let tags of other repositories follow those of one, with all that they name.
+
+One read of the source serves all targets. A tag moves last, once everything below it is there, and
+what is remembered of both ends keeps those from being asked who have nothing new to say.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar
+
+import msgspec
+
+from kitd.content.copy import walk
+from kitd.content.shared import SharedSource
+from kitd.content.store import ContentNotFoundError, Fetcher
+from kitd.content.verify import read, read_manifest
+from kitd.errors import Disposition, KitdError
+from kitd.jobs.mirror_target import MirrorTarget, Moved
+from kitd.jobs.port import MirrorRemote, Ports
+from kitd.jobs.transfer import Bytes
+from kitd.mirror.decide import Decision, Verdict, decide, departures, digest_tags, subject_of
+from kitd.mirror.edge import Agreed, Conflict, Edge, Failed, Gone, Note, Removed
+from kitd.mirror.order import Deletes, MirrorOrder
+from kitd.mirror.select import admits, needs_ages, select
+from kitd.oci.created import MAX_CONFIG_BYTES, created_by_annotation, created_by_config
+from kitd.oci.descriptor import Descriptor
+from kitd.oci.digest import Digest, parse_digest
+from kitd.oci.reference import Reference, Repository, parse_repository
+from kitd.queue.job import Lane, Progress
+from kitd.queue.kind import Done, JobContext, JobKind
+from kitd.queue.retry import RetryPolicy
+
+LOOKS = 16
+"""Tags that are asked about at once."""
+BELIEVED_US = 24 * 3600 * 1_000_000
+"""How long a target is believed to have what it was seen to have."""
+REFERRERS_US = 3600 * 1_000_000
+"""How long nobody looks what has come to refer to what has not changed. Events tell sooner."""
+MAX_TURNS = 3
+"""How often a tag is followed that moves while it is copied."""
+FEW_LOOKS = 3
+"""With more tags than that to look for, a target is asked for all it has."""
+MAX_REPORTED = 1000
+"""Edges that a result shows, those first that are not unchanged."""
+
+
+class MirrorIncompleteError(KitdError):
+    """Some tags could not be copied; the others were."""
+
+    code: ClassVar[str] = "mirror_incomplete"
+    disposition: ClassVar[Disposition] = Disposition.RETRY
+
+
+class MirrorRefusedError(KitdError):
+    """Some tags cannot be copied, however often that is tried; the others were."""
+
+    code: ClassVar[str] = "mirror_refused"
+
+
+class EdgeResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one tag at one target.
+
+    `action` is copied, unchanged, skipped, deleted or failed; `bytes` were sent for it.
+    """
+
+    source: str
+    target: str
+    digest: str | None
+    action: str
+    bytes: int = 0
+    why: str | None = None
+
+
+class MirrorResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of all tags; `counts` are those of all edges, by action."""
+
+    edges: tuple[EdgeResult, ...]
+    counts: Mapping[str, int]
+    bytes: Bytes
+    dry_run: bool = False
+    notes: tuple[str, ...] = ()
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A tag that a target lacks, or of which it is not known whether it has all."""
+
+    target: MirrorTarget
+    tag: str
+    digest: Digest
+    is_there: bool = False
+
+
+@dataclass(slots=True)
+class _Found:
+    """What of a source is meant, as it is now."""
+
+    digests: dict[str, Digest] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    listed: Mapping[str, Digest | None] | None = None
+    """All tags, where the source was asked for them."""
+
+
+class _Mirror:
+    """One attempt."""
+
+    def __init__(
+        self,
+        order: MirrorOrder,
+        context: JobContext,
+        ports: Ports,
+        source: MirrorRemote,
+        shared: Fetcher,
+        targets: Sequence[MirrorTarget],
+    ) -> None:
+        self._order = order
+        self._context = context
+        self._ports = ports
+        self._repository = parse_repository(order.source)
+        self._source = source
+        self._shared = shared
+        self._targets = targets
+        self._looks = asyncio.Semaphore(LOOKS)
+        self._roots: dict[Digest, Descriptor] = {}
+        self._results: list[EdgeResult] = []
+        self._failures: list[KitdError] = []
+        self._notes: list[str] = []
+        self._done_bytes = 0
+        self._total_bytes = 0
+
+    async def run(self) -> Done:
+        """Do all that is to be done, and report it. Raises `KitdError` if some of it failed."""
+        found = await self._find()
+        work = await self._judge(found)
+        if not self._order.dry_run:
+            found_more = await self._companions(found, work)
+            work += await self._judge(found_more)
+            found.digests.update(found_more.digests)
+        await self._copy(work)
+        await self._refer_again(found)
+        await self._remove(found)
+        if self._failures:
+            raise self._summary()
+        return Done(self._result())
+
+    # Which tags there are.
+
+    async def _find(self) -> _Found:
+        """Return the tags that are meant and what they name."""
+        order, found = self._order, _Found()
+        if (order.tags is None and not order.manifests) or needs_ages(order.select):
+            found.listed = await self._list()
+        meant = tuple(found.listed or ()) if order.tags is None and found.listed else order.tags
+        admitted = [tag for tag in meant or () if admits(order.select, tag)]
+        if needs_ages(order.select):
+            admitted = await self._of_an_age(found, admitted)
+        await self._resolve(found, admitted)
+        if order.digest_tags:
+            known = self._agreed_digests() | set(found.digests.values())
+            companions = [tag for tag in meant or () if _is_companion(tag, known)]
+            await self._resolve(found, companions)
+        return found
+
+    async def _list(self) -> Mapping[str, Digest | None]:
+        try:
+            return {tag.name: tag.digest async for tag in self._source.tags()}
+        except ContentNotFoundError:
+            if self._order.tags is None and not any(target.memory for target in self._targets):
+                raise
+            # It was there once: whatever has happened to it is no reason to empty its mirrors.
+            self._notes.append(f"{self._repository} is not there")
+            return {}
+
+    async def _of_an_age(self, found: _Found, tags: Sequence[str]) -> list[str]:
+        """Return those of `tags` that are new enough among all that are admitted."""
+        listed = [tag for tag in found.listed or () if admits(self._order.select, tag)]
+        everything = _Found(listed=found.listed)
+        await self._resolve(everything, listed)
+        ages = dict(await self._ports.mirrors.ages(set(everything.digests.values())))
+        unknown = set(everything.digests.values()) - ages.keys()
+        learned = await _gather(self._age(digest) for digest in unknown)
+        fresh = {digest: at_us for digest, at_us in learned if at_us is not None}
+        if fresh and not self._order.dry_run:
+            await self._ports.mirrors.learn_ages(fresh)
+        ages.update(fresh)
+        by_tag = {tag: ages.get(digest) for tag, digest in everything.digests.items()}
+        chosen = set(select(self._order.select, by_tag, now_us=self._ports.clock.now_us()))
+        return [tag for tag in tags if tag in chosen or tag in everything.gone]
+
+    async def _age(self, digest: Digest) -> tuple[Digest, int | None]:
+        async with self._looks:
+            root = await self._root(digest)
+            manifest = await read_manifest(self._source, root)
+            at_us, config = created_by_annotation(manifest.annotations), manifest.config
+            if at_us is None and config is not None and config.size <= MAX_CONFIG_BYTES:
+                content = await read(self._source, config, max_bytes=MAX_CONFIG_BYTES)
+                at_us = created_by_config(content)
+            return digest, at_us
+
+    async def _resolve(self, found: _Found, tags: Iterable[str]) -> None:
+        """Find out what tags name; those that are gone are noted as that."""
+
+        async def resolve(tag: str) -> None:
+            listed = (found.listed or {}).get(tag)
+            if listed is not None:
+                found.digests[tag] = listed
+                return
+            async with self._looks:
+                try:
+                    root = await self._source.resolve(tag)
+                except ContentNotFoundError:
+                    found.gone.add(tag)
+                    return
+            self._roots[root.digest] = root
+            found.digests[tag] = root.digest
+
+        await _gather(resolve(tag) for tag in tags)
+
+    async def _root(self, digest: Digest) -> Descriptor:
+        root = self._roots.get(digest)
+        if root is None:
+            root = self._roots[digest] = await self._source.resolve(digest)
+        return root
+
+    def _agreed_digests(self) -> set[Digest]:
+        return {
+            memory.digest
+            for target in self._targets
+            for memory in target.memory.values()
+            if memory.digest is not None
+        }
+
+    async def _companions(self, found: _Found, work: Sequence[_Work]) -> _Found:
+        """Return the digest tags of what will be copied, where they were not listed yet."""
+        more = _Found(listed=found.listed)
+        if not self._order.digest_tags or not work or found.listed is not None:
+            return more
+        more.listed = await self._list()
+        wanted = {tag for each in work for tag in digest_tags(each.digest)}
+        await self._resolve(more, (wanted & more.listed.keys()) - found.digests.keys())
+        return more
+
+    # What is to be done with them.
+
+    async def _judge(self, found: _Found) -> list[_Work]:
+        """Return what has to be copied; of everything else the outcome is noted."""
+        open_edges = [
+            (target, tag, digest)
+            for tag, digest in sorted(found.digests.items())
+            for target in self._targets
+            if not self._is_settled(target, tag, digest)
+        ]
+        counts = Counter(target for target, _, _ in open_edges)
+        for target in self._targets:
+            if counts[target] > FEW_LOOKS:
+                await self._guarded(target.list_tags(), ())
+        judged = await _gather(self._judge_one(*each) for each in open_edges)
+        return [work for work in judged if work is not None]
+
+    def _is_settled(self, target: MirrorTarget, tag: str, digest: Digest) -> bool:
+        """Whether nothing is to be done, by what is remembered."""
+        memory = target.recall(tag)
+        if self._order.thorough or memory is None or memory.digest != digest:
+            return False
+        is_old = self._ports.clock.now_us() - memory.equal_us > BELIEVED_US
+        if is_old or memory.gone_us is not None:
+            return False
+        self._tell(target.edge(tag), digest, "unchanged")
+        return True
+
+    async def _judge_one(self, target: MirrorTarget, tag: str, digest: Digest) -> _Work | None:
+        async def judge() -> _Work | None:
+            async with self._looks:
+                theirs = await target.look(tag)
+            return await self._follow(target, tag, digest, theirs)
+
+        return await self._guarded(judge(), (target.edge(tag),))
+
+    async def _follow(
+        self, target: MirrorTarget, tag: str, digest: Digest, theirs: Digest | None
+    ) -> _Work | None:
+        memory, order = target.recall(tag), self._order
+        agreed = memory.digest if memory is not None else None
+        decision = decide(digest, theirs, agreed, conflicts=order.conflicts, returns=order.returns)
+        edge = target.edge(tag)
+        if decision.is_conflict and theirs is not None:
+            overwritten = decision.verdict is Verdict.COPY
+            await self._note(Conflict(edge, digest, theirs, overwritten))
+            outcome = "overwritten" if overwritten else "left alone"
+            self._notes.append(f"{edge}: both have changed, the target is {outcome}")
+        match decision:
+            case Decision(Verdict.COPY):
+                return _Work(target, tag, digest)
+            case Decision(Verdict.EQUAL):
+                if agreed == digest or target.has(digest):
+                    await self._agree(edge, digest, Moved(), copied=False)
+                    return None
+                # Its manifest is there; whether all below it is has not been seen.
+                return _Work(target, tag, digest, is_there=True)
+            case Decision(Verdict.LEFT):
+                self._tell(edge, theirs, "skipped", why="the target has moved on")
+            case Decision(Verdict.KEPT):
+                self._tell(edge, theirs, "skipped", why="the target was changed by others")
+        return None
+
+    # Doing it.
+
+    async def _copy(self, work: Sequence[_Work]) -> None:
+        """Copy every graph to the targets that lack it, each target at its own pace."""
+        groups: dict[tuple[MirrorTarget, Digest], list[_Work]] = {}
+        for each in work:
+            groups.setdefault((each.target, each.digest), []).append(each)
+        await _gather(
+            self._copy_group(target, digest, group) for (target, digest), group in groups.items()
+        )
+
+    async def _copy_group(
+        self,
+        target: MirrorTarget,
+        digest: Digest,
+        group: Sequence[_Work],
+    ) -> None:
+        async with target.slots:
+            edges = tuple(each.target.edge(each.tag) for each in group)
+            if self._order.dry_run:
+                await self._guarded(self._foresee(target, digest, group), edges)
+            else:
+                await self._guarded(self._carry(target, digest, group), edges)
+
+    async def _carry(
+        self,
+        target: MirrorTarget,
+        digest: Digest,
+        group: Sequence[_Work],
+    ) -> None:
+        """Copy one graph to one target and let its tags name it."""
+        tags = [each.tag for each in group if not each.is_there]
+
+        async def still(tag: str) -> bool:
+            return await self._source_names(tag) == digest
+
+        moved = await target.carry(
+            self._shared,
+            await self._root(digest),
+            tags,
+            referrers=self._source if self._order.referrers else None,
+            still=still,
+            progress=self._progress(),
+        )
+        self._notes.extend(moved.notes)
+        for each in group:
+            edge = target.edge(each.tag)
+            if each.tag in moved.left:
+                await self._chase(target, each.tag)
+                continue
+            await self._agree(edge, digest, moved, copied=not each.is_there)
+            # What several tags share is told with the first.
+            moved = Moved()
+
+    async def _chase(self, target: MirrorTarget, tag: str, turn: int = 1) -> None:
+        """Follow a tag that has moved on while what it named was copied."""
+        digest = await self._source_names(tag)
+        edge = target.edge(tag)
+        if digest is None or turn == MAX_TURNS:
+            self._tell(edge, digest, "skipped", why="the source's tag keeps moving")
+            self._failures.append(
+                MirrorIncompleteError(f"{Reference(self._repository, tag)} keeps moving")
+            )
+            return
+        work = await self._follow(target, tag, digest, await target.look(tag, now=True))
+        if work is None:
+            return
+
+        async def still(tag: str) -> bool:
+            return await self._source_names(tag) == digest
+
+        moved = await target.carry(
+            self._shared,
+            await self._root(digest),
+            [tag],
+            referrers=self._source if self._order.referrers else None,
+            still=still,
+            progress=self._progress(),
+        )
+        if moved.left:
+            await self._chase(target, tag, turn + 1)
+        else:
+            await self._agree(edge, digest, moved, copied=True)
+
+    async def _source_names(self, tag: str) -> Digest | None:
+        try:
+            root = await self._source.resolve(tag)
+        except ContentNotFoundError:
+            return None
+        self._roots[root.digest] = root
+        return root.digest
+
+    async def _foresee(self, target: MirrorTarget, digest: Digest, group: Sequence[_Work]) -> None:
+        """Tell what a copy would take."""
+        nodes = await walk(self._source, await self._root(digest))
+        sent_bytes = await target.foresee(nodes)
+        for each in group:
+            action = "unchanged" if each.is_there else "copied"
+            self._tell(target.edge(each.tag), digest, action, sent_bytes)
+            sent_bytes = 0
+
+    # What refers to what has not changed.
+
+    async def _refer_again(self, found: _Found) -> None:
+        """Copy what has come to refer to manifests that the targets have already."""
+        if not self._order.referrers or self._order.dry_run:
+            return
+        asked = {
+            subject[0]
+            for subject in map(subject_of, self._order.tags or ())
+            if subject is not None and not subject[1]
+        }
+        for text in self._order.manifests:
+            subject = await self._subject(parse_digest(text))
+            asked |= {subject} if subject else set()
+        work: dict[tuple[MirrorTarget, Digest], list[Edge]] = {}
+        for target in self._targets:
+            for digest, edge in self._due(target, found, asked):
+                work.setdefault((target, digest), []).append(edge)
+        await _gather(
+            self._guarded(self._refer(target, digest, edges), edges)
+            for (target, digest), edges in work.items()
+        )
+
+    def _due(
+        self, target: MirrorTarget, found: _Found, asked: set[Digest]
+    ) -> Iterable[tuple[Digest, Edge]]:
+        """Yield what a target has and whose referrers were not looked at for long enough."""
+        now_us = self._ports.clock.now_us()
+        for (tag, _), memory in target.memory.items():
+            digest = memory.digest
+            if digest is None or target.has_referred(digest):
+                continue
+            old = now_us - memory.referrers_us > REFERRERS_US or self._order.thorough
+            if digest in asked or (old and found.digests.get(tag) == digest):
+                yield digest, target.edge(tag)
+
+    async def _subject(self, digest: Digest) -> Digest | None:
+        """Return what a manifest of the source refers to, None for nothing or no manifest."""
+        try:
+            manifest = await read_manifest(self._source, await self._source.resolve(digest))
+        except ContentNotFoundError:
+            return None
+        return None if manifest.subject is None else manifest.subject.digest
+
+    async def _refer(self, target: MirrorTarget, digest: Digest, edges: Sequence[Edge]) -> None:
+        async with target.slots:
+            moved = await target.refer(self._shared, await self._root(digest), self._source)
+        self._notes.extend(moved.notes)
+        await self._note(
+            *(
+                Agreed(
+                    edge=edge,
+                    digest=digest,
+                    with_referrers=True,
+                    copied=bool(moved.sent_bytes),
+                    sent_bytes=moved.sent_bytes,
+                )
+                for edge in edges
+            )
+        )
+
+    # What is gone.
+
+    async def _remove(self, found: _Found) -> None:
+        """Note which tags are gone, and remove their copies once that is so for long enough."""
+        order = self._order
+        for target in self._targets:
+            gone: dict[str, int] = {}
+            for (tag, _), memory in target.memory.items():
+                is_gone = tag in found.gone or (
+                    order.tags is None and found.listed is not None and tag not in found.listed
+                )
+                if is_gone and memory.digest is not None:
+                    gone[tag] = memory.gone_us or self._ports.clock.now_us()
+            if not gone or order.deletes is Deletes.IGNORE:
+                continue
+            if not order.dry_run:
+                await self._note(*(Gone(target.edge(tag)) for tag in gone))
+            decided = departures(
+                gone,
+                known=len(target.memory),
+                now_us=self._ports.clock.now_us(),
+                grace_s=order.grace_s,
+                allowed=order.allow_deletes,
+            )
+            if decided.held is not None:
+                self._notes.append(
+                    f"{decided.held}: nothing of {target.repository} is removed unless a person"
+                    " allows it (kitctl mirror run NAME --allow-deletes)"
+                )
+            await _gather(self._remove_one(target, tag) for tag in decided.due)
+
+    async def _remove_one(self, target: MirrorTarget, tag: str) -> None:
+        edge, memory = target.edge(tag), target.recall(tag)
+        assert memory is not None
+
+        async def remove() -> None:
+            theirs = await target.look(tag, now=True)
+            if theirs is not None and theirs != memory.digest:
+                self._tell(edge, theirs, "skipped", why="the target was changed by others")
+                return
+            if not self._order.dry_run:
+                if theirs is not None:
+                    await target.remote.remove_tag(edge.target_tag, theirs)
+                await self._note(Removed(edge))
+            self._tell(edge, memory.digest, "deleted")
+
+        async with target.slots:
+            await self._guarded(remove(), (edge,))
+
+    # Telling.
+
+    async def _guarded(self, work: Awaitable[_T], edges: Sequence[Edge]) -> _T | None:
+        """Return what comes of work; what fails of it fails those edges and no others."""
+        try:
+            return await work
+        except KitdError as error:
+            if error.disposition in (Disposition.FATAL, Disposition.PAUSE):
+                raise
+            self._failures.append(error)
+            for edge in edges:
+                self._tell(edge, None, "failed", why=error.message)
+            if not self._order.dry_run:
+                await self._note(*(Failed(edge, error.code, error.message) for edge in edges))
+            return None
+
+    async def _agree(self, edge: Edge, digest: Digest, moved: Moved, *, copied: bool) -> None:
+        action = "copied" if copied or moved.sent_bytes else "unchanged"
+        self._tell(edge, digest, action, moved.sent_bytes)
+        if self._order.dry_run:
+            return
+        await self._note(
+            Agreed(
+                edge=edge,
+                digest=digest,
+                with_referrers=moved.referred,
+                copied=action == "copied",
+                sent_bytes=moved.sent_bytes,
+            )
+        )
+
+    async def _note(self, *notes: Note) -> None:
+        await self._ports.mirrors.note(self._order.rule, notes)
+
+    def _tell(
+        self,
+        edge: Edge,
+        digest: Digest | None,
+        action: str,
+        sent_bytes: int = 0,
+        *,
+        why: str | None = None,
+    ) -> None:
+        self._results.append(
+            EdgeResult(
+                source=str(Reference(edge.source, edge.tag)),
+                target=str(Reference(edge.target, edge.target_tag)),
+                digest=digest,
+                action=action,
+                bytes=sent_bytes,
+                why=why,
+            )
+        )
+
+    def _progress(self) -> Callable[[int, int], None]:
+        """Return what is told of one copy, which is added to what is told of all."""
+        done, total = 0, 0
+
+        def progress(done_bytes: int, total_bytes: int) -> None:
+            nonlocal done, total
+            self._done_bytes += done_bytes - done
+            self._total_bytes += total_bytes - total
+            done, total = done_bytes, total_bytes
+            self._context.report(Progress("mirroring", self._done_bytes, self._total_bytes))
+
+        return progress
+
+    def _summary(self) -> KitdError:
+        """Return the error for all that failed."""
+        first = self._failures[0]
+        failed = sum(result.action == "failed" for result in self._results)
+        others = f" ({failed} of {len(self._results)} tags failed)" if failed > 1 else ""
+        message = f"{self._repository} was not mirrored whole: {first.message}{others}"
+        if all(failure.disposition is Disposition.FAIL for failure in self._failures):
+            return MirrorRefusedError(message, hint=first.hint)
+        error = MirrorIncompleteError(message, hint=first.hint)
+        # As early as one of them may be tried again.
+        waits = [failure.retry_after_s for failure in self._failures]
+        if all(wait_s is not None for wait_s in waits):
+            error.retry_after_s = min(wait_s for wait_s in waits if wait_s is not None)
+        return error
+
+    def _result(self) -> MirrorResult:
+        counts = Counter(result.action for result in self._results)
+        shown = sorted(
+            self._results,
+            key=lambda result: (result.action == "unchanged", result.source, result.target),
+        )
+        notes = self._notes
+        if len(shown) > MAX_REPORTED:
+            notes = [*notes, f"{len(shown) - MAX_REPORTED} more tags are not shown"]
+        # A copy counts what it mounted as skipped.
+        mounted_bytes = sum(target.remote.mounted_bytes for target in self._targets)
+        foreseen_bytes = sum(target.mounted_bytes for target in self._targets)
+        return MirrorResult(
+            edges=tuple(shown[:MAX_REPORTED]),
+            counts=counts,
+            bytes=Bytes(
+                sent=sum(target.sent_bytes for target in self._targets),
+                mounted=mounted_bytes + foreseen_bytes,
+                skipped=sum(target.skipped_bytes for target in self._targets) - mounted_bytes,
+            ),
+            dry_run=self._order.dry_run,
+            notes=tuple(dict.fromkeys(notes)),
+        )
+
+
+async def _gather(work: Iterable[Awaitable[_T]]) -> list[_T]:
+    """Return what comes of all; the first error stops the others and is raised by itself."""
+
+    async def one(each: Awaitable[_T]) -> _T:
+        return await each
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(each)) for each in work]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _is_companion(tag: str, subjects: set[Digest]) -> bool:
+    """Whether older tools keep under a tag what is about one of these manifests."""
+    subject = subject_of(tag)
+    return subject is not None and bool(subject[1]) and subject[0] in subjects
+
+
+async def run(order: MirrorOrder, context: JobContext, ports: Ports) -> Done:
+    """Mirror once. Raises `KitdError`."""
+    repository = parse_repository(order.source)
+    source = await ports.mirror_remote(repository)
+    targets = []
+    for target in order.targets:
+        where = parse_repository(target.repository)
+        memory = await ports.mirrors.edges(repository, where)
+        remote = await ports.mirror_remote(where)
+        targets.append(
+            MirrorTarget(repository, where, target.tag, remote, memory, transfers=ports.transfers)
+        )
+    if len(targets) == 1:
+        return await _Mirror(order, context, ports, source, source, targets).run()
+    held = ports.cache.hold()
+    context.when_over(held.release)
+    async with SharedSource(source, held, ports.keeps) as shared:
+        return await _Mirror(order, context, ports, source, shared, targets).run()
+
+
+def _key(order: MirrorOrder) -> str:
+    what = ",".join((*(order.tags or ()), *order.manifests)) or "*"
+    kind = "plan" if order.dry_run else "mirror"
+    return f"{kind} {order.rule or ''} {order.source} {what}"
+
+
+def _lock(order: MirrorOrder) -> str:
+    # Mirrors that carry to each other take turns: neither sees half of what the other does.
+    ends = sorted({order.source, *(target.repository for target in order.targets)})
+    return " ".join(ends) + (" plan" if order.dry_run else "")
+
+
+MIRROR: JobKind[MirrorOrder, Ports] = JobKind(
+    name="mirror",
+    lane=Lane.MIRROR,
+    args=MirrorOrder,
+    retry=RetryPolicy(max_attempts=20),
+    key=_key,
+    lock=_lock,
+    run=run,
+)

@@ -1,0 +1,234 @@
+"""One target of a mirror, for one attempt: what it has, and how it gets the rest."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from kitd.content.copy import copy_graph
+from kitd.content.referrers import copy_referrers
+from kitd.content.store import ByteStream, ContentNotFoundError, Fetcher, Need
+from kitd.jobs.port import MirrorRemote, Remote
+from kitd.mirror.decide import subject_of
+from kitd.mirror.edge import Edge, Memory
+from kitd.oci.descriptor import Descriptor
+from kitd.oci.digest import Digest
+from kitd.oci.media_type import is_manifest
+from kitd.oci.reference import Repository, check_tag
+
+GRAPHS = 8
+"""Graphs that one target gets at once."""
+FRESH_S = 1.0
+"""How long it is believed that the source's tag is where it was."""
+
+Still = Callable[[str], Awaitable[bool]]
+"""Whether a tag of the source names what it did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a copy moved."""
+
+    sent_bytes: int = 0
+    referred: bool = False
+    """Whether what refers to it was looked at as well."""
+    left: frozenset[str] = frozenset()
+    """Tags of the source that have moved on meanwhile, and name something else at the target."""
+    notes: tuple[str, ...] = ()
+
+
+class _Present:
+    """A repository that is sent nothing twice, nor asked twice for what it has."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+        self._there: set[Digest] = set()
+        self._turns: dict[Digest, asyncio.Lock] = {}
+        self.exists = remote.exists
+
+    def fetch(
+        self, target: Descriptor, *, offset: int = 0
+    ) -> AbstractAsyncContextManager[ByteStream]:
+        return self._remote.fetch(target, offset=offset)
+
+    async def push(self, target: Descriptor, source: Fetcher) -> int:
+        if target.digest in self._there:
+            return 0
+        async with self._turns.setdefault(target.digest, asyncio.Lock()):
+            if target.digest in self._there:
+                return 0
+            sent_bytes = await self._remote.push(target, source)
+            self._there.add(target.digest)
+        return sent_bytes
+
+
+class MirrorTarget:
+    """A target repository, by what is remembered of it and what was seen of it so far.
+
+    Every method raises what the registries raise.
+    """
+
+    def __init__(
+        self,
+        source: Repository,
+        repository: Repository,
+        template: str,
+        remote: MirrorRemote,
+        memory: Mapping[tuple[str, str], Memory],
+        *,
+        transfers: int,
+    ) -> None:
+        self.repository = repository
+        self.remote = remote
+        self.memory = memory
+        self.slots = asyncio.Semaphore(GRAPHS)
+        self.sent_bytes = 0
+        self.skipped_bytes = 0
+        self.mounted_bytes = 0
+        self._source = source
+        self._template = template
+        self._transfers = transfers
+        self._present = _Present(remote)
+        self._whole = {found.digest for found in memory.values()}
+        self._referred: set[Digest] = set()
+        self._tags: Mapping[str, Digest | None] | None = None
+
+    def edge(self, tag: str) -> Edge:
+        """Return the edge that begins at a tag of the source."""
+        # What is about a manifest is found by its digest, and by no other name.
+        follows = tag if subject_of(tag) else self._template.replace("{tag}", tag)
+        return Edge(self._source, tag, self.repository, follows)
+
+    def recall(self, tag: str) -> Memory | None:
+        """Return what is remembered of the edge that begins at a tag."""
+        return self.memory.get((tag, self.edge(tag).target_tag))
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the repository has a manifest and all below it, as far as is known."""
+        return digest in self._whole
+
+    def has_referred(self, digest: Digest) -> bool:
+        """Whether what refers to a manifest was copied in this attempt."""
+        return digest in self._referred
+
+    async def list_tags(self) -> None:
+        """Ask for all tags at once, so that those it lacks need not be asked for."""
+        try:
+            self._tags = {tag.name: tag.digest async for tag in self.remote.tags()}
+        except ContentNotFoundError:
+            self._tags = {}
+
+    async def look(self, tag: str, *, now: bool = False) -> Digest | None:
+        """Return what the target's tag names; None if there is none. `now` believes no list."""
+        name = check_tag(self.edge(tag).target_tag)
+        if self._tags is not None and not now:
+            listed = self._tags.get(name)
+            if listed is not None or name not in self._tags:
+                return listed
+        try:
+            return (await self.remote.resolve(name)).digest
+        except ContentNotFoundError:
+            return None
+
+    async def carry(
+        self,
+        source: Fetcher,
+        root: Descriptor,
+        tags: Sequence[str],
+        *,
+        referrers: Remote | None,
+        still: Still,
+        progress: Callable[[int, int], None],
+    ) -> Moved:
+        """Copy a graph, with what `referrers` lists for it, and then let tags name it."""
+        began_s = time.monotonic()
+        left: set[str] = set()
+        listed = () if referrers is None else await referrers.referrers(root.digest)
+
+        async def moves(tag: str) -> bool:
+            if time.monotonic() - began_s < FRESH_S or await still(tag):
+                return True
+            left.add(tag)
+            return False
+
+        async def publish(node: Descriptor) -> int:
+            name = self.edge(tags[0]).target_tag
+            return await self.remote.publish(node, source, name) if await moves(tags[0]) else 0
+
+        # Who finds it by its tag finds what refers to it, which has to be there first.
+        at_once = len(tags) == 1 and not listed
+        sent_bytes = 0
+        notes: tuple[str, ...] = ()
+        if not self.has(root.digest) or at_once:
+            report = await copy_graph(
+                source,
+                self._present,
+                root,
+                concurrency=self._transfers,
+                progress=progress,
+                publish=publish if at_once else None,
+            )
+            sent_bytes += report.sent_bytes
+            self.skipped_bytes += report.skipped_bytes
+            manifests = report.manifests
+        else:
+            manifests = (root,)
+        if referrers is not None:
+            more = await self._refer(source, manifests, referrers, {root.digest: listed})
+            sent_bytes, notes = sent_bytes + more.sent_bytes, more.notes
+        if not at_once:
+            for tag in tags:
+                if await moves(tag):
+                    await self.remote.tag(root, check_tag(self.edge(tag).target_tag))
+        if not left:
+            self._whole.add(root.digest)
+        self.sent_bytes += sent_bytes
+        return Moved(sent_bytes, referrers is not None, frozenset(left), notes)
+
+    async def refer(self, source: Fetcher, root: Descriptor, referrers: Remote) -> Moved:
+        """Copy what refers to a manifest that the target has."""
+        moved = await self._refer(source, (root,), referrers, {})
+        self.sent_bytes += moved.sent_bytes
+        return moved
+
+    async def _refer(
+        self,
+        source: Fetcher,
+        subjects: Sequence[Descriptor],
+        referrers: Remote,
+        known: Mapping[Digest, Sequence[Descriptor]],
+    ) -> Moved:
+        async def listed(subject: Digest) -> Sequence[Descriptor]:
+            found = known.get(subject)
+            return await referrers.referrers(subject) if found is None else found
+
+        report = await copy_referrers(
+            source,
+            self._present,
+            subjects,
+            listed=listed,
+            resolve=referrers.resolve,
+            concurrency=self._transfers,
+        )
+        self.skipped_bytes += report.skipped_bytes
+        self._referred.update(subject.digest for subject in subjects)
+        return Moved(report.sent_bytes, referred=True, notes=report.notes)
+
+    async def foresee(self, nodes: Sequence[Descriptor]) -> int:
+        """Return how many bytes a copy of these would send, and count what it would not."""
+        sent_bytes = 0
+        for node in nodes:
+            if node.digest in self._referred:
+                continue
+            # Whoever comes next finds it there.
+            self._referred.add(node.digest)
+            need = await self.remote.need(node)
+            if need is Need.BYTES or (need is Need.MOUNT and is_manifest(node.media_type)):
+                sent_bytes += node.size
+            elif need is Need.MOUNT:
+                self.mounted_bytes += node.size
+            else:
+                self.skipped_bytes += node.size
+        self.sent_bytes += sent_bytes
+        return sent_bytes

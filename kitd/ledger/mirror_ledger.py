@@ -1,0 +1,254 @@
+"""What mirrors remember: how the ends of each edge stood, schedules' starts, ages of manifests."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from kitd.clock import Clock
+from kitd.ledger.database import Database
+from kitd.ledger.event_ledger import emit
+from kitd.mirror.edge import Agreed, Conflict, Edge, Failed, Gone, Memory, Note, Removed
+from kitd.oci.digest import Digest
+from kitd.oci.reference import Reference, Repository
+
+MAX_AGES = 100_000
+
+_BETWEEN = (
+    "SELECT source_tag, target_tag, digest, equal_us, referrers_us, gone_us FROM mirror_edges"
+    " WHERE source_registry = ? AND source_name = ? AND target_registry = ? AND target_name = ?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleCounts:
+    """How the edges of one mirror stand."""
+
+    edges: int
+    failed: int
+    conflicts: int
+    gone: int
+    equal_us: int | None
+    """When one of them was last seen equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeRow:
+    """One edge, for people."""
+
+    edge: Edge
+    rule: str | None
+    digest: Digest | None
+    equal_us: int | None
+    gone_us: int | None
+    conflict: str | None
+    error_code: str | None
+    error_message: str | None
+
+
+class MirrorLedger:
+    """The memory of mirrors. Implements `kitd.jobs.port.MirrorMemory`."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def edges(
+        self, source: Repository, target: Repository
+    ) -> Mapping[tuple[str, str], Memory]:
+        """Return what is remembered between two repositories, by source's and target's tag.
+
+        What the other direction remembers counts where it is newer: it is the same agreement.
+        """
+        here, there = (source.registry, source.name), (target.registry, target.name)
+        rows = await self._database.read(_BETWEEN, (*here, *there))
+        found = {(row["source_tag"], row["target_tag"]): _memory(row) for row in rows}
+        rows = await self._database.read(_BETWEEN, (*there, *here))
+        for row in rows:
+            tags = (row["target_tag"], row["source_tag"])
+            own = found.get(tags, Memory(None, 0, 0, None))
+            if row["equal_us"] > own.equal_us:
+                found[tags] = Memory(
+                    Digest(row["digest"]), row["equal_us"], own.referrers_us, own.gone_us
+                )
+        return found
+
+    async def note(self, rule: str | None, notes: Sequence[Note]) -> None:
+        """Write down how edges stand, with the events that tell of it, in one transaction."""
+        if not notes:
+            return
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            now_us = self._clock.now_us()
+            for note in notes:
+                _write(connection, rule, note, now_us)
+
+        await self._database.write(transaction)
+
+    async def ages(self, digests: Collection[Digest]) -> Mapping[Digest, int]:
+        """Return when manifests were made, of those of which that is known (microseconds)."""
+        rows = await self._database.read(
+            "SELECT digest, created_us FROM manifest_ages"
+            " WHERE digest IN (SELECT value FROM json_each(?))",
+            (json.dumps(list(digests)),),
+        )
+        return {Digest(row["digest"]): row["created_us"] for row in rows}
+
+    async def learn_ages(self, ages: Mapping[Digest, int]) -> None:
+        """Remember when manifests were made."""
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "INSERT INTO manifest_ages (digest, created_us) VALUES (?, ?)"
+                " ON CONFLICT DO NOTHING",
+                list(ages.items()),
+            )
+            connection.execute(
+                "DELETE FROM manifest_ages WHERE digest IN (SELECT digest FROM manifest_ages"
+                " ORDER BY created_us DESC LIMIT -1 OFFSET ?)",
+                (MAX_AGES,),
+            )
+
+        await self._database.write(transaction)
+
+    async def starts(self) -> Mapping[str, int]:
+        """Return when each mirror was last started by its schedule (microseconds)."""
+        rows = await self._database.read("SELECT rule, started_us FROM mirror_starts")
+        return {row["rule"]: row["started_us"] for row in rows}
+
+    async def note_start(self, rule: str, at_us: int) -> None:
+        """Note that a schedule has started a mirror."""
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO mirror_starts (rule, started_us) VALUES (?1, ?2)"
+                " ON CONFLICT DO UPDATE SET started_us = ?2",
+                (rule, at_us),
+            )
+
+        await self._database.write(transaction)
+
+    async def counts(self) -> Mapping[str, RuleCounts]:
+        """Return how the edges of each mirror of the configuration stand."""
+        rows = await self._database.read(
+            "SELECT rule, count(*) AS edges, count(error_code) AS failed,"
+            " count(conflict) AS conflicts, count(gone_us) AS gone,"
+            " nullif(max(equal_us), 0) AS equal_us"
+            " FROM mirror_edges WHERE rule IS NOT NULL GROUP BY rule"
+        )
+        return {
+            row["rule"]: RuleCounts(
+                row["edges"], row["failed"], row["conflicts"], row["gone"], row["equal_us"]
+            )
+            for row in rows
+        }
+
+    async def rows(self, rule: str, limit: int) -> Sequence[EdgeRow]:
+        """Return edges of a mirror, those in trouble first."""
+        rows = await self._database.read(
+            "SELECT * FROM mirror_edges WHERE rule = ?"
+            " ORDER BY error_code IS NULL, conflict IS NULL, gone_us IS NULL,"
+            " source_registry, source_name, source_tag, target_registry, target_name LIMIT ?",
+            (rule, limit),
+        )
+        return [
+            EdgeRow(
+                Edge(
+                    Repository(row["source_registry"], row["source_name"]),
+                    row["source_tag"],
+                    Repository(row["target_registry"], row["target_name"]),
+                    row["target_tag"],
+                ),
+                row["rule"],
+                row["digest"],
+                row["equal_us"] or None,
+                row["gone_us"],
+                row["conflict"],
+                row["error_code"],
+                row["error_message"],
+            )
+            for row in rows
+        ]
+
+    async def is_settled(self, source: Repository, tag: str, digest: Digest) -> bool:
+        """Whether every edge of a tag had this very digest at both ends, when last seen."""
+        rows = await self._database.read(
+            "SELECT count(*) AS edges, sum(digest IS NOT ?4 OR error_code IS NOT NULL) AS others"
+            " FROM (SELECT source_registry AS r, source_name AS n, source_tag AS t, digest,"
+            "   error_code FROM mirror_edges UNION ALL"
+            "  SELECT target_registry, target_name, target_tag, digest, error_code"
+            "   FROM mirror_edges) WHERE r = ?1 AND n = ?2 AND t = ?3",
+            (source.registry, source.name, tag, digest),
+        )
+        return bool(rows[0]["edges"]) and not rows[0]["others"]
+
+
+def _memory(row: sqlite3.Row) -> Memory:
+    return Memory(row["digest"], row["equal_us"], row["referrers_us"], row["gone_us"])
+
+
+def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us: int) -> None:
+    edge = note.edge
+    row = connection.execute(
+        "INSERT INTO mirror_edges (source_registry, source_name, source_tag, target_registry,"
+        " target_name, target_tag, rule) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET rule = coalesce(excluded.rule, rule)"
+        " RETURNING id, conflict",
+        (
+            edge.source.registry,
+            edge.source.name,
+            edge.tag,
+            edge.target.registry,
+            edge.target.name,
+            edge.target_tag,
+            rule,
+        ),
+    ).fetchone()
+    named = {
+        "source": str(Reference(edge.source, edge.tag)),
+        "target": str(Reference(edge.target, edge.target_tag)),
+        "mirror": rule,
+    }
+    match note:
+        case Agreed():
+            connection.execute(
+                "UPDATE mirror_edges SET digest = ?1, equal_us = ?2, gone_us = NULL,"
+                " referrers_us = CASE WHEN ?3 THEN ?2 ELSE referrers_us END,"
+                " conflict = NULL, error_code = NULL, error_message = NULL, failed_us = NULL"
+                " WHERE id = ?4",
+                (note.digest, now_us, note.with_referrers, row["id"]),
+            )
+            if note.copied:
+                data = {**named, "bytes": note.sent_bytes}
+                emit(connection, now_us, "kit.mirrored", f"kit:{note.digest}", data)
+        case Conflict():
+            conflict = f"{note.source} {note.target}"
+            # Told once, however often it is met.
+            if row["conflict"] != conflict:
+                connection.execute(
+                    "UPDATE mirror_edges SET conflict = ? WHERE id = ?", (conflict, row["id"])
+                )
+                data = {
+                    **named,
+                    "source_digest": note.source,
+                    "target_digest": note.target,
+                    "overwritten": note.overwritten,
+                }
+                emit(connection, now_us, "mirror.conflict", f"tag:{named['target']}", data)
+        case Failed():
+            connection.execute(
+                "UPDATE mirror_edges SET error_code = ?, error_message = ?, failed_us = ?"
+                " WHERE id = ?",
+                (note.code, note.message, now_us, row["id"]),
+            )
+        case Gone():
+            connection.execute(
+                "UPDATE mirror_edges SET gone_us = coalesce(gone_us, ?) WHERE id = ?",
+                (now_us, row["id"]),
+            )
+        case Removed():
+            connection.execute("DELETE FROM mirror_edges WHERE id = ?", (row["id"],))
+            emit(connection, now_us, "mirror.removed", f"tag:{named['target']}", named)
+        case _:
+            assert_never(note)

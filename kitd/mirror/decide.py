@@ -1,0 +1,103 @@
+"""What follows from how both ends of a mirror stand, and what was last known of them."""
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kitd.mirror.order import Conflicts
+from kitd.oci.digest import Digest
+
+MANY = 50
+"""So many tags that would go at once look like an accident, whatever their share is."""
+SHARE = 0.2
+"""So do more than this share of all, where it is more than `FEW`."""
+FEW = 5
+
+_SUBJECT_TAG = re.compile(r"(sha256|sha512)-([0-9a-f]{64,128})(\.[a-z]{1,16})?")
+
+
+class Verdict(enum.Enum):
+    """What is done with a target's tag."""
+
+    COPY = enum.auto()
+    EQUAL = enum.auto()
+    """Both ends name the same."""
+    LEFT = enum.auto()
+    """The target has moved on, and another mirror carries that back."""
+    KEPT = enum.auto()
+    """Both have moved on, and the target is left as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is done, and whether both ends have moved on from what they had in common."""
+
+    verdict: Verdict
+    is_conflict: bool = False
+
+
+def decide(
+    source: Digest,
+    target: Digest | None,
+    agreed: Digest | None,
+    *,
+    conflicts: Conflicts,
+    returns: bool,
+) -> Decision:
+    """Return what becomes of a target's tag.
+
+    `agreed` is what both ends named when they were last seen equal, None if they never were;
+    `returns` says that another mirror carries changes of the target back to the source.
+    """
+    if source == target:
+        return Decision(Verdict.EQUAL)
+    if target is None or target == agreed:
+        return Decision(Verdict.COPY)
+    if source == agreed and returns:
+        return Decision(Verdict.LEFT)
+    # A target that nobody but a mirror writes to is put right without a word.
+    is_conflict = source != agreed and (agreed is not None or returns)
+    if conflicts is Conflicts.OVERWRITE:
+        return Decision(Verdict.COPY, is_conflict)
+    return Decision(Verdict.KEPT, is_conflict)
+
+
+@dataclass(frozen=True, slots=True)
+class Departures:
+    """Tags that are gone from a source: whose copies go now, and why none does if so."""
+
+    due: tuple[str, ...] = ()
+    held: str | None = None
+
+
+def departures(
+    gone: Mapping[str, int], *, known: int, now_us: int, grace_s: float, allowed: bool
+) -> Departures:
+    """Return the tags whose copies are to go; `gone` says since when (microseconds).
+
+    `known` is how many tags have copies. Too many at once are held until a person allows it: a
+    source that was emptied, or that is another one by now, looks the same.
+    """
+    due = tuple(sorted(tag for tag, us in gone.items() if now_us - us >= grace_s * 1_000_000))
+    too_many = len(due) > MANY or (len(due) > FEW and len(due) > SHARE * known)
+    if due and not allowed and (too_many or (len(due) == known and known > 1)):
+        return Departures((), f"{len(due)} of {known} tags are gone from the source")
+    return Departures(due)
+
+
+def subject_of(tag: str) -> tuple[Digest, str] | None:
+    """Return what a digest tag is about, and its ending: `.sig` of cosign, none for referrers.
+
+    Source: OCI distribution spec, "Referrers Tag Schema"; cosign keeps signatures the same way.
+    """
+    match = _SUBJECT_TAG.fullmatch(tag)
+    if match is None:
+        return None
+    return Digest(f"{match[1]}:{match[2]}"), match[3] or ""
+
+
+def digest_tags(subject: Digest) -> tuple[str, ...]:
+    """Return the tags under which cosign keeps what is about a manifest."""
+    name = subject.replace(":", "-")
+    return tuple(f"{name}{ending}" for ending in (".sig", ".att", ".sbom"))

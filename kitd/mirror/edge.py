@@ -1,0 +1,80 @@
+"""Edges: a tag of a source and the tag of a target that follows it, and what is known of both."""
+
+from dataclasses import dataclass
+
+from kitd.oci.digest import Digest
+from kitd.oci.reference import Reference, Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One tag here, and the one there that follows it."""
+
+    source: Repository
+    tag: str
+    target: Repository
+    target_tag: str
+
+    def __str__(self) -> str:
+        return f"{Reference(self.source, self.tag)} -> {Reference(self.target, self.target_tag)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is remembered of an edge. Times are microseconds since the epoch."""
+
+    digest: Digest | None
+    """What both ends named when they were last seen equal."""
+    equal_us: int
+    referrers_us: int
+    """When what refers to it was copied last."""
+    gone_us: int | None
+    """Since when the source lacks the tag."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreed:
+    """Both ends name the same, which the target has whole."""
+
+    edge: Edge
+    digest: Digest
+    with_referrers: bool
+    """Whether what refers to it was looked at as well."""
+    copied: bool
+    sent_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Both ends have moved on from what they had in common."""
+
+    edge: Edge
+    source: Digest
+    target: Digest
+    overwritten: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What was to be done with the target did not work out."""
+
+    edge: Edge
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The source has lost the tag; since when is noted once."""
+
+    edge: Edge
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The target's tag went because the source's had gone."""
+
+    edge: Edge
+
+
+Note = Agreed | Conflict | Failed | Gone | Removed

@@ -1,0 +1,448 @@
+"""Mirrors between registries that listen, with a real cache and a real ledger."""
+
+import os
+from collections import Counter
+from contextlib import AsyncExitStack
+
+import msgspec
+import pytest
+
+from fault_registry.quirks import Quirks
+from fault_registry.server import FaultRegistry
+from kitd.clock import SystemClock
+from kitd.jobs.mirror import BELIEVED_US, MIRROR, MirrorIncompleteError, MirrorRefusedError
+from kitd.ledger.database import Database
+from kitd.ledger.event_ledger import EventLedger
+from kitd.ledger.mirror_ledger import MirrorLedger
+from kitd.mirror.order import Conflicts, Deletes, MirrorOrder, Selection, TargetOrder
+from kitd.registry.client import RegistryClient
+from kitd.registry.errors import RegistryNotFoundError
+from kitd.registry.settings import RegistrySettings
+from kitd.registry.transport import Surroundings
+from kitd.store.blob_store import BlobStore
+from kitd.store.content import CacheContent
+from tests.integration.jobs.shelf import Shelf
+
+MIB = 1 << 20
+DAY_US = BELIEVED_US
+
+
+class LateClock(SystemClock):
+    """The real one, and so much later."""
+
+    late_us = 0
+
+    def now_us(self):
+        return super().now_us() + self.late_us
+
+
+class World:
+    """Registries, and a kitd between them."""
+
+    def __init__(self, stack, tmp_path, make_ports, attempt, database, client):
+        self.stack = stack
+        self.tmp_path = tmp_path
+        self.make_ports = make_ports
+        self.attempt = attempt
+        self.client = client
+        self.clock = LateClock()
+        self.ledger = MirrorLedger(database, self.clock)
+        self.events = EventLedger(database)
+        self.store = BlobStore(tmp_path / "cache")
+        self.store.create()
+        self.order = None
+
+    async def registry(self, name="team/model", **quirks):
+        root = self.tmp_path / f"registry-{len(list(self.tmp_path.iterdir()))}"
+        registry = await self.stack.enter_async_context(FaultRegistry(root, Quirks(**quirks)))
+        return Shelf(registry, name)
+
+    def rule(self, source, *targets, tag="{tag}", **options):
+        orders = tuple(TargetOrder(repository=target.reference, tag=tag) for target in targets)
+        return MirrorOrder(rule="prod", source=source.reference, targets=orders, **options)
+
+    async def run(self, order, **changes):
+        order = msgspec.structs.replace(order, **changes)
+        ports = self.make_ports(
+            CacheContent(self.store),
+            keeps=lambda _size: True,
+            mirrors=self.ledger,
+            mirror_remote=self.client.repository,
+            clock=self.clock,
+        )
+        with self.attempt() as context:
+            done = await MIRROR.run(order, context, ports)
+        return done.result
+
+    async def told(self, event_type):
+        return [event for event in await self.events.read(0, 500) if event.type == event_type]
+
+
+@pytest.fixture
+async def world(tmp_path, make_ports, attempt):
+    async def sleep(delay_s):
+        """Wait for nothing between attempts."""
+
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database(tmp_path / "ledger.db"))
+        client = RegistryClient(
+            lambda _: RegistrySettings(), Surroundings(environment={}, sleep=sleep)
+        )
+        await stack.enter_async_context(client)
+        yield World(stack, tmp_path, make_ports, attempt, database, client)
+
+
+def actions(result):
+    return Counter(edge.action for edge in result.edges)
+
+
+def asked(shelf):
+    """Return what a registry was asked since this was asked last."""
+    kinds = shelf.registry.tally.kinds()
+    shelf.registry.tally.requests.clear()
+    return kinds
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_tags_come_with_all_below_them_and_the_source_is_read_once(world, count):
+    source = await world.registry()
+    targets = [await world.registry("mirror/of-it") for _ in range(count)]
+    shared = os.urandom(3 * MIB)
+    for version in range(5):
+        source.kit(f"v{version}", shared, os.urandom(2000))
+    source.index("all", source.kit(None, shared), source.kit(None, os.urandom(300_000)))
+
+    result = await world.run(world.rule(source, *targets))
+
+    assert actions(result) == {"copied": 6 * count}
+    for target in targets:
+        assert target.tags == source.tags
+        assert not target.missing()
+    for (_, digest), blob in source.registry.tally.blobs.items():
+        assert blob.sent_bytes <= source.registry.storage.path(digest).stat().st_size
+    assert result.bytes.sent == sum(t.registry.tally.received_bytes() for t in targets) + sum(
+        len(manifest.content) for t in targets for manifest in t.repository.manifests.values()
+    )
+    assert len(await world.told("kit.mirrored")) == 6 * count
+
+
+async def test_a_second_pass_asks_the_source_once_a_tag_and_the_target_nothing(world):
+    source, target = await world.registry(), await world.registry()
+    for version in range(30):
+        source.kit(f"v{version}")
+    rule = world.rule(source, target)
+    await world.run(rule)
+    asked(source), asked(target)
+
+    result = await world.run(rule)
+
+    assert actions(result) == {"unchanged": 30}
+    assert asked(source) == {"tags.get": 1, "manifest.head": 30}
+    assert not asked(target)
+
+
+async def test_after_a_day_and_for_who_wants_to_know_the_target_is_looked_at(world):
+    source, target = await world.registry(), await world.registry()
+    for version in range(6):
+        source.kit(f"v{version}")
+    rule = world.rule(source, target)
+    await world.run(rule)
+    for late_us, thorough in ((DAY_US, False), (0, True)):
+        world.clock.late_us += late_us
+        del target.tags["v3"]
+        result = await world.run(rule, thorough=thorough)
+        assert actions(result) == {"unchanged": 5, "copied": 1}
+        assert target.tags == source.tags
+
+
+async def test_a_tag_that_moves_is_followed_and_only_what_is_new_is_sent(world):
+    source, target = await world.registry(), await world.registry()
+    base = os.urandom(2 * MIB)
+    source.kit("latest", base)
+    rule = world.rule(source, target)
+    await world.run(rule)
+    source.kit("latest", base, os.urandom(5000))
+    source.tags["v2"] = source.tags["latest"]
+
+    result = await world.run(rule, tags=("latest",))
+
+    assert [(edge.action, edge.bytes < MIB) for edge in result.edges] == [("copied", True)]
+    assert target.tags == {"latest": source.tags["latest"]}
+    result = await world.run(rule)
+    assert target.tags == source.tags
+    assert actions(result) == {"copied": 1, "unchanged": 1}
+
+
+async def test_what_refers_to_a_kit_comes_along_before_its_name(world):
+    source, target = await world.registry(), await world.registry(referrers=False)
+    kit = source.kit("v1")
+    signature = source.kit(None, b"signature", subject=kit)
+    source.kit(None, b"countersigned", subject=signature)
+    await world.run(world.rule(source, target))
+    assert target.referrers(kit) == source.referrers(kit)
+    assert target.referrers(signature) == source.referrers(signature)
+    kinds = [
+        request.path.rpartition("/")[2]
+        for request in target.registry.tally.requests
+        if request.method == "PUT" and "/manifests/" in request.path
+    ]
+    assert kinds[-1] == "v1"
+    assert signature["digest"] in kinds
+
+
+async def test_a_signature_that_comes_later_is_taken_along_when_it_is_told_of(world):
+    source, target = await world.registry(), await world.registry()
+    kit = source.kit("v1")
+    rule = world.rule(source, target)
+    await world.run(rule)
+    signature = source.kit(None, b"signature", subject=kit)
+
+    await world.run(rule)
+    assert not target.referrers(kit)
+    result = await world.run(rule, tags=(), manifests=(signature["digest"],))
+
+    assert target.referrers(kit) == {signature["digest"]}
+    assert result.bytes.sent > 0
+    source.kit(None, b"sbom", subject=kit)
+    world.clock.late_us += 2 * 3600 * 1_000_000
+    await world.run(rule)
+    assert target.referrers(kit) == source.referrers(kit)
+
+
+async def test_tags_that_are_about_a_digest_come_with_what_they_are_about(world):
+    source, target = await world.registry(), await world.registry()
+    kit, other = source.kit("v1"), source.kit("other")
+    signature = f"{kit['digest'].replace(':', '-')}.sig"
+    source.kit(signature)
+    source.kit(f"{other['digest'].replace(':', '-')}.sig")
+    rule = world.rule(source, target, tag="of-{tag}", select=Selection(include=("v*",)))
+    await world.run(rule)
+    assert target.tags.keys() == {"of-v1", signature}
+    # One that is told of later, and one of what is not mirrored.
+    attestation = f"{kit['digest'].replace(':', '-')}.att"
+    source.kit(attestation)
+    source.kit(f"{other['digest'].replace(':', '-')}.att")
+    await world.run(rule, tags=(attestation, f"{other['digest'].replace(':', '-')}.att"))
+    assert target.tags.keys() == {"of-v1", signature, attestation}
+    source.kit("v2")
+    late = f"{source.tags['v2'].replace(':', '-')}.sig"
+    source.kit(late)
+    await world.run(rule, tags=("v2",))
+    assert late in target.tags
+
+
+async def test_the_newest_are_those_that_were_made_last(world):
+    source, target = await world.registry(), await world.registry()
+    for number, tag in enumerate(("b", "d", "a", "c")):
+        source.kit(tag, created=f"2026-01-0{number + 1}T00:00:00Z")
+    rule = world.rule(source, target, select=Selection(newest=2))
+    await world.run(rule)
+    assert target.tags.keys() == {"a", "c"}
+    asked(source)
+    await world.run(rule)
+    assert asked(source)["manifest.get"] == 0
+    source.kit("e", created="2026-02-01T00:00:00Z")
+    await world.run(rule, tags=("e",))
+    assert target.tags.keys() == {"a", "c", "e"}
+    await world.run(rule, tags=("b",))
+    assert target.tags.keys() == {"a", "c", "e"}
+
+
+async def test_one_target_in_trouble_holds_up_no_other(world):
+    source = await world.registry()
+    good, bad = await world.registry(), await world.registry(fail_every=1)
+    for version in range(4):
+        source.kit(f"v{version}", os.urandom(300_000))
+    rule = world.rule(source, good, bad)
+    with pytest.raises(MirrorIncompleteError, match="not mirrored whole") as caught:
+        await world.run(rule)
+    assert "tags failed" in caught.value.message
+    assert good.tags == source.tags
+    assert (await world.ledger.counts())["prod"].failed == 4
+    bad.registry.quirks = Quirks()
+    asked(good)
+    result = await world.run(rule)
+    assert bad.tags == source.tags
+    assert not asked(good)
+    assert actions(result) == {"copied": 4, "unchanged": 4}
+    assert (await world.ledger.counts())["prod"].failed == 0
+
+
+async def test_what_is_refused_for_good_is_told_as_that(world):
+    source, target = await world.registry(), await world.registry()
+    source.kit("good")
+    broken = source.kit("broken", b"lost")
+    lost = source.repository.manifests[broken["digest"]].document["layers"][0]["digest"]
+    source.repository.blobs.discard(lost)
+    with pytest.raises(MirrorRefusedError, match="not mirrored whole"):
+        await world.run(world.rule(source, target))
+    assert target.tags.keys() == {"good"}
+
+
+async def test_a_source_that_never_was_there_is_an_error(world):
+    source, target = await world.registry(), await world.registry()
+    with pytest.raises(RegistryNotFoundError):
+        await world.run(world.rule(source, target))
+
+
+# Deletes.
+
+
+async def test_what_is_gone_stays_unless_the_mirror_propagates_deletes(world):
+    source, target = await world.registry(), await world.registry()
+    for tag in ("a", "b", "c"):
+        source.kit(tag)
+    rule = world.rule(source, target)
+    await world.run(rule)
+    del source.tags["b"]
+    await world.run(rule, grace_s=0.0)
+    assert target.tags.keys() == {"a", "b", "c"}
+
+
+async def test_what_is_gone_for_long_enough_goes(world):
+    source, target = await world.registry(), await world.registry()
+    for tag in ("a", "b", "c"):
+        source.kit(tag)
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=3600.0)
+    await world.run(rule)
+    del source.tags["b"]
+    for _ in range(2):
+        await world.run(rule)
+        assert "b" in target.tags
+    world.clock.late_us += 3601 * 1_000_000
+    result = await world.run(rule)
+    assert target.tags == source.tags
+    assert actions(result) == {"unchanged": 2, "deleted": 1}
+    assert len(await world.told("mirror.removed")) == 1
+
+
+async def test_what_comes_back_in_time_stays(world):
+    source, target = await world.registry(), await world.registry()
+    kits = {tag: source.kit(tag) for tag in ("a", "b", "c")}
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=3600.0)
+    await world.run(rule)
+    del source.tags["b"]
+    await world.run(rule)
+    source.tags["b"] = kits["b"]["digest"]
+    await world.run(rule)
+    world.clock.late_us += 4000 * 1_000_000
+    del source.tags["b"]
+    await world.run(rule)
+    assert "b" in target.tags
+
+
+async def test_a_delete_that_is_told_of_is_looked_at(world):
+    source, target = await world.registry(), await world.registry()
+    for tag in ("a", "b", "c"):
+        source.kit(tag)
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=0.0)
+    await world.run(rule)
+    await world.run(rule, tags=("b",))
+    assert "b" in target.tags
+    del source.tags["b"]
+    await world.run(rule, tags=("b",))
+    assert target.tags.keys() == {"a", "c"}
+
+
+@pytest.mark.parametrize("left", [0, 3])
+async def test_many_at_once_wait_for_a_person(world, left):
+    source, target = await world.registry(), await world.registry()
+    for number in range(12):
+        source.kit(f"v{number}")
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=0.0)
+    await world.run(rule)
+    for tag in list(source.tags)[left:]:
+        del source.tags[tag]
+    result = await world.run(rule)
+    assert len(target.tags) == 12
+    assert "unless a person allows it" in result.notes[0]
+    await world.run(rule, allow_deletes=True)
+    assert target.tags == source.tags
+
+
+async def test_a_repository_that_is_gone_takes_no_mirror_along(world):
+    source, target = await world.registry(), await world.registry()
+    source.kit("a")
+    source.kit("b")
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=0.0)
+    await world.run(rule)
+    source.registry.storage.repositories.clear()
+    result = await world.run(rule)
+    assert target.tags.keys() == {"a", "b"}
+    assert any("is not there" in note for note in result.notes)
+
+
+async def test_what_others_have_put_there_is_not_removed(world):
+    source, target = await world.registry(), await world.registry()
+    source.kit("a")
+    source.kit("b")
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=0.0)
+    await world.run(rule)
+    del source.tags["b"]
+    target.kit("b")
+    result = await world.run(rule)
+    assert "b" in target.tags
+    assert [edge.action for edge in result.edges] == ["skipped", "unchanged"]
+
+
+# Both ends move.
+
+
+async def test_a_target_that_others_changed_is_put_right_or_kept(world):
+    source, target = await world.registry(), await world.registry()
+    source.kit("v1")
+    rule = world.rule(source, target)
+    await world.run(rule)
+    theirs = target.kit("v1")["digest"]
+    source.kit("v1")
+    result = await world.run(rule, conflicts=Conflicts.KEEP)
+    assert actions(result) == {"skipped": 1}
+    assert target.tags["v1"] == theirs
+    await world.run(rule, conflicts=Conflicts.KEEP)
+    (conflict,) = await world.told("mirror.conflict")
+    assert conflict.data["target_digest"] == theirs
+    await world.run(rule)
+    assert target.tags == source.tags
+
+
+async def test_two_ways_meet_and_nobody_copies_back(world):
+    one, two = await world.registry(), await world.registry()
+    there = world.rule(one, two, returns=True)
+    back = world.rule(two, one, returns=True, conflicts=Conflicts.KEEP)
+    one.kit("a")
+    two.kit("b")
+    await world.run(there)
+    await world.run(back)
+    assert one.tags == two.tags
+    for rule in (there, back):
+        assert actions(await world.run(rule)) == {"unchanged": 2}
+    two.kit("a")
+    assert actions(await world.run(there, thorough=True)) == {"skipped": 1, "unchanged": 1}
+    assert actions(await world.run(back)) == {"copied": 1, "unchanged": 1}
+    assert one.tags == two.tags
+    one.kit("a"), two.kit("a")
+    assert actions(await world.run(back)) == {"skipped": 1, "unchanged": 1}
+    assert actions(await world.run(there)) == {"copied": 1, "unchanged": 1}
+    assert one.tags == two.tags
+
+
+# Plans.
+
+
+async def test_a_plan_tells_what_would_be_sent_and_sends_nothing(world):
+    source, target = await world.registry(), await world.registry()
+    shared = os.urandom(200_000)
+    source.kit("v1", shared)
+    await world.run(world.rule(source, target))
+    source.kit("v2", shared, os.urandom(70_000))
+    source.kit("v3", shared, os.urandom(80_000))
+    before = dict(target.tags)
+    asked(target)
+    plan = await world.run(world.rule(source, target), dry_run=True)
+    assert target.tags == before
+    assert not {kind for kind in asked(target) if not kind.endswith((".head", ".get"))}
+    assert plan.dry_run
+    done = await world.run(world.rule(source, target))
+    assert actions(plan) == actions(done) == {"copied": 2, "unchanged": 1}
+    assert plan.bytes.sent == done.bytes.sent
+    assert {e.target: e.bytes for e in plan.edges} == {e.target: e.bytes for e in done.edges}

@@ -1,0 +1,183 @@
+"""Several readers of one source, over a real cache: each content is read once."""
+
+import asyncio
+import os
+from collections import Counter
+from contextlib import asynccontextmanager
+
+import pytest
+
+from kitd.content.shared import MAX_SMALL_BYTES, SMALL_BYTES, WINDOW_BYTES, SharedSource
+from kitd.content.store import ContentNotFoundError, MismatchError
+from kitd.errors import UnavailableError
+from kitd.oci.descriptor import describe
+from kitd.store.blob_store import BlobStore
+from kitd.store.content import CacheContent
+
+MIB = 1 << 20
+
+
+class Source:
+    """Content by digest, and how often it was asked for; `gate` holds chunks back."""
+
+    def __init__(self):
+        self.contents = {}
+        self.asked = Counter()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.cut_at = None
+
+    def add(self, content):
+        target = describe("application/octet-stream", content)
+        self.contents[target.digest] = content
+        return target
+
+    async def exists(self, target):
+        return target.digest in self.contents
+
+    @asynccontextmanager
+    async def fetch(self, target, *, offset=0):
+        self.asked[target.digest, offset] += 1
+        if target.digest not in self.contents:
+            raise ContentNotFoundError("it is gone")
+        yield self._chunks(self.contents[target.digest], offset)
+
+    async def _chunks(self, content, offset):
+        for start in range(offset, len(content), MIB):
+            await self.gate.wait()
+            if self.cut_at is not None and start >= self.cut_at:
+                raise UnavailableError("the connection broke")
+            yield content[start : start + MIB]
+
+
+@pytest.fixture
+def source():
+    return Source()
+
+
+@pytest.fixture
+async def shared(tmp_path, source):
+    store = BlobStore(tmp_path / "cache")
+    store.create()
+    with CacheContent(store).hold() as held:
+        async with SharedSource(source, held, lambda _size: True) as shared:
+            yield shared
+
+
+async def drain(shared, target, *, offset=0, pause=None):
+    """Return what comes; `pause` is awaited after the first chunk."""
+    found = bytearray()
+    async with shared.fetch(target, offset=offset) as stream:
+        async for chunk in stream:
+            found += chunk
+            if pause is not None:
+                await pause()
+                pause = None
+    return bytes(found)
+
+
+@pytest.mark.parametrize("size", [0, 1, SMALL_BYTES, SMALL_BYTES + 1, 3 * MIB, 40 * MIB + 7])
+async def test_whoever_comes_when_gets_all_of_it_and_it_is_read_once(source, shared, size):
+    content = os.urandom(size)
+    target = source.add(content)
+    async with asyncio.TaskGroup() as group:
+        readers = [group.create_task(drain(shared, target)) for _ in range(3)]
+    assert all(reader.result() == content for reader in readers)
+    assert await drain(shared, target, offset=size // 2) == content[size // 2 :]
+    assert source.asked == {(target.digest, 0): 1}
+
+
+async def test_nobody_waits_for_the_slowest(source, shared):
+    """Who falls behind what is in memory reads from the disk, while it still arrives, too."""
+    content = os.urandom(WINDOW_BYTES + 12 * MIB)
+    target = source.add(content)
+    done = asyncio.Event()
+    slow = asyncio.create_task(drain(shared, target, pause=done.wait))
+    assert await drain(shared, target) == content
+    assert not slow.done()
+    done.set()
+    assert await slow == content
+    assert source.asked.total() == 1
+
+
+async def test_who_comes_late_follows_what_still_arrives(source, shared):
+    content = os.urandom(WINDOW_BYTES + 12 * MIB)
+    target = source.add(content)
+
+    async def hold():
+        source.gate.clear()
+
+    first = asyncio.create_task(drain(shared, target, pause=hold))
+    while source.gate.is_set():
+        await asyncio.sleep(0)
+    late = asyncio.create_task(drain(shared, target))
+    later = asyncio.create_task(drain(shared, target, offset=len(content) - 1))
+    source.gate.set()
+    assert [await first, await late, await later] == [content, content, content[-1:]]
+    assert source.asked.total() == 1
+
+
+@pytest.mark.parametrize("size", [1000, 5 * MIB])
+async def test_what_is_something_else_is_given_whole_to_nobody(source, shared, size):
+    target = source.add(os.urandom(size))
+    source.contents[target.digest] = os.urandom(size)
+    for _ in range(2):
+        with pytest.raises(MismatchError):
+            await drain(shared, target)
+
+
+async def test_what_broke_off_is_gone_on_with_for_all(source, shared):
+    content = os.urandom(9 * MIB)
+    target = source.add(content)
+    source.cut_at = 6 * MIB
+    readers = [asyncio.create_task(drain(shared, target)) for _ in range(2)]
+    ended = await asyncio.gather(*readers, return_exceptions=True)
+    assert all(isinstance(error, UnavailableError) for error in ended)
+    source.cut_at = None
+    readers = [asyncio.create_task(drain(shared, target, offset=at)) for at in (0, 5 * MIB)]
+    assert [await reader for reader in readers] == [content, content[5 * MIB :]]
+    (_, second) = source.asked
+    assert 0 < second[1] <= 6 * MIB
+
+
+async def test_what_is_not_there_is_not_there_for_anybody(source, shared):
+    for size in (10, 5 * MIB):
+        target = describe("application/octet-stream", os.urandom(size))
+        with pytest.raises(ContentNotFoundError):
+            await drain(shared, target)
+
+
+async def test_more_small_content_than_memory_is_for_goes_into_the_cache(source, shared):
+    targets = [
+        source.add(os.urandom(SMALL_BYTES)) for _ in range(MAX_SMALL_BYTES // SMALL_BYTES + 9)
+    ]
+    for _ in range(2):
+        for target in targets:
+            assert await drain(shared, target) == source.contents[target.digest]
+    assert source.asked.total() == len(targets)
+
+
+async def test_what_the_cache_has_no_place_for_each_reads_for_himself(tmp_path, source):
+    content = os.urandom(2 * MIB)
+    target = source.add(content)
+    store = BlobStore(tmp_path / "cache")
+    store.create()
+    with CacheContent(store).hold() as held:
+        async with SharedSource(source, held, lambda _size: False) as shared:
+            assert await drain(shared, target) == await drain(shared, target) == content
+    assert source.asked.total() == 2
+    assert not store.has(target)
+
+
+async def test_leaving_ends_what_still_arrives(tmp_path, source):
+    target = source.add(os.urandom(9 * MIB))
+    store = BlobStore(tmp_path / "cache")
+    store.create()
+    source.gate.clear()
+    with CacheContent(store).hold() as held:
+        async with SharedSource(source, held, lambda _size: True) as shared:
+            reader = asyncio.create_task(drain(shared, target))
+            while not source.asked:
+                await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await reader
