@@ -4,24 +4,36 @@ The watcher, people's requests and finished jobs all go through `requests_for`; 
 kitd decides that work is to be done.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import assert_never
 
+import msgspec
+
 from kitd.jobs.collect import COLLECT, CollectArgs
+from kitd.jobs.mirror import MIRROR
 from kitd.jobs.pack import PACK, PackArgs
 from kitd.jobs.pull import PULL, PullArgs
 from kitd.jobs.push import PUSH, PushArgs
+from kitd.jobs.survey import SURVEY, SurveyArgs
 from kitd.jobs.verify import VERIFY, VerifyArgs
+from kitd.mirror.order import MirrorOrder, MirrorWish
+from kitd.mirror.rule import Rule, literal_repositories, order_for, rules_for
 from kitd.oci.reference import Reference
 from kitd.queue.fact import (
     CacheCrowded,
     CollectAsked,
     Fact,
     KitPacked,
+    MirrorAsked,
+    MirrorDue,
+    MirrorFact,
     PackAsked,
     PackSource,
     ProjectSettled,
     PullAsked,
     PushAsked,
+    RepositoriesFound,
+    RepositoryChanged,
     VerifyAsked,
 )
 from kitd.queue.job import JobRequest
@@ -30,8 +42,10 @@ from kitd.queue.kind import HUMAN
 _ASKED = "somebody asked for it"
 
 
-def requests_for(fact: Fact) -> tuple[JobRequest, ...]:
-    """Return the jobs that a fact asks for, none to several."""
+def requests_for(fact: Fact, rules: Sequence[Rule] = ()) -> tuple[JobRequest, ...]:
+    """Return the jobs that a fact asks for, none to several; `rules` are the mirrors there are."""
+    if isinstance(fact, MirrorFact):
+        return tuple(_mirrors(fact, rules))
     match fact:
         case ProjectSettled(source, fingerprint):
             why = "the project came to rest in a new state"
@@ -71,6 +85,65 @@ def requests_for(fact: Fact) -> tuple[JobRequest, ...]:
             return (VERIFY.request(VerifyArgs(repair=repair), priority=HUMAN, why=_ASKED),)
         case _:
             assert_never(fact)
+
+
+def _mirrors(fact: MirrorFact, rules: Sequence[Rule]) -> Iterator[JobRequest]:
+    match fact:
+        case RepositoryChanged(repository=changed):
+            for rule in rules_for(rules, changed.registry, changed.name):
+                for order in _orders_for_change(rule, fact, rules):
+                    yield _mirror(order, priority=0, why="something changed in its source")
+        case MirrorDue(rule=name):
+            for rule in _named(rules, name):
+                yield from _look(rule, fact, rules)
+        case MirrorAsked(order):
+            yield _mirror(order, priority=HUMAN, why=_ASKED)
+        case RepositoriesFound(rule=name, wish=wish, priority=priority):
+            for rule in _named(rules, name):
+                for repository in fact.repositories:
+                    order = _wished(order_for(rule, repository, rules), wish)
+                    yield _mirror(order, priority=priority, why="its registry lists it")
+
+
+def _named(rules: Sequence[Rule], name: str) -> Sequence[Rule]:
+    """Return the rule of that name, unless it is gone by now."""
+    return [rule for rule in rules if rule.name == name]
+
+
+def _orders_for_change(
+    rule: Rule, fact: RepositoryChanged, rules: Sequence[Rule]
+) -> Iterator[MirrorOrder]:
+    """Yield one order for each tag: whatever else moves meanwhile is no reason to wait."""
+    for tag in fact.tags:
+        yield order_for(rule, fact.repository, rules, tags=(tag,))
+    if fact.manifests and rule.referrers:
+        order = order_for(rule, fact.repository, rules, tags=())
+        yield msgspec.structs.replace(order, manifests=fact.manifests)
+
+
+def _look(rule: Rule, fact: MirrorDue, rules: Sequence[Rule]) -> Iterator[JobRequest]:
+    """Yield what looks at all that a mirror concerns; its registry lists it where globs do not."""
+    priority, why = (HUMAN, _ASKED) if fact.by_person else (0, "its time has come")
+    repositories = literal_repositories(rule)
+    if repositories is None:
+        args = SurveyArgs(
+            rule=rule.name,
+            repositories=tuple(map(str, rule.route.globs)),
+            wish=fact.wish,
+            priority=priority,
+        )
+        yield SURVEY.request(args, reference=rule.route.source, priority=priority, why=why)
+    for repository in repositories or ():
+        order = _wished(order_for(rule, repository, rules), fact.wish)
+        yield _mirror(order, priority=priority, why=why)
+
+
+def _wished(order: MirrorOrder, wish: MirrorWish) -> MirrorOrder:
+    return msgspec.structs.replace(order, wish=wish)
+
+
+def _mirror(order: MirrorOrder, *, priority: int, why: str) -> JobRequest:
+    return MIRROR.request(order, reference=order.source, priority=priority, why=why)
 
 
 def _pack(

@@ -35,6 +35,7 @@ from kitd.daemon.layer_relay import LayerRelays
 from kitd.daemon.layout_keeper import keep_layout
 from kitd.daemon.ledger_keeper import keep_ledger
 from kitd.daemon.log import configure_logs
+from kitd.daemon.mirror_keeper import MirrorKeeper
 from kitd.daemon.notify import ServiceManager
 from kitd.daemon.packer import Packer
 from kitd.daemon.project_board import ProjectBoard
@@ -80,7 +81,6 @@ from kitd.secret import Secrets
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
 from kitd.store.lease import LeaseBook
-from kitd.triggers import requests_for
 from kitd.watch.hints import Hints
 from kitd.watch.inotify_hints import InotifyHints
 from kitd.watch.project_watcher import ChangeSources, Intervals
@@ -153,6 +153,7 @@ class Work:
     executor: Executor[Ports]
     collector: Collector
     cache_keeper: CacheKeeper
+    mirror_keeper: MirrorKeeper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,6 +303,9 @@ async def _make_work(
         settings=settings,
         clock=clock,
     )
+    mirror_keeper = MirrorKeeper(
+        lambda: ground.in_force.config, ledgers.mirrors, clock, ledgers.jobs.enqueue
+    )
     remote = resources.registries.repository
     collector = Collector(
         store=ground.store,
@@ -334,7 +338,7 @@ async def _make_work(
         ),
         lane_slots(config.workers),
         ground.disk_guard,
-        follow=requests_for,
+        follow=mirror_keeper.follow,
         progress=report,
         finished=board.job_ended,
     )
@@ -353,6 +357,7 @@ async def _make_work(
         executor=executor,
         collector=collector,
         cache_keeper=cache_keeper,
+        mirror_keeper=mirror_keeper,
     )
 
 
@@ -460,6 +465,7 @@ def parts_of(daemon: Daemon) -> Mapping[str, Callable[[], Coroutine[Any, Any, No
         "retention": lambda: keep_ledger(ledgers.retention),
         "layout": lambda: keep_layout(ground.store, ledgers.catalog, ledgers.events),
         "cache": work.cache_keeper.run,
+        "mirrors": work.mirror_keeper.run,
         "transfers": lambda: keep_transfers(ledgers.transfers, daemon.registries),
         "fatal": lambda: _fail_with(ground.fatal),
         "reload": daemon.reloader.run,

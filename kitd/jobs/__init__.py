@@ -7,7 +7,7 @@ each other: what follows a finished job is decided in `kitd.triggers`.
 
 from collections.abc import Mapping
 
-from kitd.jobs import collect, mirror, pack, pull, push, verify
+from kitd.jobs import collect, mirror, pack, pull, push, survey, verify
 from kitd.jobs.port import Ports
 from kitd.queue.kind import AnyKind
 
@@ -18,6 +18,7 @@ KINDS: Mapping[str, AnyKind[Ports]] = {
         push.PUSH,
         pull.PULL,
         mirror.MIRROR,
+        survey.SURVEY,
         collect.COLLECT,
         verify.VERIFY,
     )

@@ -27,7 +27,7 @@ from kitd.mirror.select import admits, needs_ages, select
 from kitd.oci.created import MAX_CONFIG_BYTES, created_by_annotation, created_by_config
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest, parse_digest
-from kitd.oci.reference import Reference, Repository, parse_repository
+from kitd.oci.reference import Reference, parse_repository
 from kitd.queue.job import Lane, Progress
 from kitd.queue.kind import Done, JobContext, JobKind
 from kitd.queue.retry import RetryPolicy
@@ -137,7 +137,7 @@ class _Mirror:
         """Do all that is to be done, and report it. Raises `KitdError` if some of it failed."""
         found = await self._find()
         work = await self._judge(found)
-        if not self._order.dry_run:
+        if not self._order.wish.dry_run:
             found_more = await self._companions(found, work)
             work += await self._judge(found_more)
             found.digests.update(found_more.digests)
@@ -185,7 +185,7 @@ class _Mirror:
         unknown = set(everything.digests.values()) - ages.keys()
         learned = await _gather(self._age(digest) for digest in unknown)
         fresh = {digest: at_us for digest, at_us in learned if at_us is not None}
-        if fresh and not self._order.dry_run:
+        if fresh and not self._order.wish.dry_run:
             await self._ports.mirrors.learn_ages(fresh)
         ages.update(fresh)
         by_tag = {tag: ages.get(digest) for tag, digest in everything.digests.items()}
@@ -265,7 +265,7 @@ class _Mirror:
     def _is_settled(self, target: MirrorTarget, tag: str, digest: Digest) -> bool:
         """Whether nothing is to be done, by what is remembered."""
         memory = target.recall(tag)
-        if self._order.thorough or memory is None or memory.digest != digest:
+        if self._order.wish.thorough or memory is None or memory.digest != digest:
             return False
         is_old = self._ports.clock.now_us() - memory.equal_us > BELIEVED_US
         if is_old or memory.gone_us is not None:
@@ -327,7 +327,7 @@ class _Mirror:
     ) -> None:
         async with target.slots:
             edges = tuple(each.target.edge(each.tag) for each in group)
-            if self._order.dry_run:
+            if self._order.wish.dry_run:
                 await self._guarded(self._foresee(target, digest, group), edges)
             else:
                 await self._guarded(self._carry(target, digest, group), edges)
@@ -413,7 +413,7 @@ class _Mirror:
 
     async def _refer_again(self, found: _Found) -> None:
         """Copy what has come to refer to manifests that the targets have already."""
-        if not self._order.referrers or self._order.dry_run:
+        if not self._order.referrers or self._order.wish.dry_run:
             return
         asked = {
             subject[0]
@@ -441,7 +441,7 @@ class _Mirror:
             digest = memory.digest
             if digest is None or target.has_referred(digest):
                 continue
-            old = now_us - memory.referrers_us > REFERRERS_US or self._order.thorough
+            old = now_us - memory.referrers_us > REFERRERS_US or self._order.wish.thorough
             if digest in asked or (old and found.digests.get(tag) == digest):
                 yield digest, target.edge(tag)
 
@@ -485,14 +485,14 @@ class _Mirror:
                     gone[tag] = memory.gone_us or self._ports.clock.now_us()
             if not gone or order.deletes is Deletes.IGNORE:
                 continue
-            if not order.dry_run:
+            if not order.wish.dry_run:
                 await self._note(*(Gone(target.edge(tag)) for tag in gone))
             decided = departures(
                 gone,
                 known=len(target.memory),
                 now_us=self._ports.clock.now_us(),
                 grace_s=order.grace_s,
-                allowed=order.allow_deletes,
+                allowed=order.wish.allow_deletes,
             )
             if decided.held is not None:
                 self._notes.append(
@@ -510,7 +510,7 @@ class _Mirror:
             if theirs is not None and theirs != memory.digest:
                 self._tell(edge, theirs, "skipped", why="the target was changed by others")
                 return
-            if not self._order.dry_run:
+            if not self._order.wish.dry_run:
                 if theirs is not None:
                     await target.remote.remove_tag(edge.target_tag, theirs)
                 await self._note(Removed(edge))
@@ -531,14 +531,14 @@ class _Mirror:
             self._failures.append(error)
             for edge in edges:
                 self._tell(edge, None, "failed", why=error.message)
-            if not self._order.dry_run:
+            if not self._order.wish.dry_run:
                 await self._note(*(Failed(edge, error.code, error.message) for edge in edges))
             return None
 
     async def _agree(self, edge: Edge, digest: Digest, moved: Moved, *, copied: bool) -> None:
         action = "copied" if copied or moved.sent_bytes else "unchanged"
         self._tell(edge, digest, action, moved.sent_bytes)
-        if self._order.dry_run:
+        if self._order.wish.dry_run:
             return
         await self._note(
             Agreed(
@@ -621,7 +621,7 @@ class _Mirror:
                 mounted=mounted_bytes + foreseen_bytes,
                 skipped=sum(target.skipped_bytes for target in self._targets) - mounted_bytes,
             ),
-            dry_run=self._order.dry_run,
+            dry_run=self._order.wish.dry_run,
             notes=tuple(dict.fromkeys(notes)),
         )
 
@@ -668,14 +668,14 @@ async def run(order: MirrorOrder, context: JobContext, ports: Ports) -> Done:
 
 def _key(order: MirrorOrder) -> str:
     what = ",".join((*(order.tags or ()), *order.manifests)) or "*"
-    kind = "plan" if order.dry_run else "mirror"
+    kind = "plan" if order.wish.dry_run else "mirror"
     return f"{kind} {order.rule or ''} {order.source} {what}"
 
 
 def _lock(order: MirrorOrder) -> str:
     # Mirrors that carry to each other take turns: neither sees half of what the other does.
     ends = sorted({order.source, *(target.repository for target in order.targets)})
-    return " ".join(ends) + (" plan" if order.dry_run else "")
+    return " ".join(ends) + (" plan" if order.wish.dry_run else "")
 
 
 MIRROR: JobKind[MirrorOrder, Ports] = JobKind(

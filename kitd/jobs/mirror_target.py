@@ -10,8 +10,7 @@ from kitd.content.copy import copy_graph
 from kitd.content.referrers import copy_referrers
 from kitd.content.store import ByteStream, ContentNotFoundError, Fetcher, Need
 from kitd.jobs.port import MirrorRemote, Remote
-from kitd.mirror.decide import subject_of
-from kitd.mirror.edge import Edge, Memory
+from kitd.mirror.edge import Edge, Memory, target_tag
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.media_type import is_manifest
@@ -96,9 +95,7 @@ class MirrorTarget:
 
     def edge(self, tag: str) -> Edge:
         """Return the edge that begins at a tag of the source."""
-        # What is about a manifest is found by its digest, and by no other name.
-        follows = tag if subject_of(tag) else self._template.replace("{tag}", tag)
-        return Edge(self._source, tag, self.repository, follows)
+        return Edge(self._source, tag, self.repository, target_tag(self._template, tag))
 
     def recall(self, tag: str) -> Memory | None:
         """Return what is remembered of the edge that begins at a tag."""

@@ -174,6 +174,10 @@ class MirrorMemory(Protocol):
         """Write down how edges stand."""
         ...
 
+    async def sources(self, rule: str) -> Sequence[Repository]:
+        """Return the repositories that a mirror was seen to concern."""
+        ...
+
     async def ages(self, digests: Collection[Digest]) -> Mapping[Digest, int]:
         """Return when manifests were made, of those of which that is known (microseconds)."""
         ...

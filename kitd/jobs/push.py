@@ -14,6 +14,7 @@ from kitd.jobs.port import Ports
 from kitd.jobs.transfer import Bytes, TransferResult
 from kitd.oci.reference import Reference, parse_repository
 from kitd.queue.effect import Emit, RecordLocation
+from kitd.queue.fact import RepositoryChanged
 from kitd.queue.job import Lane, Progress
 from kitd.queue.kind import Done, JobContext, JobKind
 from kitd.queue.retry import RetryPolicy
@@ -84,6 +85,7 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
             *locations,
             Emit("kit.pushed", f"kit:{root.digest}", {"repository": str(target), "tags": moved}),
         ),
+        (RepositoryChanged(repository=target, tags=tuple(moved)),) if moved else (),
     )
 
 

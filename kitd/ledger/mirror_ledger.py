@@ -86,6 +86,14 @@ class MirrorLedger:
 
         await self._database.write(transaction)
 
+    async def sources(self, rule: str) -> Sequence[Repository]:
+        """Return the repositories that a mirror was seen to concern."""
+        rows = await self._database.read(
+            "SELECT DISTINCT source_registry, source_name FROM mirror_edges WHERE rule = ?",
+            (rule,),
+        )
+        return [Repository(*row) for row in rows]
+
     async def ages(self, digests: Collection[Digest]) -> Mapping[Digest, int]:
         """Return when manifests were made, of those of which that is known (microseconds)."""
         rows = await self._database.read(
@@ -171,17 +179,26 @@ class MirrorLedger:
             for row in rows
         ]
 
-    async def is_settled(self, source: Repository, tag: str, digest: Digest) -> bool:
-        """Whether every edge of a tag had this very digest at both ends, when last seen."""
-        rows = await self._database.read(
-            "SELECT count(*) AS edges, sum(digest IS NOT ?4 OR error_code IS NOT NULL) AS others"
-            " FROM (SELECT source_registry AS r, source_name AS n, source_tag AS t, digest,"
-            "   error_code FROM mirror_edges UNION ALL"
-            "  SELECT target_registry, target_name, target_tag, digest, error_code"
-            "   FROM mirror_edges) WHERE r = ?1 AND n = ?2 AND t = ?3",
-            (source.registry, source.name, tag, digest),
-        )
-        return bool(rows[0]["edges"]) and not rows[0]["others"]
+    async def are_agreed(self, edges: Sequence[Edge], digest: Digest) -> bool:
+        """Whether both ends of all these edges had this very manifest when they were last seen."""
+        for edge in edges:
+            ends = (
+                (edge.source.registry, edge.source.name, edge.tag),
+                (edge.target.registry, edge.target.name, edge.target_tag),
+            )
+            rows = await self._database.read(
+                "SELECT digest, equal_us, error_code, gone_us FROM mirror_edges"
+                " WHERE (source_registry, source_name, source_tag,"
+                "  target_registry, target_name, target_tag)"
+                " IN (VALUES (?1, ?2, ?3, ?4, ?5, ?6), (?4, ?5, ?6, ?1, ?2, ?3))"
+                " ORDER BY equal_us DESC",
+                (*ends[0], *ends[1]),
+            )
+            if not rows or rows[0]["digest"] != digest:
+                return False
+            if any(row["error_code"] is not None or row["gone_us"] is not None for row in rows):
+                return False
+        return True
 
 
 def _memory(row: sqlite3.Row) -> Memory:

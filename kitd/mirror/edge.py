@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from kitd.mirror.decide import subject_of
+from kitd.mirror.order import MirrorOrder
+from kitd.mirror.route import expand_tag
 from kitd.oci.digest import Digest
-from kitd.oci.reference import Reference, Repository
+from kitd.oci.reference import Reference, Repository, parse_repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,21 @@ class Edge:
 
     def __str__(self) -> str:
         return f"{Reference(self.source, self.tag)} -> {Reference(self.target, self.target_tag)}"
+
+
+def edges_of(order: MirrorOrder, tag: str) -> tuple[Edge, ...]:
+    """Return the edges that begin at a tag."""
+    source = parse_repository(order.source)
+    return tuple(
+        Edge(source, tag, parse_repository(target.repository), target_tag(target.tag, tag))
+        for target in order.targets
+    )
+
+
+def target_tag(template: str, tag: str) -> str:
+    """Return the tag of a target that follows one of the source."""
+    # What is about a manifest is found by its digest, and by no other name.
+    return tag if subject_of(tag) else expand_tag(template, tag)
 
 
 @dataclass(frozen=True, slots=True)

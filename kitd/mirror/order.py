@@ -47,6 +47,19 @@ class TargetOrder(msgspec.Struct, frozen=True, kw_only=True):
     tag: str = "{tag}"
 
 
+class MirrorWish(msgspec.Struct, frozen=True, kw_only=True):
+    """How a mirror is to go about it this time."""
+
+    thorough: bool = False
+    """Believe nothing that is remembered: look at both ends."""
+    dry_run: bool = False
+    allow_deletes: bool = False
+    """Whether a person has agreed to deletions that would look like an accident."""
+
+
+AS_USUAL = MirrorWish()
+
+
 class MirrorOrder(msgspec.Struct, frozen=True, kw_only=True):
     """One repository to copy to others."""
 
@@ -69,8 +82,4 @@ class MirrorOrder(msgspec.Struct, frozen=True, kw_only=True):
     conflicts: Conflicts = Conflicts.OVERWRITE
     returns: bool = False
     """Whether another mirror carries back what becomes of the targets' tags."""
-    thorough: bool = False
-    """Believe nothing that is remembered: look at both ends."""
-    dry_run: bool = False
-    allow_deletes: bool = False
-    """Whether a person has agreed to deletions that would look like an accident."""
+    wish: MirrorWish = AS_USUAL

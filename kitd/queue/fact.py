@@ -6,6 +6,7 @@ The watcher, people, and finished jobs state facts; one pure function says which
 from dataclasses import dataclass
 
 from kitd.caller import Caller
+from kitd.mirror.order import AS_USUAL, MirrorOrder, MirrorWish
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Reference, Repository
@@ -92,6 +93,43 @@ class VerifyAsked:
     repair: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoryChanged:
+    """Something may have changed in a repository of a registry."""
+
+    repository: Repository
+    tags: tuple[str, ...] = ()
+    manifests: tuple[Digest, ...] = ()
+    """Of those that came without a tag."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorDue:
+    """A mirror of the configuration is to look at all that it mirrors."""
+
+    rule: str
+    wish: MirrorWish = AS_USUAL
+    by_person: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorAsked:
+    """A person wants one repository mirrored, and names both ends."""
+
+    order: MirrorOrder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepositoriesFound:
+    """A registry told which of its repositories a mirror concerns."""
+
+    rule: str
+    repositories: tuple[Repository, ...]
+    wish: MirrorWish
+    priority: int
+
+
+MirrorFact = RepositoryChanged | MirrorDue | MirrorAsked | RepositoriesFound
 Fact = (
     ProjectSettled
     | PackAsked
@@ -101,4 +139,5 @@ Fact = (
     | CacheCrowded
     | CollectAsked
     | VerifyAsked
+    | MirrorFact
 )

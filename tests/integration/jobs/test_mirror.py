@@ -14,7 +14,7 @@ from kitd.jobs.mirror import BELIEVED_US, MIRROR, MirrorIncompleteError, MirrorR
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.mirror_ledger import MirrorLedger
-from kitd.mirror.order import Conflicts, Deletes, MirrorOrder, Selection, TargetOrder
+from kitd.mirror.order import Conflicts, Deletes, MirrorOrder, MirrorWish, Selection, TargetOrder
 from kitd.registry.client import RegistryClient
 from kitd.registry.errors import RegistryNotFoundError
 from kitd.registry.settings import RegistrySettings
@@ -25,6 +25,7 @@ from tests.integration.jobs.shelf import Shelf
 
 MIB = 1 << 20
 DAY_US = BELIEVED_US
+WISHES = frozenset(MirrorWish.__struct_fields__)
 
 
 class LateClock(SystemClock):
@@ -62,7 +63,8 @@ class World:
         return MirrorOrder(rule="prod", source=source.reference, targets=orders, **options)
 
     async def run(self, order, **changes):
-        order = msgspec.structs.replace(order, **changes)
+        wished = {name: changes.pop(name) for name in WISHES & changes.keys()}
+        order = msgspec.structs.replace(order, wish=MirrorWish(**wished), **changes)
         ports = self.make_ports(
             CacheContent(self.store),
             keeps=lambda _size: True,

@@ -1,0 +1,118 @@
+"""Mirrors of the configuration: when each is due, and which of them a change concerns."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from kitd.clock import Clock
+from kitd.config.model import Config
+from kitd.daemon.setback import note_setback
+from kitd.daemon.translation import mirror_rules
+from kitd.errors import KitdError
+from kitd.ledger.mirror_ledger import MirrorLedger
+from kitd.mirror.edge import edges_of
+from kitd.mirror.rule import Rule, order_for, rules_for
+from kitd.mirror.schedule import next_start_us, spread_of
+from kitd.oci.reference import Repository
+from kitd.queue.fact import Fact, MirrorDue, RepositoryChanged
+from kitd.queue.job import JobRequest
+from kitd.triggers import requests_for
+from kitd.webhooks.delivery import Action, Change
+
+LOOK_S = 15.0
+"""How often it is looked what is due: a reload may have changed that, or somebody the clock."""
+
+log = structlog.get_logger(__name__)
+
+
+class MirrorKeeper:
+    """Starts mirrors when their time has come, and says what follows from a change.
+
+    `ask` enqueues a wish.
+    """
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        ledger: MirrorLedger,
+        clock: Clock,
+        ask: Callable[[JobRequest], Awaitable[object]],
+    ) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._clock = clock
+        self._ask = ask
+        self._known: tuple[Config, tuple[Rule, ...]] | None = None
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The mirrors there are, in the order of the configuration."""
+        config = self._config()
+        if self._known is None or self._known[0] is not config:
+            self._known = (config, mirror_rules(config))
+        return self._known[1]
+
+    def follow(self, fact: Fact) -> tuple[JobRequest, ...]:
+        """Return the jobs that a fact asks for."""
+        return requests_for(fact, self.rules)
+
+    async def follow_changes(
+        self, registry: str, changes: Sequence[Change]
+    ) -> Sequence[JobRequest]:
+        """Return the jobs that changes of a registry's repositories ask for.
+
+        What is at both ends already asks for none: it is most often kitd's own doing that comes
+        back as an event.
+        """
+        requests: dict[str, JobRequest] = {}
+        for change in changes:
+            for request in await self._follow_change(registry, change):
+                requests[request.key] = request
+        return tuple(requests.values())
+
+    async def _follow_change(self, registry: str, change: Change) -> Sequence[JobRequest]:
+        repository = Repository(registry, change.repository)
+        if change.tag is None:
+            if change.digest is None or change.action is Action.DELETE:
+                return ()
+            return self.follow(RepositoryChanged(repository=repository, manifests=(change.digest,)))
+        if change.action is Action.PUSH and change.digest is not None:
+            concerned = rules_for(self.rules, registry, change.repository)
+            edges = [
+                edge
+                for rule in concerned
+                for edge in edges_of(order_for(rule, repository, self.rules), change.tag)
+            ]
+            if edges and await self._ledger.are_agreed(edges, change.digest):
+                return ()
+        return self.follow(RepositoryChanged(repository=repository, tags=(change.tag,)))
+
+    async def run(self) -> None:
+        """Start what is due, until cancelled."""
+        while True:
+            wait_s = LOOK_S
+            try:
+                wait_s = min(wait_s, await self._start_due())
+            except KitdError as error:
+                note_setback("mirrors.not_started", error)
+            await asyncio.sleep(wait_s)
+
+    async def _start_due(self) -> float:
+        """Start what is due and return in how many seconds the next one is."""
+        starts = await self._ledger.starts()
+        next_us = []
+        for rule in self.rules:
+            if rule.schedule is None:
+                continue
+            now_us, last_us = self._clock.now_us(), starts.get(rule.name)
+            spread = spread_of(rule.name)
+            due_us = next_start_us(rule.schedule, last_us, now_us, spread)
+            if due_us <= now_us:
+                for request in self.follow(MirrorDue(rule=rule.name)):
+                    await self._ask(request)
+                # Afterwards: what is asked for twice is one job, what is not asked for is missed.
+                await self._ledger.note_start(rule.name, now_us)
+                due_us = next_start_us(rule.schedule, now_us, now_us, spread)
+            next_us.append(due_us - now_us)
+        return max(0.05, min(next_us, default=LOOK_S * 1e6) / 1e6)
