@@ -23,6 +23,7 @@ from kitd.queue.fact import (
     CacheCrowded,
     CollectAsked,
     Fact,
+    KitFact,
     KitPacked,
     MirrorAsked,
     MirrorDue,
@@ -44,8 +45,10 @@ _ASKED = "somebody asked for it"
 
 def requests_for(fact: Fact, rules: Sequence[Rule] = ()) -> tuple[JobRequest, ...]:
     """Return the jobs that a fact asks for, none to several; `rules` are the mirrors there are."""
-    if isinstance(fact, MirrorFact):
-        return tuple(_mirrors(fact, rules))
+    return tuple(_mirrors(fact, rules)) if isinstance(fact, MirrorFact) else _requests(fact)
+
+
+def _requests(fact: KitFact) -> tuple[JobRequest, ...]:
     match fact:
         case ProjectSettled(source, fingerprint):
             why = "the project came to rest in a new state"

@@ -129,8 +129,7 @@ class RepositoriesFound:
     priority: int
 
 
-MirrorFact = RepositoryChanged | MirrorDue | MirrorAsked | RepositoriesFound
-Fact = (
+KitFact = (
     ProjectSettled
     | PackAsked
     | KitPacked
@@ -139,5 +138,6 @@ Fact = (
     | CacheCrowded
     | CollectAsked
     | VerifyAsked
-    | MirrorFact
 )
+MirrorFact = RepositoryChanged | MirrorDue | MirrorAsked | RepositoriesFound
+Fact = KitFact | MirrorFact
