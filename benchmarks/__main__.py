@@ -17,6 +17,7 @@ from benchmarks import (
     interop,
     layers,
     memory,
+    mirror,
     queue,
     save,
     status,
@@ -38,6 +39,7 @@ BENCHMARKS: Mapping[str, Callable[[Path, Settings], Iterator[str]]] = {
     "queue": queue.run,
     "transfer": transfer.run,
     "flat": flat.run,
+    "mirror": mirror.run,
 }
 
 

@@ -6,7 +6,7 @@ what is remembered of both ends keeps those from being asked who have nothing ne
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
@@ -14,7 +14,7 @@ import msgspec
 
 from kitd.content.copy import walk
 from kitd.content.shared import SharedSource
-from kitd.content.store import ContentNotFoundError, Fetcher
+from kitd.content.store import ContentNotFoundError
 from kitd.content.verify import read, read_manifest
 from kitd.errors import Disposition, KitdError
 from kitd.jobs.mirror_target import MirrorTarget, Moved
@@ -106,6 +106,33 @@ class _Found:
     """All tags, where the source was asked for them."""
 
 
+class _Referrers:
+    """What a source lists as referring to its manifests, asked for once for all targets.
+
+    `tags` are all that it has, if that is known.
+    """
+
+    def __init__(self, source: MirrorRemote) -> None:
+        self.tags: Container[str] | None = None
+        self._source = source
+        self._listed: dict[Digest, asyncio.Task[Sequence[Descriptor]]] = {}
+
+    async def listed(self, subject: Digest) -> Sequence[Descriptor]:
+        """Return what is listed, unchecked."""
+        asking = self._listed.get(subject)
+        if asking is None or (asking.done() and (asking.cancelled() or asking.exception())):
+            asking = asyncio.create_task(self._ask(subject))
+            self._listed[subject] = asking
+        return await asyncio.shield(asking)
+
+    async def _ask(self, subject: Digest) -> Sequence[Descriptor]:
+        return await self._source.referrers(subject, self.tags)
+
+    async def resolve(self, digest: Digest) -> Descriptor:
+        """Return what a digest of the list really names."""
+        return await self._source.resolve(digest)
+
+
 class _Mirror:
     """One attempt."""
 
@@ -115,7 +142,7 @@ class _Mirror:
         context: JobContext,
         ports: Ports,
         source: MirrorRemote,
-        shared: Fetcher,
+        shared: SharedSource,
         targets: Sequence[MirrorTarget],
     ) -> None:
         self._order = order
@@ -125,6 +152,7 @@ class _Mirror:
         self._source = source
         self._shared = shared
         self._targets = targets
+        self._referrers = _Referrers(source)
         self._looks = asyncio.Semaphore(LOOKS)
         self._roots: dict[Digest, Descriptor] = {}
         self._results: list[EdgeResult] = []
@@ -136,6 +164,7 @@ class _Mirror:
     async def run(self) -> Done:
         """Do all that is to be done, and report it. Raises `KitdError` if some of it failed."""
         found = await self._find()
+        self._referrers.tags = found.listed
         work = await self._judge(found)
         if not self._order.wish.dry_run:
             found_more = await self._companions(found, work)
@@ -212,14 +241,23 @@ class _Mirror:
                 return
             async with self._looks:
                 try:
-                    root = await self._source.resolve(tag)
+                    found.digests[tag] = await self._look_up(tag)
                 except ContentNotFoundError:
                     found.gone.add(tag)
-                    return
-            self._roots[root.digest] = root
-            found.digests[tag] = root.digest
 
         await _gather(resolve(tag) for tag in tags)
+
+    async def _look_up(self, tag: str) -> Digest:
+        """Return what a tag of the source names."""
+        is_known = any(target.recall(tag) for target in self._targets)
+        if is_known or needs_ages(self._order.select):
+            root = await self._source.resolve(tag)
+        else:
+            # It will be copied: one request tells what it is, and has it.
+            root, content = await self._source.read_tag(tag)
+            self._shared.offer(root, content)
+        self._roots[root.digest] = root
+        return root.digest
 
     async def _root(self, digest: Digest) -> Descriptor:
         root = self._roots.get(digest)
@@ -348,7 +386,7 @@ class _Mirror:
             self._shared,
             await self._root(digest),
             tags,
-            referrers=self._source if self._order.referrers else None,
+            referrers=self._referrers if self._order.referrers else None,
             still=still,
             progress=self._progress(),
         )
@@ -383,7 +421,7 @@ class _Mirror:
             self._shared,
             await self._root(digest),
             [tag],
-            referrers=self._source if self._order.referrers else None,
+            referrers=self._referrers if self._order.referrers else None,
             still=still,
             progress=self._progress(),
         )
@@ -455,7 +493,7 @@ class _Mirror:
 
     async def _refer(self, target: MirrorTarget, digest: Digest, edges: Sequence[Edge]) -> None:
         async with target.slots:
-            moved = await target.refer(self._shared, await self._root(digest), self._source)
+            moved = await target.refer(self._shared, await self._root(digest), self._referrers)
         self._notes.extend(moved.notes)
         await self._note(
             *(
@@ -658,12 +696,16 @@ async def run(order: MirrorOrder, context: JobContext, ports: Ports) -> Done:
         targets.append(
             MirrorTarget(repository, where, target.tag, remote, memory, transfers=ports.transfers)
         )
-    if len(targets) == 1:
-        return await _Mirror(order, context, ports, source, source, targets).run()
     held = ports.cache.hold()
     context.when_over(held.release)
-    async with SharedSource(source, held, ports.keeps) as shared:
+    # What only one wants goes there straight.
+    keeps = ports.keeps if len(targets) > 1 else _never
+    async with SharedSource(source, held, keeps) as shared:
         return await _Mirror(order, context, ports, source, shared, targets).run()
+
+
+def _never(_size: int) -> bool:
+    return False
 
 
 def _key(order: MirrorOrder) -> str:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from kitd.content.copy import copy_graph
 from kitd.content.referrers import copy_referrers
@@ -23,6 +24,18 @@ FRESH_S = 1.0
 
 Still = Callable[[str], Awaitable[bool]]
 """Whether a tag of the source names what it did."""
+
+
+class Referrers(Protocol):
+    """What the source lists as referring to its manifests."""
+
+    async def listed(self, subject: Digest) -> Sequence[Descriptor]:
+        """Return what is listed, unchecked."""
+        ...
+
+    async def resolve(self, digest: Digest) -> Descriptor:
+        """Return what a digest of the list really names."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +147,14 @@ class MirrorTarget:
         root: Descriptor,
         tags: Sequence[str],
         *,
-        referrers: Remote | None,
+        referrers: Referrers | None,
         still: Still,
         progress: Callable[[int, int], None],
     ) -> Moved:
         """Copy a graph, with what `referrers` lists for it, and then let tags name it."""
         began_s = time.monotonic()
         left: set[str] = set()
-        listed = () if referrers is None else await referrers.referrers(root.digest)
+        listed = () if referrers is None else await referrers.listed(root.digest)
 
         async def moves(tag: str) -> bool:
             if time.monotonic() - began_s < FRESH_S or await still(tag):
@@ -172,7 +185,7 @@ class MirrorTarget:
         else:
             manifests = (root,)
         if referrers is not None:
-            more = await self._refer(source, manifests, referrers, {root.digest: listed})
+            more = await self._refer(source, manifests, referrers)
             sent_bytes, notes = sent_bytes + more.sent_bytes, more.notes
         if not at_once:
             for tag in tags:
@@ -183,9 +196,9 @@ class MirrorTarget:
         self.sent_bytes += sent_bytes
         return Moved(sent_bytes, referrers is not None, frozenset(left), notes)
 
-    async def refer(self, source: Fetcher, root: Descriptor, referrers: Remote) -> Moved:
+    async def refer(self, source: Fetcher, root: Descriptor, referrers: Referrers) -> Moved:
         """Copy what refers to a manifest that the target has."""
-        moved = await self._refer(source, (root,), referrers, {})
+        moved = await self._refer(source, (root,), referrers)
         self.sent_bytes += moved.sent_bytes
         return moved
 
@@ -193,18 +206,13 @@ class MirrorTarget:
         self,
         source: Fetcher,
         subjects: Sequence[Descriptor],
-        referrers: Remote,
-        known: Mapping[Digest, Sequence[Descriptor]],
+        referrers: Referrers,
     ) -> Moved:
-        async def listed(subject: Digest) -> Sequence[Descriptor]:
-            found = known.get(subject)
-            return await referrers.referrers(subject) if found is None else found
-
         report = await copy_referrers(
             source,
             self._present,
             subjects,
-            listed=listed,
+            listed=referrers.listed,
             resolve=referrers.resolve,
             concurrency=self._transfers,
         )

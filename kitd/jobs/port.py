@@ -1,6 +1,14 @@
 """What job kinds are given to work with: interfaces, implemented elsewhere, wired by the daemon."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Container,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -140,6 +148,16 @@ class Remote(Target, Resolver, Tagger, Protocol):
 
 class MirrorRemote(Remote, Protocol):
     """A repository that mirrors read, or write to."""
+
+    async def referrers(
+        self, subject: Digest, tags: Container[str] | None = None
+    ) -> Sequence[Descriptor]:
+        """Return what is listed as referring to a manifest, unchecked; `tags` are all there are."""
+        ...
+
+    async def read_tag(self, tag: str) -> tuple[Descriptor, bytes]:
+        """Return the manifest that a tag names, and its content."""
+        ...
 
     def tags(self) -> AsyncIterator[ListedTag]:
         """Yield the tags. Raises `ContentNotFoundError` where there is no such repository."""

@@ -6,7 +6,15 @@ too. Nothing is ever written to a mirror, and what a mirror is told is what its 
 configuration says.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Iterable,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -112,7 +120,9 @@ class MirroredRepository(RemoteRepository):
         )
         return await super().resolve(identifier) if found is None else found
 
-    async def referrers(self, subject: Digest) -> Sequence[Descriptor]:
+    async def referrers(
+        self, subject: Digest, tags: Container[str] | None = None
+    ) -> Sequence[Descriptor]:
         """Return what is listed as referring to a manifest, unchecked."""
 
         def listed(remote: RemoteRepository) -> Awaitable[Sequence[Descriptor]]:
@@ -122,7 +132,7 @@ class MirroredRepository(RemoteRepository):
         if found is not None:
             return found
         try:
-            return await super().referrers(subject)
+            return await super().referrers(subject, tags)
         except RegistryError as error:
             # A kit that mirrors have is not held up by a registry that is down.
             others = (mirror for mirror in self._mirrors if not mirror.tags)

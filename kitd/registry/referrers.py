@@ -7,7 +7,7 @@ after another, and with others as far as the registry heeds If-Match.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from weakref import WeakValueDictionary
 
 from aiohttp import ClientResponse
@@ -85,12 +85,19 @@ class ReferrersList:
         self._transport = transport
         self._memory = memory
 
-    async def read(self, subject: Digest) -> Sequence[Descriptor]:
-        """Return what is listed; nobody has checked it. Raises `RegistryError`."""
+    async def read(
+        self, subject: Digest, tags: Container[str] | None = None
+    ) -> Sequence[Descriptor]:
+        """Return what is listed; nobody has checked it. Raises `RegistryError`.
+
+        `tags` are all that the repository has, if they are known: an index is under one of them.
+        """
         if self._memory.keeps_lists(self._repository) is not False:
             listed = await self._read_list(subject, pull(self._name))
             if listed is not None:
                 return listed
+        if tags is not None and referrers_tag(subject) not in tags:
+            return ()
         content, _ = await self._read_index(subject, pull(self._name))
         if content is None:
             return ()

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Container, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -101,11 +101,11 @@ class RemoteRepository:
         that is neither.
         """
         asked = parse_digest(identifier) if ":" in identifier else None
-        tag = check_tag(identifier) if asked is None else None
+        name = check_tag(identifier) if asked is None else asked
         request = Request(
-            operation=f"find {self._name}:{tag}" if tag else f"find {self._name}@{asked}",
+            operation=self._finding(name),
             method="HEAD",
-            url=self._transport.url(f"{self._name}/manifests/{identifier}"),
+            url=self._tag_url(name),
             scopes=(pull(self._name),),
             headers={"Accept": ACCEPT},
             accept=NO_HEAD,
@@ -113,7 +113,9 @@ class RemoteRepository:
         async with self._transport.send(request) as response:
             described = _described(response) if response.status == 200 else None
         # Some registries answer HEAD with less than a descriptor, or not at all.
-        target = described or await self._read_described(request.url, request.operation)
+        target = described
+        if target is None:
+            target, _ = await self._read_described(request.url, request.operation)
         if asked is not None and target.digest != asked:
             raise self._mismatch(f"it answered with {target.digest}", request.operation)
         return target
@@ -312,9 +314,18 @@ class RemoteRepository:
             content = await read(self, target, max_bytes=MAX_MANIFEST_BYTES)
         await self._put_manifest(target, content, check_tag(tag))
 
-    async def referrers(self, subject: Digest) -> Sequence[Descriptor]:
-        """Return what is listed as referring to a manifest, unchecked."""
-        return await self._referrers.read(subject)
+    async def referrers(
+        self, subject: Digest, tags: Container[str] | None = None
+    ) -> Sequence[Descriptor]:
+        """Return what is listed as referring to a manifest, unchecked.
+
+        `tags` are all that the repository has, if they are known, which may save a request.
+        """
+        return await self._referrers.read(subject, tags)
+
+    async def read_tag(self, tag: str) -> tuple[Descriptor, bytes]:
+        """Return the manifest that a tag names, and its content. Raises `RegistryNotFoundError`."""
+        return await self._read_described(self._tag_url(check_tag(tag)), self._finding(tag))
 
     async def tags(self) -> AsyncIterator[ListedTag]:
         """Yield the tags in the registry's order. Raises `RegistryNotFoundError`."""
@@ -406,8 +417,14 @@ class RemoteRepository:
         is_blob = not is_manifest(target.media_type)
         return await is_present(self._transport, request, size=target.size, is_blob=is_blob)
 
-    async def _read_described(self, url: URL, operation: str) -> Descriptor:
-        """Return the descriptor of a manifest by reading it."""
+    def _finding(self, identifier: str) -> str:
+        return f"find {self._name}{'@' if ':' in identifier else ':'}{identifier}"
+
+    def _tag_url(self, identifier: str) -> URL:
+        return self._transport.url(f"{self._name}/manifests/{identifier}")
+
+    async def _read_described(self, url: URL, operation: str) -> tuple[Descriptor, bytes]:
+        """Return a manifest with its content, by reading it."""
         request = Request(
             operation=operation,
             method="GET",
@@ -427,7 +444,7 @@ class RemoteRepository:
             )
         except InvalidManifestError as error:
             raise self._violation(str(error), operation) from error
-        return Descriptor(manifest.media_type, digest_of(content), len(content))
+        return Descriptor(manifest.media_type, digest_of(content), len(content)), content
 
     async def _put_new_manifest(self, target: Descriptor, content: bytes, identifier: str) -> bool:
         """Send a manifest whose blobs are there; return whether the registry noted its subject.
