@@ -38,6 +38,9 @@ from kitd.packing.gate.format.content import Content
 from kitd.packing.gate.truncated import truncation
 from kitd.registry.credentials import parse_auth_file, parse_helper_answer
 from kitd.rpc import codec
+from kitd.webhooks.delivery import Delivery
+from kitd.webhooks.format import MalformedDeliveryError
+from kitd.webhooks.formats import FORMATS as SENDERS
 
 ROOT = Path(__file__).parents[2]
 DIGEST = "sha256:" + "0" * 64
@@ -97,6 +100,10 @@ AUTH_FILES = [
         b'{"auths":{"https://index.docker.io/v1/":{"auth":"YWRhOnNlY3JldA=="},'
         b'"r.example.com":{"identitytoken":"t"}},"credHelpers":{"x":"pass"},"credsStore":"pass"}'
     ),
+]
+DELIVERIES = [
+    json.loads(path.read_text(encoding="utf-8"))["delivery"]["body"].encode()
+    for path in sorted((ROOT / "tests/golden/webhooks").glob("*/push*.json"))
 ]
 PLACES = find_places({"HOME": "/home/ada"}, 1000)
 
@@ -177,6 +184,20 @@ def ask_helper(data: bytes) -> None:
         raise RefusedError(str(error)) from error
 
 
+def deliver(data: bytes) -> str:
+    """Give one body to every sender's format."""
+    headers = {"x-github-event": "package", "x-gitea-event": "package"}
+    delivery = Delivery(method="POST", headers=headers, body=data, received_us=0)
+    answers = []
+    for sender in SENDERS.values():
+        sender.delivery_id(delivery)
+        try:
+            answers.append(type(sender.read(delivery)).__name__)
+        except MalformedDeliveryError as error:
+            answers.append(error.message)
+    return " ".join(answers)
+
+
 class RefusedError(KitdError):
     """Stands for a refusal that is told in another way."""
 
@@ -254,6 +275,7 @@ TARGETS = {
         text(parse_tag_template),
         [b"{time:%Y%m%d}-{digest:12}", b"{git.commit:12}-x"],
     ),
+    "webhook": (deliver, DELIVERIES),
     "schedule": (text(parse_schedule), [b"*/15 0-6,8 1 * mon-fri", b"1h30m"]),
     "filter": (text(parse_filter), [b"model:weights,data", b"datasets"]),
     "layer type": (text(parse_layer_type), [TAR.encode(), TAR.encode() + b"+gzip"]),
