@@ -10,6 +10,7 @@ from kitd.hold import HOLD_FILE
 from kitd.packing.gate import incomplete
 from kitd.packing.gate.judgement import GATES
 from kitd.packing.gate.tree import TOOLS
+from kitd.webhooks.formats import FORMATS
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -56,3 +57,12 @@ def test_every_gate_is_explained():
 
     explained = re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)
     assert sorted(explained) == sorted([HOLD_FILE, incomplete.NAME, *gates])
+
+
+def test_every_webhook_format_is_explained():
+    """docs/webhooks.md has a row and a section for each format."""
+    page = (DOCS / "webhooks.md").read_text(encoding="utf-8")
+
+    rows = re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE)
+    assert rows == re.findall(r"^### ([a-z]+)$", page, re.MULTILINE)
+    assert sorted(rows) == sorted(FORMATS)
