@@ -1,13 +1,25 @@
 """Values that are well-formed and do not fit together. Pure; one function for each rule."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
 from kitd.config.address import TcpAddress
-from kitd.config.model import Compression, Config, Dialect, LayerFormat
+from kitd.config.mirrors import pairs_of, routes_of
+from kitd.config.model import (
+    Compression,
+    Config,
+    Dialect,
+    LayerFormat,
+    MirrorConfig,
+    TagFilterConfig,
+)
 from kitd.config.problem import KeyPath
+from kitd.mirror.circle import Circle, Leg
+from kitd.mirror.order import Conflicts, Deletes
+from kitd.mirror.route import Route
+from kitd.oci.reference import InvalidReferenceError, Repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +115,146 @@ def _own_files(config: Config) -> Iterator[Conflict]:
                 break
 
 
+def _mirror_names(config: Config) -> Iterator[Conflict]:
+    for name, mirror in config.mirrors.items():
+        yield from _misnamed(name, mirror)
+
+
+def _misnamed(name: str, mirror: MirrorConfig) -> Iterator[Conflict]:
+    """Yield why a mirror's repositories have no name, or one that is too long."""
+    ends: list[tuple[KeyPath, str]] = [
+        (("mirrors", name, "source"), mirror.source),
+        *(
+            (("mirrors", name, "targets", index), target.repository)
+            for index, target in enumerate(mirror.targets)
+        ),
+    ]
+    registries = [(path, end) for path, end in ends if "/" not in end]
+    if not mirror.repositories and registries:
+        for path, end in registries:
+            yield Conflict(
+                path,
+                f"{end} is a registry, not a repository",
+                'with repositories: ["**"] a mirror is for all of them',
+            )
+        return
+    places: list[tuple[KeyPath, Route]] = [
+        (("mirrors", name, "repositories", index), replace(mirror.route, repositories=(glob,)))
+        for index, glob in enumerate(mirror.repositories)
+    ]
+    for path, route in places or [(("mirrors", name, "source"), mirror.route)]:
+        try:
+            (example,) = route.examples()
+        except InvalidReferenceError as error:
+            yield Conflict(path, error.message, error.hint)
+            continue
+        for index, target in enumerate(route.targets):
+            try:
+                replace(route, targets=(target,)).targets_of(example)
+            except InvalidReferenceError as error:
+                yield Conflict(("mirrors", name, "targets", index), error.message, error.hint)
+
+
+def _sound_mirrors(config: Config) -> Mapping[str, MirrorConfig]:
+    return {
+        name: mirror
+        for name, mirror in config.mirrors.items()
+        if next(_misnamed(name, mirror), None) is None
+    }
+
+
 def _mirror_targets(config: Config) -> Iterator[Conflict]:
     for name, mirror in config.mirrors.items():
-        seen = set()
         for index, target in enumerate(mirror.targets):
-            path: KeyPath = ("mirrors", name, "targets", index)
-            if target == mirror.source:
-                yield Conflict(path, f"{target} is the source of this mirror")
-            elif target in seen:
-                yield Conflict(path, f"{target} is given twice")
-            seen.add(target)
+            if target in mirror.targets[:index]:
+                path = ("mirrors", name, "targets", index)
+                yield Conflict(path, f"{target.repository} is given twice")
+
+
+def _mirror_circles(config: Config) -> Iterator[Conflict]:
+    routes = routes_of(_sound_mirrors(config))
+    told: set[tuple[frozenset[str], int | None]] = set()
+    # The last mirror of a circle is the one that closed it.
+    for leg in reversed(routes.legs()):
+        circle = routes.circle(leg)
+        if circle is None:
+            continue
+        alone = len(circle.routes) == 1
+        key = (frozenset(circle.routes), leg.index if alone else None)
+        if key not in told:
+            told.add(key)
+            yield _circle(leg, circle)
+
+
+def _circle(leg: Leg, circle: Circle) -> Conflict:
+    path = ("mirrors", leg.route, "targets", leg.index)
+    if leg.source == leg.target:
+        return Conflict(path, f"{leg.target} is the source of this mirror")
+    if len(circle.routes) == 1:
+        return Conflict(
+            path,
+            f"{leg.target} is below the source of this mirror, which would copy its own copies",
+            "choose a target elsewhere, or repositories that the target is not among",
+        )
+    by = ", ".join(map(repr, circle.routes[1:]))
+    where = "for ever, under longer and longer names" if circle.is_endless else "to its source"
+    return Conflict(
+        path,
+        f"what is copied to {leg.target} goes on by {by} and comes back {where}",
+        "two mirrors may copy to each other, with the same tags; let longer chains end somewhere",
+    )
+
+
+def _mirror_pairs(config: Config) -> Iterator[Conflict]:
+    order = list(config.mirrors)
+    pairs = {
+        tuple(sorted((leg.route, back.route), key=order.index))
+        for leg, back in pairs_of(routes_of(_sound_mirrors(config)))
+    }
+    for first, second in sorted(pairs):
+        one, other = config.mirrors[first], config.mirrors[second]
+        if one.conflicts is other.conflicts is Conflicts.OVERWRITE:
+            yield Conflict(
+                ("mirrors", second, "conflicts"),
+                f"mirror {first!r} copies the other way and overwrites as well",
+                "let one of them keep what it finds",
+            )
+        if one.deletes is other.deletes is Deletes.PROPAGATE:
+            yield Conflict(
+                ("mirrors", second, "deletes"),
+                f"mirror {first!r} copies the other way and propagates deletes as well",
+                "a tag that is new at one end would look deleted at the other; let one ignore",
+            )
+
+
+def _mirror_writers(config: Config) -> Iterator[Conflict]:
+    mirrors = _sound_mirrors(config)
+    routes = routes_of(mirrors)
+    written: dict[tuple[Repository, str], list[Leg]] = {}
+    told: set[tuple[str, int]] = set()
+    for leg in routes.legs():
+        earlier = written.setdefault((leg.target, leg.tag), [])
+        for first in earlier:
+            if (
+                leg.source != first.source
+                and (leg.route, leg.index) not in told
+                and _is_same_choice(mirrors[leg.route].tags, mirrors[first.route].tags)
+                and not routes.is_fed_by(leg.source, first.source)
+                and not routes.is_fed_by(first.source, leg.source)
+            ):
+                told.add((leg.route, leg.index))
+                yield Conflict(
+                    ("mirrors", leg.route, "targets", leg.index),
+                    f"{leg.target} is written from {first.source} by mirror {first.route!r} too",
+                    "give one of them another repository, or tags such as other-{tag}",
+                )
+        earlier.append(leg)
+
+
+def _is_same_choice(one: TagFilterConfig, other: TagFilterConfig) -> bool:
+    """Whether what one filter takes by name, the other takes too, or the other way round."""
+    filters = [(tags.include, tags.exclude, tags.regex, tags.semver) for tags in (one, other)]
+    return filters[0] == filters[1] or (("*",), (), None, None) in filters
 
 
 def _listen(config: Config) -> Iterator[Conflict]:
@@ -135,7 +277,11 @@ _RULES = (
     _read_mirrors,
     _dialect,
     _listen,
+    _mirror_circles,
+    _mirror_names,
+    _mirror_pairs,
     _mirror_targets,
+    _mirror_writers,
     _own_files,
     _push_target,
     _same_kit,

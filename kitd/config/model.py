@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from kitd.config.address import ListenAddress, TcpAddress
-from kitd.config.schedule import Schedule
 from kitd.config.tag_template import TagTemplate, parse_tag_template
+from kitd.mirror.order import Conflicts, Deletes, TargetOrder
+from kitd.mirror.route import TAG, Route
+from kitd.mirror.schedule import Schedule
 from kitd.oci.reference import Repository
 from kitd.oci.repository_glob import RepositoryGlob
 
@@ -100,11 +102,24 @@ class WatchMode(enum.StrEnum):
     OFF = "off"
 
 
-class DeletePolicy(enum.StrEnum):
-    """What a mirror does when a tag disappears from its source."""
+class WebhookFormat(enum.StrEnum):
+    """What a sender of webhooks speaks. The receiver has a reader for each of these names."""
 
-    IGNORE = "ignore"
-    PROPAGATE = "propagate"
+    DISTRIBUTION = "distribution"
+    GITLAB = "gitlab"
+    HARBOR = "harbor"
+    DOCKERHUB = "dockerhub"
+    GITHUB = "github"
+    QUAY = "quay"
+    ACR = "acr"
+    EVENTGRID = "eventgrid"
+    ECR = "ecr"
+    GAR = "gar"
+    ZOT = "zot"
+    GITEA = "gitea"
+    ARTIFACTORY = "artifactory"
+    ALIBABA = "alibaba"
+    GENERIC = "generic"
 
 
 class FileMode(int):
@@ -264,32 +279,52 @@ class ProjectConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TagFilterConfig:
-    """Which tags a mirror copies: globs, a range of semantic versions, the newest so many."""
+    """Which tags a mirror copies: those that pass everything that is given."""
 
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
+    regex: str | None = None
     semver: str | None = None
     newest: int | None = None
+    max_age_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorTargetConfig:
+    """Where a mirror copies to: a repository, a prefix or a template, and a template of tags."""
+
+    repository: str
+    tag: str = TAG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorConfig:
     """A repository, or those below a prefix that match a glob, copied to other registries."""
 
-    source: Repository
+    source: str
     repositories: tuple[str, ...] = ()
-    targets: tuple[Repository, ...]
+    targets: tuple[MirrorTargetConfig, ...]
     tags: TagFilterConfig = TagFilterConfig()
     referrers: bool = True
-    deletes: DeletePolicy = DeletePolicy.IGNORE
+    digest_tags: bool = True
+    deletes: Deletes = Deletes.IGNORE
+    grace_s: float = DAY_S
+    conflicts: Conflicts | None = None
+    """None is for `kitd.config.mirrors` to say."""
     schedule: Schedule | None = None
+
+    @property
+    def route(self) -> Route:
+        """Where it copies from and to."""
+        targets = (TargetOrder(repository=to.repository, tag=to.tag) for to in self.targets)
+        return Route(self.source, self.repositories, tuple(targets))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookSourceConfig:
     """One sender: its format's name, the registry it speaks for, the file with the secret."""
 
-    format: str
+    format: WebhookFormat
     registry: str
     secret_file: Path
 

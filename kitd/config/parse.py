@@ -19,7 +19,6 @@ from kitd.config.literal import (
     parse_name,
     parse_path,
     parse_proxy,
-    parse_remote_repository,
     parse_untagged_repository,
 )
 from kitd.config.places import Place, Places
@@ -40,6 +39,10 @@ from kitd.config.reader import (
 )
 from kitd.config.schedule import parse_schedule
 from kitd.config.tag_template import parse_tag_template
+from kitd.mirror.order import Conflicts, Deletes
+from kitd.mirror.route import parse_repository_part, parse_tag_target, parse_target
+from kitd.mirror.select import parse_tag_glob, parse_tag_regex
+from kitd.mirror.semver import parse_range
 from kitd.oci.repository_glob import parse_repository_glob
 
 MAX_JOBS = 256
@@ -51,7 +54,6 @@ _size = parsed(parse_size)
 _listen = optional(parsed(parse_listen_address))
 _listen_tcp = optional(parsed(parse_tcp_address))
 _jobs = integer(1, MAX_JOBS)
-_texts = listing(text)
 
 
 def parse_config(content: bytes, *, source: str, places: Places) -> model.Config:
@@ -129,7 +131,7 @@ def _config(places: Places) -> Reader[model.Config]:
                 parse_name,
                 section(
                     model.WebhookSourceConfig,
-                    format=parsed(parse_name),
+                    format=choice(model.WebhookFormat),
                     registry=parsed(parse_host),
                     secret_file=path,
                 ),
@@ -236,20 +238,42 @@ def _project(path: Reader[Path]) -> Reader[model.ProjectConfig]:
 
 
 def _mirror() -> Reader[model.MirrorConfig]:
-    repository = parsed(parse_remote_repository)
+    globs = listing(parsed(parse_tag_glob))
     return section(
         model.MirrorConfig,
-        source=repository,
-        repositories=_texts,
-        targets=listing(repository, at_least=1),
+        source=parsed(parse_location),
+        repositories=listing(parsed(parse_repository_part)),
+        targets=listing(_mirror_target(), at_least=1),
         tags=section(
             model.TagFilterConfig,
-            include=_texts,
-            exclude=_texts,
-            semver=optional(text),
+            include=globs,
+            exclude=globs,
+            regex=optional(parsed(parse_tag_regex)),
+            semver=optional(parsed(_range)),
             newest=optional(integer(1, MAX_NEWEST)),
+            max_age_s=optional(_duration),
         ),
         referrers=boolean,
-        deletes=choice(model.DeletePolicy),
+        digest_tags=boolean,
+        deletes=choice(Deletes),
+        grace_s=_duration,
+        conflicts=optional(choice(Conflicts)),
         schedule=optional(parsed(parse_schedule)),
     )
+
+
+def _range(found: str) -> str:
+    parse_range(found)
+    return found
+
+
+def _mirror_target() -> Reader[model.MirrorTargetConfig]:
+    repository = parsed(parse_target)
+    full = section(model.MirrorTargetConfig, repository=repository, tag=parsed(parse_tag_target))
+
+    def read_target(value: Value) -> model.MirrorTargetConfig:
+        if isinstance(value.node, tree.Scalar) and not value.is_null:
+            return model.MirrorTargetConfig(repository=repository(value))
+        return full(value)
+
+    return read_target

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from kitd.config.model import Config, FileMode, key_of
 from kitd.config.quantity import format_duration, format_size
+from kitd.mirror.schedule import Interval
 from kitd.oci.json_reader import Json
 
 
@@ -32,6 +33,8 @@ def _show(name: str, value: object) -> Json:
             return value
         case enum.Enum() | FileMode():
             return str(value)
+        case Interval(every_s=every_s):
+            return format_duration(every_s)
         case float() if name.endswith("_s"):
             return format_duration(value)
         case int() if name.endswith("_bytes"):

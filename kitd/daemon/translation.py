@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 
 from kitd.config import model
+from kitd.config.mirrors import conflicts_in_force
 from kitd.config.model import Config
 from kitd.jobs.port import PackSettings
+from kitd.mirror.order import Selection
+from kitd.mirror.rule import Rule
 from kitd.modelkit.dialect import Dialect
 from kitd.queue.job import Lane
 from kitd.registry import settings as registry
@@ -74,6 +77,36 @@ def lane_slots(config: model.WorkersConfig) -> Mapping[Lane, int]:
         Lane.COLLECT: 1,
         Lane.VERIFY: config.verify,
     }
+
+
+def mirror_rules(config: Config) -> tuple[Rule, ...]:
+    """Return the mirrors, in the order of the file."""
+    conflicts = conflicts_in_force(config.mirrors)
+    return tuple(
+        Rule(
+            name=name,
+            route=mirror.route,
+            select=_selection(mirror.tags),
+            referrers=mirror.referrers,
+            digest_tags=mirror.digest_tags,
+            deletes=mirror.deletes,
+            grace_s=mirror.grace_s,
+            conflicts=conflicts[name],
+            schedule=mirror.schedule,
+        )
+        for name, mirror in config.mirrors.items()
+    )
+
+
+def _selection(tags: model.TagFilterConfig) -> Selection:
+    return Selection(
+        include=tags.include,
+        exclude=tags.exclude,
+        regex=tags.regex,
+        semver=tags.semver,
+        newest=tags.newest,
+        max_age_s=tags.max_age_s,
+    )
 
 
 def idle_sections(config: Config) -> tuple[str, ...]:

@@ -32,6 +32,11 @@ class RepositoryGlob:
         pattern = "".join(map(_part, _STAR.split(_normal(self.text))))
         return re.fullmatch(pattern, _normal(str(repository))) is not None
 
+    @property
+    def is_literal(self) -> bool:
+        """Whether it names one repository only."""
+        return "*" not in self.text
+
 
 def parse_repository_glob(text: str) -> RepositoryGlob:
     """Return a glob. Raises `InvalidReferenceError`."""
@@ -41,6 +46,11 @@ def parse_repository_glob(text: str) -> RepositoryGlob:
             hint="write it like registry.example.com/team/*, or ** for all",
         )
     return RepositoryGlob(text)
+
+
+def canonical(repository: Repository) -> Repository:
+    """Return the one spelling of a repository, for comparisons: of its host, as globs see it."""
+    return Repository(_normal(repository.registry), repository.name)
 
 
 def _part(part: str) -> str:

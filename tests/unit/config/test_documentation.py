@@ -9,6 +9,8 @@ from kitd.config.model import Config
 from kitd.config.parse import parse_config
 from kitd.config.places import Places
 from kitd.config.show import show_config
+from kitd.daemon.translation import mirror_rules
+from kitd.mirror.order import Conflicts
 
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "config" / "kitd.example.yaml"
@@ -79,3 +81,16 @@ def test_the_reference_has_every_option_with_its_default(
             assert cell == "required", key
         else:
             assert yaml.safe_load(cell.strip("`")) == defaults[key], key
+
+
+def test_the_examples_of_mirrors_are_valid(parse: Callable[[str], Config]) -> None:
+    """Each block of docs/mirrors.md is a configuration; rules of one block fit together."""
+    page = (ROOT / "docs" / "mirrors.md").read_text()
+    examples = re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    configs = [parse(example) for example in examples]
+
+    assert all(config.mirrors for config in configs)
+    rules = {rule.name: rule for config in configs for rule in mirror_rules(config)}
+    assert rules["to-lab"].conflicts is Conflicts.OVERWRITE
+    assert rules["from-lab"].conflicts is Conflicts.KEEP
+    assert rules["exact"].grace_s == 7200.0

@@ -19,7 +19,7 @@ from kitd.config.model import (
 from kitd.config.parse import parse_config
 from kitd.config.places import Place, Places
 from kitd.config.problem import MAX_PROBLEMS, ConfigError
-from kitd.config.schedule import Cron, Interval
+from kitd.mirror.schedule import Cron, Interval
 from kitd.oci.reference import Repository
 
 Parse = Callable[[str], Config]
@@ -329,7 +329,54 @@ def test_all_problems_are_reported_in_the_order_of_the_file(parse: Parse) -> Non
         (f"{MIRROR}    schedule: '* * * 5-2 *'\n", "5:15: mirrors.m.schedule: '5-2' is not a mon"),
         (f"{MIRROR}    schedule: '*/0 * * * *'\n", "5:15: mirrors.m.schedule: '*/0' is not a min"),
         (f"{MIRROR}    schedule: 0s\n", "5:15: mirrors.m.schedule: 0s is shorter than 1s"),
+        (f"{MIRROR}    schedule: '0 0 30 2 *'\n", "5:15: mirrors.m.schedule: no such day ever co"),
         (f"{MIRROR}    tags: {{newest: 0}}\n", "5:20: mirrors.m.tags.newest: expected a number"),
+        (
+            f"{MIRROR}    tags: {{regex: 'v[0-9'}}\n",
+            (
+                "5:19: mirrors.m.tags.regex: not a regular expression: unterminated character set"
+                " at character 2"
+            ),
+        ),
+        (
+            f"{MIRROR}    tags: {{semver: newest}}\n",
+            "5:20: mirrors.m.tags.semver: 'newest' is not part of a range of versions (write it li",
+        ),
+        (
+            f"{MIRROR}    tags: {{max_age: 9}}\n",
+            "5:21: mirrors.m.tags.max_age: expected a duration",
+        ),
+        (
+            f"{MIRROR}    tags: {{include: [v1, 'a:b']}}\n",
+            "5:26: mirrors.m.tags.include[1]: 'a:b' is",
+        ),
+        (
+            f"{MIRROR}    conflicts: first\n",
+            "5:16: mirrors.m.conflicts: expected one of overwrite, ",
+        ),
+        (
+            f"{MIRROR}    repositories: ['a?']\n",
+            "5:20: mirrors.m.repositories[0]: 'a?' is not a gl",
+        ),
+        (
+            "mirrors: {m: {source: a.example/x, targets: ['b.example/{tag}']}}\n",
+            (
+                "1:46: mirrors.m.targets[0]: 'b.example/{tag}' is not a target ({path} and {name}"
+                " stand for parts of a path)"
+            ),
+        ),
+        (
+            "mirrors: {m: {source: a.example/x, targets: [{repository: b.example/x, tag: v}]}}\n",
+            "1:77: mirrors.m.targets[0].tag: 'v' must have {tag} once (write it like stable-{tag})",
+        ),
+        (
+            "mirrors: {m: {source: a.example/x, targets: [{tag: '{tag}'}]}}\n",
+            "1:46: mirrors.m.targets[0]: the key 'repository' is missing",
+        ),
+        (
+            "webhooks: {sources: {h: {format: habor, registry: q.io, secret_file: /s}}}\n",
+            "1:34: webhooks.sources.h.format: expected one of distribution, gitlab, harbor, ",
+        ),
         (
             "mirrors: {m: {source: team/x, targets: [b.example/x]}}\n",
             "1:23: mirrors.m.source: 'team/x' names no registry",
@@ -459,7 +506,7 @@ def test_what_only_looks_like_a_conflict_is_accepted(parse: Parse, text: str) ->
         "registries: {r.example: {credentials: {token_file: hunter2}}}",
         "registries: {r.example: {proxy: 'http://me:hunter2@proxy.example:3128'}}",
         "registries: {r.example: {proxy: 'http://me:hunter2@proxy.example:port'}}",
-        "webhooks: {sources: {a: {format: b, registry: c.example, secret_file: hunter2}}}",
+        "webhooks: {sources: {a: {format: gar, registry: c.example, secret_file: hunter2}}}",
     ],
 )
 def test_a_secret_in_the_wrong_place_is_not_repeated(parse: Parse, text: str) -> None:
