@@ -19,7 +19,7 @@ from kitd.config.problem import KeyPath
 from kitd.mirror.circle import Circle, Leg
 from kitd.mirror.order import Conflicts, Deletes
 from kitd.mirror.route import Route
-from kitd.oci.reference import InvalidReferenceError, Repository
+from kitd.oci.reference import InvalidReferenceError, Repository, parse_repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,8 @@ def _misnamed(name: str, mirror: MirrorConfig) -> Iterator[Conflict]:
             continue
         for index, target in enumerate(route.targets):
             try:
-                replace(route, targets=(target,)).targets_of(example)
+                (order,) = replace(route, targets=(target,)).targets_of(example)
+                parse_repository(order.repository)
             except InvalidReferenceError as error:
                 yield Conflict(("mirrors", name, "targets", index), error.message, error.hint)
 

@@ -69,10 +69,10 @@ class Route:
     def targets_of(self, repository: Repository) -> tuple[TargetOrder, ...]:
         """Return where a repository that is carried goes, each with its template of tags.
 
-        Raises `InvalidReferenceError` where a name becomes longer than registries take.
+        The only thing that can be wrong with such a name is that it is longer than registries take.
         """
         return tuple(
-            TargetOrder(repository=str(self._end(target, repository)), tag=target.tag)
+            TargetOrder(repository=self._end(target, repository), tag=target.tag)
             for target in self.targets
         )
 
@@ -86,16 +86,14 @@ class Route:
         """Return where a repository goes, with the target's position, but for names too long."""
         for index, target in enumerate(self.targets):
             with contextlib.suppress(InvalidReferenceError):
-                yield index, self._end(target, repository)
+                yield index, parse_repository(self._end(target, repository))
 
-    def _end(self, target: TargetOrder, repository: Repository) -> Repository:
+    def _end(self, target: TargetOrder, repository: Repository) -> str:
         path = self._path(repository)
         if "{" in target.repository:
             name = path.rpartition("/")[2]
-            whole = target.repository.replace("{path}", path).replace("{name}", name)
-        else:
-            whole = f"{target.repository}/{path}" if self.repositories else target.repository
-        return parse_repository(whole)
+            return target.repository.replace("{path}", path).replace("{name}", name)
+        return f"{target.repository}/{path}" if self.repositories else target.repository
 
     def _path(self, repository: Repository) -> str:
         _, _, prefix = self.source.partition("/")

@@ -51,15 +51,14 @@ def order_for(
 ) -> MirrorOrder:
     """Return the order to mirror one of a rule's repositories; `tags` only, or all that are meant.
 
-    `rules` are all there are: they say whether one of them carries a target back. Raises
-    `InvalidReferenceError` for a repository whose name at a target would be too long.
+    `rules` are all there are: they say whether one of them carries a target back. A target's name
+    may be too long for a registry: that is for the job to say, and no reason to have none.
     """
-    targets = rule.route.targets_of(repository)
-    ends = [parse_repository(target.repository) for target in targets]
+    ends = [end for _, end in rule.route.ends(repository)]
     return MirrorOrder(
         rule=rule.name,
         source=str(repository),
-        targets=targets,
+        targets=rule.route.targets_of(repository),
         tags=tags,
         select=rule.select,
         referrers=rule.referrers,

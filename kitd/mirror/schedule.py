@@ -19,6 +19,7 @@ from kitd.errors import KitdError
 SECOND_US = 1_000_000
 MAX_SPREAD_US = 60 * SECOND_US
 _SPREAD_PART = 10
+_NOT_PAST_US = 300 * SECOND_US
 _LONGEST_GAP = timedelta(days=41 * 366)
 """More than lies between two days of any expression: 29 February is left out for eight years at
 most, and a day that must be a weekday as well has every weekday within 40."""
@@ -177,15 +178,18 @@ def next_start_us(schedule: Schedule, last_start_us: int | None, now_us: int, sp
     """Return when to start next, in microseconds since the epoch: `now_us` for what is overdue.
 
     Whatever was missed since the last start is made up by one start. Without a last start an
-    interval is due at once, and cron the next time that comes. Each start is later than its
-    schedule has it by `spread` (0 to 1, of `spread_of`) of a tenth of the time until the one after
-    it, at most a minute, so that many schedules do not begin in the same second. A last start that
-    is to come counts as now: the clock was set back.
+    interval is due at once, and cron the next time that comes; one that came in the last five
+    minutes is due, so that whoever asks now and then does not always hear of the next. A last start
+    that is to come counts as now: the clock was set back.
+
+    Each start is later than its schedule has it by `spread` (0 to 1, of `spread_of`) of a tenth of
+    the time until the one after it, at most a minute, so that many schedules do not begin in the
+    same second.
     """
     last_us = None if last_start_us is None else min(last_start_us, now_us)
     if isinstance(schedule, Cron):
         times = _times(schedule.expression.split())
-        due_us = _after(times, now_us if last_us is None else last_us)
+        due_us = _after(times, now_us - _NOT_PAST_US if last_us is None else last_us)
         interval_us = _after(times, due_us) - due_us
     elif last_us is None:
         return now_us

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from kitd.errors import KitdError
+from kitd.mirror.decide import subject_of
 from kitd.mirror.order import Selection
 from kitd.mirror.semver import Version, parse_range, parse_version
 
@@ -17,9 +18,6 @@ MAX_TAG = 128
 """OCI distribution spec, "Pulling manifests"."""
 
 _GLOB = re.compile(r"[A-Za-z0-9_.*?\[\]!-]+")
-# Content is kept under such tags for another manifest, whose digest the tag is: the referrers tag
-# schema of the OCI distribution spec, and what cosign adds to it. Longer digests are cut to 64.
-_DIGEST_TAG = re.compile(r"sha(?:256|384|512)-[0-9a-f]{64}(?:\.(?:sig|att|sbom))?")
 
 
 class InvalidPatternError(KitdError):
@@ -53,21 +51,14 @@ def parse_tag_regex(text: str) -> str:
     return text
 
 
-def is_digest_tag(tag: str) -> bool:
-    """Whether a tag is no name that somebody gave, but belongs to the manifest whose digest it is.
-
-    Such as `sha256-<64 hex digits>` and that with `.sig`, `.att` or `.sbom`.
-    """
-    return _DIGEST_TAG.fullmatch(tag) is not None
-
-
 def admits(selection: Selection, tag: str) -> bool:
-    """Whether a tag passes everything that can be told from its name. Digest tags never do.
+    """Whether a tag passes everything that can be told from its name.
 
+    Digest tags, such as `sha256-….sig`, never do: they belong to the manifest that they name.
     Raises `InvalidRangeError` for a range that `parse_range` would refuse. Takes as long as the
     regular expression takes on one tag, which is up to who wrote it.
     """
-    if len(tag) > MAX_TAG or is_digest_tag(tag):
+    if len(tag) > MAX_TAG or subject_of(tag) is not None:
         return False
     if not any(fnmatch.fnmatchcase(tag, glob) for glob in selection.include):
         return False

@@ -123,6 +123,14 @@ def test_what_never_ran_starts_at_once_or_at_its_time():
     assert next_start_us(parse_cron("0 * * * *"), None, now_us, 0.0) == us("2026-05-05T11:00")
 
 
+def test_who_asks_now_and_then_does_not_miss_the_first_start():
+    """A rule that never ran is asked about every fifteen seconds, and started once it is due."""
+    cron, now_us, spread = parse_cron("0 * * * *"), us("2026-05-05T10:50"), 0.7
+    while next_start_us(cron, None, now_us, spread) > now_us:
+        now_us += 15 * SECOND_US
+    assert now_us == us("2026-05-05T11:00:45")
+
+
 def test_a_start_in_the_future_counts_as_now():
     """The clock was set back by years: the rule must not wait for them."""
     now_us, future_us = us("2026-05-05T10:20"), us("2036-05-05T10:20")
