@@ -1,4 +1,4 @@
-"""Where repositories are copied from and to, without which tags and when.
+"""Where repositories are copied from and to; which of their tags, and when, is said elsewhere.
 
 A route carries one repository, or with globs those below a prefix: `host`, or `host/path`. A target
 is a repository or prefix too, which is extended by the path below the source's prefix, or a
