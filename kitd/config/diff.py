@@ -16,6 +16,7 @@ LIVE: tuple[str, ...] = (
     "workers",
     "registries",
     "projects",
+    "mirrors",
     "retention",
 )
 """The keys, with all below them, that a reload applies; every other one takes a restart."""

@@ -11,10 +11,10 @@ from kitd.daemon.setback import note_setback
 from kitd.daemon.translation import mirror_rules
 from kitd.errors import KitdError
 from kitd.ledger.mirror_ledger import MirrorLedger
-from kitd.mirror.edge import edges_of
+from kitd.mirror.edge import Edge, edges_of
 from kitd.mirror.rule import Rule, order_for, rules_for
 from kitd.mirror.schedule import next_start_us, spread_of
-from kitd.oci.reference import Repository
+from kitd.oci.reference import InvalidReferenceError, Repository
 from kitd.queue.fact import Fact, MirrorDue, RepositoryChanged
 from kitd.queue.job import JobRequest
 from kitd.triggers import requests_for
@@ -78,15 +78,23 @@ class MirrorKeeper:
                 return ()
             return self.follow(RepositoryChanged(repository=repository, manifests=(change.digest,)))
         if change.action is Action.PUSH and change.digest is not None:
-            concerned = rules_for(self.rules, registry, change.repository)
-            edges = [
-                edge
-                for rule in concerned
-                for edge in edges_of(order_for(rule, repository, self.rules), change.tag)
-            ]
+            edges = self._edges(repository, change.tag)
             if edges and await self._ledger.are_agreed(edges, change.digest):
                 return ()
         return self.follow(RepositoryChanged(repository=repository, tags=(change.tag,)))
+
+    def _edges(self, repository: Repository, tag: str) -> Sequence[Edge]:
+        """Return all edges that begin at a tag; none where the job has to say what is wrong."""
+        rules = self.rules
+        concerned = rules_for(rules, repository.registry, repository.name)
+        try:
+            return [
+                edge
+                for rule in concerned
+                for edge in edges_of(order_for(rule, repository, rules), tag)
+            ]
+        except InvalidReferenceError:
+            return ()
 
     async def run(self) -> None:
         """Start what is due, until cancelled."""

@@ -182,12 +182,14 @@ class _Mirror:
     async def _find(self) -> _Found:
         """Return the tags that are meant and what they name."""
         order, found = self._order, _Found()
-        if (order.tags is None and not order.manifests) or needs_ages(order.select):
+        # What is among the newest shows beside the others.
+        ranks = order.select.newest is not None or order.select.max_age_s is not None
+        if (order.tags is None and not order.manifests) or ranks:
             found.listed = await self._list()
         meant = tuple(found.listed or ()) if order.tags is None and found.listed else order.tags
         admitted = [tag for tag in meant or () if admits(order.select, tag)]
-        if needs_ages(order.select):
-            admitted = await self._of_an_age(found, admitted)
+        if ranks:
+            admitted = await self._newest(found, admitted)
         await self._resolve(found, admitted)
         if order.digest_tags:
             known = self._agreed_digests() | set(found.digests.values())
@@ -205,21 +207,27 @@ class _Mirror:
             self._notes.append(f"{self._repository} is not there")
             return {}
 
-    async def _of_an_age(self, found: _Found, tags: Sequence[str]) -> list[str]:
+    async def _newest(self, found: _Found, tags: Sequence[str]) -> list[str]:
         """Return those of `tags` that are new enough among all that are admitted."""
         listed = [tag for tag in found.listed or () if admits(self._order.select, tag)]
-        everything = _Found(listed=found.listed)
-        await self._resolve(everything, listed)
-        ages = dict(await self._ports.mirrors.ages(set(everything.digests.values())))
-        unknown = set(everything.digests.values()) - ages.keys()
-        learned = await _gather(self._age(digest) for digest in unknown)
-        fresh = {digest: at_us for digest, at_us in learned if at_us is not None}
-        if fresh and not self._order.wish.dry_run:
-            await self._ports.mirrors.learn_ages(fresh)
-        ages.update(fresh)
-        by_tag = {tag: ages.get(digest) for tag, digest in everything.digests.items()}
-        chosen = set(select(self._order.select, by_tag, now_us=self._ports.clock.now_us()))
-        return [tag for tag in tags if tag in chosen or tag in everything.gone]
+        made_us: dict[str, int | None] = dict.fromkeys(listed)
+        if needs_ages(self._order.select):
+            everything = _Found(listed=found.listed)
+            await self._resolve(everything, listed)
+            ages = await self._ages(set(everything.digests.values()))
+            made_us |= {tag: ages.get(digest) for tag, digest in everything.digests.items()}
+        chosen = set(select(self._order.select, made_us, self._ports.clock.now_us()))
+        # What is gone is not among them, and has to be noted as that.
+        return [tag for tag in tags if tag in chosen or tag not in made_us]
+
+    async def _ages(self, digests: set[Digest]) -> Mapping[Digest, int]:
+        """Return when manifests were made; those that are new are read for it."""
+        known = await self._ports.mirrors.ages(digests)
+        read = await _gather(self._age(digest) for digest in digests - known.keys())
+        learned = {digest: at_us for digest, at_us in read if at_us is not None}
+        if learned and not self._order.wish.dry_run:
+            await self._ports.mirrors.learn_ages(learned)
+        return {**known, **learned}
 
     async def _age(self, digest: Digest) -> tuple[Digest, int | None]:
         async with self._looks:

@@ -250,6 +250,30 @@ async def test_the_newest_are_those_that_were_made_last(world):
     assert target.tags.keys() == {"a", "c", "e"}
 
 
+async def test_the_newest_versions_are_those_with_the_highest_numbers(world):
+    source, target = await world.registry(), await world.registry()
+    for tag in ("1.10.0", "1.9.0", "2.0.0", "0.1.0", "other"):
+        source.kit(tag)
+    rule = world.rule(source, target, select=Selection(semver="<2", newest=2))
+    await world.run(rule)
+    assert target.tags.keys() == {"1.10.0", "1.9.0"}
+    source.kit("1.8.0")
+    await world.run(rule, tags=("1.8.0",))
+    assert target.tags.keys() == {"1.10.0", "1.9.0"}
+    source.kit("1.11.0")
+    await world.run(rule, tags=("1.11.0",))
+    assert target.tags.keys() == {"1.10.0", "1.9.0", "1.11.0"}
+
+
+async def test_a_name_that_a_target_cannot_have_fails_by_itself(world):
+    source, target = await world.registry(), await world.registry()
+    source.kit("short")
+    source.kit("l" * 128)
+    with pytest.raises(MirrorRefusedError):
+        await world.run(world.rule(source, target, tag="of-{tag}"))
+    assert target.tags.keys() == {"of-short"}
+
+
 async def test_one_target_in_trouble_holds_up_no_other(world):
     source = await world.registry()
     good, bad = await world.registry(), await world.registry(fail_every=1)
