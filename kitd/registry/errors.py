@@ -4,14 +4,11 @@ The mapping of responses is a pure function of the status, headers and body; exc
 library are mapped by `http_errors`, which every wait for the network stands in.
 """
 
-import math
 import os
 import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import ClassVar
 
 import aiohttp
@@ -20,9 +17,6 @@ from kitd.content.store import ContentNotFoundError, MismatchError
 from kitd.errors import Disposition, KitdError
 from kitd.oci.registry_error import parse_error_body
 from kitd.registry.governor import FAILURES, Closed, Closure
-
-MAX_RETRY_AFTER_S = 24 * 3600.0
-"""No registry's window is longer; a larger number is a mistake or an attack."""
 
 LEAST_OUTAGE_S = 5.0
 """A server that failed and wants to be asked again sooner has not said when it will be well."""
@@ -142,23 +136,6 @@ _TLS_WANTED = re.compile(r"(?i)http request.*https|plain http.*https|speaking pl
 _TLS_UNWANTED = re.compile(r"(?i)wrong.version.number|record.layer.failure|unknown.protocol")
 _CERTIFICATE_WANTED = re.compile(r"(?i)alert.(?:bad.certificate|certificate|unknown.ca)")
 _CLIENT_CERT = "set client_cert and client_key to what the registry trusts, under registries"
-
-
-def parse_retry_after(value: str, *, now: datetime) -> float | None:
-    """Return the seconds to wait from a Retry-After header: a number or a date (RFC 9110, 10.2.3).
-
-    None where it cannot be read.
-    """
-    try:
-        delay_s = float(value)
-    except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        # A date without a zone is meant as GMT.
-        delay_s = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
-    return min(max(delay_s, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(delay_s) else None
 
 
 def response_error(

@@ -34,7 +34,6 @@ from kitd.registry.errors import (
     closed_error,
     html_error,
     http_errors,
-    parse_retry_after,
     response_error,
 )
 from kitd.registry.governor import Closed, Lane, Outcome
@@ -45,6 +44,7 @@ from kitd.registry.request import Request
 from kitd.registry.retry import NO_ANSWER, SILENCE, TRIES, delay_s, is_passing, outcome_of
 from kitd.registry.settings import RegistrySettings, origin_of
 from kitd.registry.tls import tls_context
+from kitd.retry_after import parse_retry_after
 from kitd.secret import Secrets
 
 CONNECT_S = 10.0

@@ -1,12 +1,10 @@
 import json
-from datetime import UTC, datetime
 
 import pytest
 
 from kitd.content.store import ContentNotFoundError, MismatchError
 from kitd.errors import Disposition
 from kitd.registry.errors import (
-    MAX_RETRY_AFTER_S,
     RegistryDeniedError,
     RegistryMismatchError,
     RegistryNotFoundError,
@@ -19,11 +17,8 @@ from kitd.registry.errors import (
     RegistryTlsError,
     RegistryTooLargeError,
     RegistryUnsupportedError,
-    parse_retry_after,
     response_error,
 )
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def error_for(status, body=b"", content_type="application/json", retry_after_s=7.0):
@@ -114,23 +109,3 @@ def test_plain_http_to_a_tls_port_says_what_to_set(said):
     error = error_for(400, said.encode(), "text/html")
     assert type(error) is RegistryTlsError
     assert "plain_http: false" in error.hint
-
-
-@pytest.mark.parametrize(
-    ("value", "delay_s"),
-    [
-        ("0", 0),
-        ("120", 120),
-        ("-5", 0),
-        ("1e99", MAX_RETRY_AFTER_S),
-        ("nan", None),
-        ("soon", None),
-        ("60\n", 60),
-        ("Fri, 02 Jan 2026 03:05:05 GMT", 60),
-        ("Fri, 02 Jan 2026 03:05:05 -0000", 60),
-        ("Fri, 02 Jan 2026 03:00:00 GMT", 0),
-        ("Fri, 99 Jan 2026 03:00:00 GMT", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(value, delay_s):
-    assert parse_retry_after(value, now=NOW) == delay_s
