@@ -1,0 +1,43 @@
+"""Signatures, against another implementation of HMAC and a vector of RFC 4231."""
+
+import hashlib
+import re
+
+import pytest
+
+from kitd.outbox.signature import signature
+
+
+def hmac_sha256(key: bytes, message: bytes) -> str:
+    """RFC 2104, as it is written there."""
+    if len(key) > 64:
+        key = hashlib.sha256(key).digest()
+    key = key.ljust(64, b"\0")
+    inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key) + message).digest()
+    return hashlib.sha256(bytes(byte ^ 0x5C for byte in key) + inner).hexdigest()
+
+
+def test_the_other_implementation_is_right():
+    """RFC 4231, test case 2."""
+    mac = hmac_sha256(b"Jefe", b"what do ya want for nothing?")
+    assert mac == "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+
+
+@pytest.mark.parametrize("secret", [b"s", b"correct horse", bytes(range(256))])
+@pytest.mark.parametrize("body", [b"", b"{}", b"a.b\r\n\xff\0"])
+def test_it_is_the_hmac_of_time_and_body(secret, body):
+    value = signature(secret, body, at_s=1_700_000_000)
+    match = re.fullmatch(r"t=(\d+),sha256=([0-9a-f]{64})", value)
+    assert match is not None
+    assert match[1] == "1700000000"
+    assert match[2] == hmac_sha256(secret, b"1700000000." + body)
+
+
+def test_everything_that_goes_in_makes_a_difference():
+    made = {
+        signature(b"secret", b"body", at_s=1),
+        signature(b"secret", b"body", at_s=2),
+        signature(b"secret", b"bodY", at_s=1),
+        signature(b"Secret", b"body", at_s=1),
+    }
+    assert len({value.partition(",")[2] for value in made}) == 4
