@@ -258,6 +258,12 @@ def _is_same_choice(one: TagFilterConfig, other: TagFilterConfig) -> bool:
     return filters[0] == filters[1] or (("*",), (), None, None) in filters
 
 
+def _notifications(config: Config) -> Iterator[Conflict]:
+    for name, endpoint in config.notifications.items():
+        if (endpoint.url is None) == (endpoint.url_file is None):
+            yield Conflict(("notifications", name), "expected either a url or a url_file")
+
+
 def _listen(config: Config) -> Iterator[Conflict]:
     first: dict[object, str] = {}
     for key, address in (
@@ -283,6 +289,7 @@ _RULES = (
     _mirror_pairs,
     _mirror_targets,
     _mirror_writers,
+    _notifications,
     _own_files,
     _push_target,
     _same_kit,

@@ -18,6 +18,7 @@ LIVE: tuple[str, ...] = (
     "projects",
     "mirrors",
     "retention",
+    "notifications",
 )
 """The keys, with all below them, that a reload applies; every other one takes a restart."""
 

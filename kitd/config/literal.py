@@ -5,17 +5,21 @@ import re
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from yarl import URL
+
 from kitd.config.model import FileMode
 from kitd.config.places import CREDENTIALS
 from kitd.config.problem import InvalidValueError
 from kitd.oci.reference import InvalidReferenceError, Repository, parse_reference, parse_repository
 
 MAX_NAME = 64
+MAX_URL = 2000
 MAX_PATH_BYTES = 4096
 """`PATH_MAX` of Linux."""
 
 _CREDENTIAL = "$CREDENTIALS_DIRECTORY/"
 _NAME = re.compile(rf"[a-z0-9][a-z0-9._-]{{0,{MAX_NAME - 1}}}")
+_EVENT_TYPES = re.compile(r"[a-z0-9_.*]{1,64}")
 _MODE = re.compile(r"(?:0o?)?([0-7]{3})")
 
 
@@ -125,3 +129,49 @@ def parse_proxy(text: str) -> str:
 
 def _not_a_proxy() -> InvalidValueError:
     return InvalidValueError("expected a proxy such as http://proxy.example.com:3128")
+
+
+def parse_endpoint(text: str) -> str:
+    """Return the URL of an HTTP endpoint in which nothing is secret. Raises `InvalidValueError`.
+
+    What stands here is shown to whoever may read the configuration.
+    """
+    check_endpoint(text)
+    if "?" in text:
+        raise InvalidValueError(
+            "must have no query, which is often a secret",
+            hint="write the whole URL into a file, and name that in url_file",
+        )
+    return text
+
+
+def check_endpoint(text: str) -> URL:
+    """Return the URL of an HTTP endpoint. Raises `InvalidValueError`, which does not repeat it."""
+    try:
+        url = URL(text)
+        is_complete = url.scheme in {"http", "https"} and url.host and url.port
+    except ValueError:
+        raise _not_an_endpoint() from None
+    is_plain = text.isascii() and text.isprintable() and " " not in text
+    if not is_complete or not is_plain or len(text) > MAX_URL:
+        raise _not_an_endpoint()
+    if "@" in urlsplit(text).netloc:
+        raise InvalidValueError(
+            "a URL with a user or a password is not supported",
+            hint="requests are signed with the secret in secret_file",
+        )
+    # As it is written: some that are secret have signatures in them.
+    return URL(text, encoded=True)
+
+
+def _not_an_endpoint() -> InvalidValueError:
+    return InvalidValueError("expected a URL such as https://ci.example.com/hooks/kitd")
+
+
+def parse_event_types(text: str) -> str:
+    """Return a glob of event types. Raises `InvalidValueError`."""
+    if _EVENT_TYPES.fullmatch(text) is None:
+        raise InvalidValueError(
+            f"{text[:80]!r} is no glob of event types", hint="write it like kit.packed or kit.*"
+        )
+    return text

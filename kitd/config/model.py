@@ -338,6 +338,19 @@ class WebhooksConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationConfig:
+    """An HTTP endpoint that is told of events; exactly one of `url` and `url_file` is set.
+
+    `types` are globs of event types. Without `secret_file` requests are not signed.
+    """
+
+    url: str | None = None
+    url_file: Path | None = None
+    types: tuple[str, ...] = ("*",)
+    secret_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayConfig:
     """kitd's own OCI registry over the cache; `listen` None is off."""
 
@@ -367,6 +380,7 @@ class Config:
     projects: Mapping[str, ProjectConfig] = field(default_factory=dict, hash=False)
     mirrors: Mapping[str, MirrorConfig] = field(default_factory=dict, hash=False)
     webhooks: WebhooksConfig = WebhooksConfig()
+    notifications: Mapping[str, NotificationConfig] = field(default_factory=dict, hash=False)
     registry: GatewayConfig = GatewayConfig()
     metrics: MetricsConfig = MetricsConfig()
 

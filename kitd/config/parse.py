@@ -12,6 +12,8 @@ from kitd.config import model, tree
 from kitd.config.address import check_socket_path, parse_listen_address, parse_tcp_address
 from kitd.config.conflict import find_conflicts
 from kitd.config.literal import (
+    parse_endpoint,
+    parse_event_types,
     parse_host,
     parse_kitfile,
     parse_location,
@@ -135,6 +137,16 @@ def _config(places: Places) -> Reader[model.Config]:
                     registry=parsed(parse_host),
                     secret_file=path,
                 ),
+            ),
+        ),
+        notifications=table(
+            parse_name,
+            section(
+                model.NotificationConfig,
+                url=optional(parsed(parse_endpoint)),
+                url_file=optional(path),
+                types=listing(parsed(parse_event_types), at_least=1),
+                secret_file=optional(path),
             ),
         ),
         registry=section(model.GatewayConfig, listen=_listen_tcp, writable=boolean),

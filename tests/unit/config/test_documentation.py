@@ -24,8 +24,9 @@ registries: {s.example: {mirrors: [{location: m.example}]}, r.example: {}}
 projects: {s: {path: /srv/s, reference: r.example/s}}
 mirrors: {m: {source: a.example/x, targets: [b.example/x]}}
 webhooks: {sources: {h: {format: harbor, registry: r.example, secret_file: /secret}}}
+notifications: {n: {url_file: /secret}}
 """
-NAMED = ("registries", "projects", "mirrors", "webhooks.sources")
+NAMED = ("registries", "projects", "mirrors", "webhooks.sources", "notifications")
 
 
 def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
@@ -72,8 +73,9 @@ def test_the_reference_has_every_option_with_its_default(
     assert set(documented) == set(options)
 
     defaults = dict(leaves(show_config(parse(SPARSE)))) | dict(leaves(show_config(parse(""))))
-    # A rule names one of the two, so no configuration shows both defaults.
+    # One of two is given, so no configuration shows both defaults.
     defaults |= {"rpc.access[].group": None, "rpc.access[].uid": None}
+    defaults |= {"notifications.<name>.url": None, "notifications.<name>.url_file": None}
     for key, cell in documented.items():
         if key in PLACES:
             assert cell == "see Places", key

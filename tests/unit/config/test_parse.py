@@ -507,6 +507,11 @@ def test_what_only_looks_like_a_conflict_is_accepted(parse: Parse, text: str) ->
         "registries: {r.example: {proxy: 'http://me:hunter2@proxy.example:3128'}}",
         "registries: {r.example: {proxy: 'http://me:hunter2@proxy.example:port'}}",
         "webhooks: {sources: {a: {format: gar, registry: c.example, secret_file: hunter2}}}",
+        "notifications: {a: {url: 'https://me:hunter2@a.example/'}}",
+        "notifications: {a: {url: 'https://a.example/?token=hunter2'}}",
+        "notifications: {a: {url: 'hunter2'}}",
+        "notifications: {a: {url_file: hunter2}}",
+        "notifications: {a: {url: 'https://a.example/', secret_file: hunter2}}",
     ],
 )
 def test_a_secret_in_the_wrong_place_is_not_repeated(parse: Parse, text: str) -> None:
@@ -549,3 +554,58 @@ def test_reported_problems_are_bounded(parse: Parse) -> None:
         parse("".join(f"k{number}: 1\n" for number in range(5000)))
     assert len(caught.value.problems) == MAX_PROBLEMS
     assert caught.value.message.endswith("; and 4999 more")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://ci.example.com",
+        "http://127.0.0.1:8080/hooks/kitd",
+        "HTTP://[::1]:80/",
+        "https://xn--bcher-kva.example/a%20b;c",
+    ],
+)
+def test_the_url_of_an_endpoint(parse: Parse, url: str) -> None:
+    config = parse(f"notifications: {{ci: {{url: '{url}'}}}}")
+    assert config.notifications["ci"].url == url
+    assert config.notifications["ci"].types == ("*",)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "ci.example.com/hooks",
+        "ftp://ci.example.com/",
+        "file:///etc/passwd",
+        "http://",
+        "http:///hooks",
+        "https://ci.example.com:0/",
+        "https://ci.example.com:70000/",
+        "https://user@ci.example.com/",
+        "https://@ci.example.com/",
+        "https://ci.example.com/a b",
+        "https://ci.example.com/?",
+        "https://bücher.example/",
+        "https://[::1/",
+        f"https://ci.example.com/{'a' * 2000}",
+    ],
+)
+def test_what_is_no_url_of_an_endpoint(parse: Parse, url: str) -> None:
+    (line,) = problems(parse, f"notifications: {{ci: {{url: '{url}'}}}}")
+    assert "notifications.ci.url: " in line
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{}", "notifications.ci: expected either a url or a url_file"),
+        ("{url: 'http://a.example/', url_file: /f}", "expected either a url or a url_file"),
+        ("{url: 'http://a.example/', types: []}", "notifications.ci.types: "),
+        ("{url: 'http://a.example/', types: ['[a-z]*']}", "is no glob of event types"),
+        ("{url: 'http://a.example/', types: ['kit packed']}", "is no glob of event types"),
+    ],
+)
+def test_an_endpoint_that_cannot_be(parse: Parse, text: str, says: str) -> None:
+    (line,) = problems(parse, f"notifications: {{ci: {text}}}")
+    assert says in line
