@@ -8,6 +8,7 @@ of starting and stopping.
 import asyncio
 import contextlib
 import os
+import random
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -17,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import structlog
+from yarl import URL
 
 from kitd import __version__
 from kitd.blocking import run_blocking
@@ -60,15 +62,19 @@ from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.mirror_ledger import MirrorLedger
+from kitd.ledger.outbox_ledger import OutboxLedger
 from kitd.ledger.pack_memory import PackMemory
 from kitd.ledger.project_ledger import ProjectLedger
 from kitd.ledger.retention import Retention
 from kitd.ledger.transfer_ledger import TransferLedger
 from kitd.ledger.trouble import TroubleLedger
+from kitd.outbox.notifier import Notifier
+from kitd.outbox.sender import Surroundings as OutboxSurroundings
 from kitd.packing.pool import WorkerPool
 from kitd.queue.executor import Executor
 from kitd.queue.job import Job, JobState, Progress
 from kitd.registry.client import RegistryClient
+from kitd.registry.proxy import proxy_for
 from kitd.registry.transport import Surroundings
 from kitd.rpc import subscription
 from kitd.rpc.endpoint import Endpoint, adopt_endpoint, bind_endpoint
@@ -126,6 +132,7 @@ class Ledgers:
     memory: PackMemory
     transfers: TransferLedger
     mirrors: MirrorLedger
+    outbox: OutboxLedger
     retention: Retention
     trouble: TroubleLedger
     life: life.Life
@@ -166,6 +173,7 @@ class Daemon:
     server: Server[Services]
     registries: RegistryClient
     reloader: Reloader
+    notifier: Notifier
     pulse: Pulse
 
 
@@ -191,16 +199,18 @@ async def open_ledgers(ground: Ground) -> AsyncIterator[Ledgers]:
         memory = PackMemory(database, clock)
         await memory.trim()
         cache = CacheLedger(database, clock)
+        events = EventLedger(database)
         yield Ledgers(
             database=database,
             jobs=jobs,
-            events=EventLedger(database),
+            events=events,
             catalog=Catalog(database, clock, partial(summarize, ground.cache), used=cache.note_use),
             cache=cache,
             projects=ProjectLedger(database, clock),
             memory=memory,
             transfers=TransferLedger(database, clock),
             mirrors=MirrorLedger(database, clock),
+            outbox=OutboxLedger(database, events, clock),
             retention=Retention(database, clock, lambda: ground.in_force.config.retention),
             trouble=TroubleLedger(database),
             life=begun,
@@ -259,7 +269,8 @@ async def wire(
 
     work = await _make_work(ground, ledgers, resources, intervals, report=report)
     pulse = _make_pulse(ground, ledgers, resources, work)
-    reloader = _make_reloader(ground, ledgers, work, admit)
+    notifier = _make_notifier(ground, ledgers)
+    reloader = _make_reloader(ground, ledgers, work, admit, notifier.reload)
     nobody = await run_blocking(find_nobody)
     if nobody is not None:
         log.warning("rpc.users_hidden", hint="kitd is in a user namespace: see docs/security.md")
@@ -278,6 +289,7 @@ async def wire(
         server=server,
         registries=resources.registries,
         reloader=reloader,
+        notifier=notifier,
         pulse=pulse,
     )
 
@@ -377,11 +389,30 @@ def _make_pulse(ground: Ground, ledgers: Ledgers, resources: Resources, work: Wo
     return Pulse(probes, lambda: _summary(ledgers.jobs, work.board), ground.service, ground.clock)
 
 
+def _make_notifier(ground: Ground, ledgers: Ledgers) -> Notifier:
+    def proxy(url: URL) -> URL | None:
+        found = proxy_for(url, ground.environ)
+        if found is not None and found.password:
+            ground.secrets.learn(found.password, username=found.user)
+        return found
+
+    surroundings = OutboxSurroundings(
+        ledger=ledgers.outbox,
+        instance=ledgers.life.instance,
+        clock=ground.clock,
+        secrets=ground.secrets,
+        proxy=proxy,
+        draw=random.SystemRandom().random,
+    )
+    return Notifier(lambda: ground.in_force.config.notifications, ledgers.outbox, surroundings)
+
+
 def _make_reloader(
     ground: Ground,
     ledgers: Ledgers,
     work: Work,
     admit: Callable[[Sequence[AccessRule]], None],
+    renotify: Callable[[], None],
 ) -> Reloader:
     def prepare(new: Config) -> Callable[[], None]:
         rules, slots = access_rules(new.rpc), lane_slots(new.workers)
@@ -389,6 +420,7 @@ def _make_reloader(
         def switch() -> None:
             admit(rules)
             work.executor.resize(slots)
+            renotify()
             configure_logs(new.log, ground.secrets)
 
         return switch
@@ -417,6 +449,7 @@ def _make_services(
         clock=clock,
         ledger=ledgers.database.path,
         trouble=ledgers.trouble,
+        outbox=ledgers.outbox,
         catalog=ledgers.catalog,
         store=ground.store,
         projects=work.board.list,
@@ -467,6 +500,7 @@ def parts_of(daemon: Daemon) -> Mapping[str, Callable[[], Coroutine[Any, Any, No
         "cache": work.cache_keeper.run,
         "mirrors": work.mirror_keeper.run,
         "transfers": lambda: keep_transfers(ledgers.transfers, daemon.registries),
+        "notifications": daemon.notifier.run,
         "fatal": lambda: _fail_with(ground.fatal),
         "reload": daemon.reloader.run,
         "pulse": daemon.pulse.run,

@@ -42,6 +42,8 @@ def _named(config: Config) -> Iterator[Path]:
                 pass
         if registry.client_key is not None:
             yield registry.client_key
+    for endpoint in config.notifications.values():
+        yield from filter(None, (endpoint.url_file, endpoint.secret_file))
 
 
 def _faults(path: Path) -> Iterator[WireCheck]:

@@ -9,6 +9,7 @@ from kitd.config.load import Loaded
 from kitd.config.model import Config
 from kitd.doctor.disk import Looks
 from kitd.ledger.catalog import Catalog
+from kitd.ledger.outbox_ledger import OutboxLedger
 from kitd.ledger.trouble import TroubleLedger
 from kitd.queue.job import Failure, Lane
 from kitd.registry.governor import Closed
@@ -29,6 +30,7 @@ class Patient:
     ledger: Path
     """The file."""
     trouble: TroubleLedger
+    outbox: OutboxLedger
     catalog: Catalog
     store: BlobStore
     projects: Callable[[], Awaitable[Sequence[WireProject]]]

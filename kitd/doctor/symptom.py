@@ -8,6 +8,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from kitd.clock import rfc3339
 from kitd.config.quantity import format_duration
 from kitd.doctor.patient import Patient
 from kitd.jobs.pull import PULL
@@ -27,6 +28,8 @@ NEARLY_FULL_SHARE = 20
 LARGE_WAL_BYTES = 128 << 20
 """SQLite shortens it to half of that whenever nobody reads an old state of the ledger."""
 MAX_DAMAGED = 20
+FAILURES = 3
+"""In a row: a notification that fails less often is a hiccup."""
 _TRANSFERS = frozenset({PUSH.name, PULL.name})
 
 Look = Callable[[Patient], AsyncIterator[WireReason]]
@@ -104,6 +107,15 @@ async def closed_registries(patient: Patient) -> AsyncIterator[WireReason]:
             text = f"{host} failed again and again, and is left alone for {wait}"
             fix = "check that it is up and can be reached from here: kitctl doctor"
         yield WireReason("registry_closed", text, fix)
+
+
+async def failing_notifications(patient: Patient) -> AsyncIterator[WireReason]:
+    """Look for endpoints that do not take the events that they are to be told of."""
+    for endpoint in islice(await patient.outbox.failing(FAILURES), 10):
+        since = rfc3339(endpoint.since_us)
+        text = f"notification endpoint {endpoint.name} fails since {since}:"
+        fix = endpoint.error.hint or "look at the log of the endpoint"
+        yield WireReason("notification_failing", f"{text} {endpoint.error.message}", fix)
 
 
 async def full_cache(patient: Patient) -> AsyncIterator[WireReason]:
@@ -186,6 +198,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
     Symptom("projects", blocked_projects),
     Symptom("transfers", failing_registries),
     Symptom("closed registries", closed_registries),
+    Symptom("notifications", failing_notifications),
     Symptom("cache limits", full_cache),
     Symptom("damaged kits", damaged_kits),
 )

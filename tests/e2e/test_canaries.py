@@ -25,6 +25,9 @@ PLACES = (
     "key",
     "proxy",
     "misplaced",
+    "signing",
+    "hook",
+    "query",
 )
 
 
@@ -145,8 +148,20 @@ def test_no_secret_is_found_anywhere(kitd, parrot, project, tmp_path, eventually
     registries = {at[word]: {"credentials": how} for word, how in credentials.items()}
     key = write(secret / "client.key", f"-----BEGIN PRIVATE KEY-----\n{canary['key']}\n")
     registries["localhost:9"] = {"plain_http": False, "client_cert": key, "client_key": key}
+    heard_of = parrot("basic", 500)
+    hook = f"http://{heard_of.name}/{canary['hook']}?key={canary['query']}"
+    notifications = {
+        "parrot": {
+            "url_file": write(secret / "hook", f"{hook}\n"),
+            "secret_file": write(secret / "signing", canary["signing"]),
+        }
+    }
     daemon = kitd(
-        {"registries": registries, "log": {"format": "json", "level": "debug"}},
+        {
+            "registries": registries,
+            "notifications": notifications,
+            "log": {"format": "json", "level": "debug"},
+        },
         PATH=f"{tmp_path}/bin:/usr/bin:/bin",
         DOCKER_CONFIG=str(tmp_path / "docker"),
         CREDENTIALS_DIRECTORY=str(granted),
@@ -173,10 +188,17 @@ def test_no_secret_is_found_anywhere(kitd, parrot, project, tmp_path, eventually
         heard = " ".join(server.heard)
         assert canary[word] in heard or pair(canary[word]) in heard, f"{word} was not used"
 
+    for word in ("hook", "query"):
+        assert canary[word] in " ".join(heard_of.heard), f"{word} was not used"
+    eventually(
+        "status to tell of the endpoint", lambda: "endpoint parrot" in daemon.kitctl("status").out
+    )
+
     good = (daemon.place / "kitd.yaml").read_text()
     for broken in (
         {"registries": {"localhost:9": {"proxy": f"http://me:{canary['proxy']}@localhost:1"}}},
         {"registries": {"localhost:9": {"credentials": canary["misplaced"]}}},
+        {"notifications": {"parrot": {"url": hook}}},
     ):
         (daemon.place / "kitd.yaml").write_text(json.dumps(json.loads(good) | broken))
         answer = ask("reload")

@@ -10,7 +10,9 @@ from kitd.config.model import Config, RpcConfig
 from kitd.doctor.patient import Patient
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
+from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.job_ledger import JobLedger
+from kitd.ledger.outbox_ledger import OutboxLedger
 from kitd.ledger.trouble import TroubleLedger
 from kitd.queue.job import JobRequest, Lane
 from kitd.store.blob_store import BlobStore
@@ -81,6 +83,7 @@ def patient(database, clock, tmp_path) -> Patient:
         clock=clock,
         ledger=database.path,
         trouble=TroubleLedger(database),
+        outbox=OutboxLedger(database, EventLedger(database), clock),
         catalog=Catalog(database, clock, no_kit),
         store=store,
         projects=nothing,

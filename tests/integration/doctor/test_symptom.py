@@ -147,3 +147,19 @@ async def test_a_kit_whose_blob_was_damaged(told, patient):
     assert reason.text.startswith("r.example/team/demo:v1 is damaged")
     patient.store.put(b"weights")
     assert await told(patient) == {}
+
+
+async def test_an_endpoint_that_takes_no_events(told, patient):
+    """A hiccup is nothing to tell."""
+    refused = Failure("notification_refused", "https://ci.example answered HTTP 500", "its log")
+    await patient.outbox.keep(["ci", "well"])
+    for _ in range(2):
+        await patient.outbox.note_failure("ci", refused)
+    assert await told(patient) == {}
+    await patient.outbox.note_failure("ci", refused)
+    reason = (await told(patient))["notification_failing"]
+    assert reason.text.startswith("notification endpoint ci fails since 20")
+    assert reason.text.endswith("Z: https://ci.example answered HTTP 500")
+    assert reason.fix == "its log"
+    await patient.outbox.advance("ci", 1, told=True)
+    assert await told(patient) == {}
