@@ -5,7 +5,9 @@ import re
 
 import pytest
 
-from kitd.outbox.signature import signature
+from kitd.outbox.signature import HEADER, signature
+from kitd.webhooks.delivery import Delivery
+from kitd.webhooks.formats import generic
 
 
 def hmac_sha256(key: bytes, message: bytes) -> str:
@@ -41,3 +43,17 @@ def test_everything_that_goes_in_makes_a_difference():
         signature(b"Secret", b"body", at_s=1),
     }
     assert len({value.partition(",")[2] for value in made}) == 4
+
+
+def test_what_kitd_signs_kitd_takes():
+    """The generic format of incoming webhooks has the same scheme."""
+    body = b'{"repository":"team/demo"}'
+    now_us = 1_700_000_000_000_000
+
+    def delivery(body):
+        header = signature(b"secret", b'{"repository":"team/demo"}', at_s=now_us // 1_000_000)
+        headers = {HEADER.lower(): header}
+        return Delivery(method="POST", headers=headers, body=body, received_us=now_us)
+
+    assert generic.FORMAT.is_authentic(delivery(body), b"secret")
+    assert not generic.FORMAT.is_authentic(delivery(body + b" "), b"secret")
