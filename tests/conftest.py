@@ -76,11 +76,16 @@ def listening_host(log: Path, process: subprocess.Popen[bytes]) -> str:
 
 @pytest.fixture
 def start_docker_registry(tmp_path: Path) -> Iterator[Callable[..., DockerRegistry]]:
-    """Start registries with `http` and `auth` sections of their configuration; all stop after."""
+    """Start registries with `http`, `auth` and `notifications` as configured; all stop after."""
     program = require("docker-registry")
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(*, http: dict | None = None, auth: dict | None = None) -> DockerRegistry:
+    def start(
+        *,
+        http: dict | None = None,
+        auth: dict | None = None,
+        notifications: dict | None = None,
+    ) -> DockerRegistry:
         home = tmp_path / f"docker-registry-{len(processes)}"
         root = home / "storage"
         root.mkdir(parents=True)
@@ -93,6 +98,7 @@ def start_docker_registry(tmp_path: Path) -> Iterator[Callable[..., DockerRegist
             },
             "http": {"addr": "127.0.0.1:0", "secret": "tests", **(http or {})},
             **({"auth": auth} if auth else {}),
+            **({"notifications": notifications} if notifications else {}),
         }
         # JSON is YAML.
         (home / "config.yml").write_text(json.dumps(configuration))
