@@ -67,6 +67,10 @@ class SharedSource:
         """Whether the source holds the content."""
         return await self._source.exists(target)
 
+    def has(self, digest: Digest) -> bool:
+        """Whether a small content has been read, or is being read."""
+        return digest in self._small
+
     def offer(self, target: Descriptor, content: bytes) -> None:
         """Give what has been read of the source already, and is what it says it is."""
         if target.size <= SMALL_BYTES and self._small_bytes < MAX_SMALL_BYTES:

@@ -6,7 +6,8 @@ what is remembered of both ends keeps those from being asked who have nothing ne
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
@@ -29,7 +30,7 @@ from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest, parse_digest
 from kitd.oci.reference import Reference, parse_repository
 from kitd.queue.job import Lane, Progress
-from kitd.queue.kind import Done, JobContext, JobKind
+from kitd.queue.kind import HUMAN, Done, JobContext, JobKind
 from kitd.queue.retry import RetryPolicy
 
 LOOKS = 16
@@ -40,6 +41,10 @@ REFERRERS_US = 3600 * 1_000_000
 """How long nobody looks what has come to refer to what has not changed. Events tell sooner."""
 MAX_TURNS = 3
 """How often a tag is followed that moves while it is copied."""
+RESERVE = 0.2
+"""What of a registry's quota of pulls is left to people."""
+LONGEST_REST_S = 1800.0
+"""After so long it is looked whether there are pulls again."""
 FEW_LOOKS = 3
 """With more tags than that to look for, a target is asked for all it has."""
 MAX_REPORTED = 1000
@@ -57,6 +62,13 @@ class MirrorRefusedError(KitdError):
     """Some tags cannot be copied, however often that is tried; the others were."""
 
     code: ClassVar[str] = "mirror_refused"
+
+
+class PullsSpentError(KitdError):
+    """The registry allows few more pulls for now, and those are left to people."""
+
+    code: ClassVar[str] = "pulls_spent"
+    disposition: ClassVar[Disposition] = Disposition.RETRY
 
 
 class EdgeResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +166,7 @@ class _Mirror:
         self._targets = targets
         self._referrers = _Referrers(source)
         self._looks = asyncio.Semaphore(LOOKS)
+        self._pulling = 0
         self._roots: dict[Digest, Descriptor] = {}
         self._results: list[EdgeResult] = []
         self._failures: list[KitdError] = []
@@ -258,14 +271,40 @@ class _Mirror:
     async def _look_up(self, tag: str) -> Digest:
         """Return what a tag of the source names."""
         is_known = any(target.recall(tag) for target in self._targets)
-        if is_known or needs_ages(self._order.select):
+        if is_known or needs_ages(self._order.select) or self._spent() is not None:
             root = await self._source.resolve(tag)
         else:
             # It will be copied: one request tells what it is, and has it.
-            root, content = await self._source.read_tag(tag)
+            with self._pull():
+                root, content = await self._source.read_tag(tag)
             self._shared.offer(root, content)
         self._roots[root.digest] = root
         return root.digest
+
+    @contextmanager
+    def _pull(self) -> Iterator[None]:
+        self._pulling += 1
+        try:
+            yield
+        finally:
+            self._pulling -= 1
+
+    def _spent(self) -> PullsSpentError | None:
+        """Return why nothing more is pulled, where the rest is left to people."""
+        left = self._source.pulls_left()
+        if left is None or self._context.job.priority >= HUMAN:
+            return None
+        remaining, limit, window_s = left
+        # What is on its way was not counted yet when that was said.
+        if remaining - self._pulling > limit * RESERVE:
+            return None
+        error = PullsSpentError(
+            f"{self._repository.registry} allows {remaining} of {limit} pulls for now,"
+            " which are left to people",
+            hint="log in for more, or have it copied all the same: kitctl mirror run NAME",
+        )
+        error.retry_after_s = min(window_s, LONGEST_REST_S)
+        return error
 
     async def _root(self, digest: Digest) -> Descriptor:
         root = self._roots.get(digest)
@@ -385,6 +424,9 @@ class _Mirror:
         group: Sequence[_Work],
     ) -> None:
         """Copy one graph to one target and let its tags name it."""
+        spent = None if self._shared.has(digest) else self._spent()
+        if spent is not None:
+            raise spent
         tags = [each.tag for each in group if not each.is_there]
 
         async def still(tag: str) -> bool:

@@ -163,6 +163,10 @@ class MirrorRemote(Remote, Protocol):
         """Yield the tags. Raises `ContentNotFoundError` where there is no such repository."""
         ...
 
+    def pulls_left(self) -> tuple[int, int, float] | None:
+        """Return how many pulls are left, of how many, in how many seconds; None for no limit."""
+        ...
+
     async def publish(self, target: Descriptor, source: Fetcher, tag: str) -> int:
         """Make a manifest present under a tag by one request; return its bytes."""
         ...

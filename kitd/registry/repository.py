@@ -355,6 +355,11 @@ class RemoteRepository:
                     raise
         return await self._delete(operation, digest)
 
+    def pulls_left(self) -> tuple[int, int, float] | None:
+        """Return how many pulls are left, of how many, in how many seconds; None for no limit."""
+        quota = self._transport.quota()
+        return None if quota is None else (quota.remaining, quota.limit, quota.window_s)
+
     async def need(self, target: Descriptor) -> Need:
         """Return what a push of this content would take; nothing is sent."""
         if await self._exists(target, writing=False):

@@ -40,6 +40,7 @@ from kitd.registry.governor import Closed, Lane, Outcome
 from kitd.registry.location import InvalidLocationError, resolve_location, same_origin
 from kitd.registry.outgoing import Outgoing, Unrepeated
 from kitd.registry.proxy import InvalidProxyError, proxy_for
+from kitd.registry.quota import Quota, read_quota
 from kitd.registry.request import Request
 from kitd.registry.retry import NO_ANSWER, SILENCE, TRIES, delay_s, is_passing, outcome_of
 from kitd.registry.settings import RegistrySettings, origin_of
@@ -126,6 +127,7 @@ class Transport:
         self._surroundings = surroundings
         self._session = session
         self._random = random.SystemRandom()
+        self._quota: tuple[Quota, float] | None = None
         self.original: str | None = None
         """The registry whose content is asked for, where that is another one: a mirror's is."""
         self._authenticator = Authenticator(
@@ -173,6 +175,18 @@ class Transport:
         twin = copy(self)
         twin.original = registry
         return twin
+
+    def quota(self) -> Quota | None:
+        """Return what the registry last said of its quota of pulls, if it is still about now."""
+        if self._quota is None:
+            return None
+        quota, heard_s = self._quota
+        return quota if self._surroundings.clock() - heard_s < quota.window_s else None
+
+    def _note_quota(self, response: aiohttp.ClientResponse) -> None:
+        quota = read_quota(response.headers)
+        if quota is not None:
+            self._quota = (quota, self._surroundings.clock())
 
     def url(self, path: str) -> URL:
         """Return the URL of a path below `/v2/`, made of names and digests that were checked."""
@@ -340,6 +354,8 @@ class Transport:
                 await stack.aclose()
                 response = await self._exchange(stack, request, url, answer, settle)
         settle(outcome_of(response.status, _retry_after_s(response)))
+        if same_origin(url, errand.home):
+            self._note_quota(response)
         return response
 
     def _redirect(self, request: Request, response: aiohttp.ClientResponse) -> URL | None:

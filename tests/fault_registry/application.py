@@ -68,6 +68,7 @@ class Registry:
 
     def __init__(self, storage: Storage, quirks: Quirks) -> None:
         self.storage = storage
+        self.pulled = 0
         self.tally = Tally()
         self.access = Access()
         self.storage_host = ""
@@ -350,6 +351,12 @@ class Registry:
             raise RefusedError(404, "MANIFEST_UNKNOWN", f"there is no {name}:{reference}")
         digest, manifest = found
         headers = {"Content-Type": manifest.media_type, **self._digest_header(digest)}
+        if self.quirks.pulls is not None:
+            if request.method == "GET" and self.pulled == self.quirks.pulls:
+                raise RefusedError(429, "TOOMANYREQUESTS", "You have reached your pull rate limit")
+            self.pulled += request.method == "GET"
+            headers["RateLimit-Limit"] = f"{self.quirks.pulls};w=21600"
+            headers["RateLimit-Remaining"] = f"{self.quirks.pulls - self.pulled};w=21600"
         return web.Response(body=manifest.content, headers=headers)
 
     async def _put_manifest(self, request: web.Request) -> web.Response:

@@ -115,6 +115,8 @@ class Quirks:
     """`seconds`, `date`, `none` or `nonsense`: how the 429 says for how long."""
     busy_s: float = 1.0
     """For how long. Nobody may ask for anything meanwhile; those who do are noted."""
+    pulls: int | None = None
+    """So many manifests may be read, as at Docker Hub: each answer says how many are left."""
     seed: int = 1
     """Where what is random begins."""
 

@@ -1,6 +1,7 @@
 """What a job works with, of which each test has its own part."""
 
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ class Context:
 
     def __init__(self):
         self.over = []
+        self.job = SimpleNamespace(priority=0)
 
     def report(self, progress):
         """Nobody looks."""

@@ -311,6 +311,24 @@ async def test_a_source_that_never_was_there_is_an_error(world):
         await world.run(world.rule(source, target))
 
 
+async def test_pulls_that_are_counted_are_not_all_spent(world):
+    """A fifth is left to people, and what is unchanged costs none."""
+    source, target = await world.registry(pulls=60), await world.registry()
+    for version in range(80):
+        source.kit(f"v{version}")
+    rule = world.rule(source, target)
+    for _ in range(2):
+        with pytest.raises(MirrorIncompleteError, match="left to people") as caught:
+            await world.run(rule)
+        assert caught.value.retry_after_s > 0
+        assert source.registry.pulled == len(target.tags)
+        assert 32 <= len(target.tags) <= 48
+    source.registry.quirks, source.registry.pulled = Quirks(pulls=1000), 0
+    await world.run(rule)
+    assert target.tags == source.tags
+    assert source.registry.pulled <= 48
+
+
 # Deletes.
 
 
