@@ -7,7 +7,8 @@ import os
 import aiohttp
 import pytest
 
-from kitd.gateway.server import Gateway, ListenError
+from kitd.gateway.server import Gateway
+from kitd.listener import ListenError
 from kitd.oci.digest import digest_of
 
 CONTENT = os.urandom(3 << 20)

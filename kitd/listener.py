@@ -1,0 +1,157 @@
+"""An HTTP listener: from a socket that answers to a stop that breaks off no request."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
+
+from kitd.config.address import TcpAddress
+from kitd.errors import KitdError
+
+
+class ListenError(KitdError):
+    """An address cannot be listened on."""
+
+    code = "cannot_listen"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What clients may take, and how long."""
+
+    connections: int
+    """At once. Each takes a descriptor, which all of kitd has to share."""
+    keepalive_s: float
+    """How long a connection may be there without a whole request head."""
+    read_bytes: int
+    """Received bytes that wait for their handler, per connection."""
+    linger_s: float = 10.0
+    """How long the rest of a body is read and dropped after its answer, so that it arrives."""
+    drain_s: float = 5.0
+    """What requests under way get to end by themselves at a stop."""
+    close_s: float = 1.0
+    """What is left of them gets to notice that it is over."""
+
+
+class _OwnFaults(logging.Filter):
+    """Keeps out of the log what is wrong with a request: its client is told, others need not be."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record of aiohttp's tells of more than bytes that are not HTTP."""
+        return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+_aiohttp_log = logging.getLogger("aiohttp.server")
+_aiohttp_log.addFilter(_OwnFaults())
+
+
+class _Traffic:
+    """Counts the requests under way, so that a stop can wait for them.
+
+    aiohttp waits as well, but drops what still arrives meanwhile, and with it every upload.
+    """
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    @web.middleware
+    async def count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Handle a request, counted."""
+        self._under_way += 1
+        self._quiet.clear()
+        try:
+            return await handler(request)
+        finally:
+            self._under_way -= 1
+            if self._under_way == 0:
+                self._quiet.set()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until no request is under way, or `timeout_s` have passed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._quiet.wait()
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection there is no place for: it ends before a byte is read."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+@asynccontextmanager
+async def listening(
+    application: web.Application,
+    place: TcpAddress | socket.socket,
+    bounds: Bounds,
+    *,
+    option: str,
+) -> AsyncIterator[socket.socket]:
+    """Serve an application until the context is left; gives a socket that listens.
+
+    A socket that is handed in listens already and stays its owner's. `option` is the key of the
+    configuration that named the place. Leaving stops gracefully: no new connections, then time for
+    the requests under way. Raises `ListenError`.
+    """
+    traffic = _Traffic()
+    application.middlewares.insert(0, traffic.count)
+    application.on_response_prepare.append(_name_server)
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        logger=_aiohttp_log,
+        # Digests and signatures are of the bytes on the wire, whatever Content-Encoding says.
+        auto_decompress=False,
+        keepalive_timeout=bounds.keepalive_s,
+        read_bufsize=bounds.read_bytes,
+        lingering_time=bounds.linger_s,
+        shutdown_timeout=bounds.close_s,
+    )
+    await runner.setup()
+    try:
+        server = await _start(runner, place, bounds.connections, option)
+        try:
+            yield server.sockets[0]
+        finally:
+            server.close()
+            await traffic.drain(bounds.drain_s)
+    finally:
+        await runner.cleanup()
+
+
+async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
+    # Which versions of what answer is nobody's business.
+    response.headers["Server"] = "kitd"
+
+
+async def _start(
+    runner: web.AppRunner, place: TcpAddress | socket.socket, connections: int, option: str
+) -> asyncio.Server:
+    requests = runner.server
+    assert requests is not None
+
+    def admit() -> asyncio.Protocol:
+        has_place = len(requests.connections) < connections
+        return requests() if has_place else _TurnedAway()
+
+    loop = asyncio.get_running_loop()
+    if isinstance(place, socket.socket):
+        # A copy, because the server closes what it was given.
+        return await loop.create_server(admit, sock=place.dup())
+    try:
+        return await loop.create_server(admit, place.host, place.port)
+    except OSError as error:
+        raise ListenError(
+            f"cannot listen on {place}: {error.strerror or error}",
+            hint=f"choose another address for {option}",
+        ) from error
