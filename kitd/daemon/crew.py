@@ -108,11 +108,18 @@ class Crew:
                 left.append(name)
             elif not task.cancelled():
                 error = task.exception()
-                if error is not None and error is not known:
+                if error is not None and not _is_only(error, known):
                     _report(name, error)
         if left:
             log.error("daemon.given_up", parts=left, after_s=within_s)
         return tuple(left)
+
+
+def _is_only(error: BaseException, known: BaseException | None) -> bool:
+    """Whether an error is what is known; a task group gives it back in a group of its own."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_only(each, known) for each in error.exceptions)
+    return error is known
 
 
 def _report(name: str, error: BaseException) -> None:

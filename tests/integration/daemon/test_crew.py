@@ -48,10 +48,16 @@ async def test_the_log_names_the_part_that_died_and_not_those_that_end_with_it()
     async def context():
         yield
 
+    @asynccontextmanager
+    async def group():
+        async with asyncio.TaskGroup(), asyncio.TaskGroup():
+            yield
+
     async def daemon():
         crew = Crew()
         async with (
             crew.host("outer", context(), close_s=1),
+            crew.host("group", group(), close_s=1),
             crew.host("inner", context(), close_s=1),
         ):
             crew.start("ill", die())
