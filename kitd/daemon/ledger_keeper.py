@@ -28,5 +28,6 @@ async def keep_ledger(retention: Retention) -> None:
                     events=forgotten.events,
                     keys=forgotten.keys,
                     lives=forgotten.lives,
+                    deliveries=forgotten.deliveries,
                 )
         await asyncio.sleep(INTERVAL_S)

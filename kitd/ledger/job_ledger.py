@@ -115,11 +115,11 @@ class JobLedger:
 
         def transaction(connection: sqlite3.Connection) -> Job:
             if key is None:
-                return self._admit(connection, request)
+                return self.admit(connection, request)
             row = _used(connection, key)
             if row is not None:
                 return job_row.select(connection, row["job"])
-            job = self._admit(connection, request)
+            job = self.admit(connection, request)
             connection.execute(
                 "INSERT INTO idempotency (uid, key, fingerprint, job, created_us)"
                 " VALUES (?, ?, ?, ?, ?)",
@@ -157,7 +157,8 @@ class JobLedger:
 
         return await self._database.write(transaction)
 
-    def _admit(self, connection: sqlite3.Connection, request: JobRequest) -> Job:
+    def admit(self, connection: sqlite3.Connection, request: JobRequest) -> Job:
+        """Admit a wish within somebody's transaction and return the job that serves it."""
         job = job_row.enqueue(connection, request, self._clock.now_us())
         if job.lane not in self._ripe and not job_row.is_locked(connection, job.lock):
             self._ripe.add(job.lane)
@@ -266,7 +267,7 @@ class JobLedger:
             job, now_us = self._ending(connection, attempt), self._clock.now_us()
             for effect in effects:
                 apply(connection, effect, now_us, job)
-            followers = [self._admit(connection, request) for request in requests]
+            followers = [self.admit(connection, request) for request in requests]
             ids = [follower.id for follower in followers]
             job_row.end(connection, job, Signal.SUCCEED, now_us)
             connection.execute(

@@ -1,4 +1,4 @@
-"""What the ledger forgets, and when: jobs that ended, events, keys of calls, former lives.
+"""What the ledger forgets, and when: jobs that ended, events, deliveries, keys of calls, lives.
 
 Two bounds hold for each state that a job ends in, and for events: an age, which is configured, and
 a number. The newest `KEPT_WHATEVER_AGE` are kept whatever their age: a clock that jumps years ahead
@@ -28,6 +28,10 @@ MAX_ENDED_JOBS = 10_000
 MAX_EVENTS = 200_000
 MAX_KEYS = 100_000
 MAX_LIVES = 1_000
+MAX_DELIVERIES = 100_000
+MAX_BODY_BYTES = 1 << 30
+"""Of all deliveries that are held, as they are stored; the oldest bodies go first."""
+DELIVERY_S = 7 * 24 * 3600.0
 KEY_S = 24 * 3600.0
 DROPPED_S = 2 * 24 * 3600.0
 """How long jobs are kept that were cancelled or superseded: nobody asks for them again."""
@@ -41,11 +45,12 @@ class Forgotten:
     events: int = 0
     keys: int = 0
     lives: int = 0
+    deliveries: int = 0
 
     @property
     def rows(self) -> int:
         """All of them."""
-        return self.jobs + self.events + self.keys + self.lives
+        return self.jobs + self.events + self.keys + self.lives + self.deliveries
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,21 @@ class Retention:
             jobs += await self._drain(_EndedJobs(state, await self._database.write(cutoff)))
         aged_us = now_us - _us(bounds.events_s)
         events = await self._drain(partial(_forget_events, aged_us=aged_us))
-        return Forgotten(jobs, events, keys, await self._drain(_forget_lives))
+        lives = await self._drain(_forget_lives)
+        aged_us = now_us - _us(DELIVERY_S)
+        deliveries = await self._drain(partial(_forget_deliveries, aged_us=aged_us))
+        await self._forget_bodies()
+        return Forgotten(jobs, events, keys, lives, deliveries)
+
+    async def _forget_bodies(self) -> None:
+        # Found by the reader: it looks at every row, and nobody must wait behind that.
+        rows = await self._database.read(
+            "SELECT max(id) AS newest FROM (SELECT id, sum(length(body)) OVER (ORDER BY id DESC)"
+            " AS held_bytes FROM deliveries WHERE body IS NOT NULL) WHERE held_bytes > ?",
+            (MAX_BODY_BYTES,),
+        )
+        if (newest := rows[0]["newest"]) is not None:
+            await self._drain(partial(_forget_bodies, newest=newest))
 
     async def _drain(self, forget: Callable[[sqlite3.Connection], _Batch]) -> int:
         """Run batches until nothing is left; return how many rows they removed."""
@@ -197,5 +216,35 @@ def _forget_lives(connection: sqlite3.Connection) -> _Batch:
         "DELETE FROM epochs WHERE epoch IN (SELECT epoch FROM epochs WHERE epoch <="
         " (SELECT max(epoch) FROM epochs) - ? ORDER BY epoch LIMIT ?)",
         (MAX_LIVES, BATCH_ROWS),
+    ).rowcount
+    return _Batch(removed, is_last=removed < BATCH_ROWS)
+
+
+def _forget_deliveries(connection: sqlite3.Connection, *, aged_us: int) -> _Batch:
+    """Remove a batch of the oldest deliveries, up to the first that has to stay."""
+    head: int = connection.execute("SELECT coalesce(max(id), 0) FROM deliveries").fetchone()[0]
+    oldest = connection.execute(
+        "SELECT id, received_us FROM deliveries ORDER BY id LIMIT ?", (BATCH_ROWS,)
+    ).fetchall()
+    forgotten = list(
+        takewhile(
+            lambda row: (
+                row["id"] <= head - MAX_DELIVERIES
+                or (row["id"] <= head - KEPT_WHATEVER_AGE and row["received_us"] < aged_us)
+            ),
+            oldest,
+        )
+    )
+    if forgotten:
+        connection.execute("DELETE FROM deliveries WHERE id <= ?", (forgotten[-1]["id"],))
+    return _Batch(len(forgotten), is_last=len(forgotten) < BATCH_ROWS)
+
+
+def _forget_bodies(connection: sqlite3.Connection, *, newest: int) -> _Batch:
+    """Remove a batch of the bodies of the oldest deliveries, up to one; the rows stay."""
+    removed = connection.execute(
+        "UPDATE deliveries SET body = NULL WHERE id IN (SELECT id FROM deliveries"
+        " WHERE body IS NOT NULL AND id <= ? ORDER BY id LIMIT ?)",
+        (newest, BATCH_ROWS),
     ).rowcount
     return _Batch(removed, is_last=removed < BATCH_ROWS)

@@ -235,3 +235,44 @@ async def test_space_is_given_back(retention, database, happened, sql):
     (after,) = sql("PRAGMA page_count")[0]
     assert after < before / 2
     assert sql("PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.fixture
+def delivered(database, clock):
+    """Write deliveries of some days ago."""
+
+    async def delivered(count: int, days: float, body: bytes = b"x") -> None:
+        at_us = clock.at_us - int(days * DAY_US)
+        sql = (
+            "INSERT INTO deliveries (source, fingerprint, received_us, state, changes, headers,"
+            " body_bytes, body) VALUES ('one', x'00', ?, 'accepted', 0, '{}', 1, ?)"
+        )
+        await database.write(
+            lambda connection: connection.executemany(sql, ((at_us, body) for _ in range(count)))
+        )
+
+    return delivered
+
+
+async def test_deliveries_go_after_a_week_but_for_the_newest(retention, delivered, sql):
+    await delivered(700, 8)
+    await delivered(KEPT_WHATEVER_AGE - 100, 7.1)
+    await delivered(200, 6.9)
+    assert (await retention.sweep()).deliveries == 800
+    assert sql("SELECT count(*) FROM deliveries") == [(KEPT_WHATEVER_AGE,)]
+
+
+async def test_deliveries_have_a_bound_in_number(retention, delivered, sql, monkeypatch):
+    monkeypatch.setattr("kitd.ledger.retention.MAX_DELIVERIES", 2000)
+    await delivered(3_500, 0)
+    assert (await retention.sweep()).deliveries == 1_500
+    assert sql("SELECT min(id) FROM deliveries") == [(1_501,)]
+
+
+async def test_bodies_of_deliveries_have_a_bound_together(retention, delivered, sql, monkeypatch):
+    """The oldest go first; what became of a delivery is still told."""
+    monkeypatch.setattr("kitd.ledger.retention.MAX_BODY_BYTES", 10_000)
+    await delivered(1_100, 1, bytes(100))
+    await retention.sweep()
+    found = sql("SELECT count(*), count(body), min(iif(body IS NULL, NULL, id)) FROM deliveries")
+    assert found == [(1_100, 100, 1_001)]
