@@ -231,6 +231,40 @@ def unpin_kit(reference: str, *, idempotency_key: str | None = None) -> Request[
     return Request("cache.unpin", params, record.read_object)
 
 
+def list_deliveries(
+    *,
+    source: str | None = None,
+    state: str | None = None,
+    limit: int | None = None,
+    before: int | None = None,
+) -> Request[Document]:
+    """Ask what registries told by webhook, newest first; `before` is the id to go on from."""
+    params = _given(source=source, state=state, limit=limit, before=before)
+    return Request("webhooks.list", params, record.read_object)
+
+
+def replay_deliveries(
+    ids: Sequence[int] = (),
+    *,
+    since: str | None = None,
+    source: str | None = None,
+    after: int | None = None,
+    idempotency_key: str | None = None,
+) -> Request[Document]:
+    """Read deliveries again, at most 100: those of some ids, or those since an RFC 3339 time.
+
+    `last` of the answer is what to go on `after`, if there is more.
+    """
+    params = _given(
+        ids=list(ids) or None,
+        since=since,
+        source=source,
+        after=after,
+        idempotency_key=idempotency_key,
+    )
+    return Request("webhooks.replay", params, record.read_object)
+
+
 def reload_config() -> Request[Document]:
     """Apply the configuration file as it is: `applied`, and what `changed` or the `problems`."""
     return Request("system.reload", {}, record.read_object)

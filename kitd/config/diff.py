@@ -17,6 +17,7 @@ LIVE: tuple[str, ...] = (
     "registries",
     "projects",
     "mirrors",
+    "webhooks.sources",
     "retention",
     "notifications",
 )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import NamedTuple
 
-from kitd.ctl.format import parse_duration_s
+from kitd.ctl.format import parse_duration_s, parse_since
 
 JOB_STATES = (
     "scheduled",
@@ -15,6 +15,7 @@ JOB_STATES = (
     "cancelled",
     "superseded",
 )
+DELIVERY_STATES = ("accepted", "ignored", "malformed")
 COMPRESSIONS = ("none", "gzip", "gzip-fastest")
 
 
@@ -285,6 +286,40 @@ COMMANDS = (
         "let a pinned kit be collected again",
         "cache unpin team/sentiment:v1",
         (_REFERENCE,),
+    ),
+    Command(
+        "webhooks list",
+        "webhooks:list_deliveries",
+        "what registries told, newest first",
+        "webhooks list --state malformed",
+        (
+            Argument(("--source",), "only from this source", metavar="NAME"),
+            Argument(("--state",), "only in this state", metavar="STATE", choices=DELIVERY_STATES),
+            Argument(("-n", "--limit"), "at most this many (default: 50)", metavar="N", read=int),
+        ),
+    ),
+    Command(
+        "webhooks replay",
+        "webhooks:replay",
+        "read deliveries again, and do what follows from them",
+        "webhooks replay --since 2h --source harbor-eu",
+        (
+            Argument(
+                ("deliveries",),
+                "their numbers",
+                metavar="ID",
+                read=int,
+                is_repeated=True,
+                is_optional=True,
+            ),
+            Argument(
+                ("--since",),
+                "all since then: 30m, 2h ago, or a time like 2026-11-20T08:00:00Z",
+                metavar="TIME",
+                read=parse_since,
+            ),
+            Argument(("--source",), "with --since: only of this source", metavar="NAME"),
+        ),
     ),
     Command("config show", "config:show_config", "the effective configuration", "config show"),
     Command("reload", "config:reload_config", "apply the changed configuration file", "reload"),

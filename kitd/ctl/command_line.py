@@ -117,6 +117,8 @@ def _add(parser: "ArgumentParser", argument: Argument) -> None:
         details["required"] = argument.is_required
         if argument.is_repeated:
             details |= {"action": "append", "default": []}
+    elif argument.is_repeated:
+        details["nargs"] = "*" if argument.is_optional else "+"
     elif argument.is_optional:
         details["nargs"] = "?"
     parser.add_argument(*argument.names, help=argument.help, metavar=argument.metavar, **details)

@@ -1,5 +1,7 @@
 """How numbers, times and texts from elsewhere look to a person. Pure."""
 
+import time
+
 from kitd.errors import KitdError
 
 _SIZES = ("KiB", "MiB", "GiB", "TiB", "PiB")
@@ -23,6 +25,27 @@ def parse_duration_s(text: str) -> float:
             f"{text[:40]!r} is not a duration", hint="write it like 500ms, 2s, 15m or 1h"
         )
     return min(int(digits) * factor, MAX_DURATION_S)
+
+
+def parse_since(text: str) -> str | float:
+    """Read an RFC 3339 time, which is returned as it is, or how many seconds ago something was.
+
+    Raises `InvalidDurationError`.
+    """
+    if timestamp_s(text) is not None:
+        return text
+    try:
+        return parse_duration_s(text)
+    except InvalidDurationError as error:
+        raise InvalidDurationError(
+            f"{text[:40]!r} is neither a time nor a duration",
+            hint="write it like 2026-11-20T08:00:00Z, or like 30m or 2h",
+        ) from error
+
+
+def rfc3339(at_s: float) -> str:
+    """Return seconds since the epoch as an RFC 3339 time in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_s))
 
 
 def size(count: int) -> str:
@@ -56,8 +79,8 @@ def timestamp_s(text: str) -> float | None:
     By hand, because importing `datetime` costs a tenth of the time that `kitctl status` may take.
     """
     clock, dot, fraction = text.removesuffix("Z").partition(".")
-    date, _, time = clock.partition("T")
-    fields = [*date.split("-"), *time.split(":")]
+    date, _, hour = clock.partition("T")
+    fields = [*date.split("-"), *hour.split(":")]
     numbers = [int(field) for field in fields if field.isascii() and field.isdigit()]
     if [len(field) for field in fields] != [4, 2, 2, 2, 2, 2] or len(numbers) != len(fields):
         return None
@@ -71,9 +94,9 @@ def timestamp_s(text: str) -> float | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds + float(f"0.{fraction or 0}")
 
 
-def age(time: str | None, now_s: float) -> str:
+def age(at: str | None, now_s: float) -> str:
     """Return how long ago an RFC 3339 time is, in one unit; `-` for none."""
-    then_s = None if time is None else timestamp_s(time)
+    then_s = None if at is None else timestamp_s(at)
     if then_s is None:
         return "-"
     passed = int(now_s - then_s)

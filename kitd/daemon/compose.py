@@ -30,6 +30,7 @@ from kitd.config.show import show_config
 from kitd.content.reach import Reach
 from kitd.daemon.cache_keeper import CacheKeeper
 from kitd.daemon.collector import Collector
+from kitd.daemon.delivery_desk import DeliveryDesk, Sources
 from kitd.daemon.disk_guard import DiskGuard
 from kitd.daemon.in_force import InForce
 from kitd.daemon.layer_feed import LayerFeeds, layer_feeds
@@ -47,6 +48,7 @@ from kitd.daemon.transfer_keeper import keep_transfers
 from kitd.daemon.transfer_memory import LedgerMemory
 from kitd.daemon.translation import access_rules, lane_slots, pack_settings, registry_settings
 from kitd.daemon.verifier import Verifier
+from kitd.daemon.webhook_listener import WebhookListener
 from kitd.doctor.examination import Doctor
 from kitd.doctor.patient import Patient
 from kitd.errors import KitdError
@@ -59,6 +61,7 @@ from kitd.ledger import life
 from kitd.ledger.cache_ledger import CacheLedger
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
+from kitd.ledger.delivery_ledger import DeliveryLedger
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.mirror_ledger import MirrorLedger
@@ -91,6 +94,10 @@ from kitd.watch.hints import Hints
 from kitd.watch.inotify_hints import InotifyHints
 from kitd.watch.project_watcher import ChangeSources, Intervals
 from kitd.watch.root_monitor import RootMonitor
+from kitd.webhooks.formats import FORMATS
+from kitd.webhooks.receiver import Receiver
+from kitd.webhooks.refusal import Refusals
+from kitd.webhooks.server import WebhookServer
 
 log = structlog.get_logger(__name__)
 
@@ -135,6 +142,7 @@ class Ledgers:
     outbox: OutboxLedger
     retention: Retention
     trouble: TroubleLedger
+    deliveries: DeliveryLedger
     life: life.Life
 
 
@@ -161,6 +169,7 @@ class Work:
     collector: Collector
     cache_keeper: CacheKeeper
     mirror_keeper: MirrorKeeper
+    desk: DeliveryDesk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +184,7 @@ class Daemon:
     reloader: Reloader
     notifier: Notifier
     pulse: Pulse
+    webhooks: WebhookListener
 
 
 @asynccontextmanager
@@ -213,6 +223,7 @@ async def open_ledgers(ground: Ground) -> AsyncIterator[Ledgers]:
             outbox=OutboxLedger(database, events, clock),
             retention=Retention(database, clock, lambda: ground.in_force.config.retention),
             trouble=TroubleLedger(database),
+            deliveries=DeliveryLedger(database, clock, jobs),
             life=begun,
         )
         await life.end(database, clock, begun)
@@ -282,6 +293,8 @@ async def wire(
         daemon_uid=os.geteuid(),
         nobody=nobody,
     )
+    receiver = Receiver(work.desk, ground.clock, ground.secrets)
+    webhooks = WebhookListener(WebhookServer(receiver), ground.in_force.config.webhooks.listen)
     return Daemon(
         ground=ground,
         ledgers=ledgers,
@@ -291,6 +304,7 @@ async def wire(
         reloader=reloader,
         notifier=notifier,
         pulse=pulse,
+        webhooks=webhooks,
     )
 
 
@@ -363,6 +377,7 @@ async def _make_work(
         is_paused=lambda: executor.paused is not None,
         monotonic_s=clock.monotonic_s,
     )
+    sources = Sources(lambda: ground.in_force.config.webhooks, FORMATS)
     return Work(
         board=board,
         root_monitor=root_monitor,
@@ -370,6 +385,7 @@ async def _make_work(
         collector=collector,
         cache_keeper=cache_keeper,
         mirror_keeper=mirror_keeper,
+        desk=DeliveryDesk(ledgers.deliveries, sources, mirror_keeper.follow_changes, Refusals()),
     )
 
 
@@ -459,6 +475,7 @@ def _make_services(
         silent=lambda: pulse.silent,
         ping=resources.registries.ping,
         closed=resources.registries.closed,
+        refusals=lambda: work.desk.refusals,
         watchdog_s=ground.service.watchdog_s,
     )
     return Services(
@@ -475,6 +492,7 @@ def _make_services(
         cache_ledger=ledgers.cache,
         collector=work.collector,
         doctor=Doctor(patient),
+        webhooks=work.desk,
         remote=resources.registries.repository,
         reach=resources.reach,
         feed=resources.feeds.open,
@@ -504,6 +522,7 @@ def parts_of(daemon: Daemon) -> Mapping[str, Callable[[], Coroutine[Any, Any, No
         "fatal": lambda: _fail_with(ground.fatal),
         "reload": daemon.reloader.run,
         "pulse": daemon.pulse.run,
+        "webhooks": daemon.webhooks.run,
     }
 
 

@@ -135,6 +135,7 @@ async def serve(
             for name, run in parts.items():
                 crew.start(name, run())
             await crew.until(daemon.work.board.started())
+            await crew.until(daemon.webhooks.opened())
             crew.start("rpc", daemon.server.serve(endpoint))
             started(Controls(ground.stop.set, daemon.reloader.ask))
             service.notify("READY=1")
@@ -143,6 +144,7 @@ async def serve(
                 version=__version__,
                 socket=os.fsdecode(endpoint.listener.getsockname()),
                 registry=registry,
+                webhooks=await daemon.webhooks.opened(),
                 projects=len(config.projects),
             )
             await crew.until(ground.stop.wait())

@@ -112,7 +112,6 @@ def _selection(tags: model.TagFilterConfig) -> Selection:
 def idle_sections(config: Config) -> tuple[str, ...]:
     """Return what is configured and not there yet; nobody should have to find out."""
     configured = {
-        "webhooks": config.webhooks.listen is not None,
         "metrics": config.metrics.listen is not None,
         "modelkit.compression: zstd": config.modelkit.compression is model.Compression.ZSTD,
     }

@@ -44,6 +44,9 @@ def _named(config: Config) -> Iterator[Path]:
             yield registry.client_key
     for endpoint in config.notifications.values():
         yield from filter(None, (endpoint.url_file, endpoint.secret_file))
+    if config.webhooks.listen is not None:
+        for source in config.webhooks.sources.values():
+            yield source.secret_file
 
 
 def _faults(path: Path) -> Iterator[WireCheck]:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
-from kitd.doctor import credential, ledger, limit, place, program, queue, registry
+from kitd.doctor import credential, ledger, limit, place, program, queue, registry, webhook
 from kitd.doctor.check import Check, sound, wrong
 from kitd.doctor.patient import Patient
 from kitd.doctor.symptom import SYMPTOMS, Symptom
@@ -52,6 +52,7 @@ STEPS: tuple[_Step, ...] = (
     _Step("registries", registry.registries),
     *(_Step(symptom.name, _of(symptom)) for symptom in SYMPTOMS),
     _Step("jobs", queue.failed_jobs),
+    _Step(webhook.NAME, webhook.refused_deliveries),
 )
 AUDIT = _Step("audit", ledger.audit, AUDIT_S)
 

@@ -15,6 +15,7 @@ from kitd.queue.job import Failure, Lane
 from kitd.registry.governor import Closed
 from kitd.rpc.methods.wire import WireProject
 from kitd.store.blob_store import BlobStore
+from kitd.webhooks.refusal import Refusals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class Patient:
     """Asks a registry whether it takes the credentials; returns its `Date`."""
     closed: Callable[[], Mapping[str, Closed]]
     """The hosts that registries live on and that are asked for nothing now."""
+    refusals: Callable[[], Refusals]
+    """The deliveries of webhooks that were refused."""
     watchdog_s: float | None
     """After how long a silent kitd is restarted; None where nobody watches."""
     looks: Looks = field(default_factory=Looks)

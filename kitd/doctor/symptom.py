@@ -19,6 +19,7 @@ from kitd.oci.digest import Digest
 from kitd.registry.governor import Closure
 from kitd.rpc.methods.wire import WireReason
 from kitd.store.blob_store import BlobStore, StoreError
+from kitd.webhooks.secret_file import WebhookSecretError, read_secret
 
 OVERDUE_S = 600.0
 """A job that could have run for so long, in a lane that has room, is stuck."""
@@ -180,6 +181,25 @@ async def full_disks(patient: Patient) -> AsyncIterator[WireReason]:
         yield WireReason("ledger_log_large", text, fix)
 
 
+async def webhook_sources(patient: Patient) -> AsyncIterator[WireReason]:
+    """Look for webhook sources whose secret cannot be read."""
+    webhooks = patient.config().webhooks
+    if webhooks.listen is None:
+        return
+    for name, source in webhooks.sources.items():
+        look = partial(read_secret, source.secret_file)
+        try:
+            await patient.looks.take(f"secret of {name}", look)
+        except TimeoutError:
+            text = f"webhook source {name}: the disk of {source.secret_file} does not answer"
+            yield WireReason("webhook_secret", text, "look for what is wrong with it: dmesg")
+            # Others that are on it would each be waited for.
+            return
+        except WebhookSecretError as error:
+            text = f"webhook source {name}: {error.message}"
+            yield WireReason("webhook_secret", text, error.hint or "mend the file")
+
+
 def _nearly_full(place: Path) -> int | None:
     """Return how many bytes are free where that is too few."""
     disk = os.statvfs(place)
@@ -200,5 +220,6 @@ SYMPTOMS: tuple[Symptom, ...] = (
     Symptom("closed registries", closed_registries),
     Symptom("notifications", failing_notifications),
     Symptom("cache limits", full_cache),
+    Symptom("webhooks", webhook_sources),
     Symptom("damaged kits", damaged_kits),
 )

@@ -49,20 +49,21 @@ class Endpoint:
             self.path.unlink(missing_ok=True)
 
 
-def bind_endpoint(path: Path, *, mode: int) -> Endpoint:
+def bind_endpoint(path: Path, *, mode: int, option: str = "rpc.socket") -> Endpoint:
     """Listen at `path`, whose missing parents are made 0700; `mode` is the file's.
 
-    What a dead daemon left is replaced. Raises `AlreadyRunningError`, `EndpointError`.
+    `option` is the key of the configuration that names it. What a dead daemon left is replaced.
+    Raises `AlreadyRunningError`, `EndpointError`.
     """
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
         raise EndpointError(
             f"cannot listen at {path}: a socket's path has at most {_MAX_PATH_BYTES} bytes",
-            hint="set rpc.socket to a shorter path",
+            hint=f"set {option} to a shorter path",
         )
     with _os_errors(path):
         _make_directory(path.parent)
         with _locked(path.parent):
-            _remove_dead(path)
+            _remove_dead(path, option)
             return _bind(path, mode)
 
 
@@ -93,7 +94,7 @@ def _bind(path: Path, mode: int) -> Endpoint:
     return Endpoint(listener, path, _identity(path))
 
 
-def _remove_dead(path: Path) -> None:
+def _remove_dead(path: Path, option: str) -> None:
     """Remove a socket that nobody listens on. Raises `AlreadyRunningError`, `EndpointError`."""
     try:
         kind = path.lstat().st_mode
@@ -102,7 +103,7 @@ def _remove_dead(path: Path) -> None:
     if not stat.S_ISSOCK(kind):
         raise EndpointError(
             f"cannot listen at {path}: something that is not a socket is there",
-            hint="move it away, or set rpc.socket to another path",
+            hint=f"move it away, or set {option} to another path",
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_S)

@@ -6,7 +6,7 @@ changes something has parameters that are `Idempotent`, and a role above `read`.
 """
 
 from kitd.rpc.method import Method
-from kitd.rpc.methods import cache, config, events, jobs, kits, projects, system
+from kitd.rpc.methods import cache, config, events, jobs, kits, projects, system, webhooks
 from kitd.rpc.methods.discovery import discovery
 from kitd.rpc.methods.idempotency import idempotent
 from kitd.rpc.methods.services import Services
@@ -20,6 +20,7 @@ _GROUPS = (
     *kits.METHODS,
     *cache.METHODS,
     *config.METHODS,
+    *webhooks.METHODS,
 )
 METHODS: tuple[Method[Services], ...] = (
     *(idempotent(method) if method.role > Role.READ else method for method in _GROUPS),

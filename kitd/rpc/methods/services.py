@@ -1,6 +1,6 @@
 """What the methods work with. Wired in `kitd.daemon.compose`, once for the life of the daemon."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from kitd.content.store import Fetcher
 from kitd.jobs.port import Remote
 from kitd.ledger.cache_ledger import CacheLedger
 from kitd.ledger.catalog import Catalog
+from kitd.ledger.delivery_ledger import DeliveryFilter, StoredDelivery
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.life import Life
@@ -20,6 +21,8 @@ from kitd.rpc.methods.wire import Reloaded, WireCheck, WireProject, WireReason
 from kitd.store.blob_store import BlobStore
 from kitd.store.collection import Forecast
 from kitd.store.content import CacheContent
+from kitd.webhooks.refusal import Refusals
+from kitd.webhooks.source import Source
 
 
 class Projects(Protocol):
@@ -100,6 +103,31 @@ class Doctor(Protocol):
         ...
 
 
+class Webhooks(Protocol):
+    """The deliveries of webhooks: see `kitd.daemon.delivery_desk.DeliveryDesk`."""
+
+    @property
+    def refusals(self) -> Refusals:
+        """What was refused since the start."""
+        ...
+
+    def sources(self) -> Sequence[Source]:
+        """Return the senders that are configured."""
+        ...
+
+    async def list(self, wanted: DeliveryFilter) -> Sequence[StoredDelivery]:
+        """Return deliveries."""
+        ...
+
+    async def counts(self) -> Mapping[str, Mapping[str, int]]:
+        """Return by source and state how many deliveries are held."""
+        ...
+
+    async def replay(self, delivery: int) -> StoredDelivery:
+        """Read a delivery again, and ask for its jobs."""
+        ...
+
+
 class Running(Protocol):
     """The running attempts: see `kitd.queue.executor.Executor`."""
 
@@ -129,6 +157,7 @@ class Services:
     cache_ledger: CacheLedger
     collector: Collector
     doctor: Doctor
+    webhooks: Webhooks
     remote: Callable[[Repository], Awaitable[Remote]]
     reach: Reach
     feed: Callable[[Descriptor, Fetcher, int], Awaitable[int]]

@@ -1,0 +1,120 @@
+"""`kitctl webhooks …`: what registries told."""
+
+from typing import Any
+
+from kitd.client import request
+from kitd.client.protocol import Document
+from kitd.ctl.error import UsageError
+from kitd.ctl.exit_code import ExitCode
+from kitd.ctl.format import age, plural, printable, rfc3339, size
+from kitd.ctl.session import Session
+from kitd.ctl.table import Column, render
+
+_PAGE = 500
+_REPLAYED_AT_ONCE = 100
+"""What one call takes at most."""
+_USUAL = 50
+_NONE = "No deliveries."
+
+
+def list_deliveries(
+    session: Session, *, source: str | None, state: str | None, limit: int | None
+) -> int:
+    """Show deliveries, newest first."""
+    wanted = _USUAL if limit is None else limit
+    deliveries: list[dict[str, Any]] = []
+    with session.connect() as client:
+        while True:
+            at_most = min(wanted - len(deliveries), _PAGE)
+            before = deliveries[-1]["id"] if deliveries else None
+            page = client.call(
+                request.list_deliveries(source=source, state=state, limit=at_most, before=before)
+            )
+            found = page.get("deliveries") or []
+            deliveries += found
+            if len(deliveries) >= wanted or len(found) < at_most:
+                break
+    lines = _table(session, deliveries) if deliveries else [_NONE]
+    lines += _refused(page)
+    session.terminal.show({**page, "deliveries": deliveries}, "\n".join(lines))
+    return ExitCode.DONE
+
+
+def replay(
+    session: Session, *, deliveries: list[int], since: str | float | None, source: str | None
+) -> int:
+    """Have deliveries read again; fails if one cannot be, or is as malformed as before."""
+    if bool(deliveries) == (since is not None):
+        hint = "kitctl webhooks replay ID..., or kitctl webhooks replay --since 2h"
+        raise UsageError("webhooks replay takes either numbers or --since", hint=hint)
+    if source is not None and since is None:
+        raise UsageError("--source goes with --since", hint="kitctl webhooks replay --help")
+    replays: list[dict[str, Any]] = []
+    with session.connect() as client:
+        if since is not None:
+            start = since if isinstance(since, str) else rfc3339(session.now_s - since)
+            last: int | None = 0
+            while last is not None:
+                asked = request.replay_deliveries(since=start, source=source, after=last)
+                document = client.call(asked)
+                replays += document.get("replays") or []
+                last = document.get("last")
+        else:
+            for first in range(0, len(deliveries), _REPLAYED_AT_ONCE):
+                ids = deliveries[first : first + _REPLAYED_AT_ONCE]
+                replays += client.call(request.replay_deliveries(ids)).get("replays") or []
+    lines = [_replayed(each) for each in replays] or [_NONE]
+    session.terminal.show({"replays": replays}, "\n".join(lines))
+    return ExitCode.FAILED if any(map(_failed, replays)) else ExitCode.DONE
+
+
+def _table(session: Session, deliveries: list[dict[str, Any]]) -> list[str]:
+    columns = (
+        Column("DELIVERY", is_right=True),
+        Column("SOURCE", can_shrink=True),
+        Column("RECEIVED"),
+        Column("STATE", paint=session.terminal.paint_state),
+        Column("CHANGES", is_right=True),
+        Column("JOBS"),
+        Column("SIZE", is_right=True),
+        Column("REASON", can_shrink=True),
+    )
+    rows = [
+        (
+            str(each["id"]),
+            str(each["source"]),
+            age(each["received"], session.now_s),
+            str(each["state"]),
+            str(each["changes"]),
+            ",".join(map(str, each["jobs"])) or "-",
+            size(each["bytes"]),
+            each["reason"] or "-",
+        )
+        for each in deliveries
+    ]
+    return render(columns, rows, width=session.terminal.width)
+
+
+def _refused(document: Document) -> list[str]:
+    """Return a line for each sender that was refused: it may have another secret."""
+    return [
+        printable(
+            f"{source['name']}: refused {plural(source['refused'], 'time')} since kitd started"
+        )
+        for source in document.get("sources") or []
+        if source["refused"]
+    ]
+
+
+def _failed(replayed: dict[str, Any]) -> bool:
+    delivery = replayed["delivery"]
+    return delivery is None or delivery["state"] == "malformed"
+
+
+def _replayed(replayed: dict[str, Any]) -> str:
+    delivery, error = replayed["delivery"], replayed["error"]
+    if delivery is None:
+        return printable(f"{replayed['id']}: {error['message']}")
+    jobs = ", ".join(f"job {job}" for job in delivery["jobs"])
+    rest = jobs or delivery["reason"] or f"{plural(delivery['changes'], 'change')}, no job"
+    return printable(f"{replayed['id']}: {delivery['state']}: {rest}")
