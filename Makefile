@@ -66,6 +66,7 @@ soak: export KITD_SOAK_STALL_S ?= 30
 soak: export KITD_SOAK_FILE_BYTES ?= 67108864
 soak: export KITD_SOAK_KILLS ?= 2000
 soak: export KITD_SOAK_PUSH_KILLS ?= 100
+soak: export KITD_SOAK_WEBHOOK_KILLS ?= 300
 soak: export KITD_SOAK_BLOB_MIB ?= 256
 soak: export KITD_SOAK_CUT_MIB ?= 1 2 3 5 8 13 21 34 55 89 144 233
 soak: export KITD_SOAK_CALLS_S ?= 3000

@@ -22,6 +22,7 @@ from benchmarks import (
     save,
     status,
     transfer,
+    webhooks,
 )
 from benchmarks.measure import Settings, machine
 
@@ -40,6 +41,7 @@ BENCHMARKS: Mapping[str, Callable[[Path, Settings], Iterator[str]]] = {
     "transfer": transfer.run,
     "flat": flat.run,
     "mirror": mirror.run,
+    "webhooks": webhooks.run,
 }
 
 

@@ -204,6 +204,8 @@ def matrix(daemon):
         "cache.pin": (SUBMITTERS, kit_here),
         "cache.unpin": (SUBMITTERS, kit_here),
         "config.show": (EVERYBODY, nothing),
+        "webhooks.list": (EVERYBODY, nothing),
+        "webhooks.replay": (ADMINS, lambda: {"ids": [1]}),
     }
 
 

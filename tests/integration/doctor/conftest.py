@@ -16,6 +16,7 @@ from kitd.ledger.outbox_ledger import OutboxLedger
 from kitd.ledger.trouble import TroubleLedger
 from kitd.queue.job import JobRequest, Lane
 from kitd.store.blob_store import BlobStore
+from kitd.webhooks.refusal import Refusals
 
 
 class ShiftedClock(SystemClock):
@@ -93,6 +94,7 @@ def patient(database, clock, tmp_path) -> Patient:
         silent=lambda: (),
         ping=no_date,
         closed=dict,
+        refusals=Refusals,
         watchdog_s=None,
     )
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from kitd.config.address import TcpAddress
+from kitd.config.model import WebhookFormat, WebhooksConfig, WebhookSourceConfig
 from kitd.doctor.examination import Doctor
 from kitd.doctor.symptom import LARGE_WAL_BYTES, OVERDUE_S
 from kitd.oci.descriptor import Descriptor
@@ -53,6 +55,36 @@ async def test_a_cache_that_cannot_keep_to_its_limits(told, but):
 async def test_a_registry_that_is_asked_for_nothing(told, but, closure, words):
     reasons = await told(but(closed=lambda: {"r.example:5000": Closed(closure, 89.5)}))
     assert reasons["registry_closed"].text == words
+
+
+@pytest.fixture
+def receiving(patient, but, tmp_path):
+    """A patient that listens to a webhook source with a secret."""
+
+    def receiving(*, listens=True):
+        source = WebhookSourceConfig(
+            format=WebhookFormat.HARBOR, registry="r.example", secret_file=tmp_path / "secret"
+        )
+        place = TcpAddress("127.0.0.1", 0) if listens else None
+        webhooks = WebhooksConfig(listen=place, sources={"harbor-eu": source})
+        config = replace(patient.config(), webhooks=webhooks)
+        return but(config=lambda: config)
+
+    return receiving
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n"])
+async def test_a_webhook_source_whose_secret_cannot_be_read(told, receiving, tmp_path, content):
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    reasons = await told(receiving())
+    assert "harbor-eu" in reasons["webhook_secret"].text
+    (tmp_path / "secret").write_bytes(b"correct horse")
+    assert await told(receiving()) == {}
+
+
+async def test_a_webhook_source_that_nobody_listens_for_needs_no_secret(told, receiving):
+    assert await told(receiving(listens=False)) == {}
 
 
 async def test_a_part_that_does_not_answer(told, but):

@@ -15,6 +15,10 @@ def read(places):
     return lambda text: parse_config(text.encode(), source="kitd.yaml", places=places)
 
 
+SOURCE = "{format: quay, registry: q.io, secret_file: /s}"
+WEBHOOKS = f"webhooks: {{listen: '127.0.0.1:1', sources: {{a: {SOURCE}}}}}"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "live", "restart"),
     [
@@ -25,6 +29,7 @@ def read(places):
         ("", "rpc: {mode: '0660', access: [{uid: 7, role: read}]}", ("rpc.access",), ("rpc.mode",)),
         ("", "state_dir: /elsewhere", (), ("state_dir",)),
         ("", "registry: {listen: '127.0.0.1:1'}", (), ("registry.listen",)),
+        ("", WEBHOOKS, ("webhooks.sources.a",), ("webhooks.listen",)),
         (
             "registries: {a.example: {plain_http: true}, b.example: {}}",
             "registries: {a.example: {plain_http: false}, c.example: {}}",

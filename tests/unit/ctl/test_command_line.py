@@ -74,6 +74,18 @@ def test_an_unknown_command_is_refused_with_the_nearest(words, hint):
             },
         ),
         ("events --since 5", {"follow": False, "since": 5}),
+        (
+            "webhooks replay 3 1 2",
+            {"deliveries": [3, 1, 2], "since": None, "source": None},
+        ),
+        (
+            "webhooks replay --since 2h --source a",
+            {"deliveries": [], "since": 7200.0, "source": "a"},
+        ),
+        (
+            "webhooks replay --since 2026-11-20T08:00:00Z",
+            {"deliveries": [], "since": "2026-11-20T08:00:00Z", "source": None},
+        ),
     ],
 )
 def test_arguments_are_read(line, expected):
@@ -94,6 +106,9 @@ def test_arguments_are_read(line, expected):
         "jobs list --state done",
         "push a b c",
         "completion tcsh",
+        "webhooks replay one",
+        "webhooks replay --since yesterday",
+        "webhooks list --state lost",
         "events --nonsense",
     ],
 )

@@ -106,6 +106,11 @@ def test_what_is_no_duration_is_refused(text):
         parse_duration_s(text)
 
 
+@pytest.mark.parametrize("time", ["1970-01-01T00:00:00Z", "2024-02-29T23:59:59Z"])
+def test_times_are_written_as_they_are_read(time):
+    assert formats.rfc3339(formats.timestamp_s(time)) == time
+
+
 def test_control_characters_do_not_reach_the_terminal():
     assert formats.printable("a\x1b[31mb\nc\u202e\ud800") == "a�[31mb�c��"
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from kitd.webhooks.delivery import Changes, Delivery, Handshake, Irrelevant
 from kitd.webhooks.format import MIB, MalformedDeliveryError
 from kitd.webhooks.formats import FORMATS
+from kitd.webhooks.judgement import judge, kept_headers
 
 GOLDEN = Path(__file__).parents[2] / "golden/webhooks"
 PATHS = sorted(GOLDEN.glob("*/*.json"))
@@ -93,3 +95,15 @@ def test_no_other_secret_will_do(path):
     format_ = FORMATS[path.parent.name]
     _, delivery, secret = load(path)
     assert not format_.is_authentic(delivery, secret + b"!")
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_delivery_that_is_kept_is_read_again_as_it_was(path):
+    """What is left of its headers is enough, and nothing of them is the secret."""
+    form = FORMATS[path.parent.name]
+    expected, delivery, secret = load(path)
+    if not expected["authentic"] or delivery.method != "POST":
+        return
+    kept = replace(delivery, headers=kept_headers(delivery.headers), path_secret=None)
+    assert judge(form, kept) == judge(form, delivery)
+    assert secret.decode() not in str(kept.headers)
