@@ -73,8 +73,9 @@ soak: export KITD_SOAK_CALLS_S ?= 3000
 soak: export KITD_SOAK_CALLS_STEP ?= 1
 soak: export KITD_SOAK_STREAM_BYTES ?= 4294967296
 soak: export KITD_SOAK_STREAM_DISK ?= 512m
+soak: export KITD_SOAK_TWO_WAY ?= 1000
 soak: $(VENV)/.dev ## stall, hammer, kill and break disks for long, and look for what is torn or lost
-	$(BIN)/python -m pytest -p no:xdist tests/soak tests/faults
+	$(BIN)/python -m pytest -p no:xdist tests/soak tests/faults tests/e2e/test_mirrored_events.py
 
 # Sixteen seconds for each of some thirty targets: ten minutes.
 fuzz: export KITD_FUZZ_S ?= 16
