@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Self, TypeVar
 
 from kitd.client import request as requests
@@ -66,10 +66,13 @@ class Client:
         given = {name: value for name, value in filters.items() if value is not None}
         return Subscription(self._connection, given, from_seq)
 
-    def follow(self, job: int, *, timeout_s: float | None = None) -> Iterator[Job | Progress]:
+    def follow(
+        self, job: int, *, timeout_s: float | None = None
+    ) -> Generator[Job | Progress, None, None]:
         """Yield a job as it is now, its progress, and the job again whenever it changed.
 
         The last item is the job in its final state; of a job that was superseded, its successor.
+        Close it where it is left earlier.
         Raises `DeadlineExceededError` after `timeout_s`, and what `call` raises.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s

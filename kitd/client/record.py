@@ -118,6 +118,79 @@ class UnpackPlan(NamedTuple):
     layers: tuple[Layer, ...]
 
 
+class Mirror(NamedTuple):
+    """One mirror of the configuration. Times are RFC 3339, UTC.
+
+    `edges` are tags at targets: so many are known, `failed` when last tried, are in `conflicts`,
+    are `gone` from the source.
+    """
+
+    name: str
+    source: str
+    repositories: tuple[str, ...]
+    targets: tuple[str, ...]
+    schedule: str | None
+    last_started: str | None
+    next_start: str | None
+    edges: int
+    failed: int
+    conflicts: int
+    gone: int
+    last_equal: str | None
+    running: tuple[int, ...]
+    document: Document
+
+
+class MirrorEdge(NamedTuple):
+    """What is known of a tag of a source and of the one of a target that follows it.
+
+    `state` is `failed`, `conflict`, `gone`, `equal` or `unknown`.
+    """
+
+    source: str
+    target: str
+    state: str
+    digest: str | None
+    last_equal: str | None
+    gone_since: str | None
+    error: str | None
+    document: Document
+
+
+class MirrorEdges(NamedTuple):
+    """Edges of a mirror, and how many there are."""
+
+    edges: tuple[MirrorEdge, ...]
+    total: int
+
+
+class MirroredTag(NamedTuple):
+    """What a run of a mirror made of one tag at one target.
+
+    `action` is copied, unchanged, skipped, deleted or failed; `bytes` were sent for it.
+    """
+
+    source: str
+    target: str
+    digest: str | None
+    action: str
+    bytes: int
+    why: str | None
+    document: Document
+
+
+class Mirrored(NamedTuple):
+    """What a job of a mirror came to; `counts` are of all tags by action, more than are shown."""
+
+    tags: tuple[MirroredTag, ...]
+    counts: dict[str, int]
+    sent_bytes: int
+    mounted_bytes: int
+    skipped_bytes: int
+    dry_run: bool
+    notes: tuple[str, ...]
+
+
 class Status(NamedTuple):
     """The daemon at a glance."""
 
@@ -346,4 +419,81 @@ def read_unpack_plan(answer: Any) -> UnpackPlan:
         reference=_field(document, "reference", str),
         kitfile=_optional(document, "yaml", str),
         layers=_records(document, "layers", _read_layer),
+    )
+
+
+def _read_mirror(answer: Any) -> Mirror:
+    document = read_object(answer)
+    return Mirror(
+        name=_field(document, "name", str),
+        source=_field(document, "source", str),
+        repositories=_texts(document, "repositories"),
+        targets=_texts(document, "targets"),
+        schedule=_optional(document, "schedule", str),
+        last_started=_optional(document, "last_started", str),
+        next_start=_optional(document, "next_start", str),
+        edges=_field(document, "edges", int),
+        failed=_field(document, "failed", int),
+        conflicts=_field(document, "conflicts", int),
+        gone=_field(document, "gone", int),
+        last_equal=_optional(document, "last_equal", str),
+        running=_numbers(document, "running"),
+        document=document,
+    )
+
+
+def read_mirrors(answer: Any) -> tuple[Mirror, ...]:
+    """Read a list of mirrors. Raises `ProtocolError`."""
+    return _records(read_object(answer), "mirrors", _read_mirror)
+
+
+def _read_mirror_edge(answer: Any) -> MirrorEdge:
+    document = read_object(answer)
+    error = _optional(document, "error", dict)
+    return MirrorEdge(
+        source=_field(document, "source", str),
+        target=_field(document, "target", str),
+        state=_field(document, "state", str),
+        digest=_optional(document, "digest", str),
+        last_equal=_optional(document, "last_equal", str),
+        gone_since=_optional(document, "gone_since", str),
+        error=None if error is None else _field(error, "message", str),
+        document=document,
+    )
+
+
+def read_mirror_edges(answer: Any) -> MirrorEdges:
+    """Read edges of a mirror. Raises `ProtocolError`."""
+    document = read_object(answer)
+    return MirrorEdges(
+        _records(document, "edges", _read_mirror_edge), _field(document, "total", int)
+    )
+
+
+def _read_mirrored_tag(answer: Any) -> MirroredTag:
+    document = read_object(answer)
+    return MirroredTag(
+        source=_field(document, "source", str),
+        target=_field(document, "target", str),
+        digest=_optional(document, "digest", str),
+        action=_field(document, "action", str),
+        bytes=_optional(document, "bytes", int) or 0,
+        why=_optional(document, "why", str),
+        document=document,
+    )
+
+
+def read_mirrored(answer: Any) -> Mirrored:
+    """Read the result of a job of kind `mirror`. Raises `ProtocolError`."""
+    document = read_object(answer)
+    moved = _field(document, "bytes", dict)
+    counts = _field(document, "counts", dict)
+    return Mirrored(
+        tags=_records(document, "edges", _read_mirrored_tag),
+        counts={str(action): _field(counts, action, int) for action in counts},
+        sent_bytes=_optional(moved, "sent", int) or 0,
+        mounted_bytes=_optional(moved, "mounted", int) or 0,
+        skipped_bytes=_optional(moved, "skipped", int) or 0,
+        dry_run=_optional(document, "dry_run", bool) or False,
+        notes=_texts(document, "notes"),
     )

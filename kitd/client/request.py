@@ -196,6 +196,60 @@ def plan_unpack(reference: str, filters: Sequence[str] = ()) -> Request[record.U
     return Request("kits.plan", params, record.read_unpack_plan)
 
 
+def list_mirrors() -> Request[tuple[record.Mirror, ...]]:
+    """Ask for the mirrors of the configuration and how they stand."""
+    return Request("mirrors.list", {}, record.read_mirrors)
+
+
+def mirror_edges(name: str, *, limit: int | None = None) -> Request[record.MirrorEdges]:
+    """Ask what is known of the tags of a mirror, those in trouble first; at most 1000."""
+    return Request("mirrors.edges", _given(name=name, limit=limit), record.read_mirror_edges)
+
+
+def run_mirror(
+    name: str,
+    *,
+    dry_run: bool = False,
+    thorough: bool = False,
+    allow_deletes: bool = False,
+    idempotency_key: str | None = None,
+) -> Request[tuple[record.Job, ...]]:
+    """Look now at all that a mirror concerns; `thorough` believes nothing that is remembered.
+
+    Of the jobs that do it, one of kind `survey` is followed by others: its `followed_by`.
+    """
+    params = _given(
+        name=name,
+        dry_run=dry_run or None,
+        thorough=thorough or None,
+        allow_deletes=allow_deletes or None,
+        idempotency_key=idempotency_key,
+    )
+    return Request("mirrors.run", params, record.read_jobs)
+
+
+def copy_mirror(
+    source: str,
+    target: str,
+    *,
+    tags: Sequence[str] = (),
+    dry_run: bool = False,
+    idempotency_key: str | None = None,
+) -> Request[record.Job]:
+    """Copy tags from a registry to another: those that match a glob of `tags`, or all.
+
+    `source` may be one tag, and `target` say what it is called there.
+    """
+    params = _given(
+        source=source,
+        target=target,
+        tags=list(tags) or None,
+        dry_run=dry_run or None,
+        idempotency_key=idempotency_key,
+    )
+    return Request("mirrors.copy", params, record.read_started)
+
+
 def cache_stats() -> Request[Document]:
     """Ask how much the cache holds and shares."""
     return Request("cache.stats", {}, record.read_object)

@@ -1,4 +1,9 @@
-"""Everything `kitctl` can do, as data: parser, help and completion are derived from this table."""
+"""Everything `kitctl` can do, as data: parser, help and completion are derived from this table.
+
+A word can be a command of its own and begin others, which come first then: `mirror SRC DST` and
+`mirror run NAME`. What follows it is one of the others, an option, or has a slash, as references
+to registries have.
+"""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -55,6 +60,11 @@ class Command(NamedTuple):
     example: str
     arguments: tuple[Argument, ...] = ()
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the name, one or two."""
+        return tuple(self.name.split(" "))
+
     def load(self) -> Callable[..., int]:
         """Import and return the function; it takes the session, and the arguments by name."""
         module, _, function = self.function.partition(":")
@@ -67,6 +77,8 @@ _PROJECT = Argument(("name",), "the project's name", metavar="NAME")
 _REFERENCE = Argument(("reference",), "repository:tag or repository@digest", metavar="REF")
 _FOLLOW = Argument(("-f", "--follow"), "go on with what happens from now on")
 _DETACH = Argument(("--detach",), "do not wait: print the job's number")
+_MIRROR = Argument(("name",), "the mirror's name", metavar="NAME")
+_DRY_RUN = Argument(("--dry-run",), "only tell what would be done")
 _REMOTE = Argument(("-r", "--remote"), "ask the registry, not the cache")
 
 COMMANDS = (
@@ -119,6 +131,43 @@ COMMANDS = (
         "copy a kit to the cache",
         "pull registry.example.com/team/sentiment:v1",
         (_REFERENCE, _DETACH),
+    ),
+    Command(
+        "mirror run",
+        "mirror:run",
+        "copy now what a mirror of the configuration lacks",
+        "mirror run prod --dry-run",
+        (
+            _MIRROR,
+            _DRY_RUN,
+            Argument(("--thorough",), "look at both ends, whatever is remembered of them"),
+            Argument(("--allow-deletes",), "agree to deletions that look like an accident"),
+            _DETACH,
+        ),
+    ),
+    Command("mirror list", "mirror:list_mirrors", "mirrors of the configuration", "mirror list"),
+    Command(
+        "mirror edges",
+        "mirror:list_edges",
+        "what is known of a mirror's tags, those in trouble first",
+        "mirror edges prod",
+        (
+            _MIRROR,
+            Argument(("-n", "--limit"), "at most this many (default: 100)", metavar="N", read=int),
+        ),
+    ),
+    Command(
+        "mirror",
+        "mirror:copy",
+        "copy a repository, or some of its tags, to another registry",
+        "mirror registry.example.com/team/sentiment mirror.example.com/sentiment --tags 'v*'",
+        (
+            Argument(("source",), "a repository of a registry, or one tag of it", metavar="SRC"),
+            Argument(("target",), "where to, with a tag to change its name", metavar="DST"),
+            Argument(("--tags",), "only these: v1, 'v*' …", metavar="GLOB", is_repeated=True),
+            _DRY_RUN,
+            _DETACH,
+        ),
     ),
     Command(
         "unpack",

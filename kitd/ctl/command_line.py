@@ -57,15 +57,18 @@ def split_options(words: Sequence[str]) -> tuple[Options, list[str]]:
 
 def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
     """Return the command that the first word or two name, and the rest. Raises `UsageError`."""
+    group = [command.words[1] for command in COMMANDS if in_group(command, words[0])]
     for command in COMMANDS:
-        name = command.name.split(" ")
-        if list(words[: len(name)]) == name:
-            return command, list(words[len(name) :])
-    group = [command.name.split(" ")[1] for command in COMMANDS if in_group(command, words[0])]
+        count = len(command.words)
+        if tuple(words[:count]) != command.words:
+            continue
+        if count == 1 and group and not _is_argument(words[1:]):
+            continue
+        return command, list(words[count:])
     if group and len(words) == 1:
         raise UsageError(f"{words[0]} what?", hint=f"one of: {', '.join(group)}")
     wrong = words[1] if group else words[0]
-    known = group or [command.name.split(" ")[0] for command in COMMANDS]
+    known = group or [command.words[0] for command in COMMANDS]
     from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
 
     near = get_close_matches(wrong, known, n=1)
@@ -73,6 +76,11 @@ def find_command(words: Sequence[str]) -> tuple[Command, list[str]]:
         f"there is no command {wrong[:40]!r}" + (f" of {words[0]}" if group else ""),
         hint=f"did you mean {near[0]}?" if near else "see: kitctl --help",
     )
+
+
+def _is_argument(words: Sequence[str]) -> bool:
+    """Whether the next word is meant for a command that others begin with, and is none of them."""
+    return bool(words) and (words[0].startswith("-") or "/" in words[0])
 
 
 def in_group(command: Command, group: str) -> bool:

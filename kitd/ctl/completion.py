@@ -15,12 +15,18 @@ def _long_names(command: Command) -> list[str]:
 
 
 def _first_words() -> list[str]:
-    return list(dict.fromkeys(command.name.split(" ")[0] for command in COMMANDS))
+    return list(dict.fromkeys(command.words[0] for command in COMMANDS))
 
 
 def _second_words(first: str) -> list[str]:
-    pairs = (command.name.split(" ") for command in COMMANDS)
-    return [words[1] for words in pairs if words[0] == first and len(words) > 1]
+    names = (command.words for command in COMMANDS)
+    return [words[1] for words in names if words[0] == first and len(words) > 1]
+
+
+def _after(first: str) -> list[str]:
+    """Return what can follow a word that begins commands, and may be one itself."""
+    own = [command for command in COMMANDS if command.name == first]
+    return [*_second_words(first), *(name for command in own for name in _long_names(command))]
 
 
 def _groups() -> list[str]:
@@ -29,9 +35,7 @@ def _groups() -> list[str]:
 
 def bash() -> str:
     """Return a script for bash's programmable completion."""
-    cases = [
-        f'        "{group} ") words="{" ".join(_second_words(group))}" ;;' for group in _groups()
-    ]
+    cases = [f'        "{group} ") words="{" ".join(_after(group))}" ;;' for group in _groups()]
     for command in COMMANDS:
         first, _, second = command.name.partition(" ")
         pattern = f'"{first} {second}"' if second else f'"{first} "*'
@@ -79,6 +83,8 @@ def fish() -> str:
                 f" -a {second} -d '{_quoted(command.summary)}'"
             )
             seen += f"; and __fish_seen_subcommand_from {second}"
+        elif others := " ".join(_second_words(first)):
+            seen += f"; and not __fish_seen_subcommand_from {others}"
         lines += [
             f"complete -c kitctl -n '{seen}' {_fish_option(option)}"
             for option in _options_of(command)

@@ -18,11 +18,14 @@ class InterruptedByUserError(KitdError):
 
 
 class JobFailedError(RpcError):
-    """The job that a command waited for did not succeed; the code is the job's."""
+    """The job that a command waited for did not succeed; the code is the job's.
+
+    It may be tried again.
+    """
 
     def __init__(self, job: Job) -> None:
         failure = job.error
-        if job.state != "failed":
+        if job.is_terminal and job.state != "failed":
             code, reason, hint = job.state, f"it was {job.state}", None
         elif failure is None:
             code, reason, hint = "failed", "kitd gave no reason", None

@@ -1,5 +1,8 @@
 """Waiting for a job in front of a person: progress, retries, the end, or Ctrl-C."""
 
+from collections.abc import Callable
+from contextlib import closing
+
 from kitd.client import Client
 from kitd.client.error import DeadlineExceededError
 from kitd.client.record import Job, Progress
@@ -14,13 +17,41 @@ def follow_job(session: Session, client: Client, job: int, timeout_s: float | No
 
     Raises `InterruptedByUserError` on Ctrl-C, `DeadlineExceededError` after `timeout_s`.
     """
+    return _follow(session, client, job, timeout_s, until=lambda job: job.is_terminal)
+
+
+def try_job(session: Session, client: Client, job: int) -> Job:
+    """Return a job once it has ended, or an attempt of it has failed and another will follow.
+
+    Raises `InterruptedByUserError` on Ctrl-C.
+    """
+    return _follow(session, client, job, None, until=lambda job: job.is_terminal or _failed(job))
+
+
+def _failed(job: Job) -> bool:
+    return job.state == "scheduled" and job.error is not None
+
+
+def _follow(
+    session: Session,
+    client: Client,
+    job: int,
+    timeout_s: float | None,
+    *,
+    until: Callable[[Job], bool],
+) -> Job:
     current: Job | None = None
     try:
-        with ProgressLine(session.terminal) as line:
-            for item in client.follow(job, timeout_s=timeout_s):
+        with (
+            ProgressLine(session.terminal) as line,
+            closing(client.follow(job, timeout_s=timeout_s)) as items,
+        ):
+            for item in items:
                 if isinstance(item, Progress):
                     line.update(item)
                     continue
+                if until(item) and item.superseded_by is None:
+                    return item
                 if current is not None and item.state != current.state:
                     line.clear()
                     _note_retry(session, item)

@@ -108,6 +108,18 @@ def age(at: str | None, now_s: float) -> str:
     return "just now"
 
 
+def until(time: str | None, now_s: float) -> str:
+    """Return how long it is to an RFC 3339 time, in one unit; `-` for none."""
+    then_s = None if time is None else timestamp_s(time)
+    if then_s is None:
+        return "-"
+    left = int(then_s - now_s)
+    for unit_s, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        if left >= unit_s:
+            return f"in {left // unit_s}{unit}"
+    return "now"
+
+
 def elapsed(start: str | None, end: str | None, now_s: float) -> str:
     """Return the span between two RFC 3339 times, until now if there is no end; `-` for none."""
     start_s = None if start is None else timestamp_s(start)

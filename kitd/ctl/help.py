@@ -8,12 +8,13 @@ from kitd.ctl.command_line import GLOBAL_OPTIONS, build_parser, in_group
 
 def overview(group: str | None = None) -> str:
     """Return the help for all commands, or for those of one group."""
-    commands = [command for command in COMMANDS if group is None or in_group(command, group)]
+    commands = [command for command in COMMANDS if group is None or command.words[0] == group]
     usage = "kitctl [OPTIONS] COMMAND" if group is None else f"kitctl {group} COMMAND"
     lines = [f"usage: {usage}", "", *_columns([(c.name, c.summary) for c in commands]), ""]
     lines += ["options of every command:", *_options(), ""]
     lines.append(f"example: kitctl {commands[0].example}")
-    return "\n".join(lines)
+    own = [command for command in commands if command.name == group]
+    return "\n".join([*lines, *("\n" + build_parser(command).format_help() for command in own)])
 
 
 def is_group(word: str) -> bool:

@@ -22,6 +22,12 @@ _STATE_COLOURS = {
     "held": "yellow",
     "cancelled": "dim",
     "superseded": "dim",
+    "copied": "green",
+    "equal": "green",
+    "skipped": "yellow",
+    "conflict": "yellow",
+    "deleted": "yellow",
+    "gone": "yellow",
 }
 
 

@@ -487,6 +487,8 @@ def _make_services(
         events=ledgers.events,
         catalog=ledgers.catalog,
         projects=work.board,
+        mirrors=work.mirror_keeper,
+        mirror_ledger=ledgers.mirrors,
         store=ground.store,
         cache=ground.cache,
         cache_ledger=ledgers.cache,

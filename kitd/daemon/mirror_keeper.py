@@ -1,7 +1,7 @@
 """Mirrors of the configuration: when each is due, and which of them a change concerns."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
@@ -17,6 +17,7 @@ from kitd.mirror.schedule import next_start_us, spread_of
 from kitd.oci.reference import InvalidReferenceError, Repository
 from kitd.queue.fact import Fact, MirrorDue, RepositoryChanged
 from kitd.queue.job import JobRequest
+from kitd.rpc.methods.services import StartTimes
 from kitd.triggers import requests_for
 from kitd.webhooks.delivery import Action, Change
 
@@ -56,6 +57,21 @@ class MirrorKeeper:
     def follow(self, fact: Fact) -> tuple[JobRequest, ...]:
         """Return the jobs that a fact asks for."""
         return requests_for(fact, self.rules)
+
+    async def start_times(self) -> Mapping[str, StartTimes]:
+        """Return when each mirror was started by its schedule, and when it is next."""
+        starts, now_us = await self._ledger.starts(), self._clock.now_us()
+        return {
+            rule.name: StartTimes(
+                starts.get(rule.name),
+                None
+                if rule.schedule is None
+                else next_start_us(
+                    rule.schedule, starts.get(rule.name), now_us, spread_of(rule.name)
+                ),
+            )
+            for rule in self.rules
+        }
 
     async def follow_changes(
         self, registry: str, changes: Sequence[Change]

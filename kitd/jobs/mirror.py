@@ -31,7 +31,7 @@ from kitd.oci.digest import Digest, parse_digest
 from kitd.oci.reference import Reference, parse_repository
 from kitd.queue.job import Lane, Progress
 from kitd.queue.kind import HUMAN, Done, JobContext, JobKind
-from kitd.queue.retry import RetryPolicy
+from kitd.queue.retry import PartlyDoneError, RetryPolicy
 
 LOOKS = 16
 """Tags that are asked about at once."""
@@ -51,14 +51,14 @@ MAX_REPORTED = 1000
 """Edges that a result shows, those first that are not unchanged."""
 
 
-class MirrorIncompleteError(KitdError):
+class MirrorIncompleteError(PartlyDoneError):
     """Some tags could not be copied; the others were."""
 
     code: ClassVar[str] = "mirror_incomplete"
     disposition: ClassVar[Disposition] = Disposition.RETRY
 
 
-class MirrorRefusedError(KitdError):
+class MirrorRefusedError(PartlyDoneError):
     """Some tags cannot be copied, however often that is tried; the others were."""
 
     code: ClassVar[str] = "mirror_refused"
@@ -68,6 +68,13 @@ class PullsSpentError(KitdError):
     """The registry allows few more pulls for now, and those are left to people."""
 
     code: ClassVar[str] = "pulls_spent"
+    disposition: ClassVar[Disposition] = Disposition.RETRY
+
+
+class MovingTagError(KitdError):
+    """A tag is set anew while what it names is copied, again and again."""
+
+    code: ClassVar[str] = "moving_tag"
     disposition: ClassVar[Disposition] = Disposition.RETRY
 
 
@@ -204,6 +211,10 @@ class _Mirror:
         if ranks:
             admitted = await self._newest(found, admitted)
         await self._resolve(found, admitted)
+        if order.rule is None and order.tags and found.gone:
+            # Whoever names a tag wants that one, and not whatever there is.
+            gone = Reference(self._repository, min(found.gone))
+            raise ContentNotFoundError(f"there is no {gone}", hint="correct the tag")
         if order.digest_tags:
             known = self._agreed_digests() | set(found.digests.values())
             companions = [tag for tag in meant or () if _is_companion(tag, known)]
@@ -456,9 +467,8 @@ class _Mirror:
         edge = target.edge(tag)
         if digest is None or turn == MAX_TURNS:
             self._tell(edge, digest, "skipped", why="the source's tag keeps moving")
-            self._failures.append(
-                MirrorIncompleteError(f"{Reference(self._repository, tag)} keeps moving")
-            )
+            moving = Reference(self._repository, tag)
+            self._failures.append(MovingTagError(f"{moving} keeps moving"))
             return
         work = await self._follow(target, tag, digest, await target.look(tag, now=True))
         if work is None:
@@ -681,8 +691,8 @@ class _Mirror:
         others = f" ({failed} of {len(self._results)} tags failed)" if failed > 1 else ""
         message = f"{self._repository} was not mirrored whole: {first.message}{others}"
         if all(failure.disposition is Disposition.FAIL for failure in self._failures):
-            return MirrorRefusedError(message, hint=first.hint)
-        error = MirrorIncompleteError(message, hint=first.hint)
+            return MirrorRefusedError(message, hint=first.hint, result=self._result())
+        error = MirrorIncompleteError(message, hint=first.hint, result=self._result())
         # As early as one of them may be tried again.
         waits = [failure.retry_after_s for failure in self._failures]
         if all(wait_s is not None for wait_s in waits):
@@ -759,9 +769,12 @@ def _never(_size: int) -> bool:
 
 
 def _key(order: MirrorOrder) -> str:
-    what = ",".join((*(order.tags or ()), *order.manifests)) or "*"
     kind = "plan" if order.wish.dry_run else "mirror"
-    return f"{kind} {order.rule or ''} {order.source} {what}"
+    if order.rule is None:
+        # Nothing but the same wish stands for what a person asked for.
+        return f"{kind} {msgspec.json.encode(order).decode()}"
+    what = ",".join((*(order.tags or ()), *order.manifests)) or "*"
+    return f"{kind} {order.rule} {order.source} {what}"
 
 
 def _lock(order: MirrorOrder) -> str:

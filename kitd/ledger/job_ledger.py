@@ -39,8 +39,8 @@ ENDED = "kitd ended without stopping"
 
 _CLAIM = (
     "UPDATE jobs SET state = 'running', epoch = ?1, attempt = attempt + 1, claim = claim + 1,"
-    " started_us = ?2, error_code = NULL, error_message = NULL, error_hint = NULL"
-    " WHERE id = (SELECT id FROM jobs AS waiting WHERE state = 'ready' AND lane = ?3"
+    " started_us = ?2, error_code = NULL, error_message = NULL, error_hint = NULL,"
+    " result = NULL WHERE id = (SELECT id FROM jobs AS waiting WHERE state = 'ready' AND lane = ?3"
     "  AND lock NOT IN (SELECT lock FROM jobs WHERE state = 'running')"
     "  AND (crashes < ?4 OR NOT EXISTS"
     "       (SELECT 1 FROM jobs WHERE state = 'running' AND crashes >= ?4))"

@@ -258,8 +258,9 @@ def succeeded_by(connection: sqlite3.Connection, job: Job, successor: int, now_u
 def note_failure(connection: sqlite3.Connection, job: Job, failure: Failure) -> None:
     """Keep why an attempt ended."""
     connection.execute(
-        "UPDATE jobs SET error_code = ?, error_message = ?, error_hint = ? WHERE id = ?",
-        (failure.code, failure.message, failure.hint, job.id),
+        "UPDATE jobs SET error_code = ?, error_message = ?, error_hint = ?, result = ?"
+        " WHERE id = ?",
+        (failure.code, failure.message, failure.hint, failure.result, job.id),
     )
 
 

@@ -38,6 +38,8 @@ class Failure:
     code: str
     message: str
     hint: str | None = None
+    result: bytes | None = None
+    """What became of the parts that the attempt had, where it had some: a result, as JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import msgspec
+
 from kitd.errors import Disposition, KitdError
 from kitd.queue.job import Failure, Job
 
@@ -19,6 +21,14 @@ class RetryPolicy:
         """Return the wait after the `attempt`-th attempt failed; `draw` is uniform in [0, 1)."""
         # The exponent is bounded so that a patient job does not overflow a float.
         return draw * min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 32))
+
+
+class PartlyDoneError(KitdError):
+    """Some of what an attempt was to do is done; `result` tells of all of it."""
+
+    def __init__(self, message: str, *, hint: str | None, result: msgspec.Struct) -> None:
+        super().__init__(message, hint=hint)
+        self.result = result
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,8 @@ them it was."""
 
 def failure_of(error: KitdError) -> Failure:
     """Return what a person reads about an error."""
-    return Failure(error.code, error.message, error.hint)
+    result = msgspec.json.encode(error.result) if isinstance(error, PartlyDoneError) else None
+    return Failure(error.code, error.message, error.hint, result)
 
 
 def poison(job_id: int, last: str) -> Failure:

@@ -112,13 +112,28 @@ def daemon(public_place, kitd):
     """A daemon that is not root and can read whatever root can."""
     os.chown(public_place, DAEMON, DAEMON)
     repositories = ["127.0.0.1:9/team/*"]
+    mirrors = {
+        "allowed": {"source": ALLOWED, "targets": [f"{ALLOWED}-copy"]},
+        "elsewhere": {"source": ALLOWED, "targets": [f"{ALLOWED}-2", ELSEWHERE]},
+        "wide": {
+            "source": "127.0.0.1:9/team",
+            "repositories": ["bert-*"],
+            "targets": ["127.0.0.1:9/team/copies"],
+        },
+    }
     rules = [
         {"uid": READ, "role": "read"},
         {"uid": SUBMIT, "role": "submit", "repositories": repositories},
         {"uid": OWNER, "role": "submit", "repositories": repositories},
         {"uid": ADMIN, "role": "admin"},
     ]
-    running = kitd({"rpc": {"mode": "0666", "access": rules}, "workers": {"push": 1, "pull": 1}})
+    running = kitd(
+        {
+            "rpc": {"mode": "0666", "access": rules},
+            "workers": {"push": 1, "pull": 1, "mirror": 1},
+            "mirrors": mirrors,
+        }
+    )
     running.place = public_place
     running.start_command = (
         "setpriv", f"--reuid={DAEMON}", f"--regid={DAEMON}", "--clear-groups",
@@ -197,6 +212,10 @@ def matrix(daemon):
         "kits.info": (EVERYBODY, kit_here),
         "kits.plan": (EVERYBODY, kit_here),
         "kits.open": (EVERYBODY, lambda: {"digest": kit["digest"], "layers": [layer]}),
+        "mirrors.list": (EVERYBODY, nothing),
+        "mirrors.edges": (EVERYBODY, lambda: {"name": "allowed"}),
+        "mirrors.run": (SUBMITTERS, lambda: {"name": "allowed"}),
+        "mirrors.copy": (SUBMITTERS, lambda: {"source": ALLOWED, "target": f"{ALLOWED}-2"}),
         "cache.stats": (EVERYBODY, nothing),
         "cache.plan": (EVERYBODY, nothing),
         "cache.gc": (SUBMITTERS, nothing),
@@ -351,6 +370,40 @@ def test_kitd_goes_only_where_a_rule_says_with_its_own_credentials(daemon):
     assert caught.value.code == "denied"
     # Names that stay in the cache are no business of a registry's.
     assert daemon.ended(daemon.pack(SUBMIT, root, ELSEWHERE))["state"] == "succeeded"
+
+
+def test_a_mirror_goes_only_where_a_rule_says_for_whoever_asks_for_it(daemon):
+    """To the source and to every target, whoever configured it."""
+    for method, params in (
+        ("mirrors.run", {"name": "elsewhere"}),
+        ("mirrors.copy", {"source": ALLOWED, "target": ELSEWHERE}),
+        ("mirrors.copy", {"source": ELSEWHERE, "target": ALLOWED}),
+    ):
+        with pytest.raises(RpcError, match=ELSEWHERE.replace(".", r"\.")) as caught:
+            daemon.call(SUBMIT, method, params)
+        assert (caught.value.code, "rpc.access" in caught.value.hint) == ("denied", True)
+        daemon.call(ADMIN, method, params)
+    # Where it goes is not known before a registry was asked.
+    with pytest.raises(RpcError, match="ask a registry") as caught:
+        daemon.call(SUBMIT, "mirrors.run", name="wide")
+    assert caught.value.code == "denied"
+    (survey,) = daemon.call(ADMIN, "mirrors.run", name="wide")["jobs"]
+    assert survey["kind"] == "survey"
+    with pytest.raises(RpcError, match="admins") as caught:
+        daemon.call(SUBMIT, "mirrors.run", name="allowed", allow_deletes=True)
+    assert caught.value.code == "denied"
+    daemon.call(ADMIN, "mirrors.run", name="allowed", allow_deletes=True)
+
+
+def test_a_mirror_is_not_tried_again_for_who_may_not_go_there_any_more(daemon):
+    asked = {"source": ALLOWED, "target": f"{ALLOWED}-2", "dry_run": True}
+    job = daemon.call(SUBMIT, "mirrors.copy", asked)["job"]["id"]
+    daemon.call(SUBMIT, "jobs.cancel", id=job)
+    assert daemon.ended({"job": {"id": job}})["state"] == "cancelled"
+    reload_with(daemon, [{"uid": SUBMIT, "role": "submit", "repositories": [ALLOWED]}])
+    with pytest.raises(RpcError, match=f"{ALLOWED}-2") as caught:
+        daemon.call(SUBMIT, "jobs.retry", id=job)
+    assert caught.value.code == "denied"
 
 
 def test_a_layer_that_stays_in_a_registry_is_not_had_from_there_for_everybody(

@@ -1,11 +1,12 @@
 """`kitctl jobs …`: the queue."""
 
 from kitd.client import Client, request
-from kitd.client.record import Event, Job
+from kitd.client.record import Event, Job, read_mirrored
 from kitd.ctl.event_line import event_line
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.follow import follow_job
 from kitd.ctl.format import age, elapsed, printable, size
+from kitd.ctl.mirrored_text import mirrored_text
 from kitd.ctl.session import Session
 from kitd.ctl.table import Column, render
 
@@ -137,6 +138,8 @@ def _describe(session: Session, job: Job) -> str:
         ("next run", job.run_at if job.state == "scheduled" else None),
         ("digest", str(job.result["digest"]) if job.result and "digest" in job.result else None),
     ]
+    if job.kind == "mirror" and job.result is not None:
+        facts.append(("tags", mirrored_text([read_mirrored(job.result)])))
     if job.progress is not None:
         done, total = size(job.progress.bytes), size(job.progress.total)
         facts.append(("progress", f"{job.progress.phase}, {done} of {total}"))

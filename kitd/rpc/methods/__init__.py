@@ -6,7 +6,17 @@ changes something has parameters that are `Idempotent`, and a role above `read`.
 """
 
 from kitd.rpc.method import Method
-from kitd.rpc.methods import cache, config, events, jobs, kits, projects, system, webhooks
+from kitd.rpc.methods import (
+    cache,
+    config,
+    events,
+    jobs,
+    kits,
+    mirrors,
+    projects,
+    system,
+    webhooks,
+)
 from kitd.rpc.methods.discovery import discovery
 from kitd.rpc.methods.idempotency import idempotent
 from kitd.rpc.methods.services import Services
@@ -18,6 +28,7 @@ _GROUPS = (
     *events.METHODS,
     *projects.METHODS,
     *kits.METHODS,
+    *mirrors.METHODS,
     *cache.METHODS,
     *config.METHODS,
     *webhooks.METHODS,

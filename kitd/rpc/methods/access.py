@@ -14,8 +14,11 @@ import msgspec
 from kitd.blocking import run_blocking
 from kitd.caller import Caller
 from kitd.errors import NotFoundError
+from kitd.jobs.mirror import MIRROR
 from kitd.jobs.pack import PACK, PackArgs
-from kitd.oci.reference import Repository, parse_reference
+from kitd.jobs.survey import SURVEY
+from kitd.mirror.order import MirrorOrder
+from kitd.oci.reference import Repository, parse_reference, parse_repository
 from kitd.queue.job import Job
 from kitd.rpc.error import DeniedError, InvalidParamsError
 from kitd.rpc.method import Context
@@ -112,6 +115,25 @@ def require_reachable(context: Context[Services], repository: Repository) -> Non
     )
 
 
+def require_mirrorable(context: Context[Services], order: MirrorOrder) -> None:
+    """Check that kitd may go to all ends of a mirror for the caller. Raises `DeniedError`."""
+    for end in (order.source, *(target.repository for target in order.targets)):
+        require_reachable(context, parse_repository(end))
+
+
+def require_surveyor(context: Context[Services]) -> None:
+    """Check that the caller may have a registry asked for its repositories. Raises `DeniedError`.
+
+    Which ones a mirror goes to then is known only afterwards.
+    """
+    if not is_admin(context):
+        raise DeniedError(
+            f"user {context.peer.uid} may not let kitd ask a registry for its repositories,"
+            " which this mirror begins with",
+            hint="an admin of kitd can run it; mirrors without * in their repositories ask nobody",
+        )
+
+
 async def require_own_project(context: Context[Services], name: str) -> None:
     """Check that a project is the caller's. Raises `NotFoundError`, `DeniedError`."""
     if is_admin(context):
@@ -131,7 +153,11 @@ def require_reachable_again(context: Context[Services], job: Job) -> None:
     """
     if job.asked_by != context.peer.uid or job.reference is None:
         return
-    if job.kind != PACK.name or msgspec.json.decode(job.args, type=PackArgs).push:
+    if job.kind == MIRROR.name:
+        require_mirrorable(context, msgspec.json.decode(job.args, type=MirrorOrder))
+    elif job.kind == SURVEY.name:
+        require_surveyor(context)
+    elif job.kind != PACK.name or msgspec.json.decode(job.args, type=PackArgs).push:
         require_reachable(context, parse_reference(job.reference).repository)
 
 

@@ -14,9 +14,12 @@ from kitd.ledger.delivery_ledger import DeliveryFilter, StoredDelivery
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.life import Life
+from kitd.ledger.mirror_ledger import MirrorLedger
+from kitd.mirror.rule import Rule
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.reference import Repository
-from kitd.queue.job import Job, Progress
+from kitd.queue.fact import Fact
+from kitd.queue.job import Job, JobRequest, Progress
 from kitd.rpc.methods.wire import Reloaded, WireCheck, WireProject, WireReason
 from kitd.store.blob_store import BlobStore
 from kitd.store.collection import Forecast
@@ -76,6 +79,31 @@ class Projects(Protocol):
 
     async def release(self, name: str) -> WireProject:
         """End a hold."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StartTimes:
+    """When a schedule has started a mirror, and when it will (microseconds)."""
+
+    last_us: int | None = None
+    next_us: int | None = None
+
+
+class Mirrors(Protocol):
+    """The mirrors of the configuration: see `kitd.daemon.mirror_keeper.MirrorKeeper`."""
+
+    @property
+    def rules(self) -> Sequence[Rule]:
+        """All there are, in the order of the configuration."""
+        ...
+
+    def follow(self, fact: Fact) -> Sequence[JobRequest]:
+        """Return the jobs that a fact asks for."""
+        ...
+
+    async def start_times(self) -> Mapping[str, StartTimes]:
+        """Return when each mirror was started and will be, by name."""
         ...
 
 
@@ -152,6 +180,8 @@ class Services:
     events: EventLedger
     catalog: Catalog
     projects: Projects
+    mirrors: Mirrors
+    mirror_ledger: MirrorLedger
     store: BlobStore
     cache: CacheContent
     cache_ledger: CacheLedger

@@ -1,12 +1,14 @@
 """`system.*`: who the daemon is, how it is, what it can do, and why things are as they are."""
 
 import os
+from collections.abc import Iterator
 
 import msgspec
 
 from kitd import __version__
 from kitd.clock import rfc3339
 from kitd.errors import KitdError, NotFoundError
+from kitd.jobs.mirror import MIRROR, MirrorResult
 from kitd.oci.digest import InvalidDigestError, parse_digest
 from kitd.queue.job import JobState
 from kitd.rpc.fairness import Cost
@@ -27,6 +29,8 @@ from kitd.rpc.methods.wire import (
 from kitd.rpc.peer import Role
 from kitd.store.blob_store import StoreError
 
+MAX_EDGES = 20
+"""Tags that `why` tells of."""
 CACHE_AGE_S = 60.0
 """How old what `status` says of what could be collected may be."""
 
@@ -219,6 +223,8 @@ async def _why_job(services: Services, job_id: int) -> tuple[Facts, ...]:
     reasons: list[Facts] = [{"text": text, "state": job.state}]
     if job.error is not None:
         reasons.append({"text": job.error.message, "code": job.error.code, "hint": job.error.hint})
+    if job.kind == MIRROR.name and job.result is not None:
+        reasons += _why_edges(msgspec.json.decode(job.result, type=MirrorResult))
     if job.superseded_by is not None:
         reasons.append({"text": f"job {job.superseded_by} took its place"})
     for event in await services.events.of_job(job_id):
@@ -226,6 +232,16 @@ async def _why_job(services: Services, job_id: int) -> tuple[Facts, ...]:
         text = f"{rfc3339(event.at_us)} {event.type}" + (f": {said}" if said else "")
         reasons.append({"text": text, "seq": event.seq})
     return tuple(reasons)
+
+
+def _why_edges(result: MirrorResult) -> Iterator[Facts]:
+    """Yield what stands in a mirror's way, tag by tag."""
+    hindered = [edge for edge in result.edges if edge.why is not None]
+    for edge in hindered[:MAX_EDGES]:
+        text = f"{edge.source} -> {edge.target} {edge.action}: {edge.why}"
+        yield {"text": text, "source": edge.source, "target": edge.target, "action": edge.action}
+    if len(hindered) > MAX_EDGES:
+        yield {"text": f"and {len(hindered) - MAX_EDGES} more tags"}
 
 
 async def _why_blob(services: Services, text: str) -> tuple[Facts, ...]:

@@ -134,6 +134,8 @@ LISTS = [
     ("jobs list", "jobs.list", {"jobs": [], "as_of_seq": 1}, "No jobs."),
     ("projects list", "projects.list", {"projects": []}, "No projects yet."),
     ("list", "kits.list", {"kits": []}, "No kits yet."),
+    ("mirror list", "mirrors.list", {"mirrors": []}, "No mirrors yet."),
+    ("mirror edges prod", "mirrors.edges", {"edges": [], "total": 0}, "Nothing is known"),
     ("jobs log 12", "jobs.log", {"events": []}, "No events."),
 ]
 

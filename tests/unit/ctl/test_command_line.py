@@ -37,6 +37,8 @@ def test_an_option_without_its_value_is_refused(words):
         (["stauts"], "did you mean status?"),
         (["jobs", "lst"], "did you mean list?"),
         (["jobs"], "one of: list, show, wait, cancel, retry, log"),
+        (["mirror"], "one of: run, list, edges"),
+        (["mirror", "rnu", "prod"], "did you mean run?"),
         (["xyzzy"], "see: kitctl --help"),
     ],
 )
@@ -73,6 +75,36 @@ def test_an_unknown_command_is_refused_with_the_nearest(words, hint):
                 "ignore_existing": True,
             },
         ),
+        (
+            "mirror run prod --thorough",
+            {
+                "name": "prod",
+                "dry_run": False,
+                "thorough": True,
+                "allow_deletes": False,
+                "detach": False,
+            },
+        ),
+        (
+            "mirror a.example.com/m b.example.com/m --tags v* --tags latest --dry-run",
+            {
+                "source": "a.example.com/m",
+                "target": "b.example.com/m",
+                "tags": ["v*", "latest"],
+                "dry_run": True,
+                "detach": False,
+            },
+        ),
+        (
+            "mirror --detach a.example.com/run b.example.com/m",
+            {
+                "source": "a.example.com/run",
+                "target": "b.example.com/m",
+                "tags": [],
+                "dry_run": False,
+                "detach": True,
+            },
+        ),
         ("events --since 5", {"follow": False, "since": 5}),
         (
             "webhooks replay 3 1 2",
@@ -105,6 +137,9 @@ def test_arguments_are_read(line, expected):
         "jobs wait 12 --timeout soon",
         "jobs list --state done",
         "push a b c",
+        "mirror a.example.com/m",
+        "mirror run",
+        "mirror list prod",
         "completion tcsh",
         "webhooks replay one",
         "webhooks replay --since yesterday",
@@ -133,6 +168,12 @@ def test_every_command_has_help_with_an_example_that_parses(command):
     parse_arguments(found, rest)
 
 
+def test_the_help_of_a_word_that_is_a_command_and_begins_others_has_all_of_them():
+    shown = texts.overview("mirror")
+    assert "mirror run " in shown
+    assert "--tags GLOB" in shown
+
+
 def test_the_overview_names_every_command():
     assert all(f"  {command.name} " in texts.overview() for command in COMMANDS)
     assert "jobs wait" in texts.overview("jobs")
@@ -157,6 +198,10 @@ def test_completion_scripts_name_every_command(shell):
         (["jobs", "w"], "wait"),
         (["pack", "--comp"], "--compression"),
         (["jobs", "list", "--st"], "--state"),
+        (["mirror", "ed"], "edges"),
+        (["mirror", "--ta"], "--tags"),
+        (["mirror", "a/b", "--ta"], "--tags"),
+        (["mirror", "run", "--th"], "--thorough"),
     ],
 )
 def test_bash_completes_commands_and_options(words, found):
