@@ -13,6 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MIRRORS = (ROOT / "docs" / "mirrors.md").read_text(encoding="utf-8")
 RPC = (ROOT / "docs" / "rpc.md").read_text(encoding="utf-8")
 REGISTRY = "registry.example.com"
 BIN = Path(sys.executable).parent
@@ -71,7 +72,8 @@ def test_the_first_kit_and_every_day(kitd, docker_registry, skopeo, home, shell)
     daemon = kitd().start()
 
     def at_hand(command):
-        return command.replace(REGISTRY, docker_registry.host)
+        at_mirror = command.replace("mirror.example.com/", f"{docker_registry.host}/mirror/")
+        return at_mirror.replace(REGISTRY, docker_registry.host)
 
     first = [command for command in commands(README) if command.startswith("kitctl")]
     assert [command.split()[1] for command in first] == ["projects", "status"]
@@ -149,3 +151,40 @@ def test_the_line_to_try_the_socket_with(kitd):
         answer = sock.makefile().readline()
     assert answer == snippet.splitlines(keepends=True)[-1]
     assert json.loads(answer)["id"] == json.loads(request)["id"]
+
+
+def test_mirrors_are_run_and_looked_at(kitd, start_docker_registry, home, shell):
+    """The first rule of the page, each command at its prompts, and its program."""
+    hosts = {name: start_docker_registry().host for name in (REGISTRY, "mirror-a", "mirror-b")}
+    source = hosts[REGISTRY]
+
+    def at_hand(text):
+        for name, host in hosts.items():
+            text = text.replace(f"{name.removesuffix('.example.com')}.example.com", host)
+        return text
+
+    project = home / "models" / "sentiment"
+    pushing = kitd().start()
+    for tag in ("v1", "v2", "latest"):
+        (project / "src" / "train.py").write_text(tag)
+        pushing.json("pack", project, "-t", f"{source}/team/sentiment:{tag}", "--push")
+    daemon = kitd(yaml.safe_load(at_hand(blocks(MIRRORS, "yaml")[0]))).start()
+
+    typed = [command for command in commands(MIRRORS) if command.startswith("kitctl mirror")]
+    assert len(typed) == 7
+    printed = {command: shell(daemon, at_hand(command)) for command in typed}
+    assert "6 copied" in printed["kitctl mirror run prod"]
+    assert "6 copied" in printed["kitctl mirror run prod --dry-run"]
+    assert printed["kitctl mirror edges prod"].count("equal") == 6
+
+    (program,) = blocks(MIRRORS, "python")
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"KITD_SOCKET": str(daemon.socket)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("unchanged") == 6
