@@ -93,9 +93,9 @@ opened to be read, as proof that the caller can. Send it with the first byte of 
 
 **Results.** The `result` of a job that succeeded is a `PackResult` for pack, a `TransferResult` for
 push and pull, `MirrorResult` for mirror, `SurveyResult` for survey, `Collected` for collect,
-`Verified` for verify. A mirror that failed, or that is to be tried again, has one too: what its last
-attempt made of each tag. `followed_by` names the jobs that its
-end asked for, such as the push after a pack.
+`Verified` for verify. A mirror that failed, or that will be tried again, has one too: what its last
+attempt made of each tag. `followed_by` names the jobs that its end asked for, such as the push
+after a pack.
 
 **Cancelling.** `$/cancelRequest` `{id}` takes back a call, not the job that it started; that is
 `jobs.cancel`.

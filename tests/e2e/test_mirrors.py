@@ -5,6 +5,11 @@ import json
 
 import pytest
 
+from kitd.client import Client, request
+from kitd.client.error import RpcError
+from kitd.client.record import read_mirrored
+from tests.e2e.conftest import Kitd
+
 
 @pytest.fixture
 def registries(start_docker_registry):
@@ -44,6 +49,15 @@ def push_kit(kitd, project):
         daemon.json("pack", project, "-t", reference, "--push")
 
     return push
+
+
+@pytest.fixture(scope="module")
+def kitd_idle(tmp_path_factory):
+    """A daemon that is asked for nothing that it does."""
+    place = tmp_path_factory.mktemp("idle")
+    daemon = Kitd(place, {}).start()
+    yield daemon
+    daemon.kill()
 
 
 def rule(source, *targets, **settings):
@@ -200,3 +214,47 @@ def test_a_mirror_that_there_is_not_is_told_with_the_nearest(kitd, registries):
     failed = daemon.kitctl("mirror", "run", "prod")
     assert (failed.code, failed.out) == (1, "")
     assert f"team/model at {source.host}" in failed.err
+
+
+def test_programs_run_mirrors_and_may_repeat_their_calls(kitd, registries, push_kit):
+    source, first, second = registries
+    daemon = kitd({"mirrors": {"prod": rule(source, first, second)}}).start()
+    here = f"{source.host}/team/model"
+    push_kit(f"{here}:v1")
+
+    with Client.connect(daemon.socket) as client:
+        asked = request.run_mirror("prod", thorough=True, idempotency_key="once")
+        (job,) = client.call(asked)
+        mirrored = read_mirrored(client.wait(job.id).result)
+        assert {tag.action for tag in mirrored.tags} == {"copied"}
+        assert mirrored.sent_bytes == sum(tag.bytes for tag in mirrored.tags)
+        assert [again.id for again in client.call(asked)] == [job.id]
+        with pytest.raises(RpcError, match="idempotency key"):
+            client.call(request.run_mirror("prod", idempotency_key="once"))
+        (mirror,) = client.call(request.list_mirrors())
+        assert (mirror.name, mirror.edges, mirror.running) == ("prod", 2, ())
+        known = client.call(request.mirror_edges("prod", limit=1))
+        assert (len(known.edges), known.total, known.edges[0].state) == (1, 2, "equal")
+        # Two wishes of people that differ are two jobs, and neither takes the other's place.
+        targets = [f"{first.host}/by-hand", f"{second.host}/by-hand"]
+        jobs = [client.call(request.copy_mirror(here, target)) for target in targets]
+        assert [client.wait(job.id).state for job in jobs] == ["succeeded"] * 2
+        assert len({job.id for job in jobs}) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "tags", "reason"),
+    [
+        ("team/model", "b.example.com/m", (), "names no registry"),
+        ("a.example.com/m", "m", (), "names no registry"),
+        ("a.example.com/m", "b.example.com/m:v1", (), "names all of its own"),
+        ("a.example.com/m:v1", "b.example.com/m", ("v*",), "is one tag already"),
+        ("a.example.com/m:v1", "A.example.com/m:v2", (), "the source and the target"),
+        ("a.example.com/m@sha256:" + "a" * 64, "b.example.com/m", (), "names a digest"),
+        ("a.example.com/M", "b.example.com/m", (), "must be lower case"),
+        ("a.example.com/m", "b.example.com/m", ("",), "length"),
+    ],
+)
+def test_a_copy_that_makes_no_sense_is_refused(kitd_idle, source, target, tags, reason):
+    with Client.connect(kitd_idle.socket) as client, pytest.raises(RpcError, match=reason):
+        client.call(request.copy_mirror(source, target, tags=tags))

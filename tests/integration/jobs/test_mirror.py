@@ -10,6 +10,7 @@ import pytest
 from fault_registry.quirks import Quirks
 from fault_registry.server import FaultRegistry
 from kitd.clock import SystemClock
+from kitd.content.store import ContentNotFoundError
 from kitd.jobs.mirror import BELIEVED_US, MIRROR, MirrorIncompleteError, MirrorRefusedError
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import EventLedger
@@ -283,6 +284,7 @@ async def test_one_target_in_trouble_holds_up_no_other(world):
     with pytest.raises(MirrorIncompleteError, match="not mirrored whole") as caught:
         await world.run(rule)
     assert "tags failed" in caught.value.message
+    assert actions(caught.value.result) == {"copied": 4, "failed": 4}
     assert good.tags == source.tags
     assert (await world.ledger.counts())["prod"].failed == 4
     bad.registry.quirks = Quirks()
@@ -292,6 +294,29 @@ async def test_one_target_in_trouble_holds_up_no_other(world):
     assert not asked(good)
     assert actions(result) == {"copied": 4, "unchanged": 4}
     assert (await world.ledger.counts())["prod"].failed == 0
+
+
+async def test_a_tag_that_a_person_names_has_to_be_there(world):
+    source, target = await world.registry(), await world.registry()
+    source.kit("v1")
+    by_hand = world.rule(source, target, tag="stable", tags=("v1",))
+    by_hand = msgspec.structs.replace(by_hand, rule=None)
+    result = await world.run(by_hand)
+    assert [edge.target for edge in result.edges] == [f"{target.reference}:stable"]
+    assert target.tags == {"stable": source.tags["v1"]}
+    with pytest.raises(ContentNotFoundError, match="v2"):
+        await world.run(by_hand, tags=("v2",))
+    # Of a mirror of the configuration it is one that is gone by now.
+    await world.run(world.rule(source, target), tags=("v2",))
+
+
+async def test_wishes_of_people_are_one_only_if_they_are_the_same(world):
+    source, target = await world.registry(), await world.registry()
+    by_hand = msgspec.structs.replace(world.rule(source, target), rule=None)
+    renamed = msgspec.structs.replace(world.rule(source, target, tag="x"), rule=None)
+    some = msgspec.structs.replace(by_hand, select=Selection(include=("v*",)))
+    keys = {MIRROR.request(order).key for order in (by_hand, renamed, some, by_hand)}
+    assert len(keys) == 3
 
 
 async def test_what_is_refused_for_good_is_told_as_that(world):

@@ -383,6 +383,27 @@ class TestTurns:
         assert "".join(await self.owners_of(next_life, 6)).count("b") == 3
 
 
+class TestParts:
+    """What an attempt that failed made of its parts is the job's result until the next begins."""
+
+    PARTS = Failure("mirror_incomplete", "one is missing", None, b'{"failed":1}')
+
+    async def test_it_is_there_while_the_job_waits_and_gone_when_it_runs(self, jobs, start):
+        attempt = await start()
+        await jobs.back_off(attempt, self.PARTS, 0.0, burned=True)
+        assert (await jobs.job(attempt.id)).result == b'{"failed":1}'
+        await jobs.promote()
+        (again,) = await jobs.claim(ALL)
+        assert again.result is None
+        assert (await jobs.job(attempt.id)).result is None
+
+    async def test_it_stays_with_a_job_that_failed(self, jobs, start):
+        attempt = await start()
+        await jobs.fail(attempt, self.PARTS)
+        failed = await jobs.job(attempt.id)
+        assert (failed.state, failed.result) == (JobState.FAILED, b'{"failed":1}')
+
+
 class TestLooking:
     """The dispatcher is woken by every commit: where there is nothing to do, nothing is written."""
 

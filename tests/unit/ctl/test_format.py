@@ -67,6 +67,23 @@ def test_ages_have_one_unit(time, text):
     assert formats.age(time, NOW + 0.2) == text
 
 
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [
+        (None, "-"),
+        ("tomorrow", "-"),
+        ("2026-01-02T03:04:05Z", "now"),
+        ("2026-01-02T03:03:05Z", "now"),
+        ("2026-01-02T03:04:35.5Z", "in 30s"),
+        ("2026-01-02T03:08:05Z", "in 4m"),
+        ("2026-01-02T05:04:05Z", "in 2h"),
+        ("2026-01-05T03:04:05Z", "in 3d"),
+    ],
+)
+def test_the_time_until_something_has_one_unit(time, text):
+    assert formats.until(time, NOW) == text
+
+
 @given(st.datetimes(timezones=st.just(UTC)))
 def test_times_are_read_as_the_standard_library_reads_them(time):
     text = time.isoformat().replace("+00:00", "Z")

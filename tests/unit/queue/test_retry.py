@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from kitd.queue.retry import (
     ComeBack,
     Die,
     GiveUp,
+    PartlyDoneError,
     Pause,
     RetryPolicy,
     StepAside,
@@ -35,6 +37,11 @@ class MovedError(KitdError):
 class GoneError(KitdError):
     code = "input_changed"
     disposition = Disposition.STEP_ASIDE
+
+
+class Parts(msgspec.Struct):
+    done: int
+    failed: int
 
 
 class InvalidError(KitdError):
@@ -63,6 +70,13 @@ def test_a_passing_error_burns_an_attempt_and_comes_back(job):
     error = UnavailableError("the registry is away", hint="wait")
     failure = Failure("unavailable", "the registry is away", "wait")
     assert judge(error, job(attempt=2), POLICY, 0.5) == ComeBack(failure, 2.0, burned=True)
+
+
+def test_what_an_attempt_made_of_its_parts_is_kept_with_its_failure(job):
+    error = PartlyDoneError("one is missing", hint="wait", result=Parts(done=2, failed=1))
+    failure = failure_of(error)
+    assert failure == Failure("internal", "one is missing", "wait", b'{"done":2,"failed":1}')
+    assert judge(error, job(attempt=1), POLICY, 0.5) == GiveUp(failure)
 
 
 @pytest.mark.parametrize("attempt", [3, 4, 100])
