@@ -705,6 +705,9 @@ class _Mirror:
             self._results,
             key=lambda result: (result.action == "unchanged", result.source, result.target),
         )
+        if self._context.job.priority < HUMAN:
+            # Nobody waits for these, and a schedule would fill the ledger with them.
+            shown = [result for result in shown if result.action != "unchanged"]
         notes = self._notes
         if len(shown) > MAX_REPORTED:
             notes = [*notes, f"{len(shown) - MAX_REPORTED} more tags are not shown"]

@@ -8,6 +8,7 @@ import pytest
 from kitd.clock import SystemClock
 from kitd.jobs.port import PackSettings, Ports
 from kitd.modelkit.dialect import Dialect
+from kitd.queue.kind import HUMAN
 
 
 class Context:
@@ -15,7 +16,7 @@ class Context:
 
     def __init__(self):
         self.over = []
-        self.job = SimpleNamespace(priority=0)
+        self.job = SimpleNamespace(priority=HUMAN)
 
     def report(self, progress):
         """Nobody looks."""
