@@ -17,7 +17,7 @@ from kitd.oci.digest import Digest
 from kitd.oci.media_type import is_manifest
 from kitd.oci.reference import Repository, check_tag
 
-GRAPHS = 8
+GRAPHS = 16
 """Graphs that one target gets at once."""
 FRESH_S = 1.0
 """How long it is believed that the source's tag is where it was."""
