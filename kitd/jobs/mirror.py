@@ -794,4 +794,5 @@ MIRROR: JobKind[MirrorOrder, Ports] = JobKind(
     key=_key,
     lock=_lock,
     run=run,
+    mirror=lambda args: args.rule,
 )

@@ -72,4 +72,5 @@ SURVEY: JobKind[SurveyArgs, Ports] = JobKind(
     key=lambda args: args.rule,
     lock=lambda args: args.rule,
     run=run,
+    mirror=lambda args: args.rule,
 )

@@ -65,13 +65,20 @@ class JobRequest:
     """The user id of the person who asked for it; None where kitd did."""
     needs: str | None = None
     """The manifest that has to stay in the cache until the job has ended."""
+    mirror: str | None = None
+    """The mirror of the configuration that it is a part of."""
 
     @property
     def owner(self) -> str:
-        """Behind whose other jobs it waits: its project's, else those of whoever asked for it."""
+        """Behind whose other jobs it waits: its project's, else those of whoever asked for it.
+
+        What nobody asked for waits behind the rest of its mirror, and behind nothing of another.
+        """
         if self.project is not None:
             return f"project:{self.project}"
-        return "kitd" if self.asked_by is None else f"user:{self.asked_by}"
+        if self.asked_by is not None:
+            return f"user:{self.asked_by}"
+        return "kitd" if self.mirror is None else f"mirror:{self.mirror}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

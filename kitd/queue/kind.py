@@ -84,6 +84,8 @@ class JobKind(Generic[A, P]):
     run: Callable[[A, JobContext, P], Awaitable[Done]]
     needs: Callable[[A], str | None] = lambda _args: None
     """The manifest that no collection may take before the job has ended."""
+    mirror: Callable[[A], str | None] = lambda _args: None
+    """The mirror of the configuration that a job is a part of."""
 
     def request(
         self,
@@ -107,6 +109,7 @@ class JobKind(Generic[A, P]):
             priority=priority,
             why=why,
             needs=self.needs(args),
+            mirror=self.mirror(args),
         )
 
     async def attempt(self, context: JobContext, ports: P) -> Done:
