@@ -37,6 +37,8 @@ async def test_a_disk_that_does_not_answer_has_one_thread_however_often_it_is_lo
     with pytest.raises(TimeoutError):
         await looks.take("disk", disk.look)
     assert disk.looks == 1
+    # The loop ends once all of its threads have.
+    disk.answers.set()
 
 
 async def test_once_it_answers_the_next_look_is_a_new_one(disk):
