@@ -11,11 +11,15 @@ MIN_WIDTH = 6
 
 
 class Column(NamedTuple):
-    """How one column looks. `paint` colours a cell that has its final width."""
+    """How one column looks. `paint` colours a cell that has its final width.
+
+    What shrinks loses its end, or its beginning where the end tells more, as that of a reference.
+    """
 
     header: str
     is_right: bool = False
     can_shrink: bool = False
+    keeps_end: bool = False
     paint: Callable[[str], str] | None = None
 
 
@@ -31,10 +35,12 @@ def cells_of(text: str) -> int:
     )
 
 
-def shorten(text: str, width: int) -> str:
-    """Return a text of at most `width` cells, its end replaced by an ellipsis if need be."""
+def shorten(text: str, width: int, *, keeps_end: bool = False) -> str:
+    """Return a text of at most `width` cells, an ellipsis for its end or beginning if need be."""
     if cells_of(text) <= width:
         return text
+    if keeps_end:
+        return shorten(text[::-1], width)[::-1]
     kept = text[: max(width - 1, 0)]
     while kept and cells_of(kept) > width - 1:
         kept = kept[:-1]
@@ -78,7 +84,7 @@ def _line(
 ) -> str:
     cells = []
     for column, width, text in zip(columns, widths, row, strict=True):
-        cell = shorten(text, width)
+        cell = shorten(text, width, keeps_end=column.keeps_end and not is_header)
         filling = " " * (width - cells_of(cell))
         if column.paint is not None and not is_header:
             cell = column.paint(cell)

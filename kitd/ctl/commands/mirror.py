@@ -71,8 +71,8 @@ def list_mirrors(session: Session) -> int:
         mirrors = client.call(request.list_mirrors())
     columns = (
         Column("MIRROR", can_shrink=True),
-        Column("SOURCE", can_shrink=True),
-        Column("TARGETS", can_shrink=True),
+        Column("SOURCE", can_shrink=True, keeps_end=True),
+        Column("TARGETS", can_shrink=True, keeps_end=True),
         Column("TAGS", is_right=True),
         Column("TROUBLE", can_shrink=True),
         Column("LAST EQUAL"),
@@ -102,8 +102,8 @@ def list_edges(session: Session, *, name: str, limit: int | None) -> int:
     terminal = session.terminal
     columns = (
         Column("STATE", paint=terminal.paint_state),
-        Column("SOURCE", can_shrink=True),
-        Column("TARGET", can_shrink=True),
+        Column("SOURCE", can_shrink=True, keeps_end=True),
+        Column("TARGET", can_shrink=True, keeps_end=True),
         Column("DIGEST"),
         Column("LAST EQUAL"),
         Column("WHY", can_shrink=True),
@@ -202,8 +202,8 @@ def _table(session: Session, tags: Sequence[MirroredTag]) -> list[str]:
         return []
     columns = (
         Column("ACTION", paint=session.terminal.paint_state),
-        Column("SOURCE", can_shrink=True),
-        Column("TARGET", can_shrink=True),
+        Column("SOURCE", can_shrink=True, keeps_end=True),
+        Column("TARGET", can_shrink=True, keeps_end=True),
         Column("DIGEST"),
         Column("SENT", is_right=True),
         Column("WHY", can_shrink=True),

@@ -79,3 +79,13 @@ def test_colours_do_not_count():
 )
 def test_texts_are_cut_by_cells(text, width, short):
     assert shorten(text, width) == short
+
+
+def test_of_a_reference_its_end_is_kept():
+    columns = [Column("SOURCE", can_shrink=True, keeps_end=True), Column("BYTES", is_right=True)]
+    rows = [("registry.example.com/team/model:v1", "12")]
+    assert render(columns, rows, width=24) == [
+        "SOURCE             BYTES",
+        "…m/team/model:v1      12",
+    ]
+    assert shorten("registry.example.com", 4, keeps_end=True) == "…com"
