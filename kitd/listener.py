@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -13,6 +14,12 @@ from aiohttp.typedefs import Handler
 
 from kitd.config.address import TcpAddress
 from kitd.errors import KitdError
+
+
+TCP_USER_TIMEOUT = 18
+"""From <linux/tcp.h>; `socket` has it under this name on Linux only."""
+UNREAD_MS = 30_000
+"""Who reads no answers for so long loses his connection, and leaves his place to others."""
 
 
 class ListenError(KitdError):
@@ -120,6 +127,8 @@ async def listening(
     await runner.setup()
     try:
         server = await _start(runner, place, bounds.connections, option)
+        for listener in server.sockets:
+            _give_up_silent(listener)
         try:
             yield server.sockets[0]
         finally:
@@ -132,6 +141,12 @@ async def listening(
 async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
     # Which versions of what answer is nobody's business.
     response.headers["Server"] = "kitd"
+
+
+def _give_up_silent(connection: socket.socket) -> None:
+    """Let the kernel end connections whose other end takes no bytes for so long (tcp(7))."""
+    if sys.platform == "linux" and connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, UNREAD_MS)
 
 
 async def _start(

@@ -18,8 +18,8 @@ def parse_retry_after(value: str, *, now: datetime) -> float | None:
     except ValueError:
         try:
             date = parsedate_to_datetime(value)
-        except ValueError:
+            # A date without a zone is meant as GMT.
+            delay_s = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
+        except (ValueError, OverflowError):
             return None
-        # A date without a zone is meant as GMT.
-        delay_s = (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds()
     return min(max(delay_s, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(delay_s) else None

@@ -20,9 +20,9 @@ from kitd.queue.job import JobRequest
 
 MAX_LIST = 500
 NAME_HOLDS_S = 24 * 3600.0
-"""How long a name that comes again is the same delivery."""
+"""How long a name that comes again with the same content is the same delivery."""
 FINGERPRINT_HOLDS_S = 600.0
-"""The same for equal content without a name, which may mean the same thing anew some day."""
+"""How long equal content without a name is not kept once more."""
 _LEVEL = 1
 """Of zlib: half of the best in a tenth of the time."""
 _COLUMNS = (
@@ -125,11 +125,15 @@ class DeliveryLedger:
     async def keep(self, new: NewDelivery, requests: Sequence[JobRequest]) -> int | None:
         """Keep a delivery and admit its jobs, all or nothing; return its number.
 
-        None where it was kept before, and nothing is done again. Raises `LedgerError`.
+        None where it was kept before: then nothing is done again, unless it has no name. What is
+        the same without one may be news all the same, and asks for its jobs, of which those that
+        wait are joined. Raises `LedgerError`.
         """
 
         def transaction(connection: sqlite3.Connection) -> int | None:
             if _is_known(connection, new):
+                if new.name is None:
+                    self._admit(connection, requests)
                 return None
             jobs = self._admit(connection, requests)
             cursor = connection.execute(
@@ -265,11 +269,14 @@ class DeliveryLedger:
 
 
 def _is_known(connection: sqlite3.Connection, new: NewDelivery) -> bool:
-    """Whether a delivery came before. A row from a future that was none holds no longer either."""
+    """Whether a delivery came before. A row from a future that was none holds no longer either.
+
+    The name alone does not tell: it may stand in a header that nobody signs.
+    """
     if new.name is not None:
         held_us = int(NAME_HOLDS_S * 1_000_000)
-        sql = "SELECT 1 FROM deliveries WHERE source = ? AND name = ?"
-        key: tuple[object, ...] = (new.source, new.name)
+        sql = "SELECT 1 FROM deliveries WHERE source = ? AND name = ? AND fingerprint = ?"
+        key: tuple[object, ...] = (new.source, new.name, new.fingerprint)
     else:
         held_us = int(FINGERPRINT_HOLDS_S * 1_000_000)
         sql = "SELECT 1 FROM deliveries WHERE fingerprint = ? AND name IS NULL"

@@ -118,11 +118,17 @@ class Sender:
             except KitdError as error:
                 if error.disposition is Disposition.FATAL:
                     raise
-                self._failures += 1
-                self._say(error)
-                draw = self._surroundings.draw()
-                wait_s = delay_s(self._failures, error.retry_after_s, draw)
-                await self._surroundings.sleep(wait_s)
+                await self._back_off(error, error.retry_after_s)
+            except Exception as error:
+                # The boundary: a defect that one answer meets must not end kitd, again and again.
+                log.exception("notification.defect", endpoint=self._name)
+                await self._back_off(KitdError(str(error)), None)
+
+    async def _back_off(self, error: KitdError, retry_after_s: float | None) -> None:
+        self._failures += 1
+        self._say(error)
+        draw = self._surroundings.draw()
+        await self._surroundings.sleep(delay_s(self._failures, retry_after_s, draw))
 
     async def _go_on(self) -> None:
         """Tell a batch of events, or wait for one. Raises `KitdError`: then it is tried again."""

@@ -32,11 +32,10 @@ def _said(status: int, word: str) -> Answer:
 DUPLICATE = _said(200, "duplicate")
 NO_HANDSHAKE = Answer(405, {"Allow": "POST"})
 """OPTIONS, from a sender whose format asks for no handshake."""
-REFUSED = Answer(401)
-"""The credential is missing or wrong."""
-UNKNOWN = Answer(404)
+REFUSED = Answer(401, closes=True)
+"""The credential is missing or wrong. Strangers keep no place."""
+UNKNOWN = Answer(404, closes=True)
 """There is no source of this name."""
-UNKNOWN_CLOSING = Answer(404, closes=True)
 TOO_SLOW = Answer(408, closes=True)
 BROKEN_OFF = Answer(400, closes=True)
 TOO_LARGE = Answer(413, closes=True)

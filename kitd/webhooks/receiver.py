@@ -101,7 +101,7 @@ class Receiver:
 
     def refuse_body(self, name: str, refusal: Answer) -> Answer:
         """Return the answer to a body that was not read to its end."""
-        return answer.UNKNOWN_CLOSING if self._find(name) is None else refusal
+        return answer.UNKNOWN if self._find(name) is None else refusal
 
     async def receive(self, name: str, delivery: Delivery) -> Answer:
         """Return the answer to a delivery for the source of this name. Raises nothing."""

@@ -23,6 +23,9 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         ("Fri, 02 Jan 2026 03:05:05 -0000", 60),
         ("Fri, 02 Jan 2026 03:00:00 GMT", 0),
         ("Fri, 99 Jan 2026 03:00:00 GMT", None),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999999999", None),
+        ("Mon, 01 Jan 2026 99999999999999999999:00:00 GMT", None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value, delay_s):

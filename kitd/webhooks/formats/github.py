@@ -25,7 +25,9 @@ from kitd.webhooks.formats.form import payload_of
 from kitd.webhooks.formats.sender import Sender, header_id
 from kitd.webhooks.signature import header_hmac
 
-MAX_BYTES = 25 * MIB
+MAX_BYTES = 4 * MIB
+"""Events of packages have a few kilobytes. What a body of 25 MiB may be made of, which is the most
+that is ever sent, costs a gigabyte to read."""
 _EVENTS = frozenset({"package", "registry_package"})
 _CONTAINERS = frozenset({"container", "docker"})
 _ACTIONS: Mapping[str, Action] = {

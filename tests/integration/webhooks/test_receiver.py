@@ -34,9 +34,9 @@ async def test_changes_that_nobody_follows_are_accepted(post, sql):
 
 
 async def test_what_has_a_name_comes_once_in_a_day(post, sql, parts):
-    first, other = push(), push("team/other")
+    first = push()
     assert (await post.send(first, x_name="d1"))[0] == 202
-    assert await post.send(other, x_name="d1") == (200, b"duplicate\n")
+    assert await post.send(first, x_name="d1") == (200, b"duplicate\n")
     assert (await post.send(first, x_name="d2"))[0] == 202
     assert (await post.send(first, source="two", x_name="d1"))[0] == 202
     parts.clock.advance(24 * 3600 - 1)
@@ -46,15 +46,30 @@ async def test_what_has_a_name_comes_once_in_a_day(post, sql, parts):
     assert len(sql(ROWS)) == 4
 
 
-async def test_what_has_no_name_comes_once_in_ten_minutes(post, sql, parts):
+async def test_what_has_no_name_is_kept_once_in_ten_minutes_and_heard_each_time(
+    post, sql, parts, database
+):
+    """It may be the same thing once more: what it asks for is asked for again."""
     body = push()
     assert (await post.send(body))[0] == 202
     assert (await post.send(body))[0] == 200
+    assert len(sql(JOBS)) == 1
+    await database.write(lambda connection: connection.execute("DELETE FROM jobs") and None)
+    assert (await post.send(body))[0] == 200
+    assert len(sql(JOBS)) == 1
     assert (await post.send(body, source="two"))[0] == 202
     assert (await post.send(push("team/other")))[0] == 202
     parts.clock.advance(601)
     assert (await post.send(body))[0] == 202
     assert len(sql(ROWS)) == 4
+
+
+async def test_a_name_with_other_content_is_another_delivery(post, sql):
+    """Names stand in headers that nobody signs."""
+    assert (await post.send(push(), x_name="d1"))[0] == 202
+    assert (await post.send(push("team/other"), x_name="d1"))[0] == 202
+    assert (await post.send(push(), x_name="d1"))[0] == 200
+    assert len(sql(ROWS)) == 2
 
 
 async def test_a_clock_that_was_wrong_for_a_while_makes_nothing_a_duplicate(post, parts):

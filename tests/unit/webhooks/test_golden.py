@@ -14,7 +14,7 @@ from kitd.webhooks.judgement import judge, kept_headers
 
 GOLDEN = Path(__file__).parents[2] / "golden/webhooks"
 PATHS = sorted(GOLDEN.glob("*/*.json"))
-LARGER = {"zot": 8 * MIB, "github": 25 * MIB, "gitea": 25 * MIB}
+LARGER = {"zot": 8 * MIB, "github": 4 * MIB, "gitea": 4 * MIB}
 
 
 def load(path: Path) -> tuple[dict, Delivery, bytes]:
