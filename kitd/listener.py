@@ -15,7 +15,6 @@ from aiohttp.typedefs import Handler
 from kitd.config.address import TcpAddress
 from kitd.errors import KitdError
 
-
 TCP_USER_TIMEOUT = 18
 """From <linux/tcp.h>; `socket` has it under this name on Linux only."""
 UNREAD_MS = 30_000

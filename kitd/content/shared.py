@@ -94,8 +94,9 @@ class SharedSource:
                 return aclosing(_pieces(memoryview(content)[offset:]))
             if not await run_blocking(self._keeps, target.size):
                 return self._source.fetch(target, offset=offset)
-            arrival = self._large[target.digest] = _Arrival(target, self._source, self._held)
-        if arrival.has_failed:
+            # Somebody else may have begun meanwhile.
+            arrival = self._large.get(target.digest)
+        if arrival is None or arrival.has_failed:
             # Whoever comes again has a new try, which goes on where that one ended.
             arrival = self._large[target.digest] = _Arrival(target, self._source, self._held)
         if arrival.is_complete:
@@ -123,7 +124,7 @@ class _Arrival:
         """How far the source has been read."""
         self._moved = asyncio.Event()
         self.task = asyncio.create_task(held.push(target, _Observed(source, self._note)))
-        self.task.add_done_callback(lambda _task: self._moved.set())
+        self.task.add_done_callback(self._finish)
 
     @property
     def is_complete(self) -> bool:
@@ -133,6 +134,11 @@ class _Arrival:
     @property
     def has_failed(self) -> bool:
         return self.task.done() and _failed(self.task)
+
+    def _finish(self, _task: asyncio.Task[int]) -> None:
+        # All of it can be read where it is.
+        self._window.clear()
+        self._moved.set()
 
     def _note(self, start: int, chunk: Chunk) -> None:
         self._window.append((start, chunk))

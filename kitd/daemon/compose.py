@@ -330,7 +330,11 @@ async def _make_work(
         clock=clock,
     )
     mirror_keeper = MirrorKeeper(
-        lambda: ground.in_force.config, ledgers.mirrors, clock, ledgers.jobs.enqueue
+        lambda: ground.in_force.config,
+        ledgers.mirrors,
+        clock,
+        ledgers.jobs.enqueue,
+        ledgers.jobs.is_under_way,
     )
     remote = resources.registries.repository
     collector = Collector(
@@ -353,7 +357,7 @@ async def _make_work(
             remote=resources.ahead.repository,
             head_start=resources.ahead.head_start,
             mirrors=ledgers.mirrors,
-            mirror_remote=remote,
+            mirror_remote=resources.registries.origin,
             repositories=resources.registries.repositories,
             collector=collector,
             verifier=Verifier(

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 class MirrorKeeper:
     """Starts mirrors when their time has come, and says what follows from a change.
 
-    `ask` enqueues a wish.
+    `ask` enqueues a wish, `under_way` says whether a job of one of these locks waits or runs.
     """
 
     def __init__(
@@ -39,11 +39,13 @@ class MirrorKeeper:
         ledger: MirrorLedger,
         clock: Clock,
         ask: Callable[[JobRequest], Awaitable[object]],
+        under_way: Callable[[Sequence[str]], Awaitable[bool]],
     ) -> None:
         self._config = config
         self._ledger = ledger
         self._clock = clock
         self._ask = ask
+        self._under_way = under_way
         self._known: tuple[Config, tuple[Rule, ...]] | None = None
 
     @property
@@ -93,11 +95,14 @@ class MirrorKeeper:
             if change.digest is None or change.action is Action.DELETE:
                 return ()
             return self.follow(RepositoryChanged(repository=repository, manifests=(change.digest,)))
+        requests = self.follow(RepositoryChanged(repository=repository, tags=(change.tag,)))
         if change.action is Action.PUSH and change.digest is not None:
+            # First, because what such a job is about to write down is not what is agreed now.
+            under_way = await self._under_way([request.lock for request in requests])
             edges = self._edges(repository, change.tag)
-            if edges and await self._ledger.are_agreed(edges, change.digest):
+            if edges and not under_way and await self._ledger.are_agreed(edges, change.digest):
                 return ()
-        return self.follow(RepositoryChanged(repository=repository, tags=(change.tag,)))
+        return requests
 
     def _edges(self, repository: Repository, tag: str) -> Sequence[Edge]:
         """Return all edges that begin at a tag; none where the job has to say what is wrong."""
@@ -124,6 +129,8 @@ class MirrorKeeper:
 
     async def _start_due(self) -> float:
         """Start what is due and return in how many seconds the next one is."""
+        if all(rule.schedule is None for rule in self.rules):
+            return LOOK_S
         starts = await self._ledger.starts()
         next_us = []
         for rule in self.rules:

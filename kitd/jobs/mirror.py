@@ -5,6 +5,7 @@ what is remembered of both ends keeps those from being asked who have nothing ne
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,19 @@ from kitd.jobs.mirror_target import MirrorTarget, Moved
 from kitd.jobs.port import MirrorRemote, Ports
 from kitd.jobs.transfer import Bytes
 from kitd.mirror.decide import Decision, Verdict, decide, departures, digest_tags, subject_of
-from kitd.mirror.edge import Agreed, Conflict, Edge, Failed, Gone, Note, Removed
-from kitd.mirror.order import Deletes, MirrorOrder
+from kitd.mirror.edge import (
+    Agreed,
+    Back,
+    Conflict,
+    Edge,
+    Failed,
+    Gone,
+    Memory,
+    Note,
+    Referred,
+    Removed,
+)
+from kitd.mirror.order import AS_USUAL, Deletes, MirrorOrder
 from kitd.mirror.select import admits, needs_ages, select
 from kitd.oci.created import MAX_CONFIG_BYTES, created_by_annotation, created_by_config
 from kitd.oci.descriptor import Descriptor
@@ -45,6 +57,8 @@ RESERVE = 0.2
 """What of a registry's quota of pulls is left to people."""
 LONGEST_REST_S = 1800.0
 """After so long it is looked whether there are pulls again."""
+FRESH_S = 1.0
+"""How long it is believed that a tag of the source is where it was."""
 FEW_LOOKS = 3
 """With more tags than that to look for, a target is asked for all it has."""
 MAX_REPORTED = 1000
@@ -144,6 +158,12 @@ class _Referrers:
             self._listed[subject] = asking
         return await asyncio.shield(asking)
 
+    async def close(self) -> None:
+        """End what is still being asked."""
+        for asking in self._listed.values():
+            asking.cancel()
+        await asyncio.gather(*self._listed.values(), return_exceptions=True)
+
     async def _ask(self, subject: Digest) -> Sequence[Descriptor]:
         return await self._source.referrers(subject, self.tags)
 
@@ -175,6 +195,9 @@ class _Mirror:
         self._looks = asyncio.Semaphore(LOOKS)
         self._pulling = 0
         self._roots: dict[Digest, Descriptor] = {}
+        self._seen_s: dict[str, float] = {}
+        """When the source was asked for a tag, and not for a list of them."""
+        self._is_absent = False
         self._results: list[EdgeResult] = []
         self._failures: list[KitdError] = []
         self._notes: list[str] = []
@@ -183,6 +206,12 @@ class _Mirror:
 
     async def run(self) -> Done:
         """Do all that is to be done, and report it. Raises `KitdError` if some of it failed."""
+        try:
+            return await self._run()
+        finally:
+            await self._referrers.close()
+
+    async def _run(self) -> Done:
         found = await self._find()
         self._referrers.tags = found.listed
         work = await self._judge(found)
@@ -228,7 +257,8 @@ class _Mirror:
             if self._order.tags is None and not any(target.memory for target in self._targets):
                 raise
             # It was there once: whatever has happened to it is no reason to empty its mirrors.
-            self._notes.append(f"{self._repository} is not there")
+            self._notes.append(f"{self._repository} is not there: nothing is removed")
+            self._is_absent = True
             return {}
 
     async def _newest(self, found: _Found, tags: Sequence[str]) -> list[str]:
@@ -271,16 +301,23 @@ class _Mirror:
             if listed is not None:
                 found.digests[tag] = listed
                 return
-            async with self._looks:
-                try:
-                    found.digests[tag] = await self._look_up(tag)
-                except ContentNotFoundError:
-                    found.gone.add(tag)
+            edges = [target.edge(tag) for target in self._targets]
+            digest = await self._guarded(self._look_up(found, tag), edges)
+            if digest is not None:
+                found.digests[tag] = digest
 
         await _gather(resolve(tag) for tag in tags)
 
-    async def _look_up(self, tag: str) -> Digest:
-        """Return what a tag of the source names."""
+    async def _look_up(self, found: _Found, tag: str) -> Digest | None:
+        """Return what a tag of the source names; one that is gone is noted as that."""
+        async with self._looks:
+            try:
+                return await self._read(tag)
+            except ContentNotFoundError:
+                found.gone.add(tag)
+                return None
+
+    async def _read(self, tag: str) -> Digest:
         is_known = any(target.recall(tag) for target in self._targets)
         if is_known or needs_ages(self._order.select) or self._spent() is not None:
             root = await self._source.resolve(tag)
@@ -290,6 +327,7 @@ class _Mirror:
                 root, content = await self._source.read_tag(tag)
             self._shared.offer(root, content)
         self._roots[root.digest] = root
+        self._seen_s[tag] = time.monotonic()
         return root.digest
 
     @contextmanager
@@ -393,7 +431,8 @@ class _Mirror:
             case Decision(Verdict.COPY):
                 return _Work(target, tag, digest)
             case Decision(Verdict.EQUAL):
-                if agreed == digest or target.has(digest):
+                believed = agreed == digest and not order.wish.thorough
+                if believed or target.has(digest):
                     await self._agree(edge, digest, Moved(), copied=False)
                     return None
                 # Its manifest is there; whether all below it is has not been seen.
@@ -441,7 +480,7 @@ class _Mirror:
         tags = [each.tag for each in group if not each.is_there]
 
         async def still(tag: str) -> bool:
-            return await self._source_names(tag) == digest
+            return await self._still_names(tag, digest)
 
         moved = await target.carry(
             self._shared,
@@ -475,7 +514,7 @@ class _Mirror:
             return
 
         async def still(tag: str) -> bool:
-            return await self._source_names(tag) == digest
+            return await self._still_names(tag, digest)
 
         moved = await target.carry(
             self._shared,
@@ -490,12 +529,19 @@ class _Mirror:
         else:
             await self._agree(edge, digest, moved, copied=True)
 
+    async def _still_names(self, tag: str, digest: Digest) -> bool:
+        """Whether a tag of the source names what it did when it was asked for."""
+        if time.monotonic() - self._seen_s.get(tag, -FRESH_S) < FRESH_S:
+            return True
+        return await self._source_names(tag) == digest
+
     async def _source_names(self, tag: str) -> Digest | None:
         try:
             root = await self._source.resolve(tag)
         except ContentNotFoundError:
             return None
         self._roots[root.digest] = root
+        self._seen_s[tag] = time.monotonic()
         return root.digest
 
     async def _foresee(self, target: MirrorTarget, digest: Digest, group: Sequence[_Work]) -> None:
@@ -555,53 +601,66 @@ class _Mirror:
         async with target.slots:
             moved = await target.refer(self._shared, await self._root(digest), self._referrers)
         self._notes.extend(moved.notes)
-        await self._note(
-            *(
-                Agreed(
-                    edge=edge,
-                    digest=digest,
-                    with_referrers=True,
-                    copied=bool(moved.sent_bytes),
-                    sent_bytes=moved.sent_bytes,
-                )
-                for edge in edges
-            )
-        )
+        await self._note(*(Referred(edge, digest, moved.sent_bytes) for edge in edges))
 
     # What is gone.
 
     async def _remove(self, found: _Found) -> None:
         """Note which tags are gone, and remove their copies once that is so for long enough."""
-        order = self._order
         for target in self._targets:
-            gone: dict[str, int] = {}
-            for (tag, _), memory in target.memory.items():
-                is_gone = tag in found.gone or (
-                    order.tags is None and found.listed is not None and tag not in found.listed
-                )
-                if is_gone and memory.digest is not None:
-                    gone[tag] = memory.gone_us or self._ports.clock.now_us()
-            if not gone or order.deletes is Deletes.IGNORE:
-                continue
-            if not order.wish.dry_run:
-                await self._note(*(Gone(target.edge(tag)) for tag in gone))
-            decided = departures(
-                gone,
-                known=len(target.memory),
-                now_us=self._ports.clock.now_us(),
-                grace_s=order.grace_s,
-                allowed=order.wish.allow_deletes,
-            )
-            if decided.held is not None:
-                self._notes.append(
-                    f"{decided.held}: nothing of {target.repository} is removed unless a person"
-                    " allows it (kitctl mirror run NAME --allow-deletes)"
-                )
-            await _gather(self._remove_one(target, tag) for tag in decided.due)
+            if not self._order.wish.dry_run:
+                await self._note_gone(target, found)
+            # How many are gone shows beside all others only.
+            is_whole = self._order.tags is None and found.listed is not None
+            if self._order.deletes is Deletes.PROPAGATE and is_whole and not self._is_absent:
+                await self._remove_from(target, found)
 
-    async def _remove_one(self, target: MirrorTarget, tag: str) -> None:
-        edge, memory = target.edge(tag), target.recall(tag)
-        assert memory is not None
+    async def _note_gone(self, target: MirrorTarget, found: _Found) -> None:
+        """Note what the source has lost, and what of that it has again."""
+        if self._is_absent:
+            return
+        notes: list[Note] = []
+        for (tag, _), memory in target.memory.items():
+            is_gone = self._is_gone(tag, found)
+            if is_gone and memory.gone_us is None:
+                notes.append(Gone(target.edge(tag)))
+            elif memory.gone_us is not None and not is_gone and tag in (found.listed or ()):
+                notes.append(Back(target.edge(tag)))
+        await self._note(*notes)
+
+    def _is_gone(self, tag: str, found: _Found) -> bool:
+        whole = self._order.tags is None and found.listed is not None
+        return tag in found.gone or (whole and tag not in (found.listed or ()))
+
+    async def _remove_from(self, target: MirrorTarget, found: _Found) -> None:
+        now_us = self._ports.clock.now_us()
+        # What others have copied is not this mirror's to remove.
+        own = {
+            tag: memory
+            for (tag, _), memory in target.memory.items()
+            if memory.rule == self._order.rule and memory.digest is not None
+        }
+        gone = {
+            tag: memory.gone_us or now_us
+            for tag, memory in own.items()
+            if self._is_gone(tag, found)
+        }
+        decided = departures(
+            gone,
+            known=len(own),
+            now_us=now_us,
+            grace_s=self._order.grace_s,
+            allowed=self._order.wish.allow_deletes,
+        )
+        if decided.held is not None:
+            self._notes.append(
+                f"{decided.held}: nothing of {target.repository} is removed unless a person"
+                " allows it (kitctl mirror run NAME --allow-deletes)"
+            )
+        await _gather(self._remove_one(target, tag, own[tag]) for tag in decided.due)
+
+    async def _remove_one(self, target: MirrorTarget, tag: str, memory: Memory) -> None:
+        edge = target.edge(tag)
 
         async def remove() -> None:
             theirs = await target.look(tag, now=True)
@@ -610,7 +669,7 @@ class _Mirror:
                 return
             if not self._order.wish.dry_run:
                 if theirs is not None:
-                    await target.remote.remove_tag(edge.target_tag, theirs)
+                    await target.remote.remove_tag(edge.target_tag)
                 await self._note(Removed(edge))
             self._tell(edge, memory.digest, "deleted")
 
@@ -694,7 +753,8 @@ class _Mirror:
             return MirrorRefusedError(message, hint=first.hint, result=self._result())
         error = MirrorIncompleteError(message, hint=first.hint, result=self._result())
         # As early as one of them may be tried again.
-        waits = [failure.retry_after_s for failure in self._failures]
+        passing = [each for each in self._failures if each.disposition is not Disposition.FAIL]
+        waits = [failure.retry_after_s for failure in passing]
         if all(wait_s is not None for wait_s in waits):
             error.retry_after_s = min(wait_s for wait_s in waits if wait_s is not None)
         return error
@@ -773,6 +833,9 @@ def _never(_size: int) -> bool:
 
 def _key(order: MirrorOrder) -> str:
     kind = "plan" if order.wish.dry_run else "mirror"
+    if order.wish != AS_USUAL:
+        # What a person wishes for is not served by what is done as usual.
+        kind += f" {msgspec.json.encode(order.wish).decode()}"
     if order.rule is None:
         # Nothing but the same wish stands for what a person asked for.
         return f"{kind} {msgspec.json.encode(order).decode()}"

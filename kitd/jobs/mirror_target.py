@@ -1,7 +1,6 @@
 """One target of a mirror, for one attempt: what it has, and how it gets the rest."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Protocol
 from kitd.content.copy import copy_graph
 from kitd.content.referrers import copy_referrers
 from kitd.content.store import ByteStream, ContentNotFoundError, Fetcher, Need
+from kitd.errors import KitdError
 from kitd.jobs.port import MirrorRemote, Remote
 from kitd.mirror.edge import Edge, Memory, target_tag
 from kitd.oci.descriptor import Descriptor
@@ -19,8 +19,6 @@ from kitd.oci.reference import Repository, check_tag
 
 GRAPHS = 16
 """Graphs that one target gets at once."""
-FRESH_S = 1.0
-"""How long it is believed that the source's tag is where it was."""
 
 Still = Callable[[str], Awaitable[bool]]
 """Whether a tag of the source names what it did."""
@@ -93,7 +91,12 @@ class MirrorTarget:
     ) -> None:
         self.repository = repository
         self.remote = remote
-        self.memory = memory
+        # Of what has another name there by now nothing follows.
+        self.memory = {
+            (tag, name): found
+            for (tag, name), found in memory.items()
+            if name == target_tag(template, tag)
+        }
         self.slots = asyncio.Semaphore(GRAPHS)
         self.sent_bytes = 0
         self.skipped_bytes = 0
@@ -102,7 +105,8 @@ class MirrorTarget:
         self._template = template
         self._transfers = transfers
         self._present = _Present(remote)
-        self._whole = {found.digest for found in memory.values()}
+        self._whole: set[Digest] = set()
+        self._foreseen: set[Digest] = set()
         self._referred: set[Digest] = set()
         self._tags: Mapping[str, Digest | None] | None = None
 
@@ -115,7 +119,7 @@ class MirrorTarget:
         return self.memory.get((tag, self.edge(tag).target_tag))
 
     def has(self, digest: Digest) -> bool:
-        """Whether the repository has a manifest and all below it, as far as is known."""
+        """Whether the repository has a manifest and all below it, as was seen in this attempt."""
         return digest in self._whole
 
     def has_referred(self, digest: Digest) -> bool:
@@ -128,6 +132,9 @@ class MirrorTarget:
             self._tags = {tag.name: tag.digest async for tag in self.remote.tags()}
         except ContentNotFoundError:
             self._tags = {}
+        except KitdError:
+            # Each tag can be asked for as well, and has its own trouble if there is some.
+            self._tags = None
 
     async def look(self, tag: str, *, now: bool = False) -> Digest | None:
         """Return what the target's tag names; None if there is none. `now` believes no list."""
@@ -152,12 +159,11 @@ class MirrorTarget:
         progress: Callable[[int, int], None],
     ) -> Moved:
         """Copy a graph, with what `referrers` lists for it, and then let tags name it."""
-        began_s = time.monotonic()
         left: set[str] = set()
         listed = () if referrers is None else await referrers.listed(root.digest)
 
         async def moves(tag: str) -> bool:
-            if time.monotonic() - began_s < FRESH_S or await still(tag):
+            if await still(tag):
                 return True
             left.add(tag)
             return False
@@ -224,10 +230,10 @@ class MirrorTarget:
         """Return how many bytes a copy of these would send, and count what it would not."""
         sent_bytes = 0
         for node in nodes:
-            if node.digest in self._referred:
+            if node.digest in self._foreseen:
                 continue
             # Whoever comes next finds it there.
-            self._referred.add(node.digest)
+            self._foreseen.add(node.digest)
             need = await self.remote.need(node)
             if need is Need.BYTES or (need is Need.MOUNT and is_manifest(node.media_type)):
                 sent_bytes += node.size

@@ -171,11 +171,8 @@ class MirrorRemote(Remote, Protocol):
         """Make a manifest present under a tag by one request; return its bytes."""
         ...
 
-    async def remove_tag(self, tag: str, digest: Digest) -> bool:
-        """Remove a tag that names this manifest; whether it was there.
-
-        Where the registry cannot, the manifest goes with it, unless another tag names that.
-        """
+    async def remove_tag(self, tag: str) -> bool:
+        """Remove a tag and nothing else; whether it was there."""
         ...
 
     async def need(self, target: Descriptor) -> Need:

@@ -69,7 +69,7 @@ SURVEY: JobKind[SurveyArgs, Ports] = JobKind(
     lane=Lane.MIRROR,
     args=SurveyArgs,
     retry=RetryPolicy(max_attempts=8),
-    key=lambda args: args.rule,
+    key=lambda args: f"{args.rule} {msgspec.json.encode(args.wish).decode()}",
     lock=lambda args: args.rule,
     run=run,
     mirror=lambda args: args.rule,

@@ -129,6 +129,15 @@ class JobLedger:
 
         return await self._database.write(transaction)
 
+    async def is_under_way(self, locks: Sequence[str]) -> bool:
+        """Whether a job of one of these locks waits or runs."""
+        rows = await self._database.read(
+            "SELECT 1 FROM jobs WHERE state IN ('scheduled', 'ready', 'running')"
+            " AND lock IN (SELECT value FROM json_each(?)) LIMIT 1",
+            (json.dumps(list(locks)),),
+        )
+        return bool(rows)
+
     async def recall(self, key: IdempotencyKey) -> bytes | None:
         """Return what a call without a job was answered before under this key.
 

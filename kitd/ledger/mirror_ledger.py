@@ -3,20 +3,32 @@
 import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from kitd.clock import Clock
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import emit
-from kitd.mirror.edge import Agreed, Conflict, Edge, Failed, Gone, Memory, Note, Removed
+from kitd.mirror.edge import (
+    Agreed,
+    Back,
+    Conflict,
+    Edge,
+    Failed,
+    Gone,
+    Memory,
+    Note,
+    Referred,
+    Removed,
+)
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Reference, Repository
 
 MAX_AGES = 100_000
 
 _BETWEEN = (
-    "SELECT source_tag, target_tag, digest, equal_us, referrers_us, gone_us FROM mirror_edges"
+    "SELECT source_tag, target_tag, digest, equal_us, referrers_us, gone_us, rule"
+    " FROM mirror_edges"
     " WHERE source_registry = ? AND source_name = ? AND target_registry = ? AND target_name = ?"
 )
 
@@ -69,9 +81,7 @@ class MirrorLedger:
             tags = (row["target_tag"], row["source_tag"])
             own = found.get(tags, Memory(None, 0, 0, None))
             if row["equal_us"] > own.equal_us:
-                found[tags] = Memory(
-                    Digest(row["digest"]), row["equal_us"], own.referrers_us, own.gone_us
-                )
+                found[tags] = replace(own, digest=Digest(row["digest"]), equal_us=row["equal_us"])
         return found
 
     async def note(self, rule: str | None, notes: Sequence[Note]) -> None:
@@ -202,7 +212,7 @@ class MirrorLedger:
 
 
 def _memory(row: sqlite3.Row) -> Memory:
-    return Memory(row["digest"], row["equal_us"], row["referrers_us"], row["gone_us"])
+    return Memory(row["digest"], row["equal_us"], row["referrers_us"], row["gone_us"], row["rule"])
 
 
 def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us: int) -> None:
@@ -239,6 +249,15 @@ def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us:
             if note.copied:
                 data = {**named, "bytes": note.sent_bytes}
                 emit(connection, now_us, "kit.mirrored", f"kit:{note.digest}", data)
+        case Referred():
+            connection.execute(
+                "UPDATE mirror_edges SET referrers_us = ? WHERE id = ?", (now_us, row["id"])
+            )
+            if note.sent_bytes:
+                data = {**named, "bytes": note.sent_bytes}
+                emit(connection, now_us, "kit.mirrored", f"kit:{note.digest}", data)
+        case Back():
+            connection.execute("UPDATE mirror_edges SET gone_us = NULL WHERE id = ?", (row["id"],))
         case Conflict():
             conflict = f"{note.source} {note.target}"
             # Told once, however often it is met.

@@ -48,6 +48,8 @@ class Memory:
     """When what refers to it was copied last."""
     gone_us: int | None
     """Since when the source lacks the tag."""
+    rule: str | None = None
+    """The mirror of the configuration that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,22 @@ class Agreed:
     """Whether what refers to it was looked at as well."""
     copied: bool
     sent_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Referred:
+    """What refers to the manifest was looked at; nothing else was."""
+
+    edge: Edge
+    digest: Digest
+    sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """The source has the tag again, or had it all the time."""
+
+    edge: Edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +113,4 @@ class Removed:
     edge: Edge
 
 
-Note = Agreed | Conflict | Failed | Gone | Removed
+Note = Agreed | Referred | Back | Conflict | Failed | Gone | Removed

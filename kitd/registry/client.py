@@ -102,6 +102,14 @@ class RegistryClient:
             mirror_memory=self._mirrors,
         )
 
+    async def origin(self, repository: Repository) -> RemoteRepository:
+        """Return a repository of the registry itself, whatever is read in its place otherwise.
+
+        Raises `RegistryTlsError`.
+        """
+        transport = await self._transport(repository.registry)
+        return RemoteRepository(repository, transport, self._shared)
+
     async def _mirrors_of(
         self, repository: Repository, settings: RegistrySettings
     ) -> Sequence[MirrorRepository]:

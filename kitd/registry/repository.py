@@ -32,7 +32,6 @@ from kitd.registry.errors import (
     RegistryProtocolError,
     RegistryStateError,
     RegistryTooLargeError,
-    RegistryUnsupportedError,
 )
 from kitd.registry.listing import NAMES_A_PAGE, list_pages
 from kitd.registry.presence import NO_HEAD, MountMemory, is_present
@@ -340,20 +339,13 @@ class RemoteRepository:
             for tag in page:
                 yield tag
 
-    async def remove_tag(self, tag: str, digest: Digest) -> bool:
-        """Remove a tag that names this manifest; whether it was there.
+    async def remove_tag(self, tag: str) -> bool:
+        """Remove a tag and nothing else; whether it was there.
 
-        A registry that removes no tags loses the manifest, unless another tag names it: then
-        `RegistryUnsupportedError` is raised.
+        Raises `RegistryUnsupportedError` where the registry removes no tags. The manifest is no
+        way out: other tags may name it, and indexes list it.
         """
-        operation = f"remove the tag {self._name}:{tag}"
-        try:
-            return await self._delete(operation, check_tag(tag))
-        except RegistryUnsupportedError:
-            async for other in self.tags():
-                if other.name != tag and (await self.resolve(other.name)).digest == digest:
-                    raise
-        return await self._delete(operation, digest)
+        return await self._delete(f"remove the tag {self._name}:{tag}", check_tag(tag))
 
     def pulls_left(self) -> tuple[int, int, float] | None:
         """Return how many pulls are left, of how many, in how many seconds; None for no limit."""

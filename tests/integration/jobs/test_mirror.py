@@ -1,5 +1,6 @@
 """Mirrors between registries that listen, with a real cache and a real ledger."""
 
+import asyncio
 import os
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -9,6 +10,7 @@ import pytest
 
 from fault_registry.quirks import Quirks
 from fault_registry.server import FaultRegistry
+from fault_registry.storage import Manifest
 from kitd.clock import SystemClock
 from kitd.content.store import ContentNotFoundError
 from kitd.jobs.mirror import BELIEVED_US, MIRROR, MirrorIncompleteError, MirrorRefusedError
@@ -403,17 +405,145 @@ async def test_what_comes_back_in_time_stays(world):
     assert "b" in target.tags
 
 
-async def test_a_delete_that_is_told_of_is_looked_at(world):
+async def test_a_delete_that_is_told_of_is_noted_and_done_by_a_look_at_all(world):
+    """How many are gone at once shows beside all others only."""
     source, target = await world.registry(), await world.registry()
     for tag in ("a", "b", "c"):
         source.kit(tag)
-    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=0.0)
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=3600.0)
     await world.run(rule)
-    await world.run(rule, tags=("b",))
-    assert "b" in target.tags
     del source.tags["b"]
     await world.run(rule, tags=("b",))
+    world.clock.late_us += 3601 * 1_000_000
+    await world.run(rule, tags=("b",))
+    assert "b" in target.tags
+    await world.run(rule)
     assert target.tags.keys() == {"a", "c"}
+
+
+async def test_events_one_by_one_empty_no_mirror(world):
+    source, target = await world.registry(), await world.registry()
+    tags = [f"v{number}" for number in range(12)]
+    for tag in tags:
+        source.kit(tag)
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=0.0)
+    await world.run(rule)
+    source.tags.clear()
+    for tag in tags:
+        await world.run(rule, tags=(tag,))
+    await world.run(rule)
+    assert len(target.tags) == 12
+
+
+async def test_a_rule_removes_what_it_copied_and_nothing_else(world):
+    source, target = await world.registry(), await world.registry()
+    for tag in ("v1", "v2", "nightly-1", "nightly-2", "by-hand"):
+        source.kit(tag)
+    archive = world.rule(source, target, select=Selection(include=("v*",)))
+    nightly = world.rule(
+        source,
+        target,
+        select=Selection(include=("nightly-*",)),
+        deletes=Deletes.PROPAGATE,
+        grace_s=0.0,
+    )
+    await world.run(archive)
+    await world.run(nightly, rule="nightly")
+    await world.run(world.rule(source, target), rule=None, tags=("by-hand",))
+    other = world.rule(source, target, tag="other-{tag}")
+    await world.run(other, rule=None, tags=("nightly-2",))
+    for tag in ("v1", "nightly-1", "nightly-2", "by-hand"):
+        del source.tags[tag]
+    await world.run(nightly, rule="nightly", allow_deletes=True)
+    assert target.tags.keys() == {"v1", "v2", "by-hand", "other-nightly-2"}
+
+
+async def test_a_repository_of_one_tag_that_is_gone_takes_no_mirror_along(world):
+    source, target = await world.registry(), await world.registry()
+    source.kit("only")
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=0.0)
+    await world.run(rule)
+    source.registry.storage.repositories.clear()
+    await world.run(rule)
+    assert target.tags.keys() == {"only"}
+
+
+async def test_what_was_gone_for_a_moment_long_ago_is_not_gone_for_long(world):
+    source, target = await world.registry(), await world.registry()
+    kits = {tag: source.kit(tag) for tag in ("a", "b", "c")}
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=3600.0)
+    await world.run(rule)
+    del source.tags["b"]
+    await world.run(rule)
+    source.tags["b"] = kits["b"]["digest"]
+    # Not meant any more, but there.
+    await world.run(rule, select=Selection(exclude=("b",)))
+    world.clock.late_us += 4000 * 1_000_000
+    del source.tags["b"]
+    await world.run(rule)
+    assert "b" in target.tags
+
+
+# What is remembered is not believed too long, nor too much.
+
+
+async def test_a_tag_that_others_removed_is_back_within_a_day_however_often_it_is_run(world):
+    source, target = await world.registry(), await world.registry()
+    source.kit("v1")
+    rule = world.rule(source, target)
+    await world.run(rule)
+    target.tags.clear()
+    for _ in range(13):
+        world.clock.late_us += DAY_US // 12
+        await world.run(rule)
+    assert target.tags == source.tags
+
+
+async def test_a_target_that_lost_its_content_gets_it_again(world):
+    source, target = await world.registry(), await world.registry()
+    source.kit(None, b"signature", subject=source.kit("v1"))
+    rule = world.rule(source, target)
+    await world.run(rule)
+    target.repository.blobs.clear()
+    assert actions(await world.run(rule, thorough=True)) == {"copied": 1}
+    assert not target.missing()
+    target.registry.storage.repositories.clear()
+    await world.run(rule, thorough=True)
+    assert target.tags["v1"] == source.tags["v1"]
+    assert not target.missing()
+
+
+async def test_a_tag_that_moved_while_it_waited_for_its_turn_is_followed(world):
+    source, target = await world.registry(), await world.registry(delay_s=0.15)
+    for version in range(80):
+        source.kit(f"v{version:02}")
+
+    async def move_late():
+        while len(target.tags) < 20:
+            await asyncio.sleep(0.01)
+        # Its turn comes last, seconds after it was asked for.
+        assert "v79" not in target.tags
+        source.kit("v79")
+
+    mover = asyncio.create_task(move_late())
+    await world.run(world.rule(source, target))
+    await mover
+    assert target.tags == source.tags
+
+
+async def test_one_bad_tag_stops_no_other(world):
+    source, target = await world.registry(), await world.registry()
+    for tag in ("a", "b", "c"):
+        source.kit(tag)
+    broken = source.tags["b"]
+    kind = "application/vnd.docker.distribution.manifest.v1+json"
+    source.repository.manifests[broken] = Manifest(kind, b"{}")
+    with pytest.raises(MirrorRefusedError):
+        await world.run(world.rule(source, target))
+    assert target.tags.keys() == {"a", "c"}
+
+
+# Guards.
 
 
 @pytest.mark.parametrize("left", [0, 3])

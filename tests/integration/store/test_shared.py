@@ -87,6 +87,21 @@ async def test_whoever_comes_when_gets_all_of_it_and_it_is_read_once(source, sha
     assert source.asked == {(target.digest, 0): 1}
 
 
+async def test_two_who_come_at_once_follow_one_arrival(source, shared):
+    """The second has most of it before the first has all."""
+    target = source.add(os.urandom(9 * MIB))
+    seen = {1: 0, 2: 0}
+
+    async def read(who):
+        async with shared.fetch(target) as stream:
+            async for chunk in stream:
+                seen[who] += len(chunk)
+                assert abs(seen[1] - seen[2]) <= 4 * MIB
+
+    await asyncio.gather(read(1), read(2))
+    assert source.asked.total() == 1
+
+
 async def test_nobody_waits_for_the_slowest(source, shared):
     """Who falls behind what is in memory reads from the disk, while it still arrives, too."""
     content = os.urandom(WINDOW_BYTES + 12 * MIB)

@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from kitd.ledger.database import Database
 from kitd.ledger.mirror_ledger import MirrorLedger
 from kitd.mirror.order import MirrorOrder, TargetOrder
 from kitd.oci.referrer import referrers_tag
+from kitd.queue.kind import HUMAN
 from kitd.registry.client import RegistryClient
 from kitd.registry.settings import RegistrySettings
 from kitd.registry.transport import Surroundings
@@ -47,6 +49,7 @@ class Context:
 
     def __init__(self):
         self.over = []
+        self.job = SimpleNamespace(priority=HUMAN)
 
     def report(self, progress):
         """Nobody looks."""
