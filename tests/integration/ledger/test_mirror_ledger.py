@@ -1,0 +1,372 @@
+"""What mirrors remember, in a real file: edges, events, starts, ages."""
+
+import pytest
+
+from kitd.ledger import mirror_ledger
+from kitd.ledger.mirror_ledger import EdgeRow, MirrorLedger, RuleCounts
+from kitd.mirror.edge import Agreed, Conflict, Edge, Failed, Gone, Memory, Removed
+from kitd.oci.digest import Digest
+from kitd.oci.reference import Repository
+
+A, B, C = (Digest(f"sha256:{letter * 64}") for letter in "abc")
+HERE = Repository("a.example.com", "team/model")
+THERE = Repository("b.example.com:5000", "model")
+ELSEWHERE = Repository("c.example.com", "model")
+
+
+@pytest.fixture
+def mirrors(database, clock) -> MirrorLedger:
+    return MirrorLedger(database, clock)
+
+
+@pytest.fixture
+def told(events):
+    """Return type, subject and data of what was told so far."""
+
+    async def told():
+        return [(event.type, event.subject, event.data) for event in await events.read(0, 100)]
+
+    return told
+
+
+def edge(tag="v1", target_tag=None, source=HERE, target=THERE):
+    return Edge(source, tag, target, target_tag or tag)
+
+
+def agreed(which=None, digest=A, **fields):
+    plain = {"with_referrers": False, "copied": False}
+    return Agreed(edge=which or edge(), digest=digest, **{**plain, **fields})
+
+
+def failed(which=None, code="registry_busy"):
+    return Failed(which or edge(), code, "it did not work out")
+
+
+async def remembered(mirrors, which=None):
+    which = which or edge()
+    memory = await mirrors.edges(which.source, which.target)
+    return memory.get((which.tag, which.target_tag))
+
+
+async def row_of(mirrors, rule="prod"):
+    (row,) = await mirrors.rows(rule, 10)
+    return row
+
+
+async def test_of_what_was_never_seen_nothing_is_known(mirrors):
+    assert await mirrors.edges(HERE, THERE) == {}
+    assert await mirrors.rows("prod", 10) == []
+    assert await mirrors.counts() == {}
+    assert await mirrors.sources("prod") == []
+    assert await mirrors.starts() == {}
+    assert await mirrors.ages([A]) == {}
+    assert not await mirrors.are_agreed([edge()], A)
+
+
+async def test_nothing_to_note_writes_nothing(mirrors, sql, told):
+    await mirrors.note("prod", [])
+    assert sql("SELECT count(*) FROM mirror_edges") == [(0,)]
+    assert await told() == []
+
+
+async def test_an_agreement_is_remembered_with_its_time(mirrors, clock):
+    await mirrors.note("prod", [agreed()])
+    first_us = clock.at_us
+    assert await remembered(mirrors) == Memory(A, first_us, 0, None)
+    clock.advance(5)
+    await mirrors.note("prod", [agreed(digest=B, with_referrers=True)])
+    assert await remembered(mirrors) == Memory(B, clock.at_us, clock.at_us, None)
+    clock.advance(5)
+    await mirrors.note("prod", [agreed(digest=B)])
+    assert await remembered(mirrors) == Memory(B, clock.at_us, first_us + 5_000_000, None)
+
+
+async def test_edges_are_by_both_tags(mirrors):
+    renamed, other = edge("v1", "eu-v1"), edge("v1", target=ELSEWHERE)
+    await mirrors.note("prod", [agreed(renamed), agreed(digest=B), agreed(other, digest=C)])
+    memory = await mirrors.edges(HERE, THERE)
+    assert {tags: each.digest for tags, each in memory.items()} == {
+        ("v1", "eu-v1"): A,
+        ("v1", "v1"): B,
+    }
+
+
+async def test_what_was_copied_is_told_and_what_was_equal_is_not(mirrors, told):
+    await mirrors.note("prod", [agreed()])
+    assert await told() == []
+    await mirrors.note("prod", [agreed(copied=True, sent_bytes=17)])
+    assert await told() == [
+        (
+            "kit.mirrored",
+            f"kit:{A}",
+            {
+                "source": "a.example.com/team/model:v1",
+                "target": "b.example.com:5000/model:v1",
+                "mirror": "prod",
+                "bytes": 17,
+            },
+        )
+    ]
+
+
+async def test_a_failure_leaves_what_was_agreed_and_the_next_agreement_ends_it(mirrors, clock):
+    await mirrors.note("prod", [agreed()])
+    before = await remembered(mirrors)
+    clock.advance(5)
+    await mirrors.note("prod", [failed()])
+    assert await remembered(mirrors) == before
+    row = await row_of(mirrors)
+    assert (row.error_code, row.error_message) == ("registry_busy", "it did not work out")
+
+    await mirrors.note("prod", [agreed()])
+    row = await row_of(mirrors)
+    assert (row.error_code, row.error_message) == (None, None)
+
+
+async def test_the_first_that_is_known_may_be_a_failure(mirrors):
+    await mirrors.note("prod", [failed()])
+    assert await remembered(mirrors) == Memory(None, 0, 0, None)
+    assert await row_of(mirrors) == EdgeRow(
+        edge=edge(),
+        rule="prod",
+        digest=None,
+        equal_us=None,
+        gone_us=None,
+        conflict=None,
+        error_code="registry_busy",
+        error_message="it did not work out",
+    )
+
+
+async def test_since_when_a_tag_is_gone_is_noted_once(mirrors, clock):
+    await mirrors.note("prod", [agreed()])
+    clock.advance(5)
+    gone_us = clock.at_us
+    for _ in range(2):
+        await mirrors.note("prod", [Gone(edge())])
+        clock.advance(5)
+    assert await remembered(mirrors) == Memory(A, gone_us - 5_000_000, 0, gone_us)
+    await mirrors.note("prod", [agreed()])
+    memory = await remembered(mirrors)
+    assert memory is not None
+    assert memory.gone_us is None
+
+
+async def test_what_was_removed_is_forgotten_and_told(mirrors, told):
+    await mirrors.note("prod", [agreed(), agreed(edge("v2")), Gone(edge())])
+    await mirrors.note("prod", [Removed(edge())])
+    assert set(await mirrors.edges(HERE, THERE)) == {("v2", "v2")}
+    assert await told() == [
+        (
+            "mirror.removed",
+            "tag:b.example.com:5000/model:v1",
+            {
+                "source": "a.example.com/team/model:v1",
+                "target": "b.example.com:5000/model:v1",
+                "mirror": "prod",
+            },
+        )
+    ]
+
+
+async def test_a_conflict_is_told_once_however_often_it_is_met(mirrors, told):
+    await mirrors.note("prod", [agreed()])
+    before = await remembered(mirrors)
+    for _ in range(3):
+        await mirrors.note("prod", [Conflict(edge(), B, C, overwritten=False)])
+    assert await remembered(mirrors) == before
+    assert (await row_of(mirrors)).conflict == f"{B} {C}"
+    assert await told() == [
+        (
+            "mirror.conflict",
+            "tag:b.example.com:5000/model:v1",
+            {
+                "source": "a.example.com/team/model:v1",
+                "target": "b.example.com:5000/model:v1",
+                "mirror": "prod",
+                "source_digest": B,
+                "target_digest": C,
+                "overwritten": False,
+            },
+        )
+    ]
+
+
+async def test_another_conflict_is_told_and_so_is_one_that_comes_back(mirrors, told):
+    conflicts = [
+        Conflict(edge(), B, C, overwritten=False),
+        Conflict(edge(), A, C, overwritten=False),
+        Conflict(edge("v2"), A, C, overwritten=True),
+    ]
+    await mirrors.note("prod", conflicts)
+    await mirrors.note("prod", [agreed(digest=B)])
+    assert {row.edge.tag: row.conflict for row in await mirrors.rows("prod", 10)} == {
+        "v1": None,
+        "v2": f"{A} {C}",
+    }
+    await mirrors.note("prod", [conflicts[1]])
+    found = [(data["source"][-2:], data["source_digest"]) for _, _, data in await told()]
+    assert found == [("v1", B), ("v1", A), ("v2", A), ("v1", A)]
+
+
+async def test_notes_are_written_together_or_not_at_all(mirrors, told):
+    broken = Conflict(edge("v2"), B, object(), overwritten=False)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        await mirrors.note("prod", [agreed(copied=True), broken])
+    assert await mirrors.edges(HERE, THERE) == {}
+    assert await told() == []
+
+
+# The other direction.
+
+
+async def test_what_the_other_direction_remembers_counts_where_it_is_newer(mirrors, clock):
+    there = edge("v1", "eu-v1")
+    back = edge("eu-v1", "v1", source=THERE, target=HERE)
+    await mirrors.note("there", [agreed(there, with_referrers=True)])
+    first_us = clock.at_us
+    clock.advance(5)
+    await mirrors.note("back", [agreed(back, digest=B)])
+    assert await remembered(mirrors, there) == Memory(B, clock.at_us, first_us, None)
+    assert await remembered(mirrors, back) == Memory(B, clock.at_us, 0, None)
+
+    clock.advance(5)
+    await mirrors.note("there", [agreed(there, digest=C)])
+    assert await remembered(mirrors, there) == Memory(C, clock.at_us, first_us, None)
+    assert await remembered(mirrors, back) == Memory(C, clock.at_us, 0, None)
+
+
+async def test_what_the_other_direction_agreed_is_known_where_this_one_never_ran(mirrors, clock):
+    await mirrors.note("back", [agreed(edge(source=THERE, target=HERE))])
+    assert await remembered(mirrors) == Memory(A, clock.at_us, 0, None)
+
+
+async def test_of_what_the_other_direction_failed_at_nothing_is_known(mirrors):
+    await mirrors.note("back", [failed(edge(source=THERE, target=HERE))])
+    assert await mirrors.edges(HERE, THERE) == {}
+
+
+async def test_a_tag_that_is_gone_stays_so_whatever_the_other_direction_has(mirrors, clock):
+    await mirrors.note("there", [agreed(), Gone(edge())])
+    gone_us = clock.at_us
+    clock.advance(5)
+    await mirrors.note("back", [agreed(edge(source=THERE, target=HERE), digest=B)])
+    assert await remembered(mirrors) == Memory(B, clock.at_us, 0, gone_us)
+
+
+# What both ends have already.
+
+
+async def test_ends_are_agreed_on_what_they_were_last_seen_with(mirrors):
+    both = [edge(), edge(target=ELSEWHERE)]
+    await mirrors.note("prod", [agreed(both[0])])
+    assert await mirrors.are_agreed(both[:1], A)
+    assert not await mirrors.are_agreed(both[:1], B)
+    assert not await mirrors.are_agreed(both, A)
+    await mirrors.note("prod", [agreed(both[1])])
+    assert await mirrors.are_agreed(both, A)
+    assert not await mirrors.are_agreed([edge("v2")], A)
+
+
+async def test_an_agreement_holds_in_both_directions(mirrors, clock):
+    there, back = edge("v1", "eu-v1"), edge("eu-v1", "v1", source=THERE, target=HERE)
+    await mirrors.note("there", [agreed(there)])
+    assert await mirrors.are_agreed([back], A)
+    clock.advance(5)
+    await mirrors.note("back", [agreed(back, digest=B)])
+    for which in (there, back):
+        assert await mirrors.are_agreed([which], B)
+        assert not await mirrors.are_agreed([which], A)
+
+
+@pytest.mark.parametrize("which", [edge(), edge(source=THERE, target=HERE)])
+@pytest.mark.parametrize("trouble", [failed, Gone])
+async def test_what_is_in_trouble_is_not_agreed(mirrors, which, trouble):
+    """Nobody knows how the target stands: the next event has to have it looked at."""
+    await mirrors.note("prod", [agreed()])
+    await mirrors.note("prod", [trouble(which)])
+    assert not await mirrors.are_agreed([edge()], A)
+    await mirrors.note("prod", [agreed(which)])
+    assert await mirrors.are_agreed([edge()], A)
+
+
+# For people.
+
+
+async def test_rows_in_trouble_come_first(mirrors):
+    await mirrors.note(
+        "prod",
+        [
+            agreed(edge("a")),
+            agreed(edge("b")),
+            agreed(edge("c", source=ELSEWHERE)),
+            *(agreed(edge("gone")), Gone(edge("gone"))),
+            Conflict(edge("torn"), A, B, overwritten=False),
+            failed(edge("z")),
+        ],
+    )
+    await mirrors.note("other", [failed(edge("x"))])
+    tags = ["z", "torn", "gone", "a", "b", "c"]
+    assert [row.edge.tag for row in await mirrors.rows("prod", 10)] == tags
+    assert [row.edge.tag for row in await mirrors.rows("prod", 2)] == tags[:2]
+
+
+async def test_edges_are_counted_by_mirror(mirrors, clock):
+    await mirrors.note("prod", [agreed(edge("a")), failed(edge("b"))])
+    clock.advance(5)
+    await mirrors.note(
+        "prod",
+        [
+            agreed(edge("c")),
+            Gone(edge("a")),
+            Conflict(edge("c"), A, B, overwritten=False),
+            failed(edge("c")),
+        ],
+    )
+    await mirrors.note("new", [failed(edge("a", target=ELSEWHERE))])
+    await mirrors.note(None, [agreed(edge("by-hand"))])
+    assert await mirrors.counts() == {
+        "prod": RuleCounts(edges=3, failed=2, conflicts=1, gone=1, equal_us=clock.at_us),
+        "new": RuleCounts(edges=1, failed=1, conflicts=0, gone=0, equal_us=None),
+    }
+
+
+async def test_an_edge_is_of_the_mirror_that_wrote_of_it_last(mirrors):
+    await mirrors.note("old", [agreed()])
+    await mirrors.note(None, [agreed()])
+    assert (await row_of(mirrors, "old")).rule == "old"
+    await mirrors.note("new", [agreed()])
+    assert await mirrors.rows("old", 10) == []
+    assert (await row_of(mirrors, "new")).edge == edge()
+
+
+async def test_the_sources_of_a_mirror_are_those_that_it_was_seen_with(mirrors):
+    await mirrors.note("prod", [agreed(), failed(edge("v2")), failed(edge(source=ELSEWHERE))])
+    await mirrors.note("other", [agreed(edge(source=THERE, target=HERE))])
+    assert set(await mirrors.sources("prod")) == {HERE, ELSEWHERE}
+    assert await mirrors.sources("other") == [THERE]
+
+
+# Starts and ages.
+
+
+async def test_the_last_start_of_each_mirror_is_kept(mirrors):
+    await mirrors.note_start("prod", 5)
+    await mirrors.note_start("other", 7)
+    await mirrors.note_start("prod", 6)
+    assert await mirrors.starts() == {"prod": 6, "other": 7}
+
+
+async def test_ages_are_learned_once_and_asked_for_by_digest(mirrors):
+    await mirrors.learn_ages({A: 1, B: 2})
+    await mirrors.learn_ages({A: 9, C: 3})
+    assert await mirrors.ages([A, C]) == {A: 1, C: 3}
+    assert await mirrors.ages([]) == {}
+
+
+async def test_so_many_ages_are_kept_and_the_newest_of_them(mirrors, monkeypatch):
+    monkeypatch.setattr(mirror_ledger, "MAX_AGES", 3)
+    digests = [Digest(f"sha256:{number:064x}") for number in range(6)]
+    for at, digest in enumerate(digests):
+        await mirrors.learn_ages({digest: at})
+    assert await mirrors.ages(digests) == {digest: int(digest[-1]) for digest in digests[3:]}
