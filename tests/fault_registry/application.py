@@ -278,8 +278,13 @@ class Registry:
     async def _ping(self, _request: web.Request) -> web.Response:
         return web.json_response({})
 
-    async def _list_repositories(self, _request: web.Request) -> web.Response:
-        return web.json_response({"repositories": sorted(self.storage.repositories)})
+    async def _list_repositories(self, request: web.Request) -> web.Response:
+        if not self.quirks.catalog:
+            raise RefusedError(404, "UNSUPPORTED", "repositories are listed to nobody")
+        last = request.query.get("last", "")
+        names = [name for name in sorted(self.storage.repositories) if name > last]
+        page, headers = self._page(request, names, names)
+        return web.json_response({"repositories": page}, headers=headers)
 
     async def _list_tags(self, request: web.Request) -> web.StreamResponse:
         quirks = self.quirks
@@ -417,6 +422,8 @@ class Registry:
         if repository is None or found is None:
             raise RefusedError(404, "MANIFEST_UNKNOWN", f"there is no {name}:{reference}")
         digest, _ = found
+        if not is_digest(reference) and not self.quirks.removes_tags:
+            raise RefusedError(405, "UNSUPPORTED", "manifests are deleted by digest")
         if is_digest(reference):
             del repository.manifests[digest]
             tags = {tag for tag, named in repository.tags.items() if named == digest}

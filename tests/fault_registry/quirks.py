@@ -83,10 +83,14 @@ class Quirks:
     redirect_blobs: bool = False
     """Blobs come from another port, which refuses requests with an Authorization header."""
     referrers: bool = True
+    catalog: bool = True
+    """Whether repositories are listed."""
+    removes_tags: bool = True
+    """Whether a manifest can be deleted by a tag, which leaves it to its other tags."""
     null_tags: bool = False
     """A repository without tags lists `null`."""
     page_size: int = 0
-    """The most entries of a page of tags or referrers."""
+    """The most entries of a page of tags, repositories or referrers."""
     checks_manifests: bool = True
     """Whether what a manifest names must be there."""
     endless: str = ""
