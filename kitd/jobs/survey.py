@@ -47,11 +47,12 @@ async def run(args: SurveyArgs, _context: JobContext, ports: Ports) -> Done:
     try:
         async for name in ports.repositories(registry):
             repository = parse_repository(f"{registry}/{name}")
-            if any(glob.matches(repository) for glob in globs):
-                found.add(repository)
-            if len(found) > MAX_REPOSITORIES:
+            if repository in found or not any(glob.matches(repository) for glob in globs):
+                continue
+            if len(found) >= MAX_REPOSITORIES:
                 notes.append(f"there are more than {MAX_REPOSITORIES} repositories")
                 break
+            found.add(repository)
     except KitdError as error:
         if not found or error.disposition is not Disposition.FAIL:
             raise
