@@ -1,0 +1,306 @@
+"""Mirrors start when they are due, and follow what events tell of, with a real ledger."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import datetime
+
+import msgspec
+import pytest
+
+from kitd.config.model import Config, MirrorConfig, MirrorTargetConfig, RpcConfig
+from kitd.daemon.mirror_keeper import MirrorKeeper
+from kitd.errors import KitdError
+from kitd.ledger.database import Database
+from kitd.ledger.mirror_ledger import MirrorLedger
+from kitd.mirror.edge import Agreed, Edge, Failed
+from kitd.mirror.order import MirrorOrder
+from kitd.mirror.schedule import Interval, parse_cron
+from kitd.oci.digest import Digest
+from kitd.oci.reference import Repository
+from kitd.rpc.methods.services import StartTimes
+from kitd.webhooks.delivery import Action, Change
+
+A, B = (Digest(f"sha256:{letter * 64}") for letter in "ab")
+HOUR = Interval(3600.0)
+HOUR_US = 3_600_000_000
+SPREAD_US = 60_000_000
+"""The most that a start is later than its schedule has it."""
+
+
+class ManualClock:
+    """A clock with hands."""
+
+    def __init__(self):
+        self.at_us = int(datetime(2024, 5, 6, 12, 0, 30).timestamp()) * 1_000_000  # noqa: DTZ001
+
+    def now_us(self):
+        return self.at_us
+
+    def monotonic_s(self):
+        return self.at_us / 1_000_000
+
+
+class TellingLedger(MirrorLedger):
+    """The real one, which tells of each start that it has noted."""
+
+    def __init__(self, database, clock):
+        super().__init__(database, clock)
+        self.noted = asyncio.Queue()
+
+    async def note_start(self, rule, at_us):
+        await super().note_start(rule, at_us)
+        self.noted.put_nowait((rule, at_us))
+
+
+def mirror(source, *targets, schedule=None, **fields):
+    ends = tuple(MirrorTargetConfig(repository=target) for target in targets)
+    return MirrorConfig(source=source, targets=ends, schedule=schedule, **fields)
+
+
+class World:
+    """A keeper, its configuration, and what it asked for."""
+
+    def __init__(self, tmp_path, database):
+        self.clock = ManualClock()
+        self.ledger = TellingLedger(database, self.clock)
+        self.config = Config(state_dir=tmp_path, rpc=RpcConfig(socket=tmp_path / "socket"))
+        self.asked = asyncio.Queue()
+        self.keeper = self.restart()
+
+    def restart(self):
+        self.keeper = MirrorKeeper(lambda: self.config, self.ledger, self.clock, self.ask)
+        return self.keeper
+
+    async def ask(self, request):
+        self.asked.put_nowait(request)
+
+    def mirrors(self, **mirrors):
+        self.config = replace(self.config, mirrors=mirrors)
+
+    @asynccontextmanager
+    async def running(self):
+        async with asyncio.timeout(20):
+            task = asyncio.create_task(self.keeper.run())
+            yield
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+
+    async def starts(self, count=1):
+        """Let the keeper run until it has noted so many starts; return mirrors and kinds."""
+        async with self.running():
+            for _ in range(count):
+                await self.ledger.noted.get()
+        found = []
+        while not self.asked.empty():
+            request = self.asked.get_nowait()
+            found.append((request.mirror, request.kind))
+        return found
+
+    async def follow(self, *changes, registry="a.io"):
+        requests = await self.keeper.follow_changes(registry, changes)
+        orders = [msgspec.json.decode(request.args, type=MirrorOrder) for request in requests]
+        return [(order.rule, order.tags, order.manifests) for order in orders]
+
+    async def agree(self, source, target, tag="v1", digest=A):
+        ends = [Repository(*text.split("/", 1)) for text in (source, target)]
+        edge = Edge(ends[0], tag, ends[1], tag)
+        note = Agreed(edge=edge, digest=digest, with_referrers=False, copied=True)
+        await self.ledger.note("prod", [note])
+        return edge
+
+
+@pytest.fixture
+async def world(tmp_path):
+    async with Database(tmp_path / "ledger.sqlite3") as database:
+        yield World(tmp_path, database)
+
+
+# Schedules.
+
+
+async def test_what_is_due_starts_once_and_is_noted(world):
+    world.mirrors(
+        first=mirror("a.io/x", "b.io/x", schedule=HOUR),
+        wild=mirror("a.io/t", "b.io/t", schedule=HOUR, repositories=("*",)),
+    )
+    assert await world.starts(2) == [("first", "mirror"), ("wild", "survey")]
+    at_us = world.clock.at_us
+    assert await world.ledger.starts() == {"first": at_us, "wild": at_us}
+
+    # Of those that are not due, none is asked for by the time the one after them is.
+    world.mirrors(**world.config.mirrors, last=mirror("a.io/z", "b.io/z", schedule=HOUR))
+    assert await world.starts() == [("last", "mirror")]
+    world.clock.at_us += HOUR_US - 1
+    world.mirrors(**world.config.mirrors, later=mirror("a.io/y", "b.io/y", schedule=HOUR))
+    world.restart()
+    assert await world.starts() == [("later", "mirror")]
+    world.clock.at_us += SPREAD_US + 1
+    assert await world.starts(3) == [
+        ("first", "mirror"),
+        ("wild", "survey"),
+        ("last", "mirror"),
+    ]
+
+
+@pytest.mark.parametrize("schedule", [HOUR, parse_cron("0 * * * *")], ids=str)
+async def test_what_was_missed_is_made_up_once(world, schedule):
+    """A machine that slept for days."""
+    world.mirrors(prod=mirror("a.io/x", "b.io/x", schedule=schedule))
+    assert await world.starts() == [("prod", "mirror")]
+    world.clock.at_us += 50 * HOUR_US + 2 * SPREAD_US
+    world.restart()
+    assert await world.starts() == [("prod", "mirror")]
+    world.mirrors(**world.config.mirrors, last=mirror("a.io/z", "b.io/z", schedule=HOUR))
+    assert await world.starts() == [("last", "mirror")]
+
+
+async def test_a_mirror_without_a_schedule_never_starts_by_itself(world):
+    world.mirrors(
+        quiet=mirror("a.io/x", "b.io/x"),
+        prod=mirror("a.io/y", "b.io/y", schedule=HOUR),
+    )
+    for _ in range(3):
+        assert await world.starts() == [("prod", "mirror")]
+        world.clock.at_us += 100 * HOUR_US
+    assert "quiet" not in await world.ledger.starts()
+
+
+async def test_a_start_that_was_not_kept_is_not_noted(world):
+    """It is due still, and the next look asks for it again."""
+    world.mirrors(prod=mirror("a.io/x", "b.io/x", schedule=HOUR))
+    refused = asyncio.Event()
+
+    async def refuse(_request):
+        refused.set()
+        raise KitdError("the disk is full")
+
+    world.keeper = MirrorKeeper(lambda: world.config, world.ledger, world.clock, refuse)
+    async with world.running():
+        await refused.wait()
+    assert await world.ledger.starts() == {}
+    world.restart()
+    assert await world.starts() == [("prod", "mirror")]
+
+
+async def test_it_is_told_when_mirrors_start(world):
+    world.mirrors(
+        quiet=mirror("a.io/x", "b.io/x"),
+        new=mirror("a.io/y", "b.io/y", schedule=HOUR),
+        prod=mirror("a.io/z", "b.io/z", schedule=HOUR),
+    )
+    now_us = world.clock.at_us
+    await world.ledger.note_start("prod", now_us - 1_000_000)
+    await world.ledger.note_start("gone", now_us)
+    times = await world.keeper.start_times()
+    assert times.keys() == {"quiet", "new", "prod"}
+    assert times["quiet"] == StartTimes(None, None)
+    assert times["new"] == StartTimes(None, now_us)
+    last_us, next_us = times["prod"].last_us, times["prod"].next_us
+    assert last_us == now_us - 1_000_000
+    assert last_us + HOUR_US <= next_us < last_us + HOUR_US + SPREAD_US
+
+
+async def test_a_mirror_that_lost_its_schedule_has_its_last_start_and_no_next(world):
+    await world.ledger.note_start("prod", 5)
+    world.mirrors(prod=mirror("a.io/x", "b.io/x"))
+    assert await world.keeper.start_times() == {"prod": StartTimes(5, None)}
+
+
+async def test_a_reload_changes_the_rules(world):
+    world.mirrors(prod=mirror("a.io/x", "b.io/x"))
+    rules = world.keeper.rules
+    assert [rule.name for rule in rules] == ["prod"]
+    assert world.keeper.rules is rules
+    assert await world.follow(Change("y", "v1")) == []
+
+    world.mirrors(other=mirror("a.io/y", "b.io/y"))
+    assert [rule.name for rule in world.keeper.rules] == ["other"]
+    assert await world.follow(Change("y", "v1")) == [("other", ("v1",), ())]
+    assert await world.follow(Change("x", "v1")) == []
+
+
+# Changes.
+
+
+@pytest.fixture
+def prod(world):
+    """A mirror of one repository to two."""
+    world.mirrors(prod=mirror("a.io/team/x", "b.io/x", "c.io/x"))
+    return world
+
+
+async def test_a_tag_that_moved_asks_for_one_job(prod):
+    change = Change("team/x", "v1", A)
+    assert await prod.follow(change) == [("prod", ("v1",), ())]
+    assert await prod.follow(change, change, Change("team/x", "v1", B)) == [("prod", ("v1",), ())]
+    assert await prod.follow(change, Change("team/x", "v2", A)) == [
+        ("prod", ("v1",), ()),
+        ("prod", ("v2",), ()),
+    ]
+
+
+async def test_what_both_ends_have_asks_for_nothing(prod):
+    await prod.agree("a.io/team/x", "b.io/x")
+    assert await prod.follow(Change("team/x", "v1", A)) == [("prod", ("v1",), ())]
+    await prod.agree("a.io/team/x", "c.io/x")
+    assert await prod.follow(Change("team/x", "v1", A)) == []
+    assert await prod.follow(Change("team/x", "v1", B)) == [("prod", ("v1",), ())]
+    assert await prod.follow(Change("team/x", "v1")) == [("prod", ("v1",), ())]
+    assert await prod.follow(Change("team/x", "v2", A)) == [("prod", ("v2",), ())]
+
+
+async def test_what_kitd_pushed_does_not_come_back(world):
+    """Both registries send events, and each copy is one of them."""
+    world.mirrors(there=mirror("a.io/x", "b.io/x"), back=mirror("b.io/x", "a.io/x"))
+    await world.agree("a.io/x", "b.io/x")
+    change = Change("x", "v1", A)
+    assert await world.follow(change, registry="b.io") == []
+    assert await world.follow(change, registry="a.io") == []
+    newer = Change("x", "v1", B)
+    assert await world.follow(newer, registry="b.io") == [("back", ("v1",), ())]
+
+
+async def test_what_went_wrong_last_is_looked_at_again(prod):
+    edge = await prod.agree("a.io/team/x", "b.io/x")
+    await prod.agree("a.io/team/x", "c.io/x")
+    await prod.ledger.note("prod", [Failed(edge, "registry_failed", "it was down")])
+    assert await prod.follow(Change("team/x", "v1", A)) == [("prod", ("v1",), ())]
+
+
+async def test_a_tag_that_was_deleted_is_looked_at_whatever_is_known(prod):
+    for target in ("b.io/x", "c.io/x"):
+        await prod.agree("a.io/team/x", target)
+    gone = Change("team/x", "v1", A, Action.DELETE)
+    assert await prod.follow(gone) == [("prod", ("v1",), ())]
+
+
+async def test_a_manifest_without_a_tag_may_refer_to_one(prod):
+    assert await prod.follow(Change("team/x", None, A)) == [("prod", (), (A,))]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(Change("team/x", None, A, Action.DELETE), id="a manifest is gone"),
+        pytest.param(Change("team/y", "v1", A), id="another repository"),
+        pytest.param(Change("x", "v1", A), id="of the target's name"),
+        pytest.param(Change("../x", "v1", A), id="no repository"),
+        pytest.param(Change("", "v1", A), id="no name"),
+    ],
+)
+async def test_what_concerns_no_mirror_asks_for_nothing(prod, change):
+    assert await prod.follow(change) == []
+
+
+async def test_the_registry_is_the_sources(prod):
+    assert await prod.follow(Change("team/x", "v1", A), registry="z.io") == []
+    assert await prod.follow(Change("x", "v1", A), registry="b.io") == []
+
+
+async def test_a_target_with_a_name_too_long_is_left_to_the_job(world):
+    """It fails there, where people see it, and takes no delivery with it."""
+    name = "x" * 245
+    world.mirrors(all=mirror("a.io", "b.example.com/prefix", repositories=("**",)))
+    assert await world.follow(Change(name, "v1", A)) == [("all", ("v1",), ())]
