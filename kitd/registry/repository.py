@@ -32,6 +32,7 @@ from kitd.registry.errors import (
     RegistryProtocolError,
     RegistryStateError,
     RegistryTooLargeError,
+    RegistryUnsupportedError,
 )
 from kitd.registry.listing import NAMES_A_PAGE, list_pages
 from kitd.registry.presence import NO_HEAD, MountMemory, is_present
@@ -345,7 +346,17 @@ class RemoteRepository:
         Raises `RegistryUnsupportedError` where the registry removes no tags. The manifest is no
         way out: other tags may name it, and indexes list it.
         """
-        return await self._delete(f"remove the tag {self._name}:{tag}", check_tag(tag))
+        operation = f"remove the tag {self._name}:{tag}"
+        try:
+            return await self._delete(operation, check_tag(tag))
+        # distribution 2 takes a tag for a digest that is wrong.
+        except (RegistryUnsupportedError, RegistryMismatchError) as error:
+            raise RegistryUnsupportedError(
+                "it removes no tags",
+                host=self.repository.registry,
+                operation=operation,
+                hint=f"remove it where {self.repository.registry} is administered",
+            ) from error
 
     def pulls_left(self) -> tuple[int, int, float] | None:
         """Return how many pulls are left, of how many, in how many seconds; None for no limit."""

@@ -13,8 +13,9 @@ from kitd.daemon.mirror_keeper import MirrorKeeper
 from kitd.errors import KitdError
 from kitd.ledger.database import Database
 from kitd.ledger.mirror_ledger import MirrorLedger
-from kitd.mirror.edge import Agreed, Edge, Failed
+from kitd.mirror.edge import Agreed, Edge, Failed, edges_of
 from kitd.mirror.order import MirrorOrder
+from kitd.mirror.rule import order_for
 from kitd.mirror.schedule import Interval, parse_cron
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Repository
@@ -66,11 +67,17 @@ class World:
         self.ledger = TellingLedger(database, self.clock)
         self.config = Config(state_dir=tmp_path, rpc=RpcConfig(socket=tmp_path / "socket"))
         self.asked = asyncio.Queue()
+        self.locks = set()
         self.keeper = self.restart()
 
     def restart(self):
-        self.keeper = MirrorKeeper(lambda: self.config, self.ledger, self.clock, self.ask)
+        self.keeper = MirrorKeeper(
+            lambda: self.config, self.ledger, self.clock, self.ask, self.is_under_way
+        )
         return self.keeper
+
+    async def is_under_way(self, locks):
+        return bool(self.locks & set(locks))
 
     async def ask(self, request):
         self.asked.put_nowait(request)
@@ -176,7 +183,9 @@ async def test_a_start_that_was_not_kept_is_not_noted(world):
         refused.set()
         raise KitdError("the disk is full")
 
-    world.keeper = MirrorKeeper(lambda: world.config, world.ledger, world.clock, refuse)
+    world.keeper = MirrorKeeper(
+        lambda: world.config, world.ledger, world.clock, refuse, world.is_under_way
+    )
     async with world.running():
         await refused.wait()
     assert await world.ledger.starts() == {}
@@ -304,3 +313,21 @@ async def test_a_target_with_a_name_too_long_is_left_to_the_job(world):
     name = "x" * 245
     world.mirrors(all=mirror("a.io", "b.example.com/prefix", repositories=("**",)))
     assert await world.follow(Change(name, "v1", A)) == [("all", ("v1",), ())]
+
+
+SAME = Digest(f"sha256:{'5' * 64}")
+
+
+async def test_what_a_job_is_at_is_not_agreed_yet(world):
+    """The tag may have gone back to what was agreed while the job writes down something else."""
+    world.mirrors(prod=mirror("a.io/team/model", "b.io/team/model"))
+    (rule,) = world.keeper.rules
+    (edge,) = edges_of(order_for(rule, Repository("a.io", "team/model"), world.keeper.rules), "v1")
+    agreed = Agreed(edge=edge, digest=SAME, with_referrers=False, copied=True)
+    await world.ledger.note("prod", [agreed])
+    change = Change("team/model", "v1", SAME)
+    assert await world.keeper.follow_changes("a.io", [change]) == ()
+    (asked,) = await world.keeper.follow_changes("a.io", [Change("team/model", "v1")])
+    world.locks.add(asked.lock)
+    (again,) = await world.keeper.follow_changes("a.io", [change])
+    assert again == asked

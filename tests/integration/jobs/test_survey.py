@@ -171,5 +171,9 @@ async def test_so_many_repositories_and_no_more_are_mirrored(world, monkeypatch)
 
 def test_surveys_of_one_mirror_are_one():
     args = SurveyArgs(rule="wild", repositories=("a.io/**",))
-    request = SURVEY.request(args)
-    assert (request.key, request.lock, request.mirror) == ("survey:wild", "survey:wild", "wild")
+    request, again = SURVEY.request(args), SURVEY.request(args)
+    assert request.key == again.key
+    assert (request.lock, request.mirror) == ("survey:wild", "wild")
+    # Nor is a plan served by a survey, or the reverse.
+    plan = SurveyArgs(rule="wild", repositories=("a.io/**",), wish=MirrorWish(dry_run=True))
+    assert SURVEY.request(plan).key != request.key

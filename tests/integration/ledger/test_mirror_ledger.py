@@ -1,10 +1,12 @@
 """What mirrors remember, in a real file: edges, events, starts, ages."""
 
+from dataclasses import replace
+
 import pytest
 
 from kitd.ledger import mirror_ledger
 from kitd.ledger.mirror_ledger import EdgeRow, MirrorLedger, RuleCounts
-from kitd.mirror.edge import Agreed, Conflict, Edge, Failed, Gone, Memory, Removed
+from kitd.mirror.edge import Agreed, Back, Conflict, Edge, Failed, Gone, Memory, Referred, Removed
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Repository
 
@@ -45,7 +47,9 @@ def failed(which=None, code="registry_busy"):
 async def remembered(mirrors, which=None):
     which = which or edge()
     memory = await mirrors.edges(which.source, which.target)
-    return memory.get((which.tag, which.target_tag))
+    found = memory.get((which.tag, which.target_tag))
+    # Whose it is has tests of its own.
+    return None if found is None else replace(found, rule=None)
 
 
 async def row_of(mirrors, rule="prod"):
@@ -370,3 +374,22 @@ async def test_so_many_ages_are_kept_and_the_newest_of_them(mirrors, monkeypatch
     for at, digest in enumerate(digests):
         await mirrors.learn_ages({digest: at})
     assert await mirrors.ages(digests) == {digest: int(digest[-1]) for digest in digests[3:]}
+
+
+async def test_what_a_person_copies_takes_an_edge_from_no_mirror(
+    mirrors,
+):
+    await mirrors.note("prod", [agreed()])
+    await mirrors.note(None, [agreed(digest=B)])
+    memory = await mirrors.edges(edge().source, edge().target)
+    assert [found.rule for found in memory.values()] == ["prod"]
+
+
+async def test_what_was_referred_to_says_nothing_of_the_tags(mirrors, clock):
+    await mirrors.note("prod", [agreed(), Gone(edge())])
+    before = await remembered(mirrors)
+    clock.at_us += 5_000_000
+    await mirrors.note("prod", [Referred(edge(), A, 0)])
+    assert await remembered(mirrors) == replace(before, referrers_us=clock.at_us)
+    await mirrors.note("prod", [Back(edge())])
+    assert (await remembered(mirrors)).gone_us is None
