@@ -12,15 +12,19 @@ from kitd.daemon.translation import mirror_rules
 from kitd.errors import KitdError
 from kitd.ledger.mirror_ledger import MirrorLedger
 from kitd.mirror.edge import Edge, edges_of
+from kitd.mirror.order import AS_USUAL
 from kitd.mirror.rule import Rule, order_for, rules_for
 from kitd.mirror.schedule import next_start_us, spread_of
 from kitd.oci.reference import InvalidReferenceError, Repository
-from kitd.queue.fact import Fact, MirrorDue, RepositoryChanged
+from kitd.queue.fact import Fact, MirrorDue, RepositoriesFound, RepositoryChanged
 from kitd.queue.job import JobRequest
 from kitd.rpc.methods.services import StartTimes
 from kitd.triggers import requests_for
 from kitd.webhooks.delivery import Action, Change
 
+MANY_CHANGES = 32
+"""With more of them in one delivery, whole repositories are looked at: its sender waits for a
+second at most."""
 LOOK_S = 15.0
 """How often it is looked what is due: a reload may have changed that, or somebody the clock."""
 
@@ -84,10 +88,26 @@ class MirrorKeeper:
         back as an event.
         """
         requests: dict[str, JobRequest] = {}
+        vague = len(changes) > MANY_CHANGES
         for change in changes:
-            for request in await self._follow_change(registry, change):
-                requests[request.key] = request
+            if vague or (change.tag is None and change.digest is None):
+                found = self._look_at(Repository(registry, change.repository))
+            else:
+                found = await self._follow_change(registry, change)
+            requests |= {request.key: request for request in found}
         return tuple(requests.values())
+
+    def _look_at(self, repository: Repository) -> Sequence[JobRequest]:
+        """Return what looks at all of a repository, by each mirror that it concerns."""
+        return [
+            request
+            for rule in rules_for(self.rules, repository.registry, repository.name)
+            for request in self.follow(
+                RepositoriesFound(
+                    rule=rule.name, repositories=(repository,), wish=AS_USUAL, priority=0
+                )
+            )
+        ]
 
     async def _follow_change(self, registry: str, change: Change) -> Sequence[JobRequest]:
         repository = Repository(registry, change.repository)

@@ -31,6 +31,16 @@ _BETWEEN = (
     " FROM mirror_edges"
     " WHERE source_registry = ? AND source_name = ? AND target_registry = ? AND target_name = ?"
 )
+# As two selects, because each of them is a look into the index.
+_BOTH_WAYS = (
+    "SELECT digest, equal_us, error_code, gone_us FROM mirror_edges"
+    " WHERE source_registry = ?1 AND source_name = ?2 AND source_tag = ?3"
+    " AND target_registry = ?4 AND target_name = ?5 AND target_tag = ?6"
+    " UNION ALL SELECT digest, equal_us, error_code, gone_us FROM mirror_edges"
+    " WHERE source_registry = ?4 AND source_name = ?5 AND source_tag = ?6"
+    " AND target_registry = ?1 AND target_name = ?2 AND target_tag = ?3"
+    " ORDER BY equal_us DESC"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,14 +206,7 @@ class MirrorLedger:
                 (edge.source.registry, edge.source.name, edge.tag),
                 (edge.target.registry, edge.target.name, edge.target_tag),
             )
-            rows = await self._database.read(
-                "SELECT digest, equal_us, error_code, gone_us FROM mirror_edges"
-                " WHERE (source_registry, source_name, source_tag,"
-                "  target_registry, target_name, target_tag)"
-                " IN (VALUES (?1, ?2, ?3, ?4, ?5, ?6), (?4, ?5, ?6, ?1, ?2, ?3))"
-                " ORDER BY equal_us DESC",
-                (*ends[0], *ends[1]),
-            )
+            rows = await self._database.read(_BOTH_WAYS, (*ends[0], *ends[1]))
             if not rows or rows[0]["digest"] != digest:
                 return False
             if any(row["error_code"] is not None or row["gone_us"] is not None for row in rows):

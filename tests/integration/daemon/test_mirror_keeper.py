@@ -331,3 +331,13 @@ async def test_what_a_job_is_at_is_not_agreed_yet(world):
     world.locks.add(asked.lock)
     (again,) = await world.keeper.follow_changes("a.io", [change])
     assert again == asked
+
+
+async def test_many_changes_at_once_and_one_that_names_no_tag_are_a_look_at_all(world):
+    world.mirrors(prod=mirror("a.io/team/model", "b.io/team/model"))
+    many = [Change("team/model", f"v{number}") for number in range(100)]
+    for changes in (many, [Change("team/model")]):
+        (asked,) = await world.keeper.follow_changes("a.io", changes)
+        assert msgspec.json.decode(asked.args, type=MirrorOrder).tags is None
+    few = await world.keeper.follow_changes("a.io", many[:5])
+    assert len(few) == 5
