@@ -12,7 +12,7 @@ from kitd.daemon.translation import mirror_rules
 from kitd.errors import KitdError
 from kitd.ledger.mirror_ledger import MirrorLedger
 from kitd.mirror.edge import Edge, edges_of
-from kitd.mirror.order import AS_USUAL
+from kitd.mirror.order import AS_USUAL, Deletes
 from kitd.mirror.rule import Rule, order_for, rules_for
 from kitd.mirror.schedule import next_start_us, spread_of
 from kitd.oci.reference import InvalidReferenceError, Repository
@@ -25,6 +25,10 @@ from kitd.webhooks.delivery import Action, Change
 MANY_CHANGES = 32
 """With more of them in one delivery, whole repositories are looked at: its sender waits for a
 second at most."""
+CARE_S = 600.0
+"""How often it is looked what failed and was given up, and what has been gone for long enough."""
+GIVEN_UP_S = 7200.0
+"""After so long the queue has given up a tag that fails."""
 LOOK_S = 15.0
 """How often it is looked what is due: a reload may have changed that, or somebody the clock."""
 
@@ -50,6 +54,7 @@ class MirrorKeeper:
         self._clock = clock
         self._ask = ask
         self._under_way = under_way
+        self._looked_for_us: dict[str, int] = {}
         self._known: tuple[Config, tuple[Rule, ...]] | None = None
 
     @property
@@ -139,13 +144,36 @@ class MirrorKeeper:
 
     async def run(self) -> None:
         """Start what is due, until cancelled."""
+        care_s = self._clock.monotonic_s()
         while True:
             wait_s = LOOK_S
             try:
                 wait_s = min(wait_s, await self._start_due())
+                if self.rules and self._clock.monotonic_s() - care_s > CARE_S:
+                    care_s = self._clock.monotonic_s()
+                    await self.look_after()
             except KitdError as error:
                 note_setback("mirrors.not_started", error)
             await asyncio.sleep(wait_s)
+
+    async def look_after(self) -> None:
+        """Ask again for what nobody would come back to: tags that failed, and that are gone."""
+        before_us = self._clock.now_us() - int(GIVEN_UP_S * 1_000_000)
+        for repository, tag in await self._ledger.given_up(before_us):
+            for request in self.follow(RepositoryChanged(repository=repository, tags=(tag,))):
+                await self._ask(request)
+        gone = await self._ledger.gone()
+        now_us = self._clock.now_us()
+        for rule in self.rules:
+            # Only a look at all tags removes any.
+            since_us = gone.get(rule.name, now_us)
+            is_due = now_us - since_us > rule.grace_s * 1_000_000
+            is_news = self._looked_for_us.get(rule.name) != since_us
+            if rule.deletes is Deletes.PROPAGATE and is_due and is_news:
+                # Once: what is held for a person stays gone.
+                self._looked_for_us[rule.name] = since_us
+                for request in self.follow(MirrorDue(rule=rule.name)):
+                    await self._ask(request)
 
     async def _start_due(self) -> float:
         """Start what is due and return in how many seconds the next one is."""

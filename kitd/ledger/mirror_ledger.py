@@ -25,6 +25,7 @@ from kitd.oci.digest import Digest
 from kitd.oci.reference import Reference, Repository
 
 MAX_AGES = 100_000
+MAX_GIVEN_UP = 100
 
 _BETWEEN = (
     "SELECT source_tag, target_tag, digest, equal_us, referrers_us, gone_us, rule"
@@ -156,6 +157,24 @@ class MirrorLedger:
             )
 
         await self._database.write(transaction)
+
+    async def given_up(self, before_us: int) -> Sequence[tuple[Repository, str]]:
+        """Return tags of sources that failed before that and not since, at most `MAX_GIVEN_UP`."""
+        rows = await self._database.read(
+            "SELECT DISTINCT source_registry, source_name, source_tag FROM mirror_edges"
+            " WHERE rule IS NOT NULL AND error_code IS NOT NULL AND failed_us < ?"
+            " ORDER BY failed_us LIMIT ?",
+            (before_us, MAX_GIVEN_UP),
+        )
+        return [(Repository(registry, name), tag) for registry, name, tag in rows]
+
+    async def gone(self) -> Mapping[str, int]:
+        """Return by mirror since when the first of its tags is gone (microseconds)."""
+        rows = await self._database.read(
+            "SELECT rule, min(gone_us) AS gone_us FROM mirror_edges"
+            " WHERE rule IS NOT NULL AND gone_us IS NOT NULL GROUP BY rule"
+        )
+        return {row["rule"]: row["gone_us"] for row in rows}
 
     async def counts(self) -> Mapping[str, RuleCounts]:
         """Return how the edges of each mirror of the configuration stand."""

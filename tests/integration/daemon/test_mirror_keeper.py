@@ -13,8 +13,8 @@ from kitd.daemon.mirror_keeper import MirrorKeeper
 from kitd.errors import KitdError
 from kitd.ledger.database import Database
 from kitd.ledger.mirror_ledger import MirrorLedger
-from kitd.mirror.edge import Agreed, Edge, Failed, edges_of
-from kitd.mirror.order import MirrorOrder
+from kitd.mirror.edge import Agreed, Edge, Failed, Gone, edges_of
+from kitd.mirror.order import Deletes, MirrorOrder
 from kitd.mirror.rule import order_for
 from kitd.mirror.schedule import Interval, parse_cron
 from kitd.oci.digest import Digest
@@ -341,3 +341,36 @@ async def test_many_changes_at_once_and_one_that_names_no_tag_are_a_look_at_all(
         assert msgspec.json.decode(asked.args, type=MirrorOrder).tags is None
     few = await world.keeper.follow_changes("a.io", many[:5])
     assert len(few) == 5
+
+
+async def test_what_was_given_up_is_asked_for_again_after_hours(world):
+    world.mirrors(prod=mirror("a.io/team/model", "b.io/team/model"))
+    edge = Edge(Repository("a.io", "team/model"), "v1", Repository("b.io", "team/model"), "v1")
+    await world.ledger.note("prod", [Failed(edge, "registry_timeout", "it is down")])
+    await world.keeper.look_after()
+    assert world.asked.empty()
+    world.clock.at_us += 3 * HOUR_US
+    await world.keeper.look_after()
+    assert msgspec.json.decode(world.asked.get_nowait().args, type=MirrorOrder).tags == ("v1",)
+    await world.ledger.note("prod", [Failed(edge, "registry_timeout", "it is down")])
+    await world.keeper.look_after()
+    assert world.asked.empty()
+
+
+async def test_what_an_event_told_is_gone_is_looked_at_once_its_grace_is_over(world):
+    """Without a schedule nobody else would come back to it."""
+    edge = Edge(Repository("a.io", "team/model"), "v1", Repository("b.io", "team/model"), "v1")
+    deletes = {"deletes": Deletes.PROPAGATE, "grace_s": 3600.0}
+    world.mirrors(prod=mirror("a.io/team/model", "b.io/team/model", **deletes))
+    await world.ledger.note("prod", [Gone(edge)])
+    await world.keeper.look_after()
+    assert world.asked.empty()
+    world.clock.at_us += 2 * HOUR_US
+    await world.keeper.look_after()
+    assert msgspec.json.decode(world.asked.get_nowait().args, type=MirrorOrder).tags is None
+    await world.keeper.look_after()
+    assert world.asked.empty()
+    world.restart()
+    world.mirrors(prod=mirror("a.io/team/model", "b.io/team/model"))
+    await world.keeper.look_after()
+    assert world.asked.empty()
