@@ -35,7 +35,7 @@ from kitd.mirror.edge import (
     Referred,
     Removed,
 )
-from kitd.mirror.order import AS_USUAL, Deletes, MirrorOrder
+from kitd.mirror.order import AS_USUAL, Conflicts, Deletes, MirrorOrder
 from kitd.mirror.select import admits, needs_ages, select
 from kitd.oci.created import MAX_CONFIG_BYTES, created_by_annotation, created_by_config
 from kitd.oci.descriptor import Descriptor
@@ -126,6 +126,9 @@ class _Work:
     target: MirrorTarget
     tag: str
     digest: Digest
+    theirs: Digest | None
+    """What the target's tag named when it was looked at."""
+    looked_s: float
     is_there: bool = False
 
 
@@ -429,14 +432,14 @@ class _Mirror:
             self._notes.append(f"{edge}: both have changed, the target is {outcome}")
         match decision:
             case Decision(Verdict.COPY):
-                return _Work(target, tag, digest)
+                return _Work(target, tag, digest, theirs, time.monotonic())
             case Decision(Verdict.EQUAL):
                 believed = agreed == digest and not order.wish.thorough
                 if believed or target.has(digest):
                     await self._agree(edge, digest, Moved(), copied=False)
                     return None
                 # Its manifest is there; whether all below it is has not been seen.
-                return _Work(target, tag, digest, is_there=True)
+                return _Work(target, tag, digest, theirs, time.monotonic(), is_there=True)
             case Decision(Verdict.LEFT):
                 self._tell(edge, theirs, "skipped", why="the target has moved on")
             case Decision(Verdict.KEPT):
@@ -477,19 +480,7 @@ class _Mirror:
         spent = None if self._shared.has(digest) else self._spent()
         if spent is not None:
             raise spent
-        tags = [each.tag for each in group if not each.is_there]
-
-        async def still(tag: str) -> bool:
-            return await self._still_names(tag, digest)
-
-        moved = await target.carry(
-            self._shared,
-            await self._root(digest),
-            tags,
-            referrers=self._referrers if self._order.referrers else None,
-            still=still,
-            progress=self._progress(),
-        )
+        moved = await self._bring(target, digest, group)
         self._notes.extend(moved.notes)
         for each in group:
             edge = target.edge(each.tag)
@@ -505,7 +496,7 @@ class _Mirror:
         digest = await self._source_names(tag)
         edge = target.edge(tag)
         if digest is None or turn == MAX_TURNS:
-            self._tell(edge, digest, "skipped", why="the source's tag keeps moving")
+            self._tell(edge, digest, "skipped", why="its tags keep moving")
             moving = Reference(self._repository, tag)
             self._failures.append(MovingTagError(f"{moving} keeps moving"))
             return
@@ -513,27 +504,39 @@ class _Mirror:
         if work is None:
             return
 
-        async def still(tag: str) -> bool:
-            return await self._still_names(tag, digest)
-
-        moved = await target.carry(
-            self._shared,
-            await self._root(digest),
-            [tag],
-            referrers=self._referrers if self._order.referrers else None,
-            still=still,
-            progress=self._progress(),
-        )
+        moved = await self._bring(target, digest, (work,))
         if moved.left:
             await self._chase(target, tag, turn + 1)
         else:
             await self._agree(edge, digest, moved, copied=True)
 
-    async def _still_names(self, tag: str, digest: Digest) -> bool:
-        """Whether a tag of the source names what it did when it was asked for."""
-        if time.monotonic() - self._seen_s.get(tag, -FRESH_S) < FRESH_S:
+    async def _bring(self, target: MirrorTarget, digest: Digest, group: Sequence[_Work]) -> Moved:
+        """Copy one graph to one target and let those tags name it that still should."""
+        work = {each.tag: each for each in group if not each.is_there}
+
+        async def still(tag: str) -> bool:
+            return await self._is_still_so(work[tag])
+
+        return await target.carry(
+            self._shared,
+            await self._root(digest),
+            tuple(work),
+            referrers=self._referrers if self._order.referrers else None,
+            still=still,
+            progress=self._progress(),
+        )
+
+    async def _is_still_so(self, work: _Work) -> bool:
+        """Whether both ends are as they were when it was decided what is done."""
+        now_s = time.monotonic()
+        was_asked = now_s - self._seen_s.get(work.tag, -FRESH_S) < FRESH_S
+        if not was_asked and await self._source_names(work.tag) != work.digest:
+            return False
+        # Where the source is right whatever there is, the look would change nothing.
+        careful = self._order.returns or self._order.conflicts is Conflicts.KEEP
+        if not careful or now_s - work.looked_s < FRESH_S:
             return True
-        return await self._source_names(tag) == digest
+        return await work.target.look(work.tag, now=True) == work.theirs
 
     async def _source_names(self, tag: str) -> Digest | None:
         try:

@@ -531,6 +531,28 @@ async def test_a_tag_that_moved_while_it_waited_for_its_turn_is_followed(world):
     assert target.tags == source.tags
 
 
+async def test_what_a_person_pushes_to_the_target_meanwhile_is_not_overwritten_unseen(world):
+    source, target = await world.registry(), await world.registry(delay_s=0.6)
+    source.kit("v1")
+    rule = world.rule(source, target, conflicts=Conflicts.KEEP)
+    await world.run(rule)
+    source.kit("v1", os.urandom(1000), os.urandom(2000))
+    theirs = []
+
+    async def push_meanwhile():
+        while not any(each.kind == "upload.begin" for each in target.registry.tally.requests):
+            await asyncio.sleep(0.01)
+        theirs.append(target.kit("v1")["digest"])
+
+    target.registry.tally.requests.clear()
+    pusher = asyncio.create_task(push_meanwhile())
+    result = await world.run(rule)
+    await pusher
+    assert target.tags["v1"] == theirs[0]
+    assert actions(result) == {"skipped": 1}
+    assert len(await world.told("mirror.conflict")) == 1
+
+
 async def test_one_bad_tag_stops_no_other(world):
     source, target = await world.registry(), await world.registry()
     for tag in ("a", "b", "c"):
