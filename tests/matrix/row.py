@@ -125,7 +125,8 @@ class Row:
     async def _check(self, remote: RemoteRepository, root: Descriptor) -> None:
         """Find a kit by what names it."""
         # Indexes of referrers have names, too.
-        named = [tag async for tag in remote.tags() if not tag.startswith("sha256-")]
+        named = [tag.name async for tag in remote.tags()]
+        named = [tag for tag in named if not tag.startswith("sha256-")]
         assert named == ["v1"]
         found = await remote.resolve(root.digest)
         assert (found.digest, found.size) == (root.digest, root.size)
