@@ -4,7 +4,6 @@ import asyncio
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
-from types import SimpleNamespace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,12 +17,12 @@ from kitd.ledger.database import Database
 from kitd.ledger.mirror_ledger import MirrorLedger
 from kitd.mirror.order import MirrorOrder, TargetOrder
 from kitd.oci.referrer import referrers_tag
-from kitd.queue.kind import HUMAN
 from kitd.registry.client import RegistryClient
 from kitd.registry.settings import RegistrySettings
 from kitd.registry.transport import Surroundings
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
+from tests.integration.jobs.conftest import Context
 from tests.integration.jobs.shelf import Shelf
 
 MAX_NODES = 12
@@ -42,20 +41,6 @@ def graphs(draw):
         nodes.append((is_index, tuple(children), subject))
     tags = draw(st.lists(st.integers(0, len(nodes) - 1), min_size=1, max_size=4, unique=True))
     return nodes, tags
-
-
-class Context:
-    """What an executor gives to an attempt that nobody watches."""
-
-    def __init__(self):
-        self.over = []
-        self.job = SimpleNamespace(priority=HUMAN)
-
-    def report(self, progress):
-        """Nobody looks."""
-
-    def when_over(self, release):
-        self.over.append(release)
 
 
 def fill(shelf, graph, *, lists):
