@@ -1,12 +1,13 @@
 """Copying a graph of content: children before parents, each blob once, the root last."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import repeat
 
 from kitd.content.store import ByteStream, ContentError, Fetcher, Target
 from kitd.content.stream import Counted
+from kitd.content.together import all_of
 from kitd.content.verify import read_manifest
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.media_type import is_manifest, is_nondistributable
@@ -146,11 +147,9 @@ async def _push_blobs(
         for blob in waiting:
             await push(blob)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for queue, at_once in ((large, concurrency), (small, concurrency * SMALL_FOR_LARGE)):
-                waiting = iter(queue)
-                for _ in range(min(at_once, len(queue))):
-                    group.create_task(push_from(waiting))
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    queues = ((large, concurrency), (small, concurrency * SMALL_FOR_LARGE))
+    await all_of(
+        push_from(waiting)
+        for queue, at_once in queues
+        for waiting in repeat(iter(queue), min(at_once, len(queue)))
+    )

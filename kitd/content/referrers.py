@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from kitd.content.copy import CopyReport, copy_graph
 from kitd.content.store import ContentError, Fetcher, MismatchError, Target
+from kitd.content.together import all_of
 from kitd.content.verify import read_manifest
 from kitd.errors import Disposition, KitdError
 from kitd.oci.descriptor import Descriptor
@@ -103,12 +104,8 @@ async def copy_referrers(
     copies: list[CopyReport] = []
     level = tuple(subjects)
     while pairs := await find(level):
-        try:
-            async with asyncio.TaskGroup() as group:
-                copying = [group.create_task(copy(*pair)) for pair in pairs]
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        done = [report for task in copying if (report := task.result()) is not None]
+        copied = await all_of(copy(*pair) for pair in pairs)
+        done = [report for report in copied if report is not None]
         copies += done
         level = tuple(node for report in done for node in report.manifests)
     return ReferrersReport(tuple(copies), _notes(refusals))

@@ -17,6 +17,7 @@ import msgspec
 from kitd.content.copy import walk
 from kitd.content.shared import SharedSource
 from kitd.content.store import ContentNotFoundError
+from kitd.content.together import all_of
 from kitd.content.verify import read, read_manifest
 from kitd.errors import Disposition, KitdError
 from kitd.jobs.mirror_target import MirrorTarget, Moved
@@ -280,7 +281,7 @@ class _Mirror:
     async def _ages(self, digests: set[Digest]) -> Mapping[Digest, int]:
         """Return when manifests were made; those that are new are read for it."""
         known = await self._ports.mirrors.ages(digests)
-        read = await _gather(self._age(digest) for digest in digests - known.keys())
+        read = await all_of(self._age(digest) for digest in digests - known.keys())
         learned = {digest: at_us for digest, at_us in read if at_us is not None}
         if learned and not self._order.wish.dry_run:
             await self._ports.mirrors.learn_ages(learned)
@@ -309,7 +310,7 @@ class _Mirror:
             if digest is not None:
                 found.digests[tag] = digest
 
-        await _gather(resolve(tag) for tag in tags)
+        await all_of(resolve(tag) for tag in tags)
 
     async def _look_up(self, found: _Found, tag: str) -> Digest | None:
         """Return what a tag of the source names; one that is gone is noted as that."""
@@ -396,7 +397,7 @@ class _Mirror:
         for target in self._targets:
             if counts[target] > FEW_LOOKS:
                 await self._guarded(target.list_tags(), ())
-        judged = await _gather(self._judge_one(*each) for each in open_edges)
+        judged = await all_of(self._judge_one(*each) for each in open_edges)
         return [work for work in judged if work is not None]
 
     def _is_settled(self, target: MirrorTarget, tag: str, digest: Digest) -> bool:
@@ -453,7 +454,7 @@ class _Mirror:
         groups: dict[tuple[MirrorTarget, Digest], list[_Work]] = {}
         for each in work:
             groups.setdefault((each.target, each.digest), []).append(each)
-        await _gather(
+        await all_of(
             self._copy_group(target, digest, group) for (target, digest), group in groups.items()
         )
 
@@ -574,7 +575,7 @@ class _Mirror:
         for target in self._targets:
             for digest, edge in self._due(target, found, asked):
                 work.setdefault((target, digest), []).append(edge)
-        await _gather(
+        await all_of(
             self._guarded(self._refer(target, digest, edges), edges)
             for (target, digest), edges in work.items()
         )
@@ -614,8 +615,8 @@ class _Mirror:
             if not self._order.wish.dry_run:
                 await self._note_gone(target, found)
             # How many are gone shows beside all others only.
-            is_whole = self._order.tags is None and found.listed is not None
-            if self._order.deletes is Deletes.PROPAGATE and is_whole and not self._is_absent:
+            sees_all = self._sees_all(found) and not self._is_absent
+            if self._order.deletes is Deletes.PROPAGATE and sees_all:
                 await self._remove_from(target, found)
 
     async def _note_gone(self, target: MirrorTarget, found: _Found) -> None:
@@ -632,8 +633,11 @@ class _Mirror:
         await self._note(*notes)
 
     def _is_gone(self, tag: str, found: _Found) -> bool:
-        whole = self._order.tags is None and found.listed is not None
-        return tag in found.gone or (whole and tag not in (found.listed or ()))
+        return tag in found.gone or (self._sees_all(found) and tag not in (found.listed or ()))
+
+    def _sees_all(self, found: _Found) -> bool:
+        """Whether what is not listed is gone."""
+        return self._order.tags is None and found.listed is not None
 
     async def _remove_from(self, target: MirrorTarget, found: _Found) -> None:
         now_us = self._ports.clock.now_us()
@@ -660,7 +664,7 @@ class _Mirror:
                 f"{decided.held}: nothing of {target.repository} is removed unless a person"
                 " allows it (kitctl mirror run NAME --allow-deletes)"
             )
-        await _gather(self._remove_one(target, tag, own[tag]) for tag in decided.due)
+        await all_of(self._remove_one(target, tag, own[tag]) for tag in decided.due)
 
     async def _remove_one(self, target: MirrorTarget, tag: str, memory: Memory) -> None:
         edge = target.edge(tag)
@@ -788,20 +792,6 @@ class _Mirror:
             dry_run=self._order.wish.dry_run,
             notes=tuple(dict.fromkeys(notes)),
         )
-
-
-async def _gather(work: Iterable[Awaitable[_T]]) -> list[_T]:
-    """Return what comes of all; the first error stops the others and is raised by itself."""
-
-    async def one(each: Awaitable[_T]) -> _T:
-        return await each
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(each)) for each in work]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
 
 
 def _is_companion(tag: str, subjects: set[Digest]) -> bool:
