@@ -16,7 +16,7 @@ import msgspec
 import kitd
 from kitd import __version__
 from kitd.errors import KitdError
-from kitd.jobs.mirror import MirrorResult
+from kitd.jobs.mirror.report import MirrorResult
 from kitd.jobs.pack import PackResult
 from kitd.jobs.port import Collected, Verified
 from kitd.jobs.survey import SurveyResult

@@ -4,20 +4,20 @@ The watcher, people's requests and finished jobs all go through `requests_for`; 
 kitd decides that work is to be done.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
 import msgspec
 
 from kitd.jobs.collect import COLLECT, CollectArgs
-from kitd.jobs.mirror import MIRROR
+from kitd.jobs.mirror.kind import MIRROR
 from kitd.jobs.pack import PACK, PackArgs
 from kitd.jobs.pull import PULL, PullArgs
 from kitd.jobs.push import PUSH, PushArgs
 from kitd.jobs.survey import SURVEY, SurveyArgs
 from kitd.jobs.verify import VERIFY, VerifyArgs
 from kitd.mirror.order import MirrorOrder, MirrorWish
-from kitd.mirror.rule import Rule, literal_repositories, order_for, rules_for
+from kitd.mirror.rule import Rule, literal_repositories, orders_for, rules_for
 from kitd.oci.reference import Reference
 from kitd.queue.fact import (
     CacheCrowded,
@@ -104,8 +104,8 @@ def _mirrors(fact: MirrorFact, rules: Sequence[Rule]) -> Iterator[JobRequest]:
         case RepositoriesFound(rule=name, wish=wish, priority=priority):
             for rule in _named(rules, name):
                 for repository in fact.repositories:
-                    order = _wished(order_for(rule, repository, rules), wish)
-                    yield _mirror(order, priority=priority, why="its registry lists it")
+                    for order in _wished(orders_for(rule, repository, rules), wish):
+                        yield _mirror(order, priority=priority, why="its registry lists it")
 
 
 def _named(rules: Sequence[Rule], name: str) -> Sequence[Rule]:
@@ -116,12 +116,11 @@ def _named(rules: Sequence[Rule], name: str) -> Sequence[Rule]:
 def _orders_for_change(
     rule: Rule, fact: RepositoryChanged, rules: Sequence[Rule]
 ) -> Iterator[MirrorOrder]:
-    """Yield one order for each tag: whatever else moves meanwhile is no reason to wait."""
+    """Yield an order for each tag and target: what else moves meanwhile is no reason to wait."""
     for tag in fact.tags:
-        yield order_for(rule, fact.repository, rules, tags=(tag,))
+        yield from orders_for(rule, fact.repository, rules, tags=(tag,))
     if fact.manifests and rule.referrers:
-        order = order_for(rule, fact.repository, rules, tags=())
-        yield msgspec.structs.replace(order, manifests=fact.manifests)
+        yield from orders_for(rule, fact.repository, rules, tags=(), manifests=fact.manifests)
 
 
 def _look(rule: Rule, fact: MirrorDue, rules: Sequence[Rule]) -> Iterator[JobRequest]:
@@ -137,16 +136,18 @@ def _look(rule: Rule, fact: MirrorDue, rules: Sequence[Rule]) -> Iterator[JobReq
         )
         yield SURVEY.request(args, reference=rule.route.source, priority=priority, why=why)
     for repository in repositories or ():
-        order = _wished(order_for(rule, repository, rules), fact.wish)
-        yield _mirror(order, priority=priority, why=why)
+        for order in _wished(orders_for(rule, repository, rules), fact.wish):
+            yield _mirror(order, priority=priority, why=why)
 
 
-def _wished(order: MirrorOrder, wish: MirrorWish) -> MirrorOrder:
-    return msgspec.structs.replace(order, wish=wish)
+def _wished(orders: Iterable[MirrorOrder], wish: MirrorWish) -> Iterator[MirrorOrder]:
+    return (msgspec.structs.replace(order, wish=wish) for order in orders)
 
 
 def _mirror(order: MirrorOrder, *, priority: int, why: str) -> JobRequest:
-    return MIRROR.request(order, reference=order.source, priority=priority, why=why)
+    # As of a push: several may come from one source.
+    reference = order.target.repository
+    return MIRROR.request(order, reference=reference, priority=priority, why=why)
 
 
 def _pack(

@@ -10,7 +10,8 @@ from kitd.content.stream import Counted
 from kitd.content.together import all_of
 from kitd.content.verify import read_manifest
 from kitd.oci.descriptor import Descriptor
-from kitd.oci.media_type import is_manifest, is_nondistributable
+from kitd.oci.digest import Digest
+from kitd.oci.media_type import INDEXES, is_manifest, is_nondistributable
 
 MAX_DEPTH = 8
 """Indexes inside indexes; nobody publishes more than two levels."""
@@ -73,6 +74,28 @@ async def walk(source: Fetcher, root: Descriptor) -> tuple[Descriptor, ...]:
             for child in (await read_manifest(source, node)).children:
                 await visit(child, depth + 1)
         ordered[key] = node
+
+    await visit(root, 0)
+    return tuple(ordered.values())
+
+
+async def manifests_of(source: Fetcher, root: Descriptor) -> tuple[Descriptor, ...]:
+    """Return every manifest of the graph once, children before parents; the root is the last.
+
+    Reads indexes only. Raises `ContentError` for a graph beyond the bounds.
+    """
+    ordered: dict[Digest, Descriptor] = {}
+
+    async def visit(node: Descriptor, depth: int) -> None:
+        if node.digest in ordered or is_nondistributable(node.media_type):
+            return
+        if depth > MAX_DEPTH or len(ordered) >= MAX_NODES:
+            raise ContentError(f"the graph of {root.digest} is too deep or too large to follow")
+        if node.media_type in INDEXES:
+            for child in (await read_manifest(source, node)).children:
+                if is_manifest(child.media_type):
+                    await visit(child, depth + 1)
+        ordered[node.digest] = node
 
     await visit(root, 0)
     return tuple(ordered.values())

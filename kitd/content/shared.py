@@ -1,29 +1,39 @@
 """One read of a source for several who copy from it, however fast each of them is.
 
-What is small is kept in memory. What is large goes into the cache, and whoever wants it follows
-what has arrived there: from memory if he keeps up, from the disk if he does not, so that nobody
-waits for the slowest.
+What is small is kept in memory while anybody copies from the source. What is large goes into the
+cache, and whoever wants it follows what has arrived there: from memory if he keeps up, from the
+disk if he does not, so that nobody waits for the slowest. A cache that has no room is no reason to
+stop: then each reads for himself.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import time
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
-from types import TracebackType
-from typing import Protocol, Self
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
 
 from kitd.blocking import run_blocking
 from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk, Fetcher, Target
 from kitd.content.verify import read
+from kitd.errors import Disposition, KitdError
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 
 SMALL_BYTES = 1 << 18
 MAX_SMALL_BYTES = 32 << 20
-"""What is kept in memory of all that is small; beyond that it goes into the cache as well."""
+"""What is kept in memory of one source's small content."""
+IDLE_S = 30.0
+"""After so long what is small gives way to what is read now."""
 WINDOW_BYTES = 16 << 20
 """What is kept in memory of what arrives. It is more than the cache holds back on the way to its
 file: what is no longer in memory can be read there."""
+WINDOWS_BYTES = 6 * WINDOW_BYTES
+"""What is kept in memory of all that arrives: what is beyond that waits to begin."""
+MAX_ANSWERS = 20_000
+
+_T = TypeVar("_T")
 
 
 class Holder(Target, Protocol):
@@ -33,35 +43,60 @@ class Holder(Target, Protocol):
         """Return bytes of what is here, or has got that far on its way in."""
         ...
 
+    def release(self) -> None:
+        """Let go of it."""
+        ...
 
-class SharedSource:
-    """`Fetcher` that reads each content of `source` once. Use as an async context manager.
 
-    `keeps` says of a size whether the cache takes it; what it does not take each reader reads from
-    the source. Leaving cancels what still arrives.
+class SharedReads:
+    """The sources that are copied from now, and what their readers have in common.
+
+    `hold` opens the cache; `keeps` says of a size whether that takes it.
     """
 
-    def __init__(self, source: Fetcher, held: Holder, keeps: Callable[[int], bool]) -> None:
-        self._source = source
-        self._held = held
+    def __init__(self, hold: Callable[[], Holder], keeps: Callable[[int], bool]) -> None:
+        self._hold = hold
         self._keeps = keeps
-        self._small: dict[Digest, asyncio.Task[bytes]] = {}
-        self._small_bytes = 0
-        self._large: dict[Digest, _Arrival] = {}
+        self._room = _Room(WINDOWS_BYTES)
+        self._sources: dict[Hashable, _Source] = {}
 
-    async def __aenter__(self) -> Self:
-        return self
+    @asynccontextmanager
+    async def open(
+        self, name: Hashable, source: Fetcher, *, by_many: bool
+    ) -> AsyncIterator["SharedSource"]:
+        """Open a source for one of its readers.
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        `name` is that of the source, with which others find what this one reads. Where it is not
+        read `by_many`, what is large does not go through the cache. Leaving cancels what arrives
+        for nobody else.
+        """
+        common = self._sources.get(name)
+        if common is None:
+            common = self._sources[name] = _Source(self._hold, self._room)
+        common.readers += 1
+        shared = SharedSource(source, common, self._keeps if by_many else None)
+        try:
+            yield shared
+        finally:
+            common.readers -= 1
+            if not common.readers:
+                del self._sources[name]
+            await shared.close()
+            if not common.readers:
+                await common.close()
+
+
+class SharedSource:
+    """`Fetcher` that reads what others have not read of it. Made by `SharedReads.open`."""
+
+    def __init__(
+        self, source: Fetcher, common: "_Source", keeps: Callable[[int], bool] | None
     ) -> None:
-        tasks = [*self._small.values(), *(arrival.task for arrival in self._large.values())]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._source = source
+        self._common = common
+        self._keeps = keeps
+        self._began_s = time.monotonic()
+        self._followed: dict[Digest, _Arrival] = {}
 
     async def exists(self, target: Descriptor) -> bool:
         """Whether the source holds the content."""
@@ -69,13 +104,20 @@ class SharedSource:
 
     def has(self, digest: Digest) -> bool:
         """Whether a small content has been read, or is being read."""
-        return digest in self._small
+        return self._common.small.find(digest) is not None
 
     def offer(self, target: Descriptor, content: bytes) -> None:
         """Give what has been read of the source already, and is what it says it is."""
-        if target.size <= SMALL_BYTES and self._small_bytes < MAX_SMALL_BYTES:
-            self._small_bytes += target.size
-            self._small[target.digest] = asyncio.create_task(_return(content))
+        if target.size <= SMALL_BYTES and self.has(target.digest) is False:
+            self._common.small.make_room(target.size)
+            self._common.small.put(target, asyncio.create_task(_return(content)))
+
+    async def ask(self, what: Hashable, question: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Return what the source answers, to this reader or to one who asked after it came.
+
+        An answer that is older may be older than what this reader was told of.
+        """
+        return cast("_T", await self._common.ask(what, self._began_s, question))
 
     @asynccontextmanager
     async def fetch(self, target: Descriptor, *, offset: int = 0) -> AsyncIterator[ByteStream]:
@@ -86,56 +128,206 @@ class SharedSource:
     async def _open(
         self, target: Descriptor, offset: int
     ) -> AbstractAsyncContextManager[ByteStream]:
-        arrival = self._large.get(target.digest)
-        if arrival is None:
-            in_memory = target.digest in self._small or self._small_bytes < MAX_SMALL_BYTES
-            if target.size <= SMALL_BYTES and in_memory:
-                content = await self._read_small(target)
-                return aclosing(_pieces(memoryview(content)[offset:]))
-            if not await run_blocking(self._keeps, target.size):
+        arrivals = self._common.arrivals
+        if target.digest not in arrivals:
+            if target.size <= SMALL_BYTES:
+                content = await self._small(target)
+                if content is not None:
+                    return aclosing(_pieces(memoryview(content)[offset:]))
+            # Asks the disk: somebody else may have begun meanwhile.
+            if not await self._may_keep(target) and target.digest not in arrivals:
                 return self._source.fetch(target, offset=offset)
-            # Somebody else may have begun meanwhile.
-            arrival = self._large.get(target.digest)
+        arrival = arrivals.get(target.digest)
         if arrival is None or arrival.has_failed:
             # Whoever comes again has a new try, which goes on where that one ended.
-            arrival = self._large[target.digest] = _Arrival(target, self._source, self._held)
+            arrival = arrivals[target.digest] = self._common.arrive(target, self._source)
+        await self._join(arrival)
         if arrival.is_complete:
-            return self._held.fetch(target, offset=offset)
-        return aclosing(arrival.follow(offset))
+            return arrival.held.fetch(target, offset=offset)
+        return aclosing(arrival.follow(offset, self._source))
 
-    async def _read_small(self, target: Descriptor) -> bytes:
-        reading = self._small.get(target.digest)
-        if reading is None or (reading.done() and _failed(reading)):
-            self._small_bytes += 0 if reading else target.size
+    async def _may_keep(self, target: Descriptor) -> bool:
+        return self._keeps is not None and await run_blocking(self._keeps, target.size)
+
+    async def _small(self, target: Descriptor) -> bytes | None:
+        """Return a small content; None if memory is full and the cache may take it."""
+        small = self._common.small
+        reading = small.find(target.digest)
+        if reading is None:
+            if not small.make_room(target.size, old_only=self._keeps is not None):
+                return None
             reading = asyncio.create_task(read(self._source, target, max_bytes=SMALL_BYTES))
-            self._small[target.digest] = reading
+            small.put(target, reading)
         # Others may wait for it when one is cancelled.
         return await asyncio.shield(reading)
+
+    async def close(self) -> None:
+        """Leave what arrives for others."""
+        while self._followed:
+            await self._leave(self._followed.popitem()[1])
+
+    async def _join(self, arrival: "_Arrival") -> None:
+        left = self._followed.get(arrival.digest)
+        if left is arrival:
+            return
+        arrival.readers += 1
+        self._followed[arrival.digest] = arrival
+        if left is not None:
+            await self._leave(left)
+
+    async def _leave(self, arrival: "_Arrival") -> None:
+        arrival.readers -= 1
+        if not arrival.readers:
+            if self._common.arrivals.get(arrival.digest) is arrival:
+                del self._common.arrivals[arrival.digest]
+            await arrival.close()
+
+
+class _SmallContents:
+    """Small contents in memory, or on their way into it."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[Digest, _Small] = OrderedDict()
+        self._bytes = 0
+
+    def find(self, digest: Digest) -> asyncio.Task[bytes] | None:
+        """Return a content, or the reading of it that goes on."""
+        small = self._found.get(digest)
+        if small is None:
+            return None
+        if _has_failed(small.reading):
+            self._drop(digest)
+            return None
+        small.used_s = time.monotonic()
+        self._found.move_to_end(digest)
+        return small.reading
+
+    def put(self, target: Descriptor, reading: asyncio.Task[bytes]) -> None:
+        """Add one that is not there."""
+        reading.add_done_callback(_take_exception)
+        self._found[target.digest] = _Small(reading, target.size, time.monotonic())
+        self._bytes += target.size
+
+    def make_room(self, size: int, *, old_only: bool = False) -> bool:
+        """Drop what was used longest ago; whether there is room. `old_only` drops nothing else."""
+        idle_s = time.monotonic() - IDLE_S
+        while self._found and self._bytes + size > MAX_SMALL_BYTES:
+            digest, small = next(iter(self._found.items()))
+            if not small.reading.done() or (old_only and small.used_s > idle_s):
+                break
+            self._drop(digest)
+        return not old_only or self._bytes + size <= MAX_SMALL_BYTES
+
+    def tasks(self) -> list[asyncio.Task[bytes]]:
+        """Return all readings."""
+        return [small.reading for small in self._found.values()]
+
+    def _drop(self, digest: Digest) -> None:
+        self._bytes -= self._found.pop(digest).size
+
+
+@dataclass(slots=True)
+class _Small:
+    reading: asyncio.Task[bytes]
+    size: int
+    used_s: float
+
+
+class _Source:
+    """What the readers of one source have in common."""
+
+    def __init__(self, hold: Callable[[], Holder], room: "_Room") -> None:
+        self.readers = 0
+        self.small = _SmallContents()
+        self.arrivals: dict[Digest, _Arrival] = {}
+        self._hold = hold
+        self._room = room
+        self._answers: OrderedDict[Hashable, tuple[float, asyncio.Task[Any]]] = OrderedDict()
+
+    def arrive(self, target: Descriptor, source: Fetcher) -> "_Arrival":
+        """Begin to read a large content into the cache."""
+        return _Arrival(target, source, self._hold(), self._room)
+
+    async def ask(
+        self, what: Hashable, since_s: float, question: Callable[[], Coroutine[Any, Any, object]]
+    ) -> object:
+        """Return an answer to a question that was asked after `since_s`, at the latest now."""
+        known = self._answers.pop(what, None)
+        if known is None or known[0] < since_s or _has_failed(known[1]):
+            answer = asyncio.create_task(question())
+            answer.add_done_callback(_take_exception)
+            known = (time.monotonic(), answer)
+        self._answers[what] = known
+        while len(self._answers) > MAX_ANSWERS:
+            self._answers.popitem(last=False)
+        return await asyncio.shield(known[1])
+
+    async def close(self) -> None:
+        """End what nobody waits for any more."""
+        tasks: list[asyncio.Task[Any]] = [answer for _, answer in self._answers.values()]
+        tasks += self.small.tasks()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Room:
+    """So many bytes of memory, for which those wait who come too late."""
+
+    def __init__(self, total: int) -> None:
+        self._left = total
+        self._freed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def take(self, size: int) -> AsyncIterator[None]:
+        async with self._freed:
+            await self._freed.wait_for(lambda: self._left >= size)
+            self._left -= size
+        try:
+            yield
+        finally:
+            self._left += size
+            async with self._freed:
+                self._freed.notify_all()
 
 
 class _Arrival:
     """A large content on its way from the source into the cache."""
 
-    def __init__(self, target: Descriptor, source: Fetcher, held: Holder) -> None:
+    def __init__(self, target: Descriptor, source: Fetcher, held: Holder, room: _Room) -> None:
+        self.readers = 0
+        self.digest = target.digest
+        self.held = held
         self._target = target
-        self._held = held
+        self._room = room
         self._window: deque[tuple[int, Chunk]] = deque()
         self._end = 0
         """How far the source has been read."""
         self._moved = asyncio.Event()
-        self.task = asyncio.create_task(held.push(target, _Observed(source, self._note)))
-        self.task.add_done_callback(self._finish)
+        self._task = asyncio.create_task(self._bring(source))
+        self._task.add_done_callback(self._finish)
 
     @property
     def is_complete(self) -> bool:
         """Whether the cache has all of it, verified."""
-        return self.task.done() and not _failed(self.task)
+        return self._task.done() and not _has_failed(self._task)
 
     @property
     def has_failed(self) -> bool:
-        return self.task.done() and _failed(self.task)
+        return _has_failed(self._task)
 
-    def _finish(self, _task: asyncio.Task[int]) -> None:
+    async def close(self) -> None:
+        """End it, and let the cache go."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self.held.release()
+
+    async def _bring(self, source: Fetcher) -> None:
+        async with self._room.take(min(self._target.size, WINDOW_BYTES)):
+            await self.held.push(self._target, _Observed(source, self._note))
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        _take_exception(task)
         # All of it can be read where it is.
         self._window.clear()
         self._moved.set()
@@ -147,8 +339,24 @@ class _Arrival:
             self._window.popleft()
         self._moved.set()
 
-    async def follow(self, offset: int) -> AsyncGenerator[Chunk, None]:
-        """Yield the content from `offset` as it arrives; the last byte once all is verified."""
+    async def follow(self, offset: int, source: Fetcher) -> AsyncGenerator[Chunk, None]:
+        """Yield the content from `offset` as it arrives; the last byte once all is verified.
+
+        What the cache does not take is read from `source`.
+        """
+        try:
+            async with aclosing(self._arrived(offset)) as arrived:
+                async for chunk in arrived:
+                    offset += len(chunk)
+                    yield chunk
+        except KitdError as error:
+            if error.disposition is not Disposition.PAUSE:
+                raise
+            async with source.fetch(self._target, offset=offset) as stream:
+                async for chunk in stream:
+                    yield chunk
+
+    async def _arrived(self, offset: int) -> AsyncGenerator[Chunk, None]:
         size = self._target.size
         while offset < size:
             chunk = self._in_window(offset)
@@ -156,20 +364,20 @@ class _Arrival:
                 await self._wait_beyond(offset)
                 chunk = self._in_window(offset)
             if chunk is None:
-                end = size if self.task.done() else self._window[0][0] if self._window else size
-                chunk = await self._held.peek(self._target, offset, min(end - offset, CHUNK_BYTES))
+                end = size if self._task.done() else self._window[0][0] if self._window else size
+                chunk = await self.held.peek(self._target, offset, min(end - offset, CHUNK_BYTES))
             offset += len(chunk)
             if offset == size:
-                await asyncio.shield(self.task)
+                await asyncio.shield(self._task)
             yield chunk
 
     async def _wait_beyond(self, offset: int) -> None:
         """Wait until there is something to read at `offset`. Raises what the arrival raised."""
-        while not self.task.done() and self._end <= offset:
+        while not self._task.done() and self._end <= offset:
             self._moved.clear()
             await self._moved.wait()
-        if self.task.done():
-            await asyncio.shield(self.task)
+        if self._task.done():
+            await asyncio.shield(self._task)
 
     def _in_window(self, offset: int) -> Chunk | None:
         if not self._window or offset < self._window[0][0]:
@@ -209,5 +417,11 @@ async def _pieces(content: memoryview) -> AsyncGenerator[Chunk, None]:
         yield content[start : start + CHUNK_BYTES]
 
 
-def _failed(task: "asyncio.Task[object]") -> bool:
-    return task.cancelled() or task.exception() is not None
+def _has_failed(task: "asyncio.Task[Any]") -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+def _take_exception(task: "asyncio.Task[Any]") -> None:
+    """Look at it, so that nobody is told that nobody did."""
+    if not task.cancelled():
+        task.exception()

@@ -28,6 +28,7 @@ from kitd.config.load import Loaded
 from kitd.config.model import Config
 from kitd.config.show import show_config
 from kitd.content.reach import Reach
+from kitd.content.shared import SharedReads
 from kitd.daemon.cache_keeper import CacheKeeper
 from kitd.daemon.collector import Collector
 from kitd.daemon.delivery_desk import DeliveryDesk, Sources
@@ -357,6 +358,7 @@ async def _make_work(
             remote=resources.ahead.repository,
             head_start=resources.ahead.head_start,
             mirrors=ledgers.mirrors,
+            reads=SharedReads(ground.cache.hold, partial(_keeps, ground)),
             mirror_remote=resources.registries.origin,
             repositories=resources.registries.repositories,
             collector=collector,

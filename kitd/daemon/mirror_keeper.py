@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import msgspec
 import structlog
 
 from kitd.clock import Clock
@@ -11,11 +12,12 @@ from kitd.daemon.setback import note_setback
 from kitd.daemon.translation import mirror_rules
 from kitd.errors import KitdError
 from kitd.ledger.mirror_ledger import MirrorLedger
-from kitd.mirror.edge import Edge, edges_of
-from kitd.mirror.order import AS_USUAL, Deletes
-from kitd.mirror.rule import Rule, order_for, rules_for
+from kitd.mirror.edge import Edge, target_tag
+from kitd.mirror.order import AS_USUAL, Deletes, MirrorOrder
+from kitd.mirror.rule import Rule, rules_for
 from kitd.mirror.schedule import next_start_us, spread_of
-from kitd.oci.reference import InvalidReferenceError, Repository
+from kitd.oci.digest import Digest
+from kitd.oci.reference import InvalidReferenceError, Repository, parse_repository
 from kitd.queue.fact import Fact, MirrorDue, RepositoriesFound, RepositoryChanged
 from kitd.queue.job import JobRequest
 from kitd.rpc.methods.services import StartTimes
@@ -121,26 +123,29 @@ class MirrorKeeper:
                 return ()
             return self.follow(RepositoryChanged(repository=repository, manifests=(change.digest,)))
         requests = self.follow(RepositoryChanged(repository=repository, tags=(change.tag,)))
-        if change.action is Action.PUSH and change.digest is not None:
-            # First, because what such a job is about to write down is not what is agreed now.
-            under_way = await self._under_way([request.lock for request in requests])
-            edges = self._edges(repository, change.tag)
-            if edges and not under_way and await self._ledger.are_agreed(edges, change.digest):
-                return ()
-        return requests
+        if change.action is not Action.PUSH or change.digest is None:
+            return requests
+        return [
+            request
+            for request in requests
+            if not await self._has(request, repository, change.tag, change.digest)
+        ]
 
-    def _edges(self, repository: Repository, tag: str) -> Sequence[Edge]:
-        """Return all edges that begin at a tag; none where the job has to say what is wrong."""
-        rules = self.rules
-        concerned = rules_for(rules, repository.registry, repository.name)
+    async def _has(
+        self, request: JobRequest, repository: Repository, tag: str, digest: Digest
+    ) -> bool:
+        """Whether the target of a job has what it would copy."""
+        # First, because what such a job is about to write down is not what is agreed now.
+        if await self._under_way([request.lock]):
+            return False
+        target = msgspec.json.decode(request.args, type=MirrorOrder).target
         try:
-            return [
-                edge
-                for rule in concerned
-                for edge in edges_of(order_for(rule, repository, rules), tag)
-            ]
+            where = parse_repository(target.repository)
         except InvalidReferenceError:
-            return ()
+            # The job has to say what is wrong with it.
+            return False
+        edge = Edge(repository, tag, where, target_tag(target.tag, tag))
+        return await self._ledger.are_agreed(edge, digest)
 
     async def run(self) -> None:
         """Start what is due, until cancelled."""
@@ -157,11 +162,13 @@ class MirrorKeeper:
             await asyncio.sleep(wait_s)
 
     async def look_after(self) -> None:
-        """Ask again for what nobody would come back to: tags that failed, and that are gone."""
+        """Ask again for what nobody would come back to: what failed, and tags that are gone."""
         before_us = self._clock.now_us() - int(GIVEN_UP_S * 1_000_000)
         for repository, tag in await self._ledger.given_up(before_us):
-            for request in self.follow(RepositoryChanged(repository=repository, tags=(tag,))):
+            again = RepositoryChanged(repository=repository, tags=(tag,))
+            for request in self.follow(again) if tag else self._look_at(repository):
                 await self._ask(request)
+        await self._ledger.tidy()
         gone = await self._ledger.gone()
         now_us = self._clock.now_us()
         for rule in self.rules:

@@ -1,4 +1,4 @@
-"""What is done: one module for each kind of job, listed in `KINDS`.
+"""What is done: one module, or package, for each kind of job, listed in `KINDS`.
 
 To add one, write a module with an args struct, a result struct, `run` and a `JobKind`, and add its
 line here. A kind knows the ports in `kitd.jobs.port` and nothing behind them; kinds do not know
@@ -7,7 +7,8 @@ each other: what follows a finished job is decided in `kitd.triggers`.
 
 from collections.abc import Mapping
 
-from kitd.jobs import collect, mirror, pack, pull, push, survey, verify
+from kitd.jobs import collect, pack, pull, push, survey, verify
+from kitd.jobs.mirror.kind import MIRROR
 from kitd.jobs.port import Ports
 from kitd.queue.kind import AnyKind
 
@@ -17,7 +18,7 @@ KINDS: Mapping[str, AnyKind[Ports]] = {
         pack.PACK,
         push.PUSH,
         pull.PULL,
-        mirror.MIRROR,
+        MIRROR,
         survey.SURVEY,
         collect.COLLECT,
         verify.VERIFY,

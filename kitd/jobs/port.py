@@ -17,6 +17,7 @@ import msgspec
 
 from kitd.caller import Caller
 from kitd.clock import Clock
+from kitd.content.shared import SharedReads
 from kitd.content.store import Fetcher, Need, Resolver, Tagger, Target
 from kitd.mirror.edge import Memory, Note
 from kitd.modelkit.dialect import Dialect
@@ -184,9 +185,25 @@ class MirrorMemory(Protocol):
     """What is remembered of mirrors: see `kitd.ledger.mirror_ledger.MirrorLedger`."""
 
     async def edges(
-        self, source: Repository, target: Repository
+        self, source: Repository, target: Repository, tags: Collection[str] | None = None
     ) -> Mapping[tuple[str, str], Memory]:
         """Return what is remembered between two repositories, by source's and target's tag."""
+        ...
+
+    async def had_no_source(self, source: Repository, target: Repository) -> bool:
+        """Whether nothing could be told of a source when it was last to be copied to a target."""
+        ...
+
+    async def agreed_on(
+        self, source: Repository, target: Repository, manifests: Collection[Digest]
+    ) -> Mapping[Digest, Sequence[tuple[str, str]]]:
+        """Return what both ends agreed on and that is, or lists, one of these manifests."""
+        ...
+
+    async def agreed_among(
+        self, source: Repository, target: Repository, manifests: Collection[Digest]
+    ) -> frozenset[Digest]:
+        """Return those of some manifests that both ends agreed on, or that are listed by such."""
         ...
 
     async def note(self, rule: str | None, notes: Sequence[Note]) -> None:
@@ -197,11 +214,11 @@ class MirrorMemory(Protocol):
         """Return the repositories that a mirror was seen to concern."""
         ...
 
-    async def ages(self, digests: Collection[Digest]) -> Mapping[Digest, int]:
-        """Return when manifests were made, of those of which that is known (microseconds)."""
+    async def ages(self, digests: Collection[Digest]) -> Mapping[Digest, int | None]:
+        """Return when manifests were made (microseconds), of those that were looked at."""
         ...
 
-    async def learn_ages(self, ages: Mapping[Digest, int]) -> None:
+    async def learn_ages(self, ages: Mapping[Digest, int | None]) -> None:
         """Remember when manifests were made."""
         ...
 
@@ -271,6 +288,8 @@ class Ports:
     head_start: Callable[[Repository], AbstractContextManager[Callable[[Descriptor], None]]]
     """Lets a pack send its layers to where its kit will be pushed: see `kitd.jobs.ahead`."""
     mirrors: MirrorMemory
+    reads: SharedReads
+    """What mirrors read of a source that goes to several targets."""
     mirror_remote: Callable[[Repository], Awaitable[MirrorRemote]]
     repositories: Callable[[str], AsyncIterator[str]]
     """Yields the names of a registry's repositories."""

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -13,6 +13,7 @@ from kitd.mirror.edge import (
     Agreed,
     Back,
     Conflict,
+    Eased,
     Edge,
     Failed,
     Gone,
@@ -22,15 +23,26 @@ from kitd.mirror.edge import (
     Removed,
 )
 from kitd.oci.digest import Digest
-from kitd.oci.reference import Reference, Repository
+from kitd.oci.reference import Repository
 
 MAX_AGES = 100_000
 MAX_GIVEN_UP = 100
+PAGE = 5000
+"""Rows that are made into values at once: everybody else waits for it."""
+
+_UNSAID = -(1 << 62)
+"""Stands in the ledger for a time that a manifest does not tell."""
 
 _BETWEEN = (
-    "SELECT source_tag, target_tag, digest, equal_us, referrers_us, gone_us, rule"
+    "SELECT source_tag, target_tag, digest, equal_us, referrers_us, gone_us, rule, error_code"
     " FROM mirror_edges"
-    " WHERE source_registry = ? AND source_name = ? AND target_registry = ? AND target_name = ?"
+    " WHERE source_registry = ?1 AND source_name = ?2"
+    " AND target_registry = ?3 AND target_name = ?4"
+)
+_PAGE = " AND (source_tag, target_tag) > (?5, ?6) ORDER BY source_tag, target_tag LIMIT ?7"
+_AGREED_ON = (
+    " AND digest IN (SELECT value FROM json_each(?5)"
+    " UNION SELECT root FROM index_manifests WHERE manifest IN (SELECT value FROM json_each(?5)))"
 )
 # As two selects, because each of them is a look into the index.
 _BOTH_WAYS = (
@@ -78,22 +90,83 @@ class MirrorLedger:
         self._clock = clock
 
     async def edges(
-        self, source: Repository, target: Repository
+        self, source: Repository, target: Repository, tags: Collection[str] | None = None
     ) -> Mapping[tuple[str, str], Memory]:
         """Return what is remembered between two repositories, by source's and target's tag.
 
-        What the other direction remembers counts where it is newer: it is the same agreement.
+        That is of some tags of the source, or of all. What the other direction remembers counts
+        where it is newer: it is the same agreement.
         """
         here, there = (source.registry, source.name), (target.registry, target.name)
-        rows = await self._database.read(_BETWEEN, (*here, *there))
-        found = {(row["source_tag"], row["target_tag"]): _memory(row) for row in rows}
-        rows = await self._database.read(_BETWEEN, (*there, *here))
-        for row in rows:
-            tags = (row["target_tag"], row["source_tag"])
-            own = found.get(tags, Memory(None, 0, 0, None))
+        found = {}
+        async for row in self._rows((*here, *there), "source_tag", tags):
+            found[row["source_tag"], row["target_tag"]] = _memory(row)
+        async for row in self._rows((*there, *here), "target_tag", tags):
+            key = (row["target_tag"], row["source_tag"])
+            own = found.get(key, Memory(None, 0, 0, None))
+            own = replace(own, returned=row["rule"] is not None and row["digest"] is not None)
             if row["equal_us"] > own.equal_us:
-                found[tags] = replace(own, digest=Digest(row["digest"]), equal_us=row["equal_us"])
+                own = replace(own, digest=row["digest"], equal_us=row["equal_us"])
+            if key in found or own.digest is not None:
+                found[key] = own
         return found
+
+    async def _rows(
+        self, pair: tuple[str, str, str, str], column: str, tags: Collection[str] | None
+    ) -> AsyncIterator[sqlite3.Row]:
+        """Yield the rows between two repositories, a page at a time."""
+        if tags is not None:
+            sql = f"{_BETWEEN} AND {column} IN (SELECT value FROM json_each(?5))"  # noqa: S608
+            for row in await self._database.read(sql, (*pair, json.dumps(list(tags)))):
+                yield row
+            return
+        last = ("", "")
+        while page := await self._database.read(_BETWEEN + _PAGE, (*pair, *last, PAGE)):
+            for row in page:
+                yield row
+            last = (page[-1]["source_tag"], page[-1]["target_tag"])
+
+    async def had_no_source(self, source: Repository, target: Repository) -> bool:
+        """Whether nothing could be told of a source when it was last to be copied to a target."""
+        rows = await self._database.read(
+            f"{_BETWEEN} AND source_tag = ''",
+            (source.registry, source.name, target.registry, target.name),
+        )
+        return bool(rows)
+
+    async def agreed_on(
+        self, source: Repository, target: Repository, manifests: Collection[Digest]
+    ) -> Mapping[Digest, Sequence[tuple[str, str]]]:
+        """Return what both ends agreed on and that is, or lists, one of these manifests.
+
+        By its digest the tags of source and target that name it.
+        """
+        rows = await self._database.read(
+            _BETWEEN + _AGREED_ON,
+            (
+                *(source.registry, source.name, target.registry, target.name),
+                json.dumps(list(manifests)),
+            ),
+        )
+        found: dict[Digest, list[tuple[str, str]]] = {}
+        for row in rows:
+            found.setdefault(row["digest"], []).append((row["source_tag"], row["target_tag"]))
+        return found
+
+    async def agreed_among(
+        self, source: Repository, target: Repository, manifests: Collection[Digest]
+    ) -> frozenset[Digest]:
+        """Return those of some manifests that both ends agreed on, or that are listed by such."""
+        asked = json.dumps(list(manifests))
+        rows = await self._database.read(
+            "SELECT value FROM json_each(?5) WHERE EXISTS (SELECT 1 FROM mirror_edges"
+            " WHERE source_registry = ?1 AND source_name = ?2"
+            " AND target_registry = ?3 AND target_name = ?4"
+            " AND (digest = value"
+            " OR digest IN (SELECT root FROM index_manifests WHERE manifest = value)))",
+            (source.registry, source.name, target.registry, target.name, asked),
+        )
+        return frozenset(Digest(row["value"]) for row in rows)
 
     async def note(self, rule: str | None, notes: Sequence[Note]) -> None:
         """Write down how edges stand, with the events that tell of it, in one transaction."""
@@ -115,28 +188,45 @@ class MirrorLedger:
         )
         return [Repository(*row) for row in rows]
 
-    async def ages(self, digests: Collection[Digest]) -> Mapping[Digest, int]:
-        """Return when manifests were made, of those of which that is known (microseconds)."""
+    async def ages(self, digests: Collection[Digest]) -> Mapping[Digest, int | None]:
+        """Return when manifests were made (microseconds), of those that were looked at.
+
+        None is for those that do not say so.
+        """
         rows = await self._database.read(
             "SELECT digest, created_us FROM manifest_ages"
             " WHERE digest IN (SELECT value FROM json_each(?))",
             (json.dumps(list(digests)),),
         )
-        return {Digest(row["digest"]): row["created_us"] for row in rows}
+        return {
+            Digest(row["digest"]): None if row["created_us"] == _UNSAID else row["created_us"]
+            for row in rows
+        }
 
-    async def learn_ages(self, ages: Mapping[Digest, int]) -> None:
+    async def learn_ages(self, ages: Mapping[Digest, int | None]) -> None:
         """Remember when manifests were made."""
 
         def transaction(connection: sqlite3.Connection) -> None:
             connection.executemany(
                 "INSERT INTO manifest_ages (digest, created_us) VALUES (?, ?)"
                 " ON CONFLICT DO NOTHING",
-                list(ages.items()),
+                [(digest, _UNSAID if us is None else us) for digest, us in ages.items()],
             )
             connection.execute(
                 "DELETE FROM manifest_ages WHERE digest IN (SELECT digest FROM manifest_ages"
                 " ORDER BY created_us DESC LIMIT -1 OFFSET ?)",
                 (MAX_AGES,),
+            )
+
+        await self._database.write(transaction)
+
+    async def tidy(self) -> None:
+        """Forget what indexes list that no mirror has agreed on any more."""
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "DELETE FROM index_manifests WHERE NOT EXISTS"
+                " (SELECT 1 FROM mirror_edges WHERE digest = root)"
             )
 
         await self._database.write(transaction)
@@ -159,7 +249,10 @@ class MirrorLedger:
         await self._database.write(transaction)
 
     async def given_up(self, before_us: int) -> Sequence[tuple[Repository, str]]:
-        """Return tags of sources that failed before that and not since, at most `MAX_GIVEN_UP`."""
+        """Return tags of sources that failed before that and not since, at most `MAX_GIVEN_UP`.
+
+        An empty one is for all of a repository.
+        """
         rows = await self._database.read(
             "SELECT DISTINCT source_registry, source_name, source_tag FROM mirror_edges"
             " WHERE rule IS NOT NULL AND error_code IS NOT NULL AND failed_us < ?"
@@ -179,7 +272,7 @@ class MirrorLedger:
     async def counts(self) -> Mapping[str, RuleCounts]:
         """Return how the edges of each mirror of the configuration stand."""
         rows = await self._database.read(
-            "SELECT rule, count(*) AS edges, count(error_code) AS failed,"
+            "SELECT rule, count(nullif(source_tag, '')) AS edges, count(error_code) AS failed,"
             " count(conflict) AS conflicts, count(gone_us) AS gone,"
             " nullif(max(equal_us), 0) AS equal_us"
             " FROM mirror_edges WHERE rule IS NOT NULL GROUP BY rule"
@@ -218,23 +311,38 @@ class MirrorLedger:
             for row in rows
         ]
 
-    async def are_agreed(self, edges: Sequence[Edge], digest: Digest) -> bool:
-        """Whether both ends of all these edges had this very manifest when they were last seen."""
-        for edge in edges:
-            ends = (
-                (edge.source.registry, edge.source.name, edge.tag),
-                (edge.target.registry, edge.target.name, edge.target_tag),
-            )
-            rows = await self._database.read(_BOTH_WAYS, (*ends[0], *ends[1]))
-            if not rows or rows[0]["digest"] != digest:
-                return False
-            if any(row["error_code"] is not None or row["gone_us"] is not None for row in rows):
-                return False
-        return True
+    async def are_agreed(self, edge: Edge, digest: Digest) -> bool:
+        """Whether both ends of an edge had this very manifest when they were last seen."""
+        ends = (
+            (edge.source.registry, edge.source.name, edge.tag),
+            (edge.target.registry, edge.target.name, edge.target_tag),
+        )
+        rows = await self._database.read(_BOTH_WAYS, (*ends[0], *ends[1]))
+        if not rows or rows[0]["digest"] != digest:
+            return False
+        return all(row["error_code"] is None and row["gone_us"] is None for row in rows)
 
 
 def _memory(row: sqlite3.Row) -> Memory:
-    return Memory(row["digest"], row["equal_us"], row["referrers_us"], row["gone_us"], row["rule"])
+    return Memory(
+        row["digest"],
+        row["equal_us"],
+        row["referrers_us"],
+        row["gone_us"],
+        row["rule"],
+        has_failed=row["error_code"] is not None,
+    )
+
+
+def _conflict(
+    named: Mapping[str, str | None], source: Digest, target: Digest, *, overwritten: bool
+) -> dict[str, object]:
+    return {
+        **named,
+        "source_digest": source,
+        "target_digest": target,
+        "overwritten": overwritten,
+    }
 
 
 def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us: int) -> None:
@@ -254,20 +362,23 @@ def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us:
             rule,
         ),
     ).fetchone()
-    named = {
-        "source": str(Reference(edge.source, edge.tag)),
-        "target": str(Reference(edge.target, edge.target_tag)),
-        "mirror": rule,
-    }
+    source, target = edge.ends
+    named = {"source": source, "target": target, "mirror": rule}
     match note:
         case Agreed():
             connection.execute(
                 "UPDATE mirror_edges SET digest = ?1, equal_us = ?2, gone_us = NULL,"
-                " referrers_us = CASE WHEN ?3 THEN ?2 ELSE referrers_us END,"
-                " conflict = NULL, error_code = NULL, error_message = NULL, failed_us = NULL"
-                " WHERE id = ?4",
+                " referrers_us = CASE WHEN ?3 THEN ?2 ELSE referrers_us END, conflict = NULL,"
+                " error_code = NULL, error_message = NULL, failed_us = NULL WHERE id = ?4",
                 (note.digest, now_us, note.with_referrers, row["id"]),
             )
+            connection.executemany(
+                "INSERT INTO index_manifests (root, manifest) VALUES (?, ?) ON CONFLICT DO NOTHING",
+                [(note.digest, digest) for digest in note.below],
+            )
+            if note.overwrote is not None:
+                data = _conflict(named, note.digest, note.overwrote, overwritten=True)
+                emit(connection, now_us, "mirror.conflict", f"tag:{target}", data)
             if note.copied:
                 data = {**named, "bytes": note.sent_bytes}
                 emit(connection, now_us, "kit.mirrored", f"kit:{note.digest}", data)
@@ -287,13 +398,14 @@ def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us:
                 connection.execute(
                     "UPDATE mirror_edges SET conflict = ? WHERE id = ?", (conflict, row["id"])
                 )
-                data = {
-                    **named,
-                    "source_digest": note.source,
-                    "target_digest": note.target,
-                    "overwritten": note.overwritten,
-                }
-                emit(connection, now_us, "mirror.conflict", f"tag:{named['target']}", data)
+                data = _conflict(named, note.source, note.target, overwritten=False)
+                emit(connection, now_us, "mirror.conflict", f"tag:{target}", data)
+        case Eased():
+            connection.execute(
+                "UPDATE mirror_edges"
+                " SET error_code = NULL, error_message = NULL, failed_us = NULL WHERE id = ?",
+                (row["id"],),
+            )
         case Failed():
             connection.execute(
                 "UPDATE mirror_edges SET error_code = ?, error_message = ?, failed_us = ?"
@@ -302,11 +414,13 @@ def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us:
             )
         case Gone():
             connection.execute(
-                "UPDATE mirror_edges SET gone_us = coalesce(gone_us, ?) WHERE id = ?",
+                "UPDATE mirror_edges SET gone_us = coalesce(gone_us, ?), error_code = NULL,"
+                " error_message = NULL, failed_us = NULL WHERE id = ?",
                 (now_us, row["id"]),
             )
         case Removed():
             connection.execute("DELETE FROM mirror_edges WHERE id = ?", (row["id"],))
-            emit(connection, now_us, "mirror.removed", f"tag:{named['target']}", named)
+            if edge.tag:
+                emit(connection, now_us, "mirror.removed", f"tag:{target}", named)
         case _:
             assert_never(note)

@@ -44,14 +44,18 @@ def decide(
     *,
     conflicts: Conflicts,
     returns: bool,
+    deletes_return: bool,
 ) -> Decision:
     """Return what becomes of a target's tag.
 
     `agreed` is what both ends named when they were last seen equal, None if they never were;
-    `returns` says that another mirror carries changes of the target back to the source.
+    `returns` says that another mirror carries changes of the target back to the source, and
+    `deletes_return` that this is so for what is gone there.
     """
     if source == target:
         return Decision(Verdict.EQUAL)
+    if target is None and source == agreed and deletes_return:
+        return Decision(Verdict.LEFT)
     if target is None or target == agreed:
         return Decision(Verdict.COPY)
     if source == agreed and returns:

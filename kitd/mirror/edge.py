@@ -3,32 +3,34 @@
 from dataclasses import dataclass
 
 from kitd.mirror.decide import subject_of
-from kitd.mirror.order import MirrorOrder
 from kitd.mirror.route import expand_tag
 from kitd.oci.digest import Digest
-from kitd.oci.reference import Reference, Repository, parse_repository
+from kitd.oci.reference import Reference, Repository
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One tag here, and the one there that follows it."""
+    """One tag here, and the one there that follows it.
+
+    Both tags are empty for what concerns all of the two repositories.
+    """
 
     source: Repository
     tag: str
     target: Repository
     target_tag: str
 
+    @property
+    def ends(self) -> tuple[str, str]:
+        """Return how people write both ends."""
+        return _end(self.source, self.tag), _end(self.target, self.target_tag)
+
     def __str__(self) -> str:
-        return f"{Reference(self.source, self.tag)} -> {Reference(self.target, self.target_tag)}"
+        return " -> ".join(self.ends)
 
 
-def edges_of(order: MirrorOrder, tag: str) -> tuple[Edge, ...]:
-    """Return the edges that begin at a tag."""
-    source = parse_repository(order.source)
-    return tuple(
-        Edge(source, tag, parse_repository(target.repository), target_tag(target.tag, tag))
-        for target in order.targets
-    )
+def _end(repository: Repository, tag: str) -> str:
+    return str(Reference(repository, tag)) if tag else str(repository)
 
 
 def target_tag(template: str, tag: str) -> str:
@@ -50,6 +52,10 @@ class Memory:
     """Since when the source lacks the tag."""
     rule: str | None = None
     """The mirror of the configuration that it belongs to."""
+    has_failed: bool = False
+    """Whether it did not work out when it was tried last."""
+    returned: bool = False
+    """Whether a mirror that copies the other way has agreed on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +68,10 @@ class Agreed:
     """Whether what refers to it was looked at as well."""
     copied: bool
     sent_bytes: int = 0
+    below: frozenset[Digest] = frozenset()
+    """Manifests of other digests that belong to it, as far as they were seen."""
+    overwrote: Digest | None = None
+    """What both ends would have made a conflict of, had the source not been right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +92,18 @@ class Back:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """Both ends have moved on from what they had in common."""
+    """Both ends have moved on from what they had in common, and stay as they are."""
 
     edge: Edge
     source: Digest
     target: Digest
-    overwritten: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Eased:
+    """There is nothing to be done that could fail, whatever failed before."""
+
+    edge: Edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,4 +129,4 @@ class Removed:
     edge: Edge
 
 
-Note = Agreed | Referred | Back | Conflict | Failed | Gone | Removed
+Note = Agreed | Referred | Back | Conflict | Eased | Failed | Gone | Removed

@@ -1,4 +1,4 @@
-"""What a mirror is asked to do: one repository, its targets, and which of its tags.
+"""What a mirror is asked to do: two repositories, and which tags of one the other follows.
 
 These are the arguments of a job, so that a job that waits does what was asked for and not what the
 configuration says by then. Text forms, checked where they come in.
@@ -61,12 +61,14 @@ AS_USUAL = MirrorWish()
 
 
 class MirrorOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """One repository to copy to others."""
+    """One repository to copy to another."""
 
     rule: str | None
     """The mirror of the configuration; None where a person named both ends."""
     source: str
-    targets: tuple[TargetOrder, ...]
+    target: TargetOrder
+    by_many: bool = False
+    """Whether it goes to other targets, too, so that what is read is best kept for them."""
     tags: tuple[str, ...] | None = None
     """Only these tags, of those that are meant; None for all, unless there are `manifests`."""
     manifests: tuple[str, ...] = ()
@@ -81,5 +83,9 @@ class MirrorOrder(msgspec.Struct, frozen=True, kw_only=True):
     """How long a source's tag is gone before its copies go."""
     conflicts: Conflicts = Conflicts.OVERWRITE
     returns: bool = False
-    """Whether another mirror carries back what becomes of the targets' tags."""
+    """Whether another mirror carries back what becomes of the target's tags."""
+    deletes_return: bool = False
+    """Whether it carries back that they are gone."""
+    spares: tuple[Selection, ...] = ()
+    """What other mirrors copy to the same tags, and would leave there."""
     wish: MirrorWish = AS_USUAL

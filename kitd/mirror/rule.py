@@ -42,34 +42,52 @@ def rules_for(rules: Iterable[Rule], registry: str, repository: str) -> tuple[Ru
     return tuple(rule for rule in rules if rule.route.carries(changed))
 
 
-def order_for(
+def orders_for(
     rule: Rule,
     repository: Repository,
     rules: Iterable[Rule],
     *,
     tags: tuple[str, ...] | None = None,
-) -> MirrorOrder:
-    """Return the order to mirror one of a rule's repositories; `tags` only, or all that are meant.
+    manifests: tuple[str, ...] = (),
+) -> tuple[MirrorOrder, ...]:
+    """Return the orders to mirror one of a rule's repositories, one for each of its targets.
 
-    `rules` are all there are: they say whether one of them carries a target back. A target's name
-    may be too long for a registry: that is for the job to say, and no reason to have none.
+    They are for `tags` and `manifests` only, or for all that are meant. `rules` are all there are:
+    they say whether one of them carries a target back, or has copies of its own there. A target's
+    name may be too long for a registry: that is for the job to say, and no reason to have none.
     """
-    ends = [end for _, end in rule.route.ends(repository)]
-    return MirrorOrder(
-        rule=rule.name,
-        source=str(repository),
-        targets=rule.route.targets_of(repository),
-        tags=tags,
-        select=rule.select,
-        referrers=rule.referrers,
-        digest_tags=rule.digest_tags,
-        deletes=rule.deletes,
-        grace_s=rule.grace_s,
-        conflicts=rule.conflicts,
-        returns=any(
-            other.route.leads_to(end, repository)
-            for other in rules
-            if other.name != rule.name
-            for end in ends
-        ),
-    )
+    targets = rule.route.targets_of(repository)
+    others = [other for other in rules if other.name != rule.name]
+    ends = dict(rule.route.ends(repository))
+    orders = []
+    for index, target in enumerate(targets):
+        end = ends.get(index)
+        returning = [
+            other for other in others if end is not None and other.route.leads_to(end, repository)
+        ]
+        orders.append(
+            MirrorOrder(
+                rule=rule.name,
+                source=str(repository),
+                target=target,
+                by_many=len(targets) > 1,
+                tags=tags,
+                manifests=manifests,
+                select=rule.select,
+                referrers=rule.referrers,
+                digest_tags=rule.digest_tags,
+                deletes=rule.deletes,
+                grace_s=rule.grace_s,
+                conflicts=rule.conflicts,
+                returns=bool(returning),
+                deletes_return=any(other.deletes is Deletes.PROPAGATE for other in returning),
+                spares=tuple(
+                    other.select
+                    for other in others
+                    if other.deletes is Deletes.IGNORE
+                    and other.route.carries(repository)
+                    and target in other.route.targets_of(repository)
+                ),
+            )
+        )
+    return tuple(orders)

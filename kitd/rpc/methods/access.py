@@ -14,7 +14,7 @@ import msgspec
 from kitd.blocking import run_blocking
 from kitd.caller import Caller
 from kitd.errors import NotFoundError
-from kitd.jobs.mirror import MIRROR
+from kitd.jobs.mirror.kind import MIRROR
 from kitd.jobs.pack import PACK, PackArgs
 from kitd.jobs.survey import SURVEY
 from kitd.mirror.order import MirrorOrder
@@ -117,7 +117,7 @@ def require_reachable(context: Context[Services], repository: Repository) -> Non
 
 def require_mirrorable(context: Context[Services], order: MirrorOrder) -> None:
     """Check that kitd may go to all ends of a mirror for the caller. Raises `DeniedError`."""
-    for end in (order.source, *(target.repository for target in order.targets)):
+    for end in (order.source, order.target.repository):
         require_reachable(context, parse_repository(end))
 
 

@@ -9,7 +9,7 @@ import msgspec
 from kitd.clock import rfc3339
 from kitd.config.quantity import format_duration
 from kitd.errors import NotFoundError
-from kitd.jobs.mirror import MIRROR
+from kitd.jobs.mirror.kind import MIRROR
 from kitd.jobs.survey import SURVEY
 from kitd.ledger.job_ledger import JobFilter
 from kitd.ledger.mirror_ledger import EdgeRow, RuleCounts
@@ -92,6 +92,8 @@ class WireEdgeError(msgspec.Struct, frozen=True):
 class WireEdge(msgspec.Struct, frozen=True, kw_only=True):
     """A tag of a source and the one of a target that follows it. Times are RFC 3339, UTC.
 
+    Both ends are without a tag where all of a source could not be looked at.
+
     `state` is `failed`, `conflict`, `gone` (from the source), `equal` or, where the ends were never
     seen equal, `unknown`; `digest` is what both named when they were.
     """
@@ -107,7 +109,7 @@ class WireEdge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EdgeList(msgspec.Struct, frozen=True):
-    """Edges, those in trouble first; `total` is how many there are."""
+    """Edges, those in trouble first; `total` is how many tags there are at targets."""
 
     edges: tuple[WireEdge, ...]
     total: int
@@ -206,7 +208,7 @@ async def copy(context: Context[Services], params: CopyParams) -> Queued:
     order = MirrorOrder(
         rule=None,
         source=str(source.repository),
-        targets=(TargetOrder(repository=str(target.repository), tag=target.tag or TAG),),
+        target=TargetOrder(repository=str(target.repository), tag=target.tag or TAG),
         tags=None if source.tag is None else (source.tag,),
         select=Selection(include=params.tags) if params.tags else Selection(),
         wish=MirrorWish(dry_run=params.dry_run),
@@ -296,14 +298,14 @@ def _schedule_text(schedule: Schedule | None) -> str | None:
 
 
 def _wire_edge(row: EdgeRow) -> WireEdge:
-    edge = row.edge
+    source, target = row.edge.ends
     error = None
     if row.error_code is not None:
         error = WireEdgeError(row.error_code, row.error_message or "")
     conflict = None if row.conflict is None else WireConflict(*row.conflict.split(" ", 1))
     return WireEdge(
-        source=str(Reference(edge.source, edge.tag)),
-        target=str(Reference(edge.target, edge.target_tag)),
+        source=source,
+        target=target,
         state=_state(row),
         digest=row.digest,
         last_equal=_time(row.equal_us),

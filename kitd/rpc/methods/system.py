@@ -8,7 +8,8 @@ import msgspec
 from kitd import __version__
 from kitd.clock import rfc3339
 from kitd.errors import KitdError, NotFoundError
-from kitd.jobs.mirror import MIRROR, MirrorResult
+from kitd.jobs.mirror.kind import MIRROR
+from kitd.jobs.mirror.report import MirrorResult
 from kitd.oci.digest import InvalidDigestError, parse_digest
 from kitd.queue.job import JobState
 from kitd.rpc.fairness import Cost

@@ -49,7 +49,7 @@ def make_ports():
         others = dict.fromkeys(
             (
                 *("keeps", "catalog", "packer", "remote", "head_start", "collector"),
-                *("verifier", "mirrors", "mirror_remote", "repositories"),
+                *("verifier", "mirrors", "reads", "mirror_remote", "repositories"),
             )
         )
         settings = PackSettings(

@@ -12,8 +12,13 @@ from fault_registry.quirks import Quirks
 from fault_registry.server import FaultRegistry
 from fault_registry.storage import Manifest
 from kitd.clock import SystemClock
+from kitd.content.shared import SharedReads
 from kitd.content.store import ContentNotFoundError
-from kitd.jobs.mirror import BELIEVED_US, MIRROR, MirrorIncompleteError, MirrorRefusedError
+from kitd.jobs.mirror import find, report
+from kitd.jobs.mirror.follow import BELIEVED_US
+from kitd.jobs.mirror.kind import MIRROR
+from kitd.jobs.mirror.report import MirrorIncompleteError, MirrorRefusedError
+from kitd.jobs.mirror.source import PullsSpentError
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.mirror_ledger import MirrorLedger
@@ -55,24 +60,25 @@ class World:
         self.events = EventLedger(database)
         self.store = BlobStore(tmp_path / "cache")
         self.store.create()
-        self.order = None
+        self.cache = CacheContent(self.store)
+        self.reads = SharedReads(self.cache.hold, lambda _size: True)
 
     async def registry(self, name="team/model", **quirks):
         root = self.tmp_path / f"registry-{len(list(self.tmp_path.iterdir()))}"
         registry = await self.stack.enter_async_context(FaultRegistry(root, Quirks(**quirks)))
         return Shelf(registry, name)
 
-    def rule(self, source, *targets, tag="{tag}", **options):
-        orders = tuple(TargetOrder(repository=target.reference, tag=tag) for target in targets)
-        return MirrorOrder(rule="prod", source=source.reference, targets=orders, **options)
+    def rule(self, source, target, tag="{tag}", **options):
+        order = TargetOrder(repository=target.reference, tag=tag)
+        return MirrorOrder(rule="prod", source=source.reference, target=order, **options)
 
     async def run(self, order, priority=HUMAN, **changes):
         wished = {name: changes.pop(name) for name in WISHES & changes.keys()}
         order = msgspec.structs.replace(order, wish=MirrorWish(**wished), **changes)
         ports = self.make_ports(
-            CacheContent(self.store),
-            keeps=lambda _size: True,
+            self.cache,
             mirrors=self.ledger,
+            reads=self.reads,
             mirror_remote=self.client.repository,
             clock=self.clock,
         )
@@ -119,17 +125,20 @@ async def test_tags_come_with_all_below_them_and_the_source_is_read_once(world, 
         source.kit(f"v{version}", shared, os.urandom(2000))
     source.index("all", source.kit(None, shared), source.kit(None, os.urandom(300_000)))
 
-    result = await world.run(world.rule(source, *targets))
+    orders = [world.rule(source, target, by_many=count > 1) for target in targets]
+    results = await asyncio.gather(*map(world.run, orders))
 
-    assert actions(result) == {"copied": 6 * count}
-    for target in targets:
+    assert all(actions(result) == {"copied": 6} for result in results)
+    for target, result in zip(targets, results, strict=True):
         assert target.tags == source.tags
         assert not target.missing()
+        assert result.bytes.sent == target.registry.tally.received_bytes() + sum(
+            len(manifest.content) for manifest in target.repository.manifests.values()
+        )
     for (_, digest), blob in source.registry.tally.blobs.items():
         assert blob.sent_bytes <= source.registry.storage.path(digest).stat().st_size
-    assert result.bytes.sent == sum(t.registry.tally.received_bytes() for t in targets) + sum(
-        len(manifest.content) for t in targets for manifest in t.repository.manifests.values()
-    )
+    # Of tags it is asked for each by the first, and by the others as far as they came later.
+    assert asked(source)["manifest.get"] == len(source.repository.manifests)
     assert len(await world.told("kit.mirrored")) == 6 * count
 
 
@@ -271,6 +280,34 @@ async def test_the_newest_versions_are_those_with_the_highest_numbers(world):
     assert target.tags.keys() == {"1.10.0", "1.9.0", "1.11.0"}
 
 
+async def test_what_comes_to_refer_to_a_part_of_an_index_comes_along(world):
+    source, target = await world.registry(), await world.registry()
+    child = source.kit(None)
+    source.index("all", child, source.kit(None))
+    rule = world.rule(source, target)
+    await world.run(rule)
+    signature = source.kit(None, b"signature", subject=child)
+    await world.run(rule, tags=(), manifests=(signature["digest"],))
+    assert target.referrers(child) == {signature["digest"]}
+    # What refers to that has an event of its own.
+    countersigned = source.kit(None, b"countersigned", subject=signature)
+    await world.run(rule, tags=(), manifests=(countersigned["digest"],))
+    assert target.referrers(signature) == {countersigned["digest"]}
+    source.kit(None, b"sbom", subject=child)
+    world.clock.late_us += 2 * 3600 * 1_000_000
+    await world.run(rule)
+    assert target.referrers(child) == source.referrers(child)
+    # Older tools keep it under a tag.
+    named = f"{child['digest'].replace(':', '-')}.sig"
+    source.kit(named)
+    await world.run(rule, tags=(named,))
+    assert target.tags[named] == source.tags[named]
+    later = f"{child['digest'].replace(':', '-')}.att"
+    source.kit(later)
+    await world.run(rule)
+    assert target.tags == source.tags
+
+
 async def test_a_name_that_a_target_cannot_have_fails_by_itself(world):
     source, target = await world.registry(), await world.registry()
     source.kit("short")
@@ -285,19 +322,17 @@ async def test_one_target_in_trouble_holds_up_no_other(world):
     good, bad = await world.registry(), await world.registry(fail_every=1)
     for version in range(4):
         source.kit(f"v{version}", os.urandom(300_000))
-    rule = world.rule(source, good, bad)
-    with pytest.raises(MirrorIncompleteError, match="not mirrored whole") as caught:
-        await world.run(rule)
-    assert "tags failed" in caught.value.message
-    assert actions(caught.value.result) == {"copied": 4, "failed": 4}
+    orders = [world.rule(source, target, by_many=True) for target in (good, bad)]
+    done, failed = await asyncio.gather(*map(world.run, orders), return_exceptions=True)
+    assert actions(done) == {"copied": 4}
+    assert isinstance(failed, MirrorIncompleteError)
+    assert "tags failed" in failed.message
+    assert actions(failed.result) == {"failed": 4}
     assert good.tags == source.tags
     assert (await world.ledger.counts())["prod"].failed == 4
     bad.registry.quirks = Quirks()
-    asked(good)
-    result = await world.run(rule)
+    assert actions(await world.run(orders[1])) == {"copied": 4}
     assert bad.tags == source.tags
-    assert not asked(good)
-    assert actions(result) == {"copied": 4, "unchanged": 4}
     assert (await world.ledger.counts())["prod"].failed == 0
 
 
@@ -337,8 +372,67 @@ async def test_what_is_refused_for_good_is_told_as_that(world):
 
 async def test_a_source_that_never_was_there_is_an_error(world):
     source, target = await world.registry(), await world.registry()
+    rule = world.rule(source, target)
     with pytest.raises(RegistryNotFoundError):
-        await world.run(world.rule(source, target))
+        await world.run(rule)
+    # Whoever comes back to what has failed finds it.
+    (row,) = await world.ledger.rows("prod", 10)
+    assert (row.edge.tag, row.error_code) == ("", "not_found")
+    assert await world.ledger.given_up(world.clock.now_us() + 1) == [(row.edge.source, "")]
+    source.kit("v1")
+    await world.run(rule)
+    assert not await world.ledger.given_up(world.clock.now_us() + 1)
+    assert [row.edge.tag for row in await world.ledger.rows("prod", 10)] == ["v1"]
+
+
+async def test_more_tags_than_are_looked_at_at_once(world, monkeypatch):
+    monkeypatch.setattr(find, "BATCH", 4)
+    monkeypatch.setattr(report, "MAX_REPORTED", 6)
+    source, target = await world.registry(), await world.registry()
+    kits = [source.kit(f"v{version}") for version in range(11)]
+    source.tags["copy"] = kits[0]["digest"]
+    source.kit(f"{kits[5]['digest'].replace(':', '-')}.sig")
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=0.0)
+    result = await world.run(rule)
+    assert target.tags == source.tags
+    assert result.counts == {"copied": 13}
+    assert len(result.edges) == 6
+    assert result.notes == ("7 more tags are not shown",)
+    del source.tags["v10"]
+    result = await world.run(rule)
+    assert target.tags == source.tags
+    assert result.counts == {"unchanged": 12, "deleted": 1}
+    assert result.edges[0].action == "deleted"
+
+
+async def test_ages_are_not_read_from_pulls_that_are_left_to_people(world):
+    source, target = await world.registry(pulls=30), await world.registry()
+    for number in range(40):
+        source.kit(f"v{number:02}", created=f"2026-01-01T00:00:{number:02}Z")
+    rule = world.rule(source, target, select=Selection(newest=2))
+    for _ in range(2):
+        with pytest.raises(PullsSpentError) as caught:
+            await world.run(rule, priority=0)
+        assert caught.value.retry_after_s > 0
+        assert 20 <= source.registry.pulled <= 26
+    # What was read is known, and a new window goes on.
+    source.registry.quirks, source.registry.pulled = Quirks(pulls=30), 0
+    await world.run(rule, priority=0)
+    assert target.tags.keys() == {"v38", "v39"}
+    assert source.registry.pulled <= 22
+
+
+async def test_what_does_not_tell_its_age_is_asked_once(world):
+    source, target = await world.registry(), await world.registry()
+    for tag in ("a", "b"):
+        source.kit(tag)
+    source.kit("c", created="2026-01-01T00:00:00Z")
+    rule = world.rule(source, target, select=Selection(newest=1))
+    await world.run(rule)
+    assert target.tags.keys() == {"c"}
+    asked(source)
+    await world.run(rule)
+    assert asked(source)["manifest.get"] == 0
 
 
 async def test_pulls_that_are_counted_are_not_all_spent(world):
@@ -565,6 +659,35 @@ async def test_one_bad_tag_stops_no_other(world):
     assert target.tags.keys() == {"a", "c"}
 
 
+async def test_what_another_mirror_would_leave_is_not_removed(world):
+    source, target = await world.registry(), await world.registry()
+    for tag in ("v1", "v2", "x1", "x2"):
+        source.kit(tag)
+    spares = (Selection(include=("v*",)),)
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=0.0, spares=spares)
+    await world.run(rule)
+    del source.tags["v1"], source.tags["x1"]
+    await world.run(rule)
+    assert target.tags.keys() == {"v1", "v2", "x2"}
+
+
+async def test_what_failed_and_is_left_alone_now_is_no_trouble_any_more(world):
+    source, target = await world.registry(), await world.registry()
+    source.kit("v1")
+    rule = world.rule(source, target, conflicts=Conflicts.KEEP)
+    await world.run(rule)
+    source.kit("v1")
+    target.registry.quirks = Quirks(fail_every=1)
+    with pytest.raises(MirrorIncompleteError):
+        await world.run(rule)
+    assert (await world.ledger.counts())["prod"].failed == 1
+    target.registry.quirks = Quirks()
+    target.kit("v1")
+    assert actions(await world.run(rule)) == {"skipped": 1}
+    counts = (await world.ledger.counts())["prod"]
+    assert (counts.failed, counts.conflicts) == (0, 1)
+
+
 # Guards.
 
 
@@ -650,7 +773,61 @@ async def test_two_ways_meet_and_nobody_copies_back(world):
     assert one.tags == two.tags
 
 
+@pytest.mark.parametrize("side", [0, 1])
+async def test_what_is_removed_on_one_side_of_a_pair_goes_on_the_other(world, side):
+    """Whichever side it came from, and no job in between brings it back."""
+    ends = [await world.registry(), await world.registry()]
+    one, two = ends
+    both = {"returns": True, "deletes_return": True, "deletes": Deletes.PROPAGATE}
+    there = world.rule(one, two, grace_s=3600.0, **both)
+    back = world.rule(two, one, grace_s=3600.0, conflicts=Conflicts.KEEP, **both)
+    for tag in ("a", "b", "c"):
+        one.kit(tag)
+    two.kit("d")
+
+    async def pass_by():
+        for rule, name in ((there, "there"), (back, "back")):
+            await world.run(rule, rule=name)
+
+    await pass_by()
+    assert one.tags == two.tags
+    del ends[side].tags["b"], ends[side].tags["d"]
+    for _ in range(2):
+        await pass_by()
+        # Nobody believes for longer than a day what the side that lost it had.
+        world.clock.late_us += DAY_US // 2
+    await pass_by()
+    assert one.tags == two.tags
+    assert one.tags.keys() == {"a", "c"}
+    one.kit("b")
+    await pass_by()
+    assert one.tags == two.tags
+    assert one.tags.keys() == {"a", "b", "c"}
+
+
+async def test_what_was_removed_by_mistake_a_thorough_look_brings_back(world):
+    one, two = await world.registry(), await world.registry()
+    one.kit("a")
+    rule = world.rule(one, two, returns=True, deletes_return=True)
+    await world.run(rule)
+    two.tags.clear()
+    world.clock.late_us += DAY_US
+    assert actions(await world.run(rule)) == {"skipped": 1}
+    await world.run(rule, thorough=True)
+    assert one.tags == two.tags
+
+
 # Plans.
+
+
+async def test_a_plan_writes_nothing_down(world):
+    source, target = await world.registry(), await world.registry()
+    source.kit("v1")
+    target.kit("v1")
+    plan = await world.run(world.rule(source, target, conflicts=Conflicts.KEEP), dry_run=True)
+    assert actions(plan) == {"skipped": 1}
+    assert not await world.ledger.counts()
+    assert not await world.told("mirror.conflict")
 
 
 async def test_a_plan_tells_what_would_be_sent_and_sends_nothing(world):

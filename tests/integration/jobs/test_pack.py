@@ -48,6 +48,7 @@ class Workbench:
             remote=unreachable,
             head_start=nobody_waits,
             mirrors=None,
+            reads=None,
             mirror_remote=None,
             repositories=None,
             collector=None,

@@ -6,7 +6,18 @@ import pytest
 
 from kitd.ledger import mirror_ledger
 from kitd.ledger.mirror_ledger import EdgeRow, MirrorLedger, RuleCounts
-from kitd.mirror.edge import Agreed, Back, Conflict, Edge, Failed, Gone, Memory, Referred, Removed
+from kitd.mirror.edge import (
+    Agreed,
+    Back,
+    Conflict,
+    Eased,
+    Edge,
+    Failed,
+    Gone,
+    Memory,
+    Referred,
+    Removed,
+)
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Repository
 
@@ -49,7 +60,7 @@ async def remembered(mirrors, which=None):
     memory = await mirrors.edges(which.source, which.target)
     found = memory.get((which.tag, which.target_tag))
     # Whose it is has tests of its own.
-    return None if found is None else replace(found, rule=None)
+    return None if found is None else replace(found, rule=None, returned=False)
 
 
 async def row_of(mirrors, rule="prod"):
@@ -64,7 +75,7 @@ async def test_of_what_was_never_seen_nothing_is_known(mirrors):
     assert await mirrors.sources("prod") == []
     assert await mirrors.starts() == {}
     assert await mirrors.ages([A]) == {}
-    assert not await mirrors.are_agreed([edge()], A)
+    assert not await mirrors.are_agreed(edge(), A)
 
 
 async def test_nothing_to_note_writes_nothing(mirrors, sql, told):
@@ -118,7 +129,7 @@ async def test_a_failure_leaves_what_was_agreed_and_the_next_agreement_ends_it(m
     before = await remembered(mirrors)
     clock.advance(5)
     await mirrors.note("prod", [failed()])
-    assert await remembered(mirrors) == before
+    assert await remembered(mirrors) == replace(before, has_failed=True)
     row = await row_of(mirrors)
     assert (row.error_code, row.error_message) == ("registry_busy", "it did not work out")
 
@@ -129,7 +140,7 @@ async def test_a_failure_leaves_what_was_agreed_and_the_next_agreement_ends_it(m
 
 async def test_the_first_that_is_known_may_be_a_failure(mirrors):
     await mirrors.note("prod", [failed()])
-    assert await remembered(mirrors) == Memory(None, 0, 0, None)
+    assert await remembered(mirrors) == Memory(None, 0, 0, None, has_failed=True)
     assert await row_of(mirrors) == EdgeRow(
         edge=edge(),
         rule="prod",
@@ -177,7 +188,7 @@ async def test_a_conflict_is_told_once_however_often_it_is_met(mirrors, told):
     await mirrors.note("prod", [agreed()])
     before = await remembered(mirrors)
     for _ in range(3):
-        await mirrors.note("prod", [Conflict(edge(), B, C, overwritten=False)])
+        await mirrors.note("prod", [Conflict(edge(), B, C)])
     assert await remembered(mirrors) == before
     assert (await row_of(mirrors)).conflict == f"{B} {C}"
     assert await told() == [
@@ -198,9 +209,9 @@ async def test_a_conflict_is_told_once_however_often_it_is_met(mirrors, told):
 
 async def test_another_conflict_is_told_and_so_is_one_that_comes_back(mirrors, told):
     conflicts = [
-        Conflict(edge(), B, C, overwritten=False),
-        Conflict(edge(), A, C, overwritten=False),
-        Conflict(edge("v2"), A, C, overwritten=True),
+        Conflict(edge(), B, C),
+        Conflict(edge(), A, C),
+        Conflict(edge("v2"), A, C),
     ]
     await mirrors.note("prod", conflicts)
     await mirrors.note("prod", [agreed(digest=B)])
@@ -214,7 +225,7 @@ async def test_another_conflict_is_told_and_so_is_one_that_comes_back(mirrors, t
 
 
 async def test_notes_are_written_together_or_not_at_all(mirrors, told):
-    broken = Conflict(edge("v2"), B, object(), overwritten=False)  # type: ignore[arg-type]
+    broken = Conflict(edge("v2"), B, object())  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         await mirrors.note("prod", [agreed(copied=True), broken])
     assert await mirrors.edges(HERE, THERE) == {}
@@ -262,25 +273,22 @@ async def test_a_tag_that_is_gone_stays_so_whatever_the_other_direction_has(mirr
 
 
 async def test_ends_are_agreed_on_what_they_were_last_seen_with(mirrors):
-    both = [edge(), edge(target=ELSEWHERE)]
-    await mirrors.note("prod", [agreed(both[0])])
-    assert await mirrors.are_agreed(both[:1], A)
-    assert not await mirrors.are_agreed(both[:1], B)
-    assert not await mirrors.are_agreed(both, A)
-    await mirrors.note("prod", [agreed(both[1])])
-    assert await mirrors.are_agreed(both, A)
-    assert not await mirrors.are_agreed([edge("v2")], A)
+    await mirrors.note("prod", [agreed()])
+    assert await mirrors.are_agreed(edge(), A)
+    assert not await mirrors.are_agreed(edge(), B)
+    assert not await mirrors.are_agreed(edge(target=ELSEWHERE), A)
+    assert not await mirrors.are_agreed(edge("v2"), A)
 
 
 async def test_an_agreement_holds_in_both_directions(mirrors, clock):
     there, back = edge("v1", "eu-v1"), edge("eu-v1", "v1", source=THERE, target=HERE)
     await mirrors.note("there", [agreed(there)])
-    assert await mirrors.are_agreed([back], A)
+    assert await mirrors.are_agreed(back, A)
     clock.advance(5)
     await mirrors.note("back", [agreed(back, digest=B)])
     for which in (there, back):
-        assert await mirrors.are_agreed([which], B)
-        assert not await mirrors.are_agreed([which], A)
+        assert await mirrors.are_agreed(which, B)
+        assert not await mirrors.are_agreed(which, A)
 
 
 @pytest.mark.parametrize("which", [edge(), edge(source=THERE, target=HERE)])
@@ -289,9 +297,9 @@ async def test_what_is_in_trouble_is_not_agreed(mirrors, which, trouble):
     """Nobody knows how the target stands: the next event has to have it looked at."""
     await mirrors.note("prod", [agreed()])
     await mirrors.note("prod", [trouble(which)])
-    assert not await mirrors.are_agreed([edge()], A)
+    assert not await mirrors.are_agreed(edge(), A)
     await mirrors.note("prod", [agreed(which)])
-    assert await mirrors.are_agreed([edge()], A)
+    assert await mirrors.are_agreed(edge(), A)
 
 
 # For people.
@@ -305,7 +313,7 @@ async def test_rows_in_trouble_come_first(mirrors):
             agreed(edge("b")),
             agreed(edge("c", source=ELSEWHERE)),
             *(agreed(edge("gone")), Gone(edge("gone"))),
-            Conflict(edge("torn"), A, B, overwritten=False),
+            Conflict(edge("torn"), A, B),
             failed(edge("z")),
         ],
     )
@@ -323,7 +331,7 @@ async def test_edges_are_counted_by_mirror(mirrors, clock):
         [
             agreed(edge("c")),
             Gone(edge("a")),
-            Conflict(edge("c"), A, B, overwritten=False),
+            Conflict(edge("c"), A, B),
             failed(edge("c")),
         ],
     )
@@ -363,8 +371,8 @@ async def test_the_last_start_of_each_mirror_is_kept(mirrors):
 
 async def test_ages_are_learned_once_and_asked_for_by_digest(mirrors):
     await mirrors.learn_ages({A: 1, B: 2})
-    await mirrors.learn_ages({A: 9, C: 3})
-    assert await mirrors.ages([A, C]) == {A: 1, C: 3}
+    await mirrors.learn_ages({A: 9, C: None})
+    assert await mirrors.ages([A, C]) == {A: 1, C: None}
     assert await mirrors.ages([]) == {}
 
 
@@ -393,3 +401,69 @@ async def test_what_was_referred_to_says_nothing_of_the_tags(mirrors, clock):
     assert await remembered(mirrors) == replace(before, referrers_us=clock.at_us)
     await mirrors.note("prod", [Back(edge())])
     assert (await remembered(mirrors)).gone_us is None
+
+
+async def test_many_edges_are_read_a_page_at_a_time(mirrors, monkeypatch):
+    monkeypatch.setattr(mirror_ledger, "PAGE", 3)
+    tags = [f"v{number}" for number in range(8)]
+    await mirrors.note("prod", [agreed(edge(tag)) for tag in tags])
+    await mirrors.note("back", [agreed(edge(tag, source=THERE, target=HERE)) for tag in tags[4:]])
+    await mirrors.note("prod", [failed(edge(""))])
+    memory = await mirrors.edges(HERE, THERE)
+    assert sorted(tag for tag, _ in memory) == tags
+    assert {tag for (tag, _), found in memory.items() if found.returned} == set(tags[4:])
+    assert set(await mirrors.edges(HERE, THERE, ["v1", "x"])) == {("v1", "v1")}
+
+
+async def test_what_a_person_copied_back_is_returned_by_no_mirror(mirrors):
+    await mirrors.note("prod", [agreed()])
+    await mirrors.note(None, [agreed(edge(source=THERE, target=HERE))])
+    (memory,) = (await mirrors.edges(HERE, THERE)).values()
+    assert not memory.returned
+
+
+async def test_of_a_source_that_was_not_there_all_of_it_has_failed(mirrors, clock):
+    whole = edge("")
+    await mirrors.note("prod", [agreed(), failed(whole, "registry_unreachable")])
+    assert await mirrors.had_no_source(HERE, THERE)
+    assert not await mirrors.had_no_source(HERE, ELSEWHERE)
+    row = (await mirrors.rows("prod", 10))[0]
+    assert (row.edge, row.error_code) == (whole, "registry_unreachable")
+    counts = (await mirrors.counts())["prod"]
+    assert (counts.edges, counts.failed) == (1, 1)
+    clock.advance(5)
+    assert await mirrors.given_up(clock.at_us) == [(HERE, "")]
+    await mirrors.note("prod", [Removed(whole)])
+    assert not await mirrors.had_no_source(HERE, THERE)
+
+
+async def test_what_failed_is_eased_or_gone_and_counts_no_more(mirrors):
+    for note in (Eased, Gone):
+        await mirrors.note("prod", [failed()])
+        assert (await mirrors.counts())["prod"].failed == 1
+        await mirrors.note("prod", [note(edge())])
+        assert (await mirrors.counts())["prod"].failed == 0
+
+
+async def test_what_was_overwritten_is_told_with_what_is_there_instead(mirrors, told):
+    await mirrors.note("prod", [agreed(digest=B, copied=True, overwrote=C)])
+    (conflict, copied) = await told()
+    assert (conflict[0], copied[0]) == ("mirror.conflict", "kit.mirrored")
+    assert conflict[2]["target_digest"] == C
+    assert conflict[2]["overwritten"]
+    assert (await row_of(mirrors)).conflict is None
+
+
+async def test_an_index_is_known_by_the_manifests_that_it_lists(mirrors, sql):
+    await mirrors.note("prod", [agreed(below=frozenset({B, C})), agreed(edge("v2"))])
+    assert await mirrors.agreed_on(HERE, THERE, [C]) == {A: [("v1", "v1"), ("v2", "v2")]}
+    assert set(await mirrors.agreed_on(HERE, THERE, [A, B])) == {A}
+    assert await mirrors.agreed_on(HERE, ELSEWHERE, [A, B]) == {}
+    other = Digest(f"sha256:{'9' * 64}")
+    assert await mirrors.agreed_among(HERE, THERE, [A, C, other]) == {A, C}
+    assert await mirrors.agreed_among(HERE, ELSEWHERE, [A, C]) == frozenset()
+    await mirrors.tidy()
+    assert sql("SELECT count(*) FROM index_manifests") == [(2,)]
+    await mirrors.note("prod", [agreed(digest=B), agreed(edge("v2"), digest=B)])
+    await mirrors.tidy()
+    assert sql("SELECT count(*) FROM index_manifests") == [(0,)]

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from kitd.content.shared import MAX_SMALL_BYTES, SMALL_BYTES, WINDOW_BYTES, SharedSource
+from kitd.content.shared import MAX_SMALL_BYTES, SMALL_BYTES, WINDOW_BYTES, SharedReads
 from kitd.content.store import ContentNotFoundError, MismatchError
 from kitd.errors import UnavailableError
 from kitd.oci.descriptor import describe
-from kitd.store.blob_store import BlobStore
+from kitd.store.blob_store import BlobStore, NoSpaceError
 from kitd.store.content import CacheContent
 
 MIB = 1 << 20
@@ -59,9 +59,9 @@ def source():
 async def shared(tmp_path, source):
     store = BlobStore(tmp_path / "cache")
     store.create()
-    with CacheContent(store).hold() as held:
-        async with SharedSource(source, held, lambda _size: True) as shared:
-            yield shared
+    reads = SharedReads(CacheContent(store).hold, lambda _size: True)
+    async with reads.open("source", source, by_many=True) as shared:
+        yield shared
 
 
 async def drain(shared, target, *, offset=0, pause=None):
@@ -177,9 +177,9 @@ async def test_what_the_cache_has_no_place_for_each_reads_for_himself(tmp_path, 
     target = source.add(content)
     store = BlobStore(tmp_path / "cache")
     store.create()
-    with CacheContent(store).hold() as held:
-        async with SharedSource(source, held, lambda _size: False) as shared:
-            assert await drain(shared, target) == await drain(shared, target) == content
+    reads = SharedReads(CacheContent(store).hold, lambda _size: False)
+    async with reads.open("source", source, by_many=True) as shared:
+        assert await drain(shared, target) == await drain(shared, target) == content
     assert source.asked.total() == 2
     assert not store.has(target)
 
@@ -189,10 +189,105 @@ async def test_leaving_ends_what_still_arrives(tmp_path, source):
     store = BlobStore(tmp_path / "cache")
     store.create()
     source.gate.clear()
-    with CacheContent(store).hold() as held:
-        async with SharedSource(source, held, lambda _size: True) as shared:
-            reader = asyncio.create_task(drain(shared, target))
-            while not source.asked:
+    async with SharedReads(CacheContent(store).hold, lambda _size: True).open(
+        "source", source, by_many=True
+    ) as shared:
+        reader = asyncio.create_task(drain(shared, target))
+        while not source.asked:
+            await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+
+
+async def test_jobs_of_one_source_share_what_any_of_them_reads(tmp_path, source):
+    """Whoever began it may leave; who is alone leaves nothing behind."""
+    store = BlobStore(tmp_path / "cache")
+    store.create()
+    reads = SharedReads(CacheContent(store).hold, lambda _size: True)
+    content = os.urandom(9 * MIB)
+    target, small = source.add(content), source.add(b"small")
+    source.gate.clear()
+    async with reads.open("source", source, by_many=True) as second:
+        async with reads.open("source", source, by_many=True) as first:
+            began = [asyncio.create_task(drain(first, each)) for each in (target, small)]
+            while source.asked.total() < 2:
                 await asyncio.sleep(0)
-        with pytest.raises(asyncio.CancelledError):
-            await reader
+            late = [asyncio.create_task(drain(second, each)) for each in (target, small)]
+            for _ in range(10):
+                await asyncio.sleep(0)
+            began[0].cancel()
+        source.gate.set()
+        assert [await each for each in late] == [content, b"small"]
+        assert await began[1] == b"small"
+    assert source.asked.total() == 2
+    async with reads.open("source", source, by_many=True) as again:
+        assert await drain(again, target) == content
+    assert source.asked.total() == 2
+
+
+async def test_sources_share_nothing_with_each_other(tmp_path, source):
+    """Whoever may read of one may not read of the other for it."""
+    store = BlobStore(tmp_path / "cache")
+    store.create()
+    reads = SharedReads(CacheContent(store).hold, lambda _size: False)
+    target = source.add(b"small")
+    async with reads.open("one", source, by_many=True) as one:
+        assert await drain(one, target) == b"small"
+        async with reads.open("other", Source(), by_many=True) as other:
+            with pytest.raises(ContentNotFoundError):
+                await drain(other, target)
+
+
+async def test_a_cache_that_is_full_stops_nobody(tmp_path, source):
+    class FullStore(BlobStore):
+        """One whose disk fills while it is written to."""
+
+        def require_space(self, size):
+            raise NoSpaceError(f"there is no room for {size} bytes")
+
+    store = FullStore(tmp_path / "cache")
+    store.create()
+    content = os.urandom(9 * MIB)
+    target = source.add(content)
+    async with SharedReads(CacheContent(store).hold, lambda _size: True).open(
+        "source", source, by_many=True
+    ) as shared:
+        readers = [asyncio.create_task(drain(shared, target, offset=at)) for at in (0, MIB)]
+        assert [await reader for reader in readers] == [content, content[MIB:]]
+
+
+async def test_an_answer_is_shared_with_those_who_were_there_when_it_was_asked_for(tmp_path):
+    store = BlobStore(tmp_path / "cache")
+    store.create()
+    reads = SharedReads(CacheContent(store).hold, lambda _size: True)
+    questions = []
+
+    async def question():
+        questions.append(1)
+        await asyncio.sleep(0)
+        return len(questions)
+
+    async with reads.open("source", Source(), by_many=True) as first:
+        async with reads.open("source", Source(), by_many=True) as second:
+            assert await asyncio.gather(*(each.ask("x", question) for each in (first, second))) == [
+                1,
+                1,
+            ]
+            assert await second.ask("y", question) == 2
+        async with reads.open("source", Source(), by_many=True) as late:
+            assert await first.ask("x", question) == 1
+            assert await late.ask("x", question) == 3
+            assert await first.ask("x", question) == 3
+
+
+async def test_a_question_that_failed_is_asked_again(shared):
+    async def fail():
+        raise UnavailableError("not now")
+
+    async def answer():
+        return 1
+
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            await shared.ask("x", fail)
+    assert await shared.ask("x", answer) == 1

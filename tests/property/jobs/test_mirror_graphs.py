@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from fault_registry.quirks import Quirks
 from fault_registry.server import FaultRegistry
 from kitd.clock import SystemClock
-from kitd.jobs.mirror import MIRROR
+from kitd.content.shared import SharedReads
+from kitd.jobs.mirror.kind import MIRROR
 from kitd.jobs.port import Ports
 from kitd.ledger.database import Database
 from kitd.ledger.mirror_ledger import MirrorLedger
@@ -97,26 +98,29 @@ async def mirror(place, graph, source_lists, target_lists):
         await stack.enter_async_context(client)
         store = BlobStore(place / "cache")
         store.create()
+        cache = CacheContent(store)
         ports = Ports(
             **dict.fromkeys(Ports.__dataclass_fields__)
             | {
-                "cache": CacheContent(store),
+                "cache": cache,
                 "keeps": lambda _size: True,
                 "mirrors": MirrorLedger(database, SystemClock()),
+                "reads": SharedReads(cache.hold, lambda _size: True),
                 "mirror_remote": client.repository,
                 "clock": SystemClock(),
                 "transfers": 4,
             }
         )
-        order = MirrorOrder(
-            rule=None,
-            source=source.reference,
-            targets=tuple(TargetOrder(repository=target.reference) for target in targets),
-        )
-        context = Context()
-        await MIRROR.run(order, context, ports)
-        for release in context.over:
-            release()
+        orders = [
+            MirrorOrder(
+                rule=None,
+                source=source.reference,
+                target=TargetOrder(repository=target.reference),
+                by_many=True,
+            )
+            for target in targets
+        ]
+        await asyncio.gather(*(MIRROR.run(order, Context(), ports) for order in orders))
         for target in targets:
             for tag, digest in source.tags.items():
                 if not tag.startswith("v"):

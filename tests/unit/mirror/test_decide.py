@@ -38,7 +38,9 @@ NOW_US = 1_700_000_000_000_000
     ],
 )
 def test_what_is_no_conflict_needs_no_rule(source, target, agreed, verdict, conflicts, returns):
-    decision = decide(source, target, agreed, conflicts=conflicts, returns=returns)
+    decision = decide(
+        source, target, agreed, conflicts=conflicts, returns=returns, deletes_return=False
+    )
     assert decision == Decision(verdict)
 
 
@@ -63,7 +65,10 @@ def test_what_is_no_conflict_needs_no_rule(source, target, agreed, verdict, conf
     ],
 )
 def test_a_target_that_moved_is_for_the_rule_to_say(agreed, conflicts, returns, expected):
-    assert decide(A, B, agreed, conflicts=conflicts, returns=returns) == expected
+    assert (
+        decide(A, B, agreed, conflicts=conflicts, returns=returns, deletes_return=returns)
+        == expected
+    )
 
 
 @given(
@@ -74,7 +79,9 @@ def test_a_target_that_moved_is_for_the_rule_to_say(agreed, conflicts, returns, 
     returns=st.booleans(),
 )
 def test_nothing_is_copied_for_nothing(source, target, agreed, conflicts, returns):
-    decision = decide(source, target, agreed, conflicts=conflicts, returns=returns)
+    decision = decide(
+        source, target, agreed, conflicts=conflicts, returns=returns, deletes_return=False
+    )
     assert (decision.verdict is Verdict.EQUAL) == (source == target)
     has_both_moved = target is not None and agreed not in (source, target)
     assert has_both_moved or not decision.is_conflict
@@ -82,13 +89,33 @@ def test_nothing_is_copied_for_nothing(source, target, agreed, conflicts, return
         assert decision == Decision(Verdict.LEFT)
 
 
-@given(one=DIGESTS, other=DIGESTS, agreed=DIGESTS | st.none(), one_overwrites=st.booleans())
-def test_of_two_opposite_rules_exactly_one_copies(one, other, agreed, one_overwrites):
+@pytest.mark.parametrize("conflicts", Conflicts)
+@pytest.mark.parametrize(
+    ("source", "agreed", "expected"),
+    [(A, A, Verdict.LEFT), (A, B, Verdict.COPY), (A, None, Verdict.COPY)],
+)
+def test_what_was_removed_from_the_target_of_a_pair_is_for_the_other_mirror(
+    source, agreed, expected, conflicts
+):
+    decision = decide(source, None, agreed, conflicts=conflicts, returns=True, deletes_return=True)
+    assert decision == Decision(expected)
+
+
+@given(
+    one=DIGESTS,
+    other=DIGESTS,
+    agreed=DIGESTS | st.none(),
+    one_overwrites=st.booleans(),
+    deletes=st.booleans(),
+)
+def test_of_two_opposite_rules_exactly_one_copies(one, other, agreed, one_overwrites, deletes):
     """Two that copied would swap what they have for ever; of two that did not, neither is right."""
     there, back = list(Conflicts) if one_overwrites else reversed(Conflicts)
     verdicts = [
-        decide(one, other, agreed, conflicts=there, returns=True).verdict,
-        decide(other, one, agreed, conflicts=back, returns=True).verdict,
+        decide(
+            source, target, agreed, conflicts=conflicts, returns=True, deletes_return=deletes
+        ).verdict
+        for source, target, conflicts in ((one, other, there), (other, one, back))
     ]
     assert verdicts.count(Verdict.COPY) == (one != other)
     if agreed not in (one, other) and one != other:

@@ -10,7 +10,7 @@ from kitd.mirror.route import (
     parse_tag_target,
     parse_target,
 )
-from kitd.mirror.rule import Rule, literal_repositories, order_for, rules_for
+from kitd.mirror.rule import Rule, literal_repositories, orders_for, rules_for
 from kitd.oci.reference import MAX_NAME, parse_repository
 
 
@@ -129,11 +129,11 @@ def test_an_order_says_what_the_rule_says():
         deletes=Deletes.PROPAGATE,
         conflicts=Conflicts.KEEP,
     )
-    order = order_for(given, parse_repository("a.io/t/x"), [given], tags=("v1",))
+    (order,) = orders_for(given, parse_repository("a.io/t/x"), [given], tags=("v1",))
     assert order == MirrorOrder(
         rule="prod",
         source="a.io/t/x",
-        targets=(TargetOrder(repository="b.io/m/x"),),
+        target=TargetOrder(repository="b.io/m/x"),
         tags=("v1",),
         select=Selection(newest=3),
         referrers=False,
@@ -158,7 +158,29 @@ def test_an_order_says_what_the_rule_says():
 def test_an_order_says_whether_another_rule_carries_it_back(other, expected):
     there = rule("there", "a.io/t", "b.io/m", ["*"])
     rules = [there, rule("back", *other)]
-    assert order_for(there, parse_repository("a.io/t/x"), rules).returns is expected
+    (order,) = orders_for(there, parse_repository("a.io/t/x"), rules)
+    assert order.returns is expected
+    assert not order.deletes_return
+
+
+def test_an_order_says_whether_deletes_are_carried_back_too():
+    there = rule("there", "a.io/x", "b.io/x")
+    for deletes in Deletes:
+        back = rule("back", "b.io/x", "a.io/x", deletes=deletes)
+        (order,) = orders_for(there, parse_repository("a.io/x"), [there, back])
+        assert order.deletes_return is (deletes is Deletes.PROPAGATE)
+
+
+def test_an_order_spares_what_others_copy_to_the_same_tags():
+    own = rule("own", "a.io/t", "b.io/m", ["*"], deletes=Deletes.PROPAGATE)
+    archive = rule("archive", "a.io/t/x", "c.io/z b.io/m/x", select=Selection(include=("v*",)))
+    others = [
+        rule("elsewhere", "a.io/t/x", "b.io/n/x"),
+        rule("other", "a.io/t/y", "b.io/m/x"),
+        rule("removes", "a.io/t/x", "b.io/m/x", deletes=Deletes.PROPAGATE),
+    ]
+    (order,) = orders_for(own, parse_repository("a.io/t/x"), [own, archive, *others])
+    assert order.spares == (archive.select,)
 
 
 def test_a_name_too_long_for_a_target_is_left_to_the_job():
@@ -166,10 +188,11 @@ def test_a_name_too_long_for_a_target_is_left_to_the_job():
     long = parse_repository("a.io/" + "x" * 245)
     there = rule("there", "a.io", "b.example.com/prefix c.io", ["**"])
     back = rule("back", "c.io", "b.example.com/prefix a.io", ["**"])
-    order = order_for(there, long, [there, back])
+    too_long, returning = orders_for(there, long, [there, back])
 
-    assert len(order.targets[0].repository) > MAX_NAME
-    assert order.returns
+    assert len(too_long.target.repository) > MAX_NAME
+    assert not too_long.returns
+    assert returning.returns
 
 
 @pytest.mark.parametrize(

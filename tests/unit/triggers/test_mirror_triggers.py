@@ -67,10 +67,10 @@ def orders(fact, *rules):
     return [(order.rule, order.tags, order.manifests) for order in found]
 
 
-def test_a_change_asks_for_one_job_for_each_tag_and_rule():
+def test_a_change_asks_for_one_job_for_each_tag_and_target():
     assert orders(changed("v1", "latest"), OTHER, PROD, TEAM) == [
-        ("prod", ("v1",), ()),
-        ("prod", ("latest",), ()),
+        *[("prod", ("v1",), ())] * 2,
+        *[("prod", ("latest",), ())] * 2,
         ("team", ("v1",), ()),
         ("team", ("latest",), ()),
     ]
@@ -79,24 +79,32 @@ def test_a_change_asks_for_one_job_for_each_tag_and_rule():
 def test_what_a_change_asks_for_is_what_its_rule_says():
     (request,) = requests_for(changed("v1"), [TEAM, OTHER])
     assert (request.kind, request.lane, request.priority) == ("mirror", Lane.MIRROR, 0)
-    assert (request.project, request.reference) == (None, "a.io/team/model")
+    assert (request.project, request.reference) == (None, "d.io/team/model")
     order = args_of(request)
     assert order.source == "a.io/team/model"
-    assert order.targets == (TargetOrder(repository="d.io/team/model"),)
+    assert order.target == TargetOrder(repository="d.io/team/model")
+    assert not order.by_many
     assert order.wish == AS_USUAL
 
 
 def test_manifests_without_a_tag_are_looked_at_in_one_job_where_referrers_are_wanted():
     fact = changed(manifests=(A, B))
     bare = rule("bare", "a.io/team/model", "e.io/model", referrers=False)
-    assert orders(fact, PROD, bare) == [("prod", (), (A, B))]
+    assert orders(fact, TEAM, bare) == [("team", (), (A, B))]
 
 
 def test_tags_and_manifests_do_not_wait_for_each_other():
-    assert orders(changed("v1", manifests=(A,)), PROD) == [
-        ("prod", ("v1",), ()),
-        ("prod", (), (A,)),
+    assert orders(changed("v1", manifests=(A,)), TEAM) == [
+        ("team", ("v1",), ()),
+        ("team", (), (A,)),
     ]
+
+
+def test_each_target_has_a_job_of_its_own_that_waits_for_no_other():
+    requests = requests_for(changed("v1"), [PROD])
+    assert [args_of(each).target.repository for each in requests] == ["b.io/model", "c.io/model"]
+    assert all(args_of(each).by_many for each in requests)
+    assert len({each.key for each in requests}) == len({each.lock for each in requests}) == 2
 
 
 @pytest.mark.parametrize(
@@ -176,22 +184,22 @@ def test_what_a_person_names_is_mirrored_as_it_was_asked_for():
     order = MirrorOrder(
         rule=None,
         source="x.io/any",
-        targets=(TargetOrder(repository="y.io/any"),),
+        target=TargetOrder(repository="y.io/any"),
         tags=("v1", "v2"),
         wish=MirrorWish(dry_run=True),
     )
     (request,) = requests_for(MirrorAsked(order), [PROD])
     assert args_of(request) == order
-    assert (request.priority, request.reference) == (HUMAN, "x.io/any")
+    assert (request.priority, request.reference) == (HUMAN, "y.io/any")
 
 
 def test_an_order_says_whether_another_rule_brings_back_what_it_copies():
     back = rule("back", "b.io/model", "a.io/team/model")
     for fact in (changed("v1"), MirrorDue(rule="prod")):
-        (alone,) = requests_for(fact, [PROD])
-        one_of_two, *_ = requests_for(fact, [PROD, back])
-        assert not args_of(alone).returns
-        assert args_of(one_of_two).returns
+        assert not any(args_of(each).returns for each in requests_for(fact, [PROD]))
+        returned, other = requests_for(fact, [PROD, back])
+        assert args_of(returned).returns
+        assert not args_of(other).returns
 
 
 # Behind whose other jobs they wait.
@@ -208,7 +216,7 @@ def test_an_order_says_whether_another_rule_brings_back_what_it_copies():
         ),
         (
             MirrorAsked(
-                MirrorOrder(rule=None, source="x.io/x", targets=(TargetOrder(repository="y.io/y"),))
+                MirrorOrder(rule=None, source="x.io/x", target=TargetOrder(repository="y.io/y"))
             ),
             "kitd",
         ),
@@ -231,7 +239,7 @@ def due(name, wish=AS_USUAL, repositories=(MODEL,)):
 
 
 def by_hand(wish=AS_USUAL, **given):
-    order = {"rule": None, "source": "x.io/x", "targets": (TargetOrder(repository="y.io/y"),)}
+    order = {"rule": None, "source": "x.io/x", "target": TargetOrder(repository="y.io/y")}
     return MirrorAsked(MirrorOrder(**{**order, **given}, wish=wish))
 
 
@@ -275,7 +283,7 @@ def test_a_more_thorough_look_is_not_served_by_another():
         pytest.param(due("team"), due("team", PLAN), id="a copy and a plan"),
         pytest.param(by_hand(), by_hand(tags=("v1",)), id="by hand, and one tag of it"),
         pytest.param(
-            by_hand(), by_hand(targets=(TargetOrder(repository="z.io/z"),)), id="to two targets"
+            by_hand(), by_hand(target=TargetOrder(repository="z.io/z")), id="to two targets"
         ),
         pytest.param(by_hand(), by_hand(PLAN), id="by hand, and a plan of it"),
     ],
@@ -285,14 +293,14 @@ def test_other_wishes_are_jobs_of_their_own(fact, other):
 
 
 def test_the_same_tag_of_two_rules_is_two_jobs():
-    first, second = requests_for(changed("v1"), [PROD, TEAM])
+    first, second = requests_for(changed("v1"), [NAMED, TEAM])
     assert first.key != second.key
 
 
 def test_the_two_directions_of_a_pair_take_turns():
     there = one(changed("v1"))
     back = one(changed("v2", repository=parse_repository("d.io/team/model")))
-    assert args_of(back).targets == (TargetOrder(repository=args_of(there).source),)
+    assert args_of(back).target == TargetOrder(repository=args_of(there).source)
     assert there.lock == back.lock
     assert there.key != back.key
 

@@ -6,19 +6,17 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from kitd.content.copy import copy_graph
+from kitd.content.copy import copy_graph, manifests_of
 from kitd.content.referrers import copy_referrers
 from kitd.content.store import ByteStream, ContentNotFoundError, Fetcher, Need
 from kitd.errors import KitdError
 from kitd.jobs.port import MirrorRemote, Remote
+from kitd.jobs.transfer import Bytes
 from kitd.mirror.edge import Edge, Memory, target_tag
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.media_type import is_manifest
 from kitd.oci.reference import Repository, check_tag
-
-GRAPHS = 16
-"""Graphs that one target gets at once."""
 
 Still = Callable[[str], Awaitable[bool]]
 """Whether a tag of the source names what it did."""
@@ -27,7 +25,7 @@ Still = Callable[[str], Awaitable[bool]]
 class Referrers(Protocol):
     """What the source lists as referring to its manifests."""
 
-    async def listed(self, subject: Digest) -> Sequence[Descriptor]:
+    async def referrers(self, subject: Digest) -> Sequence[Descriptor]:
         """Return what is listed, unchecked."""
         ...
 
@@ -43,6 +41,8 @@ class Moved:
     sent_bytes: int = 0
     referred: bool = False
     """Whether what refers to it was looked at as well."""
+    manifests: tuple[Descriptor, ...] = ()
+    """All of the graph that the target has now."""
     left: frozenset[str] = frozenset()
     """Tags of the source that have moved on meanwhile, and name something else at the target."""
     notes: tuple[str, ...] = ()
@@ -97,10 +97,9 @@ class MirrorTarget:
             for (tag, name), found in memory.items()
             if name == target_tag(template, tag)
         }
-        self.slots = asyncio.Semaphore(GRAPHS)
-        self.sent_bytes = 0
-        self.skipped_bytes = 0
-        self.mounted_bytes = 0
+        self._sent_bytes = 0
+        self._skipped_bytes = 0
+        self._mountable_bytes = 0
         self._source = source
         self._template = template
         self._transfers = transfers
@@ -109,6 +108,7 @@ class MirrorTarget:
         self._foreseen: set[Digest] = set()
         self._referred: set[Digest] = set()
         self._tags: Mapping[str, Digest | None] | None = None
+        self._was_listed = False
 
     def edge(self, tag: str) -> Edge:
         """Return the edge that begins at a tag of the source."""
@@ -126,8 +126,21 @@ class MirrorTarget:
         """Whether what refers to a manifest was copied in this attempt."""
         return digest in self._referred
 
+    def moved(self) -> Bytes:
+        """Return what was sent so far, or foreseen, and what was not needed."""
+        # A copy counts what it mounted as skipped.
+        mounted_bytes = self.remote.mounted_bytes
+        return Bytes(
+            sent=self._sent_bytes,
+            mounted=mounted_bytes + self._mountable_bytes,
+            skipped=self._skipped_bytes - mounted_bytes,
+        )
+
     async def list_tags(self) -> None:
-        """Ask for all tags at once, so that those it lacks need not be asked for."""
+        """Ask once for all tags, so that those it lacks need not be asked for."""
+        if self._was_listed:
+            return
+        self._was_listed = True
         try:
             self._tags = {tag.name: tag.digest async for tag in self.remote.tags()}
         except ContentNotFoundError:
@@ -160,7 +173,7 @@ class MirrorTarget:
     ) -> Moved:
         """Copy a graph, with what `referrers` lists for it, and then let tags name it."""
         left: set[str] = set()
-        listed = () if referrers is None else await referrers.listed(root.digest)
+        listed = () if referrers is None else await referrers.referrers(root.digest)
 
         async def moves(tag: str) -> bool:
             if await still(tag):
@@ -176,6 +189,7 @@ class MirrorTarget:
         at_once = len(tags) == 1 and not listed
         sent_bytes = 0
         notes: tuple[str, ...] = ()
+        manifests: tuple[Descriptor, ...] = (root,)
         if not self.has(root.digest) or at_once:
             report = await copy_graph(
                 source,
@@ -186,10 +200,8 @@ class MirrorTarget:
                 publish=publish if at_once else None,
             )
             sent_bytes += report.sent_bytes
-            self.skipped_bytes += report.skipped_bytes
+            self._skipped_bytes += report.skipped_bytes
             manifests = report.manifests
-        else:
-            manifests = (root,)
         if referrers is not None:
             more = await self._refer(source, manifests, referrers)
             sent_bytes, notes = sent_bytes + more.sent_bytes, more.notes
@@ -199,13 +211,13 @@ class MirrorTarget:
                     await self.remote.tag(root, check_tag(self.edge(tag).target_tag))
         if not left:
             self._whole.add(root.digest)
-        self.sent_bytes += sent_bytes
-        return Moved(sent_bytes, referrers is not None, frozenset(left), notes)
+        self._sent_bytes += sent_bytes
+        return Moved(sent_bytes, referrers is not None, manifests, frozenset(left), notes)
 
     async def refer(self, source: Fetcher, root: Descriptor, referrers: Referrers) -> Moved:
-        """Copy what refers to a manifest that the target has."""
-        moved = await self._refer(source, (root,), referrers)
-        self.sent_bytes += moved.sent_bytes
+        """Copy what refers to a graph that the target has."""
+        moved = await self._refer(source, await manifests_of(source, root), referrers)
+        self._sent_bytes += moved.sent_bytes
         return moved
 
     async def _refer(
@@ -218,11 +230,11 @@ class MirrorTarget:
             source,
             self._present,
             subjects,
-            listed=referrers.listed,
+            listed=referrers.referrers,
             resolve=referrers.resolve,
             concurrency=self._transfers,
         )
-        self.skipped_bytes += report.skipped_bytes
+        self._skipped_bytes += report.skipped_bytes
         self._referred.update(subject.digest for subject in subjects)
         return Moved(report.sent_bytes, referred=True, notes=report.notes)
 
@@ -238,8 +250,8 @@ class MirrorTarget:
             if need is Need.BYTES or (need is Need.MOUNT and is_manifest(node.media_type)):
                 sent_bytes += node.size
             elif need is Need.MOUNT:
-                self.mounted_bytes += node.size
+                self._mountable_bytes += node.size
             else:
-                self.skipped_bytes += node.size
-        self.sent_bytes += sent_bytes
+                self._skipped_bytes += node.size
+        self._sent_bytes += sent_bytes
         return sent_bytes

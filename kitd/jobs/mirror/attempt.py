@@ -1,0 +1,32 @@
+"""What the parts of a mirror's attempt have in common."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kitd.jobs.mirror.report import Report
+from kitd.jobs.mirror.source import MirrorSource
+from kitd.jobs.mirror.target import MirrorTarget
+from kitd.jobs.port import MirrorMemory
+from kitd.mirror.order import MirrorOrder
+
+LOOKS = 16
+"""Tags that are asked about at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An order, its two ends, and what has become of it so far."""
+
+    order: MirrorOrder
+    source: MirrorSource
+    target: MirrorTarget
+    report: Report
+    memory: MirrorMemory
+    now_us: Callable[[], int]
+    looks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS))
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether what the source does not list is gone."""
+        return self.order.tags is None and self.source.listed is not None
