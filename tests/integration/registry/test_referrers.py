@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from aiohttp import ClientSession, web
@@ -15,7 +16,6 @@ from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import digest_of
-from kitd.oci.manifest import describe_referrer, parse_manifest
 from kitd.oci.media_type import ACCEPT, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST
 from kitd.oci.reference import Repository
 from kitd.oci.referrer import referrers_tag
@@ -28,6 +28,7 @@ from kitd.registry.errors import (
 from kitd.registry.referrers import KNOWN_S, MAX_PAGES, MAX_TRIES
 from kitd.registry.settings import RegistrySettings
 from kitd.registry.transport import Surroundings
+from tests.integration.registry.manifests import ARTIFACT_TYPE, put_manifest
 
 NAME = "team/model"
 SUBJECT = digest_of(b"the kit")
@@ -35,23 +36,8 @@ SUBJECT = digest_of(b"the kit")
 
 def artifact(cache, mark, subject=None):
     """Put a manifest into the cache; return its descriptor as a list of referrers has it."""
-    config = cache.put(b"{}", OCI_EMPTY)
-    document = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "artifactType": "application/vnd.example.signature",
-        "config": {"mediaType": OCI_EMPTY, "digest": config.digest, "size": 2},
-        "layers": [],
-        "annotations": {"mark": mark},
-    }
-    if subject is not None:
-        document["subject"] = {
-            "mediaType": OCI_MANIFEST,
-            "digest": subject.digest,
-            "size": subject.size,
-        }
-    content = json.dumps(document).encode()
-    return describe_referrer(cache.put(content, OCI_MANIFEST), parse_manifest(content))
+    target = put_manifest(cache, mark, subject)
+    return replace(target, annotations={"mark": mark}, artifact_type=ARTIFACT_TYPE)
 
 
 async def push(remote, cache, *manifests):
@@ -85,7 +71,7 @@ async def test_without_lists_the_index_under_the_tag_is_kept_up(docker_registry,
         "mediaType": OCI_MANIFEST,
         "digest": signature.digest,
         "size": signature.size,
-        "artifactType": "application/vnd.example.signature",
+        "artifactType": ARTIFACT_TYPE,
         "annotations": {"mark": "signature"},
     }
     assert await (await connect(docker_registry.host)).referrers(kit.digest) == (signature, sbom)

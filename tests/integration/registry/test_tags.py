@@ -1,7 +1,5 @@
 """What mirrors do with tags and ask of registries: list, read, publish and remove."""
 
-import json
-
 import pytest
 from aiohttp import web
 
@@ -19,30 +17,11 @@ from kitd.registry.errors import (
     RegistryUnsupportedError,
 )
 from kitd.registry.settings import RegistrySettings
-
-
-def kit(cache, mark, subject=None):
-    """Put a manifest without layers into the cache and return its descriptor."""
-    config = cache.put(b"{}", OCI_EMPTY)
-    document = {
-        "schemaVersion": 2,
-        "mediaType": OCI_MANIFEST,
-        "artifactType": "application/vnd.example.kit",
-        "config": {"mediaType": OCI_EMPTY, "digest": config.digest, "size": 2},
-        "layers": [],
-        "annotations": {"mark": mark},
-    }
-    if subject is not None:
-        document["subject"] = {
-            "mediaType": OCI_MANIFEST,
-            "digest": subject.digest,
-            "size": subject.size,
-        }
-    return cache.put(json.dumps(document).encode(), OCI_MANIFEST)
+from tests.integration.registry.manifests import put_manifest
 
 
 async def tagged(remote, cache, mark, *tags):
-    root = kit(cache, mark)
+    root = put_manifest(cache, mark)
     await copy_graph(cache, remote, root, concurrency=1, progress=lambda _done, _total: None)
     for tag in tags:
         await remote.tag(root, tag)
@@ -103,7 +82,7 @@ async def test_what_is_not_allowed_is_not_tried_another_way(serve, connect, cach
 @pytest.mark.parametrize("tag", ["", "../x", "a b", "x" * 129, digest_of(b"")])
 async def test_what_is_no_tag_is_not_asked_for(fault_registry, connect, cache, tag):
     remote = await connect(fault_registry.host)
-    root = kit(cache, "a")
+    root = put_manifest(cache, "a")
     fault_registry.reset()
     for attempt in (
         remote.remove_tag(tag),
@@ -120,7 +99,7 @@ async def test_what_is_no_tag_is_not_asked_for(fault_registry, connect, cache, t
 
 async def test_a_manifest_is_published_under_its_tag_by_one_request(fault_registry, connect, cache):
     remote = await connect(fault_registry.host)
-    root = kit(cache, "a")
+    root = put_manifest(cache, "a")
     await remote.push(cache.put(b"{}", OCI_EMPTY), cache)
     fault_registry.reset()
 
@@ -131,7 +110,7 @@ async def test_a_manifest_is_published_under_its_tag_by_one_request(fault_regist
 
 async def test_what_is_published_comes_back_with_its_content(registry, connect, cache):
     remote = await connect(registry.host)
-    root = kit(cache, "a")
+    root = put_manifest(cache, "a")
     await remote.push(cache.put(b"{}", OCI_EMPTY), cache)
     await remote.publish(root, cache, "v1")
     content = await read(cache, root, max_bytes=root.size)
@@ -147,7 +126,7 @@ async def test_what_is_published_about_another_is_listed_with_it(
     fault_registry.tell(referrers=referrers)
     remote = await connect(fault_registry.host)
     root = await tagged(remote, cache, "a", "v1")
-    signature = kit(cache, "signature", subject=root)
+    signature = put_manifest(cache, "signature", subject=root)
 
     await remote.publish(signature, cache, "signed")
     assert [listed.digest for listed in await remote.referrers(root.digest)] == [signature.digest]
@@ -155,7 +134,7 @@ async def test_what_is_published_about_another_is_listed_with_it(
 
 
 async def test_a_manifest_that_answers_to_another_name_is_not_believed(serve, connect, cache):
-    root = kit(cache, "a")
+    root = put_manifest(cache, "a")
     content = await read(cache, root, max_bytes=root.size)
 
     async def handler(_request):
@@ -173,7 +152,7 @@ async def test_what_a_push_would_take_is_known_before(registry, connect, cache):
     remote = await connect(registry.host)
     sibling = await connect(registry.host, "team/other")
     borrower = await connect(registry.host, "team/third", mount_from=("team/other",))
-    blob, root = cache.put(b"weights"), kit(cache, "a")
+    blob, root = cache.put(b"weights"), put_manifest(cache, "a")
 
     assert [await remote.need(each) for each in (blob, root)] == [Need.BYTES, Need.BYTES]
     await sibling.push(blob, cache)
