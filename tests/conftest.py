@@ -76,7 +76,10 @@ def listening_host(log: Path, process: subprocess.Popen[bytes]) -> str:
 
 @pytest.fixture
 def start_docker_registry(tmp_path: Path) -> Iterator[Callable[..., DockerRegistry]]:
-    """Start registries with `http`, `auth` and `notifications` as configured; all stop after."""
+    """Start registries with `http`, `auth` and `notifications` as configured; all stop after.
+
+    Without `deletes` they refuse every DELETE.
+    """
     program = require("docker-registry")
     processes: list[subprocess.Popen[bytes]] = []
 
@@ -85,6 +88,7 @@ def start_docker_registry(tmp_path: Path) -> Iterator[Callable[..., DockerRegist
         http: dict | None = None,
         auth: dict | None = None,
         notifications: dict | None = None,
+        deletes: bool = True,
     ) -> DockerRegistry:
         home = tmp_path / f"docker-registry-{len(processes)}"
         root = home / "storage"
@@ -94,7 +98,7 @@ def start_docker_registry(tmp_path: Path) -> Iterator[Callable[..., DockerRegist
             "log": {"level": "info", "formatter": "json"},
             "storage": {
                 "filesystem": {"rootdirectory": str(root)},
-                "delete": {"enabled": True},
+                "delete": {"enabled": deletes},
             },
             "http": {"addr": "127.0.0.1:0", "secret": "tests", **(http or {})},
             **({"auth": auth} if auth else {}),

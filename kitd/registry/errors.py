@@ -108,6 +108,12 @@ class RegistryUnsupportedError(RegistryRejectedError):
     """The registry knows no such request."""
 
 
+class UnsafeRemovalError(RegistryError):
+    """A manifest is not deleted, because not all can be seen that might need it."""
+
+    code = "unsafe_removal"
+
+
 class RegistryStateError(RegistryError):
     """The registry no longer has an upload or a blob that it had accepted."""
 

@@ -2,9 +2,10 @@
 
 import re
 import sys
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import ClientResponse
 from yarl import URL
@@ -13,6 +14,7 @@ from kitd.blocking import run_blocking
 from kitd.content.copy import SMALL_BYTES
 from kitd.content.store import ByteStream, Fetcher, Need
 from kitd.content.verify import read
+from kitd.mirror.removal import Fate
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest, InvalidDigestError, abbreviate, digest_of, parse_digest
 from kitd.oci.manifest import (
@@ -35,6 +37,7 @@ from kitd.registry.errors import (
     RegistryUnsupportedError,
 )
 from kitd.registry.listing import NAMES_A_PAGE, list_pages
+from kitd.registry.manifest_removal import remove_tagged
 from kitd.registry.presence import NO_HEAD, MountMemory, is_present
 from kitd.registry.profile import UploadProfile, lessons_of, profile_for
 from kitd.registry.referrers import ReferrersList, ReferrersMemory
@@ -356,6 +359,35 @@ class RemoteRepository:
                 host=self.repository.registry,
                 operation=operation,
                 hint=f"remove it where {self.repository.registry} is administered",
+            ) from error
+
+    async def remove_with_manifests(self, going: Mapping[str, Digest]) -> Mapping[str, Fate]:
+        """Remove tags by deleting what they name, where no tags are removed: `remove_tagged`.
+
+        `going` are the tags, each with the digest that it is expected to name. Tags that go at the
+        same time have to come together: a manifest goes if all its tags do.
+        """
+        # A mirror that is read from does not know what tags name there.
+        resolve = partial(RemoteRepository.resolve, self)
+        return await remove_tagged(
+            self, resolve, {check_tag(tag): parse_digest(digest) for tag, digest in going.items()}
+        )
+
+    async def delete_manifest(self, digest: Digest) -> bool:
+        """Delete a manifest with all its tags, whatever needs it; whether it was there.
+
+        Raises `RegistryUnsupportedError` where the registry deletes nothing.
+        """
+        operation = f"delete {self._name}@{digest}"
+        try:
+            return await self._delete(operation, parse_digest(digest))
+        except RegistryUnsupportedError as error:
+            raise RegistryUnsupportedError(
+                "it removes no tags, and deletes no manifests",
+                host=self.repository.registry,
+                operation=operation,
+                hint=f"let {self.repository.registry} delete"
+                " (distribution: storage.delete.enabled), or delete it where it is administered",
             ) from error
 
     def pulls_left(self) -> tuple[int, int, float] | None:
