@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,7 @@ from kitd.daemon.ledger_keeper import keep_ledger
 from kitd.daemon.log import configure_logs
 from kitd.daemon.mirror_keeper import MirrorKeeper
 from kitd.daemon.notify import ServiceManager
+from kitd.daemon.own_registry import OwnRegistry
 from kitd.daemon.packer import Packer
 from kitd.daemon.project_board import ProjectBoard
 from kitd.daemon.pulse import Pulse
@@ -53,6 +54,7 @@ from kitd.daemon.webhook_listener import WebhookListener
 from kitd.doctor.examination import Doctor
 from kitd.doctor.patient import Patient
 from kitd.errors import KitdError
+from kitd.gateway.naming import registry_names
 from kitd.gateway.server import Gateway
 from kitd.jobs import KINDS
 from kitd.jobs.ahead import UploadsAhead, uploads_ahead
@@ -535,7 +537,9 @@ def parts_of(daemon: Daemon) -> Mapping[str, Callable[[], Coroutine[Any, Any, No
 
 
 @asynccontextmanager
-async def open_registry(ground: Ground, ledgers: Ledgers) -> AsyncIterator[str | None]:
+async def open_registry(
+    ground: Ground, ledgers: Ledgers, mirror_keeper: MirrorKeeper
+) -> AsyncIterator[str | None]:
     """Open kitd's own registry, if one is configured; give its `host:port`."""
     config = ground.in_force.config.registry
     if config.listen is None:
@@ -546,10 +550,10 @@ async def open_registry(ground: Ground, ledgers: Ledgers) -> AsyncIterator[str |
         if not ground.fatal.done():
             ground.fatal.set_exception(error)
 
-    gateway = Gateway(
-        ground.store, ledgers.catalog, ground.leases, writable=config.writable, fatal=fatal
-    )
+    catalog = OwnRegistry(ledgers.catalog, ledgers.jobs, mirror_keeper.follow_changes)
+    gateway = Gateway(ground.store, catalog, ground.leases, writable=config.writable, fatal=fatal)
     async with gateway.listen(config.listen.host, config.listen.port) as (host, port):
+        catalog.names = registry_names(replace(config.listen, port=port))
         yield f"{host}:{port}"
 
 

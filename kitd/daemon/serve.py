@@ -128,7 +128,11 @@ async def serve(
         endpoint = await run_blocking(endpoint_of, config.rpc, service.listener)
         stack.callback(endpoint.close)
         registry = await stack.enter_async_context(
-            crew.host("registry", open_registry(ground, ledgers), close_s=REGISTRY_S)
+            crew.host(
+                "registry",
+                open_registry(ground, ledgers, daemon.work.mirror_keeper),
+                close_s=REGISTRY_S,
+            )
         )
         parts = parts_of(daemon)
         try:

@@ -1,4 +1,4 @@
-"""Repository names of the gateway: a bijection with the repositories of all registries.
+"""Names of the gateway and of its repositories: a bijection with those of all registries.
 
 `team/model` is a repository of kitd's own. A first component that holds a `.` or ends in `_` and a
 port is a registry host: `registry.example.com_5000/team/x` is what kitd knows of
@@ -7,11 +7,16 @@ repositories of kitd's own whose name looks like that are written with `localhos
 """
 
 import re
+from contextlib import suppress
+from ipaddress import ip_address
 
+from kitd.config.address import TcpAddress
 from kitd.oci.reference import LOCAL, InvalidReferenceError, Repository, parse_repository
 
 _PORT = re.compile(r"_([0-9]{1,5})\Z")
 _OWN = f"{LOCAL}/"
+_HERE = ("localhost", "127.0.0.1", "::1")
+"""How users of this machine name it."""
 
 
 def _names_registry(name: str) -> bool:
@@ -50,3 +55,17 @@ def name_of(repository: Repository) -> str:
     if repository_of(name) != repository:
         raise InvalidReferenceError(f"the repository {repository} has no name in this registry")
     return name
+
+
+def registry_names(address: TcpAddress) -> tuple[str, ...]:
+    """Return how references name a registry that listens there: `host:port`, the given one first.
+
+    One that listens on loopback or everywhere has the names that this machine has for itself. Those
+    that others may have for it are not known.
+    """
+    host, is_here = address.host.lower(), address.host.lower() == "localhost"
+    with suppress(ValueError):
+        ip = ip_address(host)
+        is_here = ip.is_loopback or ip.is_unspecified
+    hosts = (host, *_HERE) if is_here else (host,)
+    return tuple(dict.fromkeys(str(TcpAddress(each, address.port)) for each in hosts))

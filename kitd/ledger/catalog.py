@@ -36,6 +36,8 @@ MAX_LIST = 1000
 MAX_PLACES = 50
 """Repositories that are asked for one blob."""
 
+Also = Callable[[sqlite3.Connection], None]
+"""What is written in the same transaction: `JobLedger.admission`."""
 Summarize = Callable[[Manifest], Awaitable[KitSummary | None]]
 """Reads what `list` shows about a kit; the ledger itself does not know what a kit is."""
 
@@ -60,6 +62,10 @@ class ReferencedBytes:
     """If every manifest had its blobs for itself."""
     distinct_bytes: int
     """Each blob once."""
+
+
+def _nothing(_connection: sqlite3.Connection) -> None:
+    """Write nothing else."""
 
 
 def apply(connection: sqlite3.Connection, effect: Effect, now_us: int, job: Job | None) -> None:
@@ -257,7 +263,13 @@ class Catalog:
         return target
 
     async def commit(
-        self, repository: Repository, target: Descriptor, tags: Sequence[str], manifest: Manifest
+        self,
+        repository: Repository,
+        target: Descriptor,
+        tags: Sequence[str],
+        manifest: Manifest,
+        *,
+        also: Also = _nothing,
     ) -> None:
         """Record a complete manifest in a repository and move tags to it, in one transaction.
 
@@ -271,6 +283,7 @@ class Catalog:
             _record_manifest(connection, RecordManifest(repository, target, manifest, kit), now_us)
             moved = MoveTags(repository, tuple(tags), target.digest)
             _move_tags(connection, moved, now_us, None)
+            also(connection)
 
         await self._database.write(transaction)
 
@@ -316,7 +329,7 @@ class Catalog:
             for row in rows
         ]
 
-    async def untag(self, repository: Repository, tag: str) -> None:
+    async def untag(self, repository: Repository, tag: str, *, also: Also = _nothing) -> None:
         """Remove a tag. Raises `ContentNotFoundError`."""
 
         def transaction(connection: sqlite3.Connection) -> None:
@@ -328,10 +341,13 @@ class Catalog:
                 raise ContentNotFoundError(f"there is no tag {repository}:{tag} in the cache")
             subject = f"tag:{Reference(repository, tag=tag)}"
             emit(connection, self._clock.now_us(), "tag.removed", subject, {"from": row["digest"]})
+            also(connection)
 
         await self._database.write(transaction)
 
-    async def remove(self, repository: Repository, digest: Digest) -> None:
+    async def remove(
+        self, repository: Repository, digest: Digest, *, also: Also = _nothing
+    ) -> None:
         """Remove a manifest and its tags from a repository. Raises `ContentNotFoundError`."""
 
         def transaction(connection: sqlite3.Connection) -> None:
@@ -352,6 +368,7 @@ class Catalog:
             )
             named = {"repository": str(repository)}
             emit(connection, self._clock.now_us(), "kit.removed", f"kit:{digest}", named)
+            also(connection)
 
         await self._database.write(transaction)
 

@@ -8,7 +8,7 @@ in `turn`.
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kitd.clock import Clock
@@ -172,6 +172,15 @@ class JobLedger:
         if job.lane not in self._ripe and not job_row.is_locked(connection, job.lock):
             self._ripe.add(job.lane)
         return job
+
+    def admission(self, requests: Iterable[JobRequest]) -> Callable[[sqlite3.Connection], None]:
+        """Return what admits wishes, for the transaction that writes down why they came."""
+
+        def admit(connection: sqlite3.Connection) -> None:
+            for request in requests:
+                self.admit(connection, request)
+
+        return admit
 
     async def promote(self) -> float | None:
         """Make due jobs ready and return in how many seconds the next one is due, if any.

@@ -267,3 +267,41 @@ def test_programs_run_mirrors_and_may_repeat_their_calls(kitd, registries, push_
 def test_a_copy_that_makes_no_sense_is_refused(kitd_idle, source, target, tags, reason):
     with Client.connect(kitd_idle.socket) as client, pytest.raises(RpcError, match=reason):
         client.call(request.copy_mirror(source, target, tags=tags))
+
+
+def test_what_is_pushed_into_kitds_own_registry_goes_on_by_itself(
+    kitd, start_docker_registry, push_kit, skopeo, free_address, digest_of, eventually
+):
+    """With no webhook, no schedule and nobody who asks."""
+    elsewhere, target = start_docker_registry(), start_docker_registry()
+    own = f"localhost:{free_address.rpartition(':')[2]}"
+    mirror = {"source": f"{own}/team/model", "targets": [f"{target.host}/ml/model"]}
+    registry = {"listen": free_address}
+    daemon = kitd({"registry": registry, "mirrors": {"onward": mirror}}).start()
+
+    def push(tag):
+        skopeo(
+            *("copy", "--src-tls-verify=false", "--dest-tls-verify=false"),
+            *(f"docker://{elsewhere.host}/team/model:{tag}", f"docker://{own}/team/model:{tag}"),
+        )
+
+    for tag in ("v1", "v2"):
+        push_kit(f"{elsewhere.host}/team/model:{tag}")
+        push(tag)
+
+        def arrived(tag=tag):
+            edges = daemon.json("mirror", "edges", "onward")
+            return any(edge["target"].endswith(f":{tag}") for edge in edges)
+
+        eventually(f"{tag} to be copied", arrived)
+        there = digest_of(elsewhere.host, f"team/model:{tag}")
+        assert digest_of(target.host, f"ml/model:{tag}") == there
+
+    def rests():
+        queue = daemon.json("status")["queue"]
+        return not (queue["ready"] or queue["running"] or queue["scheduled"])
+
+    eventually("the mirror to rest", rests)
+    jobs = len(daemon.jobs("mirror"))
+    push("v1")
+    assert len(daemon.jobs("mirror")) == jobs, "it has what is pushed again"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from kitd.gateway.naming import name_of, repository_of
+from kitd.config.address import parse_tcp_address
+from kitd.gateway.naming import name_of, registry_names, repository_of
 from kitd.oci.reference import InvalidReferenceError, Repository, parse_repository
 
 
@@ -71,3 +72,23 @@ def test_what_is_no_name_is_refused(name):
 def test_a_repository_that_cannot_be_written_as_a_name_has_none(repository):
     with pytest.raises(InvalidReferenceError):
         name_of(repository)
+
+
+@pytest.mark.parametrize(
+    ("listen", "names"),
+    [
+        ("127.0.0.1:5055", ["127.0.0.1:5055", "localhost:5055", "[::1]:5055"]),
+        ("localhost:5055", ["localhost:5055", "127.0.0.1:5055", "[::1]:5055"]),
+        ("LocalHost:5055", ["localhost:5055", "127.0.0.1:5055", "[::1]:5055"]),
+        ("[::1]:5055", ["[::1]:5055", "localhost:5055", "127.0.0.1:5055"]),
+        ("127.0.0.2:80", ["127.0.0.2:80", "localhost:80", "127.0.0.1:80", "[::1]:80"]),
+        ("0.0.0.0:5055", ["0.0.0.0:5055", "localhost:5055", "127.0.0.1:5055", "[::1]:5055"]),
+        ("[::]:5055", ["[::]:5055", "localhost:5055", "127.0.0.1:5055", "[::1]:5055"]),
+        ("192.0.2.7:5055", ["192.0.2.7:5055"]),
+        ("Kitd.example.com:5055", ["kitd.example.com:5055"]),
+    ],
+)
+def test_a_registry_has_the_names_that_its_users_have_for_it(listen, names):
+    assert list(registry_names(parse_tcp_address(listen))) == names
+    for name in names:
+        assert parse_repository(f"{name}/team/model").registry == name
