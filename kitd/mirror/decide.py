@@ -14,7 +14,8 @@ SHARE = 0.2
 """So do more than this share of all, where it is more than `FEW`."""
 FEW = 5
 
-_SUBJECT_TAG = re.compile(r"(sha256|sha512)-([0-9a-f]{64,128})(\.[a-z]{1,16})?")
+# Of a sha512 the first half: a tag has no room for more.
+_SUBJECT_TAG = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(\.[a-z]{1,16})?")
 
 
 class Verdict(enum.Enum):

@@ -200,6 +200,7 @@ def test_a_digest_tag_is_about_a_manifest(tag, expected):
         *(f"sha256:{'a' * 64}", f"md5-{'a' * 64}", f"sha256-{'a' * 64}.", f"xsha256-{'a' * 64}"),
         *(f"sha256-{'a' * 64}.SIG", f"sha256-{'a' * 64}.sig.att", f"sha256-{'a' * 64}\n"),
         *(f"sha256-{'a' * 64}-1", f"sha256-{'a' * 64}.{'x' * 17}"),
+        *(f"{algorithm}-{'a' * n}" for algorithm in ("sha256", "sha512") for n in (65, 96, 128)),
     ],
 )
 def test_other_tags_are_about_nothing(tag):
