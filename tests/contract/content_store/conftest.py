@@ -1,5 +1,6 @@
 """The stores that are held to the contract, and a source to fill them from."""
 
+import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -13,6 +14,8 @@ from kitd.registry.settings import RegistrySettings
 from kitd.registry.transport import Surroundings
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
+
+LONGEST_PAUSE_S = 0.05
 
 
 class Source:
@@ -60,7 +63,12 @@ async def cache(request):
 @asynccontextmanager
 async def repository_of(host):
     async def sleep(delay_s):
-        """Wait for nothing between attempts."""
+        """Wait for less than is asked for, but wait.
+
+        Debian's registry fails while it links a blob twice, and attempts without a pause between
+        them all meet that moment.
+        """
+        await asyncio.sleep(min(delay_s, LONGEST_PAUSE_S))
 
     surroundings = Surroundings(environment={}, sleep=sleep)
     async with RegistryClient(lambda _: RegistrySettings(), surroundings) as client:
