@@ -10,7 +10,13 @@ from yarl import URL
 from kitd.config.model import FileMode
 from kitd.config.places import CREDENTIALS
 from kitd.config.problem import InvalidValueError
-from kitd.oci.reference import InvalidReferenceError, Repository, parse_reference, parse_repository
+from kitd.oci.reference import (
+    InvalidReferenceError,
+    Repository,
+    canonical_registry,
+    parse_reference,
+    parse_repository,
+)
 
 MAX_NAME = 64
 MAX_URL = 2000
@@ -65,17 +71,17 @@ def parse_name(text: str) -> str:
 
 
 def parse_host(text: str) -> str:
-    """Return `host[:port]` of a registry. Raises `InvalidValueError`."""
+    """Return `host[:port]` of a registry, in its canonical spelling. Raises `InvalidValueError`."""
     try:
         repository = parse_repository(f"{text}/name")
     except InvalidReferenceError as error:
         raise InvalidValueError(f"{text[:80]!r} is not a registry host") from error
-    if repository.is_local or repository.registry != text:
+    if repository.is_local or repository.registry != canonical_registry(text):
         raise InvalidValueError(
             f"{text[:80]!r} is not a registry host",
             hint="write it like registry.example.com or localhost:5000",
         )
-    return text
+    return repository.registry
 
 
 def parse_location(text: str) -> str:

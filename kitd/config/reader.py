@@ -166,7 +166,16 @@ def table(name: Callable[[str], str], read: Reader[T]) -> Reader[Mapping[str, T]
 
     def read_table(value: Value) -> Mapping[str, T]:
         entries, problems = _entries(value)
-        names = _accept(read_name, [key for key, _ in entries.values()], problems)
+        lines: dict[str, int] = {}
+
+        def read_new_name(key: Value) -> str:
+            name, line = read_name(key), key.node.position.line
+            if name in lines:
+                raise key.rejected(f"the same as {name!r}, which is given in line {lines[name]}")
+            lines[name] = line
+            return name
+
+        names = _accept(read_new_name, [key for key, _ in entries.values()], problems)
         found = _accept(read, [child for _, child in entries.values()], problems)
         _reject_any(problems)
         return dict(zip(names, found, strict=True))

@@ -17,6 +17,7 @@ from kitd.mirror.order import TargetOrder
 from kitd.oci.reference import (
     InvalidReferenceError,
     Repository,
+    canonical_registry,
     check_tag,
     parse_repository,
 )
@@ -104,6 +105,7 @@ class Route:
 def parse_target(text: str) -> str:
     """Return a target: a repository, `host`, or one of them with placeholders in the path.
 
+    Its registry has its canonical spelling.
     Raises `InvalidTargetError` or `InvalidReferenceError`.
     """
     host, slash, path = text.partition("/")
@@ -114,11 +116,11 @@ def parse_target(text: str) -> str:
             f"{text[:80]!r} is not a target", hint="{path} and {name} stand for parts of a path"
         )
     example = parse_repository(f"{host}/{bare if slash else _ANY_NAME}")
-    if example.registry != host or example.is_local:
+    if example.registry != canonical_registry(host) or example.is_local:
         raise InvalidReferenceError(
             f"{text[:80]!r} names no registry", hint="write it like registry.example.com/team/model"
         )
-    return text
+    return f"{example.registry}{slash}{path}"
 
 
 def parse_repository_part(text: str) -> str:

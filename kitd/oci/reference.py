@@ -2,7 +2,8 @@
 
 The grammar is `kit`'s (registry before the first `/` when it holds a `.` or a `:`) with the strict
 component rules of the OCI distribution spec, section "Pulling manifests". A reference without a
-registry belongs to `LOCAL`, kitd's own cache.
+registry belongs to `LOCAL`, kitd's own cache. Of what is parsed here every registry has one
+spelling, so that whatever is named in two ways is one repository all the same.
 """
 
 import re
@@ -17,6 +18,9 @@ LOCAL = "localhost"
 DEFAULT_TAG = "latest"
 MAX_NAME = 255
 """Most clients and registries cap registry, slash and repository together."""
+
+_HUB = "docker.io"
+_HUB_ALIASES = frozenset({"index.docker.io", "registry-1.docker.io"})
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _REGISTRY = re.compile(
@@ -101,6 +105,16 @@ def _is_registry(text: str) -> bool:
         return False
 
 
+def canonical_registry(registry: str) -> str:
+    """Return the one spelling of a registry: in lower case, as DNS compares; Docker Hub has a name.
+
+    A port says that it is another registry, whichever it is: whether it is the usual one depends on
+    TLS, which is not said in names.
+    """
+    registry = registry.lower()
+    return _HUB if registry in _HUB_ALIASES else registry
+
+
 def check_tag(tag: str) -> str:
     """Return `tag`, or raise `InvalidReferenceError`."""
     if _TAG.fullmatch(tag) is None:
@@ -111,7 +125,10 @@ def check_tag(tag: str) -> str:
 
 
 def parse_repository(text: str) -> Repository:
-    """Return `[registry/]name` as a repository. Raises `InvalidReferenceError`."""
+    """Return `[registry/]name` as a repository, by the registry's canonical name.
+
+    Raises `InvalidReferenceError`.
+    """
     registry, name = LOCAL, text
     if _looks_remote(text):
         registry, _, name = text.partition("/")
@@ -122,7 +139,7 @@ def parse_repository(text: str) -> Repository:
         raise InvalidReferenceError(f"the repository {name[:160]!r} {why}", hint=_HINT)
     if len(registry) + 1 + len(name) > MAX_NAME:
         raise InvalidReferenceError(f"the name {text[:40]!r}… is longer than {MAX_NAME} characters")
-    return Repository(registry, name)
+    return Repository(canonical_registry(registry), name)
 
 
 def parse_reference(text: str) -> Reference:

@@ -8,12 +8,15 @@ one than the registry without, so that a spelling nobody thought of is not allow
 import re
 from dataclasses import dataclass
 
-from kitd.oci.reference import MAX_NAME, InvalidReferenceError, Repository
+from kitd.oci.reference import (
+    MAX_NAME,
+    InvalidReferenceError,
+    Repository,
+    canonical_registry,
+)
 
 _GLOB = re.compile(r"[A-Za-z0-9.:*\[\]-]+(?:/[a-z0-9._*-]+)+")
 _STAR = re.compile(r"(\*\*|\*)")
-_HUB = "docker.io"
-_HUB_ALIASES = frozenset({"index.docker.io", "registry-1.docker.io"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ def parse_repository_glob(text: str) -> RepositoryGlob:
 
 def canonical(repository: Repository) -> Repository:
     """Return the one spelling of a repository, for comparisons: of its host, as globs see it."""
-    return Repository(_normal(repository.registry), repository.name)
+    return Repository(canonical_registry(repository.registry), repository.name)
 
 
 def _part(part: str) -> str:
@@ -59,5 +62,4 @@ def _part(part: str) -> str:
 
 def _normal(text: str) -> str:
     registry, slash, name = text.partition("/")
-    registry = registry.lower()
-    return f"{_HUB if registry in _HUB_ALIASES else registry}{slash}{name}"
+    return f"{canonical_registry(registry)}{slash}{name}"

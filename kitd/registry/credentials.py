@@ -23,6 +23,7 @@ from kitd.blocking import run_blocking
 from kitd.child import end, spawn
 from kitd.errors import Disposition, KitdError
 from kitd.oci.json_reader import InvalidJsonError, Json, read_object
+from kitd.oci.reference import canonical_registry
 from kitd.registry.settings import (
     DOCKER_HUB,
     Anonymous,
@@ -40,7 +41,6 @@ HELPER_DEADLINE_S = 10.0
 
 _HUB_KEY = "https://index.docker.io/v1/"
 """What docker's files and helpers call Docker Hub."""
-_HUB_HOSTS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 _IDENTITY_USER = "<token>"
 """The user name with which helpers mark an identity token."""
 _OLD_NAME = ".dockercfg"
@@ -243,9 +243,7 @@ def _key(text: str) -> str:
     """
     _, scheme, rest = text.rpartition("://")
     host, _, path = rest.partition("/")
-    path = path.strip("/")
-    if host in _HUB_HOSTS:
-        host = DOCKER_HUB
+    host, path = canonical_registry(host), path.strip("/")
     return host if scheme or path in ("", "v1", "v2") else f"{host}/{path}"
 
 

@@ -104,6 +104,15 @@ def test_a_registry_is_a_host_with_or_without_port(parse: Parse, host: str) -> N
     assert list(parse(f"registries: {{'{host}': {{}}}}").registries) == [host]
 
 
+@pytest.mark.parametrize("host", ["index.docker.io", "registry-1.docker.io", "Docker.IO"])
+def test_a_registry_has_one_spelling(parse: Parse, host: str) -> None:
+    assert list(parse(f"registries: {{'{host}': {{}}}}").registries) == ["docker.io"]
+    location = f"{{location: {host}/hub}}"
+    config = parse(f"registries: {{r.example: {{mirrors: [{location}]}}}}")
+    (mirror,) = config.registries["r.example"].mirrors
+    assert mirror.location == "docker.io/hub"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -251,6 +260,10 @@ def test_all_problems_are_reported_in_the_order_of_the_file(parse: Parse) -> Non
         ("project: {}\n", "1:1: project: unknown key (did you mean 'projects'?)"),
         ("log: {zzz: 1}\n", "1:7: log.zzz: unknown key (known here: format, level)"),
         ("log: {}\nlog: {}\n", "2:1: log: given twice, first in line 1"),
+        (
+            "registries:\n  docker.io: {}\n  index.docker.io: {}\n",
+            "3:3: registries.index.docker.io: the same as 'docker.io', which is given in line 2",
+        ),
         (f"{PROJECT}  s: {{}}\n", "5:3: projects.s: given twice, first in line 2"),
         ('"a\\nb": 1\n', "1:1: 'a\\nb': unknown key"),
         ("projects:\n  s:\n", "2:5: projects.s: the key 'path' is missing"),

@@ -235,3 +235,24 @@ def test_a_template_of_tags_has_the_tag_once():
 def test_other_templates_of_tags_are_refused(text):
     with pytest.raises(KitdError):
         parse_tag_target(text)
+
+
+def test_however_a_repository_is_spelt_it_is_one():
+    """What is remembered of a mirror, and at most one job of it, go by these names."""
+    hub = rule("hub", "index.docker.io/team/x", f"{parse_target('Registry-1.Docker.io/copy')}")
+    ((literal,), event) = literal_repositories(hub), parse_repository("Docker.io/team/x")
+    assert literal == event
+    order = order_for(hub, literal, [hub])
+    assert (order.source, order.targets[0].repository) == ("docker.io/team/x", "docker.io/copy")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("INDEX.docker.io/{path}", "docker.io/{path}"),
+        ("A.example:443/t/{name}", "a.example:443/t/{name}"),
+        ("A.example", "a.example"),
+    ],
+)
+def test_a_target_has_the_one_spelling_of_its_registry(text, expected):
+    assert parse_target(text) == expected

@@ -42,6 +42,12 @@ DIGEST = digest_of(b"")
         ("a.b:1", LOCAL, "a.b", "1", None),
         ("[::1]:5000/model:v1", "[::1]:5000", "model", "v1", None),
         ("127.0.0.1:5000/a__b/c--d/e_f.g", "127.0.0.1:5000", "a__b/c--d/e_f.g", None, None),
+        ("Registry.Example.COM:80/a", "registry.example.com:80", "a", None, None),
+        ("LOCALHOST:5000/a", "localhost:5000", "a", None, None),
+        ("index.docker.io/a/b:v1", "docker.io", "a/b", "v1", None),
+        ("Registry-1.Docker.io/a/b", "docker.io", "a/b", None, None),
+        ("index.docker.io:443/a", "index.docker.io:443", "a", None, None),
+        ("localhost:443/a", "localhost:443", "a", None, None),
         ("model:_Tag.with-all_9", LOCAL, "model", "_Tag.with-all_9", None),
     ],
 )

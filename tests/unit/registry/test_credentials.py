@@ -77,6 +77,7 @@ def test_a_file_of_dockers_first_years_is_nothing_but_entries():
         ("https://index.docker.io/v1/", "docker.io"),
         ("index.docker.io", "docker.io"),
         ("docker.io", "docker.io"),
+        ("Registry.Example.com", "registry.example.com"),
     ],
 )
 def test_old_and_new_keys_are_found(key, registry):
