@@ -17,7 +17,7 @@ from kitd.config.model import (
 )
 from kitd.config.problem import KeyPath
 from kitd.mirror.circle import Circle, Leg
-from kitd.mirror.order import Conflicts, Deletes
+from kitd.mirror.order import Conflicts
 from kitd.mirror.route import Route
 from kitd.oci.reference import InvalidReferenceError, Repository, parse_repository
 
@@ -219,12 +219,6 @@ def _mirror_pairs(config: Config) -> Iterator[Conflict]:
                 ("mirrors", second, "conflicts"),
                 f"mirror {first!r} copies the other way and overwrites as well",
                 "let one of them keep what it finds",
-            )
-        if one.deletes is other.deletes is Deletes.PROPAGATE:
-            yield Conflict(
-                ("mirrors", second, "deletes"),
-                f"mirror {first!r} copies the other way and propagates deletes as well",
-                "a tag that is new at one end would look deleted at the other; let one ignore",
             )
 
 

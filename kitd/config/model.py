@@ -194,7 +194,7 @@ class WorkersConfig:
     pack: int = 2
     push: int = 4
     pull: int = 4
-    mirror: int = 2
+    mirror: int = 4
     verify: int = 1
 
 

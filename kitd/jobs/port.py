@@ -20,6 +20,7 @@ from kitd.clock import Clock
 from kitd.content.shared import SharedReads
 from kitd.content.store import Fetcher, Need, Resolver, Tagger, Target
 from kitd.mirror.edge import Memory, Note
+from kitd.mirror.removal import Fate
 from kitd.modelkit.dialect import Dialect
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
@@ -172,8 +173,15 @@ class MirrorRemote(Remote, Protocol):
         """Make a manifest present under a tag by one request; return its bytes."""
         ...
 
-    async def remove_tag(self, tag: str) -> bool:
-        """Remove a tag and nothing else; whether it was there."""
+    async def remove_tag(self, tag: str, expected: Digest) -> Fate:
+        """Remove a tag and nothing else, if it names what is expected."""
+        ...
+
+    async def remove_with_manifests(self, going: Mapping[str, Digest]) -> Mapping[str, Fate]:
+        """Remove tags, and what they name, where the registry removes no tags: all that go at once.
+
+        As far as no other tag goes with them, and no index is left that lists what is gone.
+        """
         ...
 
     async def need(self, target: Descriptor) -> Need:

@@ -22,6 +22,8 @@ class Outcome(enum.StrEnum):
     """An index that stays lists the manifest, itself or by another index."""
     CHANGED = "changed"
     """Somebody else has changed the repository meanwhile; it can be tried again."""
+    UNSUPPORTED = "unsupported"
+    """The registry removes no tags; its manifest may go with it: see `plan_removal`."""
 
 
 @dataclass(frozen=True, slots=True)

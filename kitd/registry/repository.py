@@ -14,7 +14,7 @@ from kitd.blocking import run_blocking
 from kitd.content.copy import SMALL_BYTES
 from kitd.content.store import ByteStream, Fetcher, Need
 from kitd.content.verify import read
-from kitd.mirror.removal import Fate
+from kitd.mirror.removal import Fate, Outcome
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest, InvalidDigestError, abbreviate, digest_of, parse_digest
 from kitd.oci.manifest import (
@@ -31,6 +31,7 @@ from kitd.registry.download import ReadAhead, open_download
 from kitd.registry.errors import (
     RegistryError,
     RegistryMismatchError,
+    RegistryNotFoundError,
     RegistryProtocolError,
     RegistryStateError,
     RegistryTooLargeError,
@@ -343,23 +344,23 @@ class RemoteRepository:
             for tag in page:
                 yield tag
 
-    async def remove_tag(self, tag: str) -> bool:
-        """Remove a tag and nothing else; whether it was there.
-
-        Raises `RegistryUnsupportedError` where the registry removes no tags. The manifest is no
-        way out: other tags may name it, and indexes list it.
-        """
+    async def remove_tag(self, tag: str, expected: Digest) -> Fate:
+        """Remove a tag and nothing else, if it names what is expected."""
+        name = check_tag(tag)
+        try:
+            # A mirror that is read from does not know what tags name there.
+            named = (await RemoteRepository.resolve(self, name)).digest
+        except RegistryNotFoundError:
+            return Fate(Outcome.ABSENT)
+        if named != expected:
+            return Fate(Outcome.MOVED)
         operation = f"remove the tag {self._name}:{tag}"
         try:
-            return await self._delete(operation, check_tag(tag))
+            was_there = await self._delete(operation, name)
         # distribution 2 takes a tag for a digest that is wrong.
-        except (RegistryUnsupportedError, RegistryMismatchError) as error:
-            raise RegistryUnsupportedError(
-                "it removes no tags",
-                host=self.repository.registry,
-                operation=operation,
-                hint=f"remove it where {self.repository.registry} is administered",
-            ) from error
+        except (RegistryUnsupportedError, RegistryMismatchError):
+            return Fate(Outcome.UNSUPPORTED)
+        return Fate(Outcome.REMOVED if was_there else Outcome.ABSENT)
 
     async def remove_with_manifests(self, going: Mapping[str, Digest]) -> Mapping[str, Fate]:
         """Remove tags by deleting what they name, where no tags are removed: `remove_tagged`.
@@ -367,7 +368,6 @@ class RemoteRepository:
         `going` are the tags, each with the digest that it is expected to name. Tags that go at the
         same time have to come together: a manifest goes if all its tags do.
         """
-        # A mirror that is read from does not know what tags name there.
         resolve = partial(RemoteRepository.resolve, self)
         return await remove_tagged(
             self, resolve, {check_tag(tag): parse_digest(digest) for tag, digest in going.items()}

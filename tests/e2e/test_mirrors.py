@@ -161,6 +161,31 @@ def test_a_target_that_is_down_holds_up_no_other(
     assert free_address in daemon.kitctl("why", str(job["id"])).out
 
 
+def test_what_is_deleted_at_the_source_is_deleted_at_a_registry_that_removes_no_tags(
+    kitd, registries, push_kit, tags_of, skopeo
+):
+    """distribution 2 deletes manifests only, with all their tags."""
+    source, target, _ = registries
+    mirror = rule(source, target, deletes="propagate", grace="0s")
+    daemon = kitd({"mirrors": {"prod": mirror}}).start()
+    for tag in ("v1", "v2", "v3"):
+        push_kit(f"{source.host}/team/model:{tag}")
+    plain = ("--src-tls-verify=false", "--dest-tls-verify=false", "--preserve-digests")
+    here = f"docker://{source.host}/team/model"
+    skopeo("copy", *plain, f"{here}:v3", f"{here}:latest")
+    daemon.json("mirror", "run", "prod")
+    assert tags_of(target.host, "ml/model") == {"v1", "v2", "v3", "latest"}
+
+    # Of the source skopeo removes what a tag names, with all its tags.
+    skopeo("delete", "--tls-verify=false", f"{here}:v1")
+    done = daemon.json("mirror", "run", "prod")
+
+    assert actions(done) == ["deleted", "unchanged", "unchanged", "unchanged"]
+    assert tags_of(target.host, "ml/model") == {"v2", "v3", "latest"}
+    again = daemon.json("mirror", "run", "prod")
+    assert actions(again) == ["unchanged"] * 3
+
+
 def test_a_schedule_copies_what_nobody_asks_for(kitd, registries, push_kit, tags_of, eventually):
     source, target, _ = registries
     daemon = kitd({"mirrors": {"prod": rule(source, target, schedule="1s")}}).start()

@@ -1,14 +1,31 @@
 """Tags that are gone from the source: noted, and removed from the target once that is due."""
 
-from collections.abc import Container
-from itertools import islice
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from kitd.content.together import all_of
 from kitd.jobs.mirror.attempt import LOOKS, Attempt
 from kitd.mirror.decide import departures
-from kitd.mirror.edge import Back, Gone, Memory, Note, Removed
+from kitd.mirror.edge import Back, Edge, Gone, Memory, Note, Removed
 from kitd.mirror.order import Deletes
+from kitd.mirror.removal import Fate, Outcome
 from kitd.mirror.select import admits
+from kitd.oci.digest import Digest
+
+_WHY: Mapping[Outcome, str] = {
+    Outcome.MOVED: "the target was changed by others",
+    Outcome.SHARED: "the registry removes no tags, and what it names goes by the tag {} too",
+    Outcome.LISTED: "the registry removes no tags, and what it names is part of {}",
+    Outcome.CHANGED: "the target was changed meanwhile",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """A tag of the target that is to go, with what it is expected to name."""
+
+    edge: Edge
+    digest: Digest
 
 
 async def note_departures(attempt: Attempt, missing: Container[str]) -> None:
@@ -54,12 +71,8 @@ async def remove_departed(attempt: Attempt, missing: Container[str]) -> None:
             f"{decided.held}: nothing of {target.repository} is removed unless a person"
             " allows it (kitctl mirror run NAME --allow-deletes)"
         )
-    rest = iter(decided.due)
-    while part := tuple(islice(rest, LOOKS)):
-        await all_of(
-            attempt.report.guarded(_remove(attempt, tag, own[tag]), (target.edge(tag),))
-            for tag in part
-        )
+    copies = [_Copy(target.edge(tag), digest) for tag in decided.due if (digest := own[tag].digest)]
+    await (_foresee if order.wish.dry_run else _remove)(attempt, copies)
 
 
 def _is_own(attempt: Attempt, memory: Memory) -> bool:
@@ -74,13 +87,52 @@ def _is_gone(attempt: Attempt, tag: str, missing: Container[str]) -> bool:
     return tag in missing or (attempt.sees_all and tag not in (attempt.source.listed or ()))
 
 
-async def _remove(attempt: Attempt, tag: str, memory: Memory) -> None:
-    target, edge = attempt.target, attempt.target.edge(tag)
-    theirs = await target.look(tag, now=True)
-    if theirs is not None and theirs != memory.digest:
-        attempt.report.tell(edge, theirs, "skipped", why="the target was changed by others")
-        return
-    if theirs is not None and not attempt.order.wish.dry_run:
-        await target.remote.remove_tag(edge.target_tag)
-    await attempt.report.note(Removed(edge))
-    attempt.report.tell(edge, memory.digest, "deleted")
+async def _foresee(attempt: Attempt, copies: Sequence[_Copy]) -> None:
+    async def foresee(copy: _Copy) -> None:
+        theirs = await attempt.target.look(copy.edge.tag, now=True)
+        is_ours = theirs in (None, copy.digest)
+        await _tell(attempt, copy, Fate(Outcome.REMOVED if is_ours else Outcome.MOVED))
+
+    for part in _parts(copies):
+        await all_of(attempt.report.guarded(foresee(copy), (copy.edge,)) for copy in part)
+
+
+async def _remove(attempt: Attempt, copies: Sequence[_Copy]) -> None:
+    remote = attempt.target.remote
+    whole: list[_Copy] = []
+
+    async def remove(copy: _Copy) -> None:
+        fate = await remote.remove_tag(copy.edge.target_tag, copy.digest)
+        if fate.outcome is Outcome.UNSUPPORTED:
+            whole.append(copy)
+        else:
+            await _tell(attempt, copy, fate)
+
+    async def remove_whole() -> None:
+        by_tag = {copy.edge.target_tag: copy for copy in whole}
+        going = {tag: copy.digest for tag, copy in by_tag.items()}
+        for tag, fate in (await remote.remove_with_manifests(going)).items():
+            await _tell(attempt, by_tag[tag], fate)
+
+    for part in (copies[:1], *_parts(copies[1:])):
+        if whole:
+            # Who did not remove the first removes none.
+            whole += part
+        else:
+            await all_of(attempt.report.guarded(remove(copy), (copy.edge,)) for copy in part)
+    if whole:
+        await attempt.report.guarded(remove_whole(), [copy.edge for copy in whole])
+
+
+async def _tell(attempt: Attempt, copy: _Copy, fate: Fate) -> None:
+    """Tell what became of a copy, and write it down."""
+    if fate.is_gone:
+        await attempt.report.note(Removed(copy.edge))
+        attempt.report.tell(copy.edge, copy.digest, "deleted")
+    else:
+        why = _WHY[fate.outcome].format(fate.by)
+        attempt.report.tell(copy.edge, copy.digest, "skipped", why=why)
+
+
+def _parts(copies: Sequence[_Copy]) -> Iterator[Sequence[_Copy]]:
+    return (copies[start : start + LOOKS] for start in range(0, len(copies), LOOKS))

@@ -659,6 +659,28 @@ async def test_one_bad_tag_stops_no_other(world):
     assert target.tags.keys() == {"a", "c"}
 
 
+async def test_where_no_tags_are_removed_a_manifest_goes_if_nothing_else_goes_with_it(world):
+    source, target = await world.registry(), await world.registry(removes_tags=False)
+    child = source.kit("part")
+    source.index("all", child)
+    for tag in ("a", "b", "c", "d", "e", "f"):
+        source.kit(tag)
+    source.tags["a-too"] = source.tags["a"]
+    source.tags["b-too"] = source.tags["b"]
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=0.0)
+    await world.run(rule)
+    del source.tags["part"], source.tags["a"], source.tags["b"], source.tags["b-too"]
+    foreseen = await world.run(rule, dry_run=True)
+    assert actions(foreseen) == {"deleted": 4, "unchanged": 6}
+    result = await world.run(rule)
+    assert actions(result) == {"deleted": 2, "skipped": 2, "unchanged": 6}
+    why = {edge.source.rpartition(":")[2]: edge.why for edge in result.edges}
+    assert "a-too" in why["a"]
+    assert "part of all" in why["part"]
+    assert target.tags.keys() == source.tags.keys() | {"a", "part"}
+    assert not target.missing()
+
+
 async def test_what_another_mirror_would_leave_is_not_removed(world):
     source, target = await world.registry(), await world.registry()
     for tag in ("v1", "v2", "x1", "x2"):

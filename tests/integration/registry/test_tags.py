@@ -6,6 +6,7 @@ from aiohttp import web
 from kitd.content.copy import copy_graph
 from kitd.content.store import Need
 from kitd.content.verify import read
+from kitd.mirror.removal import Fate, Outcome
 from kitd.oci.digest import digest_of
 from kitd.oci.media_type import OCI_EMPTY, OCI_MANIFEST
 from kitd.oci.reference import InvalidReferenceError, Repository
@@ -18,6 +19,8 @@ from kitd.registry.errors import (
 )
 from kitd.registry.settings import RegistrySettings
 from tests.integration.registry.manifests import put_manifest
+
+REMOVED = Fate(Outcome.REMOVED)
 
 
 async def tagged(remote, cache, mark, *tags):
@@ -40,13 +43,15 @@ async def test_a_tag_is_removed_and_its_manifest_left_to_others(fault_registry, 
     root = await tagged(remote, cache, "a", "v1", "latest")
     fault_registry.reset()
 
-    assert await remote.remove_tag("v1")
-    assert fault_registry.tally()["requests"] == {"manifest.delete": 1}
+    assert await remote.remove_tag("v1", root.digest) == REMOVED
+    assert fault_registry.tally()["requests"] == {"manifest.head": 1, "manifest.delete": 1}
     assert await names(remote) == {"latest"}
     assert await remote.resolve("latest") == root
-    assert not await remote.remove_tag("v1")
+    assert await remote.remove_tag("v1", root.digest) == Fate(Outcome.ABSENT)
+    assert await remote.remove_tag("latest", digest_of(b"another")) == Fate(Outcome.MOVED)
+    assert await remote.resolve("latest") == root
 
-    assert await remote.remove_tag("latest")
+    assert await remote.remove_tag("latest", root.digest) == REMOVED
     assert await names(remote) == set()
     assert await remote.exists(root)
 
@@ -60,23 +65,30 @@ async def test_where_no_tags_are_removed_that_is_said_and_nothing_goes(
     remote = await connect(registry.host)
     root = await tagged(remote, cache, "a", "v1")
 
-    with pytest.raises(RegistryUnsupportedError, match="it removes no tags"):
-        await remote.remove_tag("v1")
+    assert await remote.remove_tag("v1", root.digest) == Fate(Outcome.UNSUPPORTED)
     assert await remote.resolve("v1") == root
 
 
 async def test_what_is_not_allowed_is_not_tried_another_way(serve, connect, cache):
     asked = []
+    named = {
+        "Content-Type": OCI_MANIFEST,
+        "Content-Length": "1",
+        "Docker-Content-Digest": digest_of(b"x"),
+    }
 
     async def handler(request):
         asked.append((request.method, request.path))
+        if request.method == "HEAD":
+            return web.Response(headers=named)
         body = {"errors": [{"code": "DENIED", "message": "no"}]}
         return web.json_response(body, status=403)
 
     remote = await connect(await serve(handler))
     with pytest.raises(RegistryDeniedError):
-        await remote.remove_tag("v1")
-    assert asked == [("DELETE", "/v2/team/model/manifests/v1")]
+        await remote.remove_tag("v1", digest_of(b"x"))
+    path = "/v2/team/model/manifests/v1"
+    assert asked == [("HEAD", path), ("DELETE", path)]
 
 
 @pytest.mark.parametrize("tag", ["", "../x", "a b", "x" * 129, digest_of(b"")])
@@ -85,7 +97,7 @@ async def test_what_is_no_tag_is_not_asked_for(fault_registry, connect, cache, t
     root = put_manifest(cache, "a")
     fault_registry.reset()
     for attempt in (
-        remote.remove_tag(tag),
+        remote.remove_tag(tag, root.digest),
         remote.publish(root, cache, tag),
         remote.read_tag(tag),
     ):

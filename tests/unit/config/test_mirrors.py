@@ -146,13 +146,6 @@ PREFIX, LONG = "y" * 30, "x" * 230
             "3:84: mirrors.b.conflicts: mirror 'a' copies the other way and overwrites as well",
         ),
         (
-            [f"{THERE}, deletes: propagate}}", f"{BACK}, deletes: propagate}}"],
-            (
-                "3:82: mirrors.b.deletes: mirror 'a' copies the other way and propagates deletes as"
-                " well"
-            ),
-        ),
-        (
             TWO_WRITERS,
             "3:51: mirrors.b.targets[1]: c.example/x is written from a.example/x by mirror 'a' too",
         ),
@@ -174,6 +167,7 @@ def test_mirrors_that_work_against_each_other_are_refused(parse, rules, expected
     [
         [f"{THERE}}}", f"{BACK}}}"],
         [f"{THERE}, deletes: propagate}}", f"{BACK}}}"],
+        [f"{THERE}, deletes: propagate}}", f"{BACK}, deletes: propagate}}"],
         [f"{THERE}, deletes: propagate, tags: {{newest: 3}}}}"],
         # Two that write a repository: other tags of it, or the same content.
         [

@@ -242,8 +242,8 @@ def test_however_a_repository_is_spelt_it_is_one():
     hub = rule("hub", "index.docker.io/team/x", f"{parse_target('Registry-1.Docker.io/copy')}")
     ((literal,), event) = literal_repositories(hub), parse_repository("Docker.io/team/x")
     assert literal == event
-    order = order_for(hub, literal, [hub])
-    assert (order.source, order.targets[0].repository) == ("docker.io/team/x", "docker.io/copy")
+    (order,) = orders_for(hub, literal, [hub])
+    assert (order.source, order.target.repository) == ("docker.io/team/x", "docker.io/copy")
 
 
 @pytest.mark.parametrize(
