@@ -26,7 +26,8 @@ def created_by_config(content: bytes) -> int | None:
 
 def _parse(text: str | None) -> int | None:
     try:
-        at = datetime.fromisoformat(text or "")
+        # RFC 3339, section 5.6: "T" and "Z" may be lower case.
+        at = datetime.fromisoformat((text or "").upper())
     except ValueError:
         return None
     # Without a zone it is meant as UTC. No kit is older than the epoch.

@@ -177,7 +177,7 @@ async def _replay(services: Services, delivery: int) -> WireReplay:
 def _parse_time_us(text: str) -> int:
     """Return microseconds since the epoch. Raises `InvalidParamsError`."""
     try:
-        at = dt.datetime.fromisoformat(text)
+        at = dt.datetime.fromisoformat(text.upper())
     except ValueError:
         at = None
     if at is None or at.tzinfo is None:
