@@ -22,7 +22,7 @@ class Event(Protocol):
 
     @property
     def seq(self) -> int:
-        """Its number; numbers of one ledger grow and are never given again."""
+        """Its number; numbers grow. A ledger that was restored from a backup gives some again."""
         ...
 
     @property
@@ -62,9 +62,12 @@ def cloud_event(instance: str, event: Event) -> bytes:
     Equal input gives equal bytes, so that an event which is told again is the same to the byte.
     """
     source = f"urn:kitd:{instance}"
+    # CloudEvents 1.0.2, "id": source and id together are unique. The time keeps them so where a
+    # number is given again.
+    unique = f"{instance}-{event.seq}-{event.at_us}"
     attributes: dict[str, object] = {
         "specversion": "1.0",
-        "id": f"{instance}-{event.seq}",
+        "id": unique,
         "source": source,
         "type": f"{TYPE_PREFIX}{event.type}",
         "subject": event.subject,

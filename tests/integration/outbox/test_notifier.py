@@ -31,7 +31,7 @@ async def test_events_come_in_their_order_from_now_on(live, endpoint):
 
         assert await endpoint.types(3) == ["kit.packed", "tag.moved", "job.failed"]
         events = await endpoint.events(3)
-        assert [event["id"] for event in events] == [f"{'a' * 32}-{seq}" for seq in (2, 3, 4)]
+        assert [int(event["sequence"]) for event in events] == [2, 3, 4]
         assert events[0]["data"] == {"n": "kit.packed"}
         headers, _ = endpoint.requests[0]
         assert headers["Content-Type"] == "application/cloudevents+json; charset=utf-8"
@@ -365,11 +365,11 @@ async def test_nothing_is_missing_and_nothing_out_of_order(live, endpoint, seed)
     endpoint.answers.clear()
     async with live(ci=at(endpoint, types=wanted)) as life:
         await life.emit("kit.last")
-        rows = await life.database.read("SELECT seq FROM events WHERE type GLOB 'kit.*'")
-        last = f"{'a' * 32}-{rows[-1]['seq']}"
-        while (told := [event["id"] for event in await endpoint.events(1)])[-1] != last:
+        rows = await life.database.read("SELECT seq, at_us FROM events WHERE type GLOB 'kit.*'")
+        expected = [f"{'a' * 32}-{row['seq']}-{row['at_us']}" for row in rows]
+        while (told := [event["id"] for event in await endpoint.events(1)])[-1] != expected[-1]:
             await endpoint.events(len(told) + 1)
-    assert list(dict.fromkeys(told)) == [f"{'a' * 32}-{row['seq']}" for row in rows]
+    assert list(dict.fromkeys(told)) == expected
     assert len(rows) == count + 1
 
 

@@ -13,7 +13,7 @@ from kitd.outbox.plan import TOO_OLD_US
 from kitd.outbox.signature import HEADER, signature
 
 PAGE = (Path(__file__).parents[3] / "docs" / "notifications.md").read_text(encoding="utf-8")
-(SECRET,) = re.findall(r"is `(correct horse)`", PAGE)
+(SECRET,) = re.findall(r"is `(correct horse battery staple)`", PAGE)
 
 
 def block(language):

@@ -56,7 +56,7 @@ def test_every_attribute_has_the_form_of_the_specification(event):
 def test_it_says_what_the_event_says(event):
     assert told(event(job=7, project="demo")) == {
         "specversion": "1.0",
-        "id": f"{INSTANCE}-42",
+        "id": f"{INSTANCE}-42-1700000000123456",
         "source": f"urn:kitd:{INSTANCE}",
         "type": "dev.kitd.kit.packed",
         "subject": "kit:sha256:aa",
@@ -85,6 +85,13 @@ def test_the_same_event_is_the_same_bytes_and_that_of_another_ledger_is_not(even
     other = told(event(), instance="0" * 32)
     assert other["id"] != told(event())["id"]
     assert other["source"] != told(event())["source"]
+
+
+def test_a_number_that_is_given_again_is_another_id(event):
+    """A ledger that was restored from a backup numbers what happens then like what it forgot."""
+    first, second = told(event()), told(event(at_us=1_700_000_000_123_457))
+    assert (first["source"], first["sequence"]) == (second["source"], second["sequence"])
+    assert first["id"] != second["id"]
 
 
 def test_text_of_every_script_comes_back(event):
