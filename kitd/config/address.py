@@ -1,17 +1,34 @@
-"""Addresses to listen on: `127.0.0.1:8470`, `[::1]:8470`, `localhost:8470`, `unix:/run/x.sock`."""
+"""Addresses to listen on: `127.0.0.1:8470`, `[::1]:8470`, `localhost:8470`, `unix:/run/x.sock`.
+
+And those of endpoints, which are URLs.
+"""
 
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from kitd.config.problem import InvalidValueError
+from kitd.secret import REDACTED
 
 MAX_SOCKET_PATH_BYTES = 107
 """`sun_path` of Linux without its final NUL (unix(7))."""
 
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}))?:([0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The URL of an HTTP endpoint. What follows the host may be a secret: `str()` leaves it out."""
+
+    url: str = field(repr=False)
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.url)
+        is_bare = parts.path in ("", "/") and not parts.query and not parts.fragment
+        return f"{parts.scheme}://{parts.netloc}/{'' if is_bare else REDACTED}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from yarl import URL
 
+from kitd.config.address import Endpoint
 from kitd.config.model import FileMode
 from kitd.config.places import CREDENTIALS
 from kitd.config.problem import InvalidValueError
@@ -137,10 +138,10 @@ def _not_a_proxy() -> InvalidValueError:
     return InvalidValueError("expected a proxy such as http://proxy.example.com:3128")
 
 
-def parse_endpoint(text: str) -> str:
-    """Return the URL of an HTTP endpoint in which nothing is secret. Raises `InvalidValueError`.
+def parse_endpoint(text: str) -> Endpoint:
+    """Return the URL of an HTTP endpoint, without a query. Raises `InvalidValueError`.
 
-    What stands here is shown to whoever may read the configuration.
+    More people read a configuration file than should know a secret.
     """
     check_endpoint(text)
     if "?" in text:
@@ -148,7 +149,7 @@ def parse_endpoint(text: str) -> str:
             "must have no query, which is often a secret",
             hint="write the whole URL into a file, and name that in url_file",
         )
-    return text
+    return Endpoint(text)
 
 
 def check_endpoint(text: str) -> URL:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from kitd.config.address import ListenAddress, TcpAddress
+from kitd.config.address import Endpoint, ListenAddress, TcpAddress
 from kitd.config.tag_template import TagTemplate, parse_tag_template
 from kitd.mirror.order import Conflicts, Deletes, TargetOrder
 from kitd.mirror.route import TAG, Route
@@ -344,7 +344,7 @@ class NotificationConfig:
     `types` are globs of event types. Without `secret_file` requests are not signed.
     """
 
-    url: str | None = None
+    url: Endpoint | None = None
     url_file: Path | None = None
     types: tuple[str, ...] = ("*",)
     secret_file: Path | None = None

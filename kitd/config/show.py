@@ -1,7 +1,8 @@
 """The effective configuration as a plain tree, in the words of the file. Pure.
 
-What is shown can be parsed again and means the same. There is nothing to redact: a secret is never
-a value of the configuration, only the file that holds it is.
+What is shown can be parsed again and means the same, but for the URLs of endpoints, which lose what
+follows their host. There is nothing else to redact: a secret is never a value of the configuration,
+only the file that holds it is.
 """
 
 import dataclasses

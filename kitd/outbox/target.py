@@ -13,6 +13,7 @@ from kitd.config.problem import InvalidValueError
 from kitd.outbox.error import EndpointFileError
 
 MAX_FILE_BYTES = 64 * 1024
+MIN_PATH_CHARS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ def read_target(config: NotificationConfig) -> Target:
     signing = () if secret is None else (secret.decode("utf-8", "replace"),)
     if config.url_file is None:
         assert config.url is not None
-        return Target(check_endpoint(config.url), secret, signing)
+        url = check_endpoint(config.url.url)
+        return Target(url, secret, (*_secrets_in(url), *signing))
     text = _read(config.url_file).decode("ascii", "replace")
     try:
         url = check_endpoint(text)
@@ -47,8 +49,18 @@ def read_target(config: NotificationConfig) -> Target:
             f"{config.url_file} has no URL of an endpoint: {error.message}",
             hint=error.hint or "one line, which is the URL and nothing else",
         ) from None
-    # Its whole path: a shorter part could stand in anything that is said.
-    return Target(url, secret, (text, url.raw_path_qs, *signing))
+    return Target(url, secret, (*_secrets_in(url), *signing))
+
+
+def _secrets_in(url: URL) -> tuple[str, ...]:
+    """Return what of a URL must not be repeated: nothing where it is no more than a host.
+
+    A short path could stand in anything that is said, and protects nothing.
+    """
+    path = url.raw_path_qs
+    if path == "/":
+        return ()
+    return (str(url), path) if len(path) >= MIN_PATH_CHARS else (str(url),)
 
 
 def _read(path: Path) -> bytes:

@@ -28,6 +28,7 @@ PLACES = (
     "signing",
     "hook",
     "query",
+    "path",
 )
 
 
@@ -154,7 +155,8 @@ def test_no_secret_is_found_anywhere(kitd, parrot, project, tmp_path, eventually
         "parrot": {
             "url_file": write(secret / "hook", f"{hook}\n"),
             "secret_file": write(secret / "signing", canary["signing"]),
-        }
+        },
+        "named": {"url": f"http://{heard_of.name}/{canary['path']}"},
     }
     daemon = kitd(
         {
@@ -188,7 +190,7 @@ def test_no_secret_is_found_anywhere(kitd, parrot, project, tmp_path, eventually
         heard = " ".join(server.heard)
         assert canary[word] in heard or pair(canary[word]) in heard, f"{word} was not used"
 
-    for word in ("hook", "query"):
+    for word in ("hook", "query", "path"):
         assert canary[word] in " ".join(heard_of.heard), f"{word} was not used"
     eventually(
         "status to tell of the endpoint", lambda: "endpoint parrot" in daemon.kitctl("status").out

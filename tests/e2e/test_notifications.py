@@ -115,7 +115,9 @@ def test_kill_9_before_the_cursor_is_a_repeat_and_nothing_is_missing(
     daemon.start()
     daemon.quiet()
     (project / "model.bin").write_bytes(b"other weights")
-    wanted = "SELECT seq, at_us FROM events WHERE type GLOB 'kit.*' OR type = 'tag.moved' ORDER BY seq"
+    wanted = (
+        "SELECT seq, at_us FROM events WHERE type GLOB 'kit.*' OR type = 'tag.moved' ORDER BY seq"
+    )
     told = []
     while sum(event["type"] == "dev.kitd.kit.packed" for event in told) < 3:
         told.append(take(hook))

@@ -9,7 +9,7 @@ from kitd.rpc.peer import Role
 
 
 class Effective(msgspec.Struct, frozen=True):
-    """The configuration with its defaults. It names files of secrets, never a secret."""
+    """The configuration with its defaults: files of secrets, no secret, of URLs only the host."""
 
     config: object
 

@@ -10,6 +10,7 @@ import random
 import pytest
 from aiohttp import web
 
+from kitd.config.address import Endpoint
 from kitd.config.model import NotificationConfig
 from kitd.ledger.retention import KEPT_WHATEVER_AGE
 from kitd.outbox.sender import BATCH, MAX_UNRECORDED
@@ -18,7 +19,7 @@ HOUR_US = 3600 * 1_000_000
 
 
 def at(endpoint, **fields):
-    return NotificationConfig(url=endpoint.url, **fields)
+    return NotificationConfig(url=Endpoint(endpoint.url), **fields)
 
 
 async def test_events_come_in_their_order_from_now_on(live, endpoint):
@@ -250,7 +251,7 @@ async def test_no_more_than_the_host_is_said(live, unused_tcp_port, tmp_path, pl
     url = f"http://127.0.0.1:{unused_tcp_port}/hooks/hunter2"
     path = tmp_path / "url"
     path.write_text(f"{url}?key=hunter3\n")
-    config = NotificationConfig(**{place: url if place == "url" else path})
+    config = NotificationConfig(**{place: Endpoint(url) if place == "url" else path})
     async with live(ci=config) as life:
         await life.emit("a")
         row = await life.until(error_code="notification_unreachable")
@@ -337,7 +338,7 @@ async def test_what_is_no_good_answer_is_a_failure(live, answer):
 
     async with await asyncio.start_server(peer, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        config = NotificationConfig(url=f"http://127.0.0.1:{port}/x")
+        config = NotificationConfig(url=Endpoint(f"http://127.0.0.1:{port}/x"))
         async with live(ci=config) as life:
             await life.emit("a")
             row = await life.until(cursor=0, failures=3)
@@ -374,7 +375,7 @@ async def test_nothing_is_missing_and_nothing_out_of_order(live, endpoint, seed)
 
 
 async def test_tls_that_is_none_says_so(live, endpoint):
-    secure = NotificationConfig(url=endpoint.url.replace("http:", "https:"))
+    secure = NotificationConfig(url=Endpoint(endpoint.url.replace("http:", "https:")))
     async with live(ci=secure) as life:
         await life.emit("a")
         row = await life.until(error_code="notification_tls")

@@ -3,7 +3,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from kitd.config.address import TcpAddress, UnixAddress
+from kitd.config.address import Endpoint, TcpAddress, UnixAddress
 from kitd.config.model import (
     AccessRule,
     BuiltinCredentials,
@@ -19,6 +19,7 @@ from kitd.config.model import (
 from kitd.config.parse import parse_config
 from kitd.config.places import Place, Places
 from kitd.config.problem import MAX_PROBLEMS, ConfigError
+from kitd.config.show import show_config
 from kitd.mirror.schedule import Cron, Interval
 from kitd.oci.reference import Repository
 
@@ -580,8 +581,25 @@ def test_reported_problems_are_bounded(parse: Parse) -> None:
 )
 def test_the_url_of_an_endpoint(parse: Parse, url: str) -> None:
     config = parse(f"notifications: {{ci: {{url: '{url}'}}}}")
-    assert config.notifications["ci"].url == url
+    assert config.notifications["ci"].url == Endpoint(url)
     assert config.notifications["ci"].types == ("*",)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://ci.example.com", "https://ci.example.com/"),
+        ("HTTPS://ci.example.com:8443/", "https://ci.example.com:8443/"),
+        ("http://[::1]:80/hooks/hunter2", "http://[::1]:80/[redacted]"),
+        ("https://ci.example.com//hunter2", "https://ci.example.com/[redacted]"),
+        ("https://ci.example.com#hunter2", "https://ci.example.com/[redacted]"),
+        ("https://ci.example.com/;hunter2", "https://ci.example.com/[redacted]"),
+    ],
+)
+def test_of_an_endpoint_no_more_is_shown_than_its_host(parse: Parse, url: str, shown: str) -> None:
+    config = parse(f"notifications: {{ci: {{url: '{url}'}}}}")
+    assert show_config(config)["notifications"]["ci"]["url"] == shown
+    assert "hunter2" not in repr(config)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from kitd.config.address import Endpoint
 from kitd.config.model import NotificationConfig
 from kitd.outbox.error import EndpointFileError
 from kitd.outbox.target import MAX_FILE_BYTES, read_target
@@ -22,14 +23,33 @@ def write(tmp_path):
 
 
 def test_a_url_and_no_secret():
-    target = read_target(NotificationConfig(url="http://127.0.0.1:8080/hooks/kitd"))
+    target = read_target(NotificationConfig(url=Endpoint("http://127.0.0.1:8080/hooks/kitd")))
     assert str(target.url) == "http://127.0.0.1:8080/hooks/kitd"
-    assert (target.secret, target.secrets) == (None, ())
+    assert (target.secret, target.secrets) == (None, ("http://127.0.0.1:8080/hooks/kitd",))
     assert target.host == "http://127.0.0.1:8080"
 
 
+@pytest.mark.parametrize(
+    ("url", "secrets"),
+    [
+        ("http://a.example", ()),
+        ("http://a.example/", ()),
+        ("http://a.example/kitd", ("http://a.example/kitd",)),
+        (URL, (URL, "/services/T0/hunter2?key=hunter2")),
+    ],
+)
+def test_what_follows_the_host_is_not_repeated(write, url, secrets):
+    """But for short paths: `/kitd` stands in the name of every file of kitd's."""
+    for config in ({"url": Endpoint(url)}, {"url_file": write(url.encode())}):
+        target = read_target(NotificationConfig(**config))
+        assert target.secrets == secrets
+        assert "hunter2" not in repr(target)
+
+
 def test_a_secret_is_what_stands_in_its_file(write):
-    config = NotificationConfig(url="http://a.example/", secret_file=write(b"  correct horse\r\n"))
+    config = NotificationConfig(
+        url=Endpoint("http://a.example/"), secret_file=write(b"  correct horse\r\n")
+    )
     target = read_target(config)
     assert target.secret == b"correct horse"
     assert target.secrets == ("correct horse",)
@@ -37,7 +57,9 @@ def test_a_secret_is_what_stands_in_its_file(write):
 
 
 def test_a_secret_need_not_be_text(write):
-    config = NotificationConfig(url="http://a.example/", secret_file=write(bytes(range(128, 256))))
+    config = NotificationConfig(
+        url=Endpoint("http://a.example/"), secret_file=write(bytes(range(128, 256)))
+    )
     target = read_target(config)
     assert target.secret == bytes(range(128, 256))
     # Others take note of it as text.
@@ -65,7 +87,7 @@ def test_what_is_no_url_is_refused_and_not_repeated(write, content):
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"x" * (MAX_FILE_BYTES + 1)])
 def test_a_file_without_a_secret(write, content):
-    config = NotificationConfig(url="http://a.example/", secret_file=write(content))
+    config = NotificationConfig(url=Endpoint("http://a.example/"), secret_file=write(content))
     with pytest.raises(EndpointFileError):
         read_target(config)
 
@@ -73,6 +95,6 @@ def test_a_file_without_a_secret(write, content):
 def test_what_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name, says in (("pipe", "no file"), ("missing", "No such file"), (".", "directory")):
-        config = NotificationConfig(url="http://a.example/", secret_file=tmp_path / name)
+        config = NotificationConfig(url=Endpoint("http://a.example/"), secret_file=tmp_path / name)
         with pytest.raises(EndpointFileError, match=says):
             read_target(config)
