@@ -11,7 +11,6 @@ import aiohttp
 from yarl import URL
 
 from kitd import __version__
-from kitd.outbox import signature
 from kitd.outbox.cloud_event import CONTENT_TYPE
 from kitd.outbox.error import (
     EndpointError,
@@ -22,6 +21,7 @@ from kitd.outbox.error import (
 from kitd.outbox.plan import refusal
 from kitd.outbox.target import Target
 from kitd.retry_after import parse_retry_after
+from kitd.signature import HEADER, sign
 
 DEADLINE_S = 10.0
 """For all of a request: names, connection, TLS, and the head of the answer."""
@@ -57,7 +57,7 @@ async def post(
     """
     headers = {"Content-Type": CONTENT_TYPE}
     if target.secret is not None:
-        headers[signature.HEADER] = signature.signature(target.secret, body, at_s=at_s)
+        headers[HEADER] = sign(target.secret, body, at_s=at_s)
     through = _through(proxy, target)
     with _endpoint_errors(target.host):
         async with (

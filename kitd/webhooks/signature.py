@@ -7,15 +7,14 @@ header can carry is compared as the bytes that it came from.
 import base64
 import hashlib
 import hmac
-import re
 from collections.abc import Callable
 
+from kitd.signature import HEADER, signed_at_s
 from kitd.webhooks.delivery import Delivery
 
 Proof = Callable[[Delivery, bytes], bool]
 """Whether a delivery shows that its sender knows the secret."""
 
-_STAMPED = re.compile(r"t=([0-9]{1,12}),(sha256=[0-9a-f]{64})", re.ASCII)
 _US = 1_000_000
 
 
@@ -73,22 +72,16 @@ def header_hmac(name: str, *, prefix: str = "") -> Proof:
     return is_shown
 
 
-def stamped_hmac(name: str, *, window_s: int) -> Proof:
-    """Return the proof that a header is `t=<unix seconds>,sha256=<hex HMAC-SHA256>`.
+def own_signature(*, window_s: int) -> Proof:
+    """Return the proof that kitd's own signature stands in its header: see `kitd.signature`.
 
-    What is signed is the digits of the time, a full stop and the raw body. The time may be
-    `window_s` before or after the delivery came in.
+    Its time may be `window_s` before or after the delivery came in.
     """
+    name = HEADER.lower()
 
     def is_shown(delivery: Delivery, secret: bytes) -> bool:
-        match = _STAMPED.fullmatch(delivery.headers.get(name, ""))
-        if match is None:
-            return False
-        stamp, shown = match.groups()
-        signed = stamp.encode() + b"." + delivery.body
-        is_signed = _equal(_wire(shown), b"sha256=" + _hex_hmac(secret, signed))
-        is_timely = abs(delivery.received_us - int(stamp) * _US) <= window_s * _US
-        return is_signed and is_timely
+        at_s = signed_at_s(delivery.headers.get(name, ""), secret, delivery.body)
+        return at_s is not None and abs(delivery.received_us - at_s * _US) <= window_s * _US
 
     return is_shown
 

@@ -1,9 +1,9 @@
 """kitd's own format, for whoever can run a command: a CI job, a script, a registry of one's own.
 
-`{"repository", "tag"?, "digest"?, "action"?}` or a list of at most 100 of these, with the header
-`X-Kitd-Signature: t=<unix seconds>,sha256=<hex HMAC-SHA256 of "<t>.<body>">`, good for
-five minutes. `action` is `push` where none is given, or `delete`. `X-Kitd-Delivery` may name the
-delivery. An empty list says nothing, which is a way to try the signature.
+`{"repository", "tag"?, "digest"?, "action"?}` or a list of at most 100 of these, signed as
+`kitd.signature` says, which is good for five minutes. `action` is `push` where none is given, or
+`delete`. `X-Kitd-Delivery` may name the delivery. An empty list says nothing, which is a way to try
+the signature.
 """
 
 from kitd.webhooks.delivery import Action, Change, Changes, Delivery, Reading
@@ -11,7 +11,7 @@ from kitd.webhooks.format import MIB
 from kitd.webhooks.formats.document import digest, read_objects, repository, tag
 from kitd.webhooks.formats.sender import Sender, header_id
 from kitd.webhooks.formats.target import ACTIONS
-from kitd.webhooks.signature import stamped_hmac
+from kitd.webhooks.signature import own_signature
 
 WINDOW_S = 300
 MAX_OBJECTS = 100
@@ -30,7 +30,7 @@ def _read(delivery: Delivery) -> Reading:
 
 FORMAT = Sender(
     name="generic",
-    proof=stamped_hmac("x-kitd-signature", window_s=WINDOW_S),
+    proof=own_signature(window_s=WINDOW_S),
     reader=_read,
     identity=header_id("x-kitd-delivery"),
 )

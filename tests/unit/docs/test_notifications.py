@@ -10,7 +10,7 @@ import pytest
 from kitd.ledger.event_ledger import Event
 from kitd.outbox.cloud_event import CONTENT_TYPE, cloud_event
 from kitd.outbox.plan import TOO_OLD_US
-from kitd.outbox.signature import HEADER, signature
+from kitd.signature import HEADER, sign
 
 PAGE = (Path(__file__).parents[3] / "docs" / "notifications.md").read_text(encoding="utf-8")
 (SECRET,) = re.findall(r"is `(correct horse battery staple)`", PAGE)
@@ -50,16 +50,16 @@ def test_the_example_is_what_is_sent(headers):
 
     assert list(json.loads(body).items()) == list(shown.items())
     assert headers["Content-Type"] == CONTENT_TYPE
-    assert headers[HEADER] == signature(SECRET.encode(), body, at_s=1_790_000_001)
+    assert headers[HEADER] == sign(SECRET.encode(), body, at_s=1_790_000_001)
 
 
 def test_the_check_takes_what_kitd_signs_and_nothing_else(is_from_kitd):
     now_s = int(time.time())
-    good = signature(b"secret", b"{}", at_s=now_s)
+    good = sign(b"secret", b"{}", at_s=now_s)
     assert is_from_kitd(good, b"{}", b"secret")
     assert not is_from_kitd(good, b"{} ", b"secret")
     assert not is_from_kitd(good, b"{}", b"Secret")
-    assert not is_from_kitd(signature(b"secret", b"{}", at_s=now_s - 600), b"{}", b"secret")
+    assert not is_from_kitd(sign(b"secret", b"{}", at_s=now_s - 600), b"{}", b"secret")
     for header in ("", "t=,sha256=", good.upper(), good + "0", good.replace("t=", "t=1")):
         assert not is_from_kitd(header, b"{}", b"secret")
 

@@ -10,8 +10,8 @@ from kitd.webhooks.signature import (
     authorization,
     header_hmac,
     header_secret,
+    own_signature,
     path_secret,
-    stamped_hmac,
 )
 
 # HMAC-SHA256 of "what do ya want for nothing?" with the key "Jefe" (RFC 4231, section 4.3).
@@ -94,7 +94,7 @@ def test_a_secret_of_bytes_that_are_no_text_can_be_shown():
 def test_what_was_not_sent_proves_nothing():
     nothing = delivery()
     proofs = (path_secret, authorization, header_secret("x-s"), header_hmac("x-s"))
-    assert not any(proof(nothing, KEY) for proof in (*proofs, stamped_hmac("x-s", window_s=1)))
+    assert not any(proof(nothing, KEY) for proof in (*proofs, own_signature(window_s=1)))
     assert not any_of(*proofs)(nothing, KEY)
     assert any_of(*proofs)(delivery(path="Jefe"), KEY)
 
@@ -124,5 +124,5 @@ AT_US = 1_780_000_000_000_000
     ],
 )
 def test_a_stamped_signature_is_good_for_its_window(value, at_us, is_shown):
-    proof = stamped_hmac("x-s", window_s=5)
-    assert proof(delivery(at_us=at_us, x_s=value), KEY) is is_shown
+    proof = own_signature(window_s=5)
+    assert proof(delivery(at_us=at_us, x_kitd_signature=value), KEY) is is_shown

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from kitd.outbox.signature import HEADER, signature
+from kitd.signature import HEADER, sign, signed_at_s
 from kitd.webhooks.delivery import Delivery
 from kitd.webhooks.formats import generic
 
@@ -28,19 +28,22 @@ def test_the_other_implementation_is_right():
 @pytest.mark.parametrize("secret", [b"s", b"correct horse", bytes(range(256))])
 @pytest.mark.parametrize("body", [b"", b"{}", b"a.b\r\n\xff\0"])
 def test_it_is_the_hmac_of_time_and_body(secret, body):
-    value = signature(secret, body, at_s=1_700_000_000)
+    value = sign(secret, body, at_s=1_700_000_000)
     match = re.fullmatch(r"t=(\d+),sha256=([0-9a-f]{64})", value)
     assert match is not None
     assert match[1] == "1700000000"
     assert match[2] == hmac_sha256(secret, b"1700000000." + body)
+    assert signed_at_s(value, secret, body) == 1_700_000_000
+    assert signed_at_s(value, secret + b"s", body) is None
+    assert signed_at_s(value, secret, body + b" ") is None
 
 
 def test_everything_that_goes_in_makes_a_difference():
     made = {
-        signature(b"secret", b"body", at_s=1),
-        signature(b"secret", b"body", at_s=2),
-        signature(b"secret", b"bodY", at_s=1),
-        signature(b"Secret", b"body", at_s=1),
+        sign(b"secret", b"body", at_s=1),
+        sign(b"secret", b"body", at_s=2),
+        sign(b"secret", b"bodY", at_s=1),
+        sign(b"Secret", b"body", at_s=1),
     }
     assert len({value.partition(",")[2] for value in made}) == 4
 
@@ -51,7 +54,7 @@ def test_what_kitd_signs_kitd_takes():
     now_us = 1_700_000_000_000_000
 
     def delivery(body):
-        header = signature(b"secret", b'{"repository":"team/demo"}', at_s=now_us // 1_000_000)
+        header = sign(b"secret", b'{"repository":"team/demo"}', at_s=now_us // 1_000_000)
         headers = {HEADER.lower(): header}
         return Delivery(method="POST", headers=headers, body=body, received_us=now_us)
 
