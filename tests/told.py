@@ -8,7 +8,7 @@ from kitd.queue.job import JobRequest, Lane
 from kitd.webhooks.delivery import Change, Changes, Handshake, Irrelevant
 from kitd.webhooks.format import MalformedDeliveryError
 
-SECRET = b"correct horse"
+SECRET = b"correct horse battery"
 REGISTRY = "registry.example.com"
 
 

@@ -19,7 +19,7 @@ from kitd.oci.digest import Digest
 from kitd.registry.governor import Closure
 from kitd.rpc.methods.wire import WireReason
 from kitd.store.blob_store import BlobStore, StoreError
-from kitd.webhooks.secret_file import WebhookSecretError, read_secret
+from kitd.webhooks.secret_file import WebhookSecretError, read_webhook_secret
 
 OVERDUE_S = 600.0
 """A job that could have run for so long, in a lane that has room, is stuck."""
@@ -187,7 +187,7 @@ async def webhook_sources(patient: Patient) -> AsyncIterator[WireReason]:
     if webhooks.listen is None:
         return
     for name, source in webhooks.sources.items():
-        look = partial(read_secret, source.secret_file)
+        look = partial(read_webhook_secret, source.secret_file)
         try:
             await patient.looks.take(f"secret of {name}", look)
         except TimeoutError:

@@ -1,7 +1,5 @@
 """Where an endpoint is and what requests to it are signed with: read anew for each of them."""
 
-import os
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,8 +9,8 @@ from kitd.config.literal import check_endpoint
 from kitd.config.model import NotificationConfig
 from kitd.config.problem import InvalidValueError
 from kitd.outbox.error import EndpointFileError
+from kitd.secret_file import MIN_SHARED_BYTES, read_secret
 
-MAX_FILE_BYTES = 64 * 1024
 MIN_PATH_CHARS = 16
 
 
@@ -35,7 +33,9 @@ class Target:
 
 def read_target(config: NotificationConfig) -> Target:
     """Read the files of an endpoint. Blocks. Raises `EndpointFileError`."""
-    secret = None if config.secret_file is None else _read(config.secret_file)
+    secret = None
+    if config.secret_file is not None:
+        secret = _read(config.secret_file, at_least_bytes=MIN_SHARED_BYTES)
     signing = () if secret is None else (secret.decode("utf-8", "replace"),)
     if config.url_file is None:
         assert config.url is not None
@@ -63,20 +63,12 @@ def _secrets_in(url: URL) -> tuple[str, ...]:
     return (str(url), path) if len(path) >= MIN_PATH_CHARS else (str(url),)
 
 
-def _read(path: Path) -> bytes:
-    """Return the content of a small file without the white space around it."""
+def _read(path: Path, *, at_least_bytes: int = 1) -> bytes:
     try:
-        # A pipe would be waited for.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            content = file.read(MAX_FILE_BYTES + 1) if is_file else b""
-    except OSError as error:
+        return read_secret(path, at_least_bytes=at_least_bytes)
+    except ValueError as error:
         raise EndpointFileError(
-            f"cannot read {path}: {error.strerror}", hint="the user kitd runs as must read it"
+            f"{path} {error}",
+            hint="one line of text, which the user that kitd runs as can read;"
+            f" a secret has at least {MIN_SHARED_BYTES} bytes (openssl rand -hex 32)",
         ) from error
-    if not is_file or len(content) > MAX_FILE_BYTES or not content.strip():
-        raise EndpointFileError(
-            f"{path} is no file with a secret", hint="a line of text, of at most 64 KiB"
-        )
-    return content.strip()

@@ -32,11 +32,12 @@ from kitd.registry.settings import (
     PasswordFile,
     TokenFile,
 )
+from kitd.secret_file import MAX_BYTES, read_whole
 
 log = structlog.get_logger(__name__)
 
-MAX_FILE_BYTES = 1024 * 1024
-MAX_SECRET_BYTES = 64 * 1024
+MAX_AUTH_FILE_BYTES = 1024 * 1024
+MAX_HELPER_BYTES = 64 * 1024
 HELPER_DEADLINE_S = 10.0
 
 _HUB_KEY = "https://index.docker.io/v1/"
@@ -168,7 +169,7 @@ def parse_auth_file(content: bytes, path: Path) -> AuthFile:
     Raises `CredentialsError`, which names the file and never what is in it.
     """
     try:
-        document = read_object(content, max_bytes=MAX_FILE_BYTES)
+        document = read_object(content, max_bytes=MAX_AUTH_FILE_BYTES)
     except InvalidJsonError as error:
         raise _malformed(path, str(error)) from None
     if path.name == _OLD_NAME:
@@ -196,7 +197,7 @@ def parse_auth_file(content: bytes, path: Path) -> AuthFile:
 def parse_helper_answer(output: bytes) -> Credential | None:
     """Read what a helper printed for `get`. Raises `ValueError` for what is no credential."""
     try:
-        answer = read_object(output, max_bytes=MAX_SECRET_BYTES)
+        answer = read_object(output, max_bytes=MAX_HELPER_BYTES)
     except InvalidJsonError:
         raise ValueError("not a JSON object") from None
     match answer:
@@ -256,17 +257,15 @@ def _malformed(path: Path, reason: str) -> CredentialsError:
 def _read(path: Path, max_bytes: int) -> bytes:
     """Return the content of a small file. Raises `CredentialsError`, `FileNotFoundError`."""
     try:
-        with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
-            mode = os.fstat(file.fileno()).st_mode
+        content, mode = read_whole(path, max_bytes=max_bytes)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise CredentialsError(
             f"cannot read {path}: {error.strerror}", hint="the user kitd runs as must read it"
         ) from error
-    if len(content) > max_bytes:
-        raise CredentialsError(f"{path} has more than {max_bytes} bytes")
+    except ValueError as error:
+        raise CredentialsError(f"{path} {error}") from error
     warn_if_exposed(path, mode)
     return content
 
@@ -280,7 +279,7 @@ def warn_if_exposed(path: Path, mode: int) -> None:
 def _read_secret(path: Path) -> str:
     """Return the text of a password or token file without the newline an editor leaves."""
     try:
-        secret = _read(path, MAX_SECRET_BYTES).decode().strip("\r\n")
+        secret = _read(path, MAX_BYTES).decode().strip("\r\n")
     except FileNotFoundError:
         raise CredentialsError(f"{path} does not exist") from None
     except UnicodeDecodeError:
@@ -292,7 +291,7 @@ def _read_secret(path: Path) -> str:
 
 def _read_auth_file(path: Path) -> AuthFile | None:
     try:
-        return parse_auth_file(_read(path, MAX_FILE_BYTES), path)
+        return parse_auth_file(_read(path, MAX_AUTH_FILE_BYTES), path)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -349,7 +348,7 @@ async def ask_helper(name: str, server: str, environment: Mapping[str, str]) -> 
 
 
 async def _run(path: str, question: bytes, environment: Mapping[str, str]) -> tuple[int, bytes]:
-    """Return the exit status and the first `MAX_SECRET_BYTES` of what the program printed."""
+    """Return the exit status and the first `MAX_HELPER_BYTES` of what the program printed."""
     process = await spawn(path, "get", env=environment, stderr=asyncio.subprocess.DEVNULL)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -360,10 +359,10 @@ async def _run(path: str, question: bytes, environment: Mapping[str, str]) -> tu
             process.stdin.write(question)
             await process.stdin.drain()
         process.stdin.close()
-        while chunk := await process.stdout.read(MAX_SECRET_BYTES - len(output)):
+        while chunk := await process.stdout.read(MAX_HELPER_BYTES - len(output)):
             output += chunk
         # One that prints more would wait for a reader for ever.
-        if len(output) < MAX_SECRET_BYTES:
+        if len(output) < MAX_HELPER_BYTES:
             await process.wait()
     finally:
         # Helpers are scripts more often than not: what they started ends with them.

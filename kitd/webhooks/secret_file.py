@@ -1,49 +1,38 @@
 """The files of secrets that senders prove themselves with."""
 
 import asyncio
-import os
-import stat
 from pathlib import Path
 
 from kitd.errors import Disposition, KitdError
+from kitd.secret_file import MIN_SHARED_BYTES, read_secret
 
-MAX_BYTES = 64 << 10
 READ_S = 2.0
 """How long a file is waited for: its file system may be gone."""
 
 
 class WebhookSecretError(KitdError):
-    """The secret of a webhook source cannot be read."""
+    """The secret of a webhook source cannot be read, or is too short to be one."""
 
     code = "webhook_secret"
     disposition = Disposition.RETRY
 
 
-def read_secret(path: Path) -> bytes:
+def read_webhook_secret(path: Path) -> bytes:
     """Return the content of a file without white space around it. Blocks.
 
-    Raises `WebhookSecretError`, also where it is empty: everybody would know that secret.
+    Raises `WebhookSecretError`, also where it is so short that others could find it.
     """
     try:
-        # Whoever opens a pipe would wait for its other end.
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise _unusable(path, "is not a file")
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise _unusable(path, f"cannot be read: {error.strerror or error}") from error
-    secret = content.strip()
-    if not secret:
-        raise _unusable(path, "is empty")
-    if len(content) > MAX_BYTES:
-        raise _unusable(path, f"has more than {MAX_BYTES} bytes")
-    return secret
+        return read_secret(path, at_least_bytes=MIN_SHARED_BYTES)
+    except ValueError as error:
+        raise _unusable(path, str(error)) from error
 
 
 def _unusable(path: Path, why: str) -> WebhookSecretError:
     return WebhookSecretError(
-        f"the secret {path} {why}", hint="write the secret that the sender has into it, mode 0400"
+        f"{path} {why}",
+        hint=f"write the secret that the sender has into it, of at least {MIN_SHARED_BYTES} bytes"
+        " (openssl rand -hex 32), mode 0400",
     )
 
 
@@ -61,7 +50,7 @@ class SecretFiles:
         """Return a secret. Raises `WebhookSecretError`."""
         reading = self._under_way.get(path)
         if reading is None:
-            reading = asyncio.get_running_loop().run_in_executor(None, read_secret, path)
+            reading = asyncio.get_running_loop().run_in_executor(None, read_webhook_secret, path)
             self._under_way[path] = reading
             reading.add_done_callback(lambda reading: self._came_back(path, reading))
         try:

@@ -73,13 +73,14 @@ def receiving(patient, but, tmp_path):
     return receiving
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\n"])
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"fifteen letters\n"])
 async def test_a_webhook_source_whose_secret_cannot_be_read(told, receiving, tmp_path, content):
     if content is not None:
         (tmp_path / "secret").write_bytes(content)
     reasons = await told(receiving())
     assert "harbor-eu" in reasons["webhook_secret"].text
-    (tmp_path / "secret").write_bytes(b"correct horse")
+    assert "fifteen" not in reasons["webhook_secret"].text
+    (tmp_path / "secret").write_bytes(b"sixteen letters.")
     assert await told(receiving()) == {}
 
 

@@ -201,23 +201,25 @@ async def test_endpoints_come_go_and_move_while_it_runs(live, serve):
 async def test_a_signature_says_who_and_when(live, endpoint, tmp_path):
     """The secret is read for each request."""
     path = tmp_path / "secret"
-    path.write_text("first secret\n")
+    path.write_text("the first secret of all\n")
     async with live(ci=at(endpoint, secret_file=path)) as life:
         await life.emit("a")
         await life.until(cursor=1)
-        path.write_text("second secret\n")
+        path.write_text("the second secret of all\n")
         await life.emit("b")
         await life.until(cursor=2)
         now_s = life.clock.now_us() // 1_000_000
         for secret, (headers, body) in zip(
-            (b"first secret", b"second secret"), endpoint.requests, strict=True
+            (b"the first secret of all", b"the second secret of all"),
+            endpoint.requests,
+            strict=True,
         ):
             time, mac = headers["X-Kitd-Signature"].split(",")
             signed = time.removeprefix("t=").encode() + b"." + body
             expected = hmac.new(secret, signed, hashlib.sha256).hexdigest()
             assert mac == f"sha256={expected}"
             assert abs(int(time.removeprefix("t=")) - now_s) < 30
-        assert life.secrets.redact("first secret") == "[redacted]"
+        assert life.secrets.redact("the first secret of all") == "[redacted]"
 
 
 async def test_without_its_secret_nothing_is_sent(live, endpoint, tmp_path):
@@ -227,7 +229,7 @@ async def test_without_its_secret_nothing_is_sent(live, endpoint, tmp_path):
         row = await life.until(error_code="notification_file")
         assert str(path) in row["error_message"]
         assert endpoint.requests == []
-        path.write_text("here it is")
+        path.write_text("here it is: sixteen")
         assert await endpoint.types(1) == ["a"]
         await life.until(cursor=1, error_code=None)
 

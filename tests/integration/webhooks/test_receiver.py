@@ -12,6 +12,7 @@ import pytest
 
 from told import REGISTRY, SECRET, push, signed
 
+SHORT = b"fifteen letters"
 JOBS = "SELECT reference FROM jobs ORDER BY id"
 ROWS = "SELECT source, name, state, reason, changes, jobs FROM deliveries ORDER BY id"
 
@@ -221,25 +222,30 @@ def make_pipe(path):
     [
         lambda path: path.unlink(),
         lambda path: path.write_bytes(b" \n"),
+        lambda path: path.write_bytes(SHORT + b"\n"),
         lambda path: path.write_bytes(b"x" * 100_000),
         make_directory,
         make_pipe,
     ],
 )
 async def test_without_its_secret_nothing_is_judged(post, secret_file, spoil, sql):
-    """An empty secret would let everybody in."""
+    """An empty secret would let everybody in, and a short one whoever tries all there are."""
     spoil(secret_file)
     body = push()
-    async with post.client.post("/hooks/one", data=body, headers=signed(body, b"")) as response:
-        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+    for secret in (b"", SHORT):
+        headers = signed(body, secret)
+        async with post.client.post("/hooks/one", data=body, headers=headers) as response:
+            assert (response.status, response.headers["Retry-After"]) == (503, "5")
     assert sql(ROWS) == []
 
 
 async def test_a_secret_that_is_replaced_counts_at_once(post, secret_file):
-    secret_file.write_bytes(b"battery staple")
+    secret_file.write_bytes(b"battery staple correct")
     assert (await post.send(push()))[0] == 401
     body = push()
-    assert (await post.ask("POST", "/hooks/one", body, signed(body, b"battery staple")))[0] == 202
+    assert (await post.ask("POST", "/hooks/one", body, signed(body, b"battery staple correct")))[
+        0
+    ] == 202
 
 
 async def test_duplicates_at_the_same_time_are_one_delivery(post, sql):

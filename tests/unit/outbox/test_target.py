@@ -7,7 +7,8 @@ import pytest
 from kitd.config.address import Endpoint
 from kitd.config.model import NotificationConfig
 from kitd.outbox.error import EndpointFileError
-from kitd.outbox.target import MAX_FILE_BYTES, read_target
+from kitd.outbox.target import read_target
+from kitd.secret_file import MAX_BYTES
 
 URL = "https://hooks.example.com/services/T0/hunter2?key=hunter2"
 
@@ -48,11 +49,11 @@ def test_what_follows_the_host_is_not_repeated(write, url, secrets):
 
 def test_a_secret_is_what_stands_in_its_file(write):
     config = NotificationConfig(
-        url=Endpoint("http://a.example/"), secret_file=write(b"  correct horse\r\n")
+        url=Endpoint("http://a.example/"), secret_file=write(b"  correct horse battery\r\n")
     )
     target = read_target(config)
-    assert target.secret == b"correct horse"
-    assert target.secrets == ("correct horse",)
+    assert target.secret == b"correct horse battery"
+    assert target.secrets == ("correct horse battery",)
     assert "horse" not in repr(target)
 
 
@@ -85,16 +86,17 @@ def test_what_is_no_url_is_refused_and_not_repeated(write, content):
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"x" * (MAX_FILE_BYTES + 1)])
+@pytest.mark.parametrize("content", [b"", b"\n", b"fifteen letters\n", b"x" * (MAX_BYTES + 1)])
 def test_a_file_without_a_secret(write, content):
     config = NotificationConfig(url=Endpoint("http://a.example/"), secret_file=write(content))
-    with pytest.raises(EndpointFileError):
+    with pytest.raises(EndpointFileError) as caught:
         read_target(config)
+    assert "fifteen" not in caught.value.describe()
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for name, says in (("pipe", "no file"), ("missing", "No such file"), (".", "directory")):
+    for name, says in (("pipe", "not a file"), ("missing", "No such file"), (".", "directory")):
         config = NotificationConfig(url=Endpoint("http://a.example/"), secret_file=tmp_path / name)
         with pytest.raises(EndpointFileError, match=says):
             read_target(config)
