@@ -17,8 +17,6 @@ from kitd.errors import KitdError
 
 TCP_USER_TIMEOUT = 18
 """From <linux/tcp.h>; `socket` has it under this name on Linux only."""
-UNREAD_MS = 30_000
-"""Who reads no answers for so long loses his connection, and leaves his place to others."""
 
 
 class ListenError(KitdError):
@@ -37,6 +35,8 @@ class Bounds:
     """How long a connection may be there without a whole request head."""
     read_bytes: int
     """Received bytes that wait for their handler, per connection."""
+    unread_s: float = 30.0
+    """Who reads no answers for so long loses his connection, and leaves his place to others."""
     linger_s: float = 10.0
     """How long the rest of a body is read and dropped after its answer, so that it arrives."""
     drain_s: float = 5.0
@@ -127,7 +127,7 @@ async def listening(
     try:
         server = await _start(runner, place, bounds.connections, option)
         for listener in server.sockets:
-            _give_up_silent(listener)
+            _give_up_silent(listener, bounds.unread_s)
         try:
             yield server.sockets[0]
         finally:
@@ -142,10 +142,13 @@ async def _name_server(_request: web.Request, response: web.StreamResponse) -> N
     response.headers["Server"] = "kitd"
 
 
-def _give_up_silent(connection: socket.socket) -> None:
-    """Let the kernel end connections whose other end takes no bytes for so long (tcp(7))."""
-    if sys.platform == "linux" and connection.family in (socket.AF_INET, socket.AF_INET6):
-        connection.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, UNREAD_MS)
+def _give_up_silent(listener: socket.socket, unread_s: float) -> None:
+    """Let the kernel end connections whose other end takes no bytes for so long (tcp(7)).
+
+    Those that are accepted have the options of their listener.
+    """
+    if sys.platform == "linux" and listener.family in (socket.AF_INET, socket.AF_INET6):
+        listener.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, int(unread_s * 1000))
 
 
 async def _start(
@@ -154,11 +157,23 @@ async def _start(
     requests = runner.server
     assert requests is not None
 
-    def admit() -> asyncio.Protocol:
-        has_place = len(requests.connections) < connections
-        return requests() if has_place else _TurnedAway()
-
     loop = asyncio.get_running_loop()
+    entering = 0
+
+    def entered() -> None:
+        nonlocal entering
+        entering -= 1
+
+    def admit() -> asyncio.Protocol:
+        nonlocal entering
+        if len(requests.connections) + entering >= connections:
+            return _TurnedAway()
+        # Up to a hundred are accepted before the first of them is in `connections`; each is by the
+        # next turn of the loop.
+        entering += 1
+        loop.call_soon(entered)
+        return requests()
+
     if isinstance(place, socket.socket):
         # A copy, because the server closes what it was given.
         return await loop.create_server(admit, sock=place.dup())

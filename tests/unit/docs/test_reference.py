@@ -10,7 +10,10 @@ from kitd.hold import HOLD_FILE
 from kitd.packing.gate import incomplete
 from kitd.packing.gate.judgement import GATES
 from kitd.packing.gate.tree import TOOLS
+from kitd.secret_file import MIN_SHARED_BYTES
 from kitd.webhooks.formats import FORMATS
+from kitd.webhooks.receiver import UNKNOWN_MAX_BYTES
+from kitd.webhooks.server import BOUNDS, BodyBounds
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -66,3 +69,26 @@ def test_every_webhook_format_is_explained():
     rows = re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE)
     assert rows == re.findall(r"^### ([a-z]+)$", page, re.MULTILINE)
     assert sorted(rows) == sorted(FORMATS)
+
+
+def test_the_bounds_of_webhooks_are_those_that_are_kept():
+    """docs/webhooks.md says what strangers can take, and each format's largest body."""
+    page = (DOCS / "webhooks.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"What a stranger can take is bounded: (.*?)\.\n", page, re.DOTALL)
+    bodies, mib = BodyBounds(), 1 << 20
+
+    assert list(map(int, re.findall(r"\d+", said))) == [
+        BOUNDS.connections,
+        BOUNDS.keepalive_s,
+        bodies.idle_s,
+        bodies.total_s,
+        BOUNDS.unread_s,
+        UNKNOWN_MAX_BYTES // mib,
+        bodies.held_bytes // mib,
+        2 * BOUNDS.read_bytes // 1024,
+    ]
+    rows = re.findall(r"^\| `([a-z]+)` \|.*\| (\d+) MiB \|$", page, re.MULTILINE)
+    assert {name: int(size) * mib for name, size in rows} == {
+        name: form.max_bytes for name, form in FORMATS.items()
+    }
+    assert f"has fewer than {MIN_SHARED_BYTES} bytes" in page

@@ -1,0 +1,130 @@
+"""What clients of an HTTP listener can take: so many places, and those for so long."""
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+
+import pytest
+from aiohttp import web
+
+from kitd.config.address import TcpAddress
+from kitd.listener import Bounds, listening
+
+BOUNDS = Bounds(connections=8, keepalive_s=20.0, read_bytes=1 << 14)
+LARGE = bytes(32 << 20)
+"""More than the kernel keeps for who does not read."""
+
+
+@asynccontextmanager
+async def serve(bounds, answer):
+    application = web.Application()
+    application.router.add_get("/", answer)
+    place = TcpAddress("127.0.0.1", 0)
+    async with listening(application, place, bounds, option="x.listen") as listener:
+        yield listener.getsockname()
+
+
+async def say_hello(_request):
+    return web.Response(text="hello")
+
+
+def ask(place):
+    """Connect and ask without a turn of the loop: the kernel alone answers."""
+    client = socket.create_connection(place)
+    client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.setblocking(False)
+    return client
+
+
+async def was_answered(client):
+    """Whether a client was let in, by what it hears first."""
+    try:
+        heard = await asyncio.get_running_loop().sock_recv(client, 1000)
+    except ConnectionError:
+        return False
+    return heard.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+async def test_of_many_who_come_at_once_so_many_are_let_in_as_there_are_places(rounds):
+    """All of them are accepted in one turn of the loop; those let in keep their places."""
+    async with serve(BOUNDS, say_hello) as place, asyncio.timeout(20):
+        clients, let_in = [], []
+        for _ in range(rounds):
+            arriving = [ask(place) for _ in range(40)]
+            clients += arriving
+            let_in += [client for client in arriving if await was_answered(client)]
+        assert len(let_in) == BOUNDS.connections
+        for client in clients:
+            client.close()
+
+
+async def test_a_place_that_is_left_is_for_the_next():
+    async with serve(BOUNDS, say_hello) as place, asyncio.timeout(20):
+        for _ in range(5):
+            arriving = [ask(place) for _ in range(BOUNDS.connections)]
+            while not all([await was_answered(client) for client in arriving]):
+                # Those who left are not gone at once.
+                for client in arriving:
+                    client.close()
+                arriving = [ask(place) for _ in range(BOUNDS.connections)]
+            for client in arriving:
+                client.close()
+
+
+async def test_who_never_reads_loses_his_place():
+    """One place, a client that takes no byte of its answer, and one who waits for the place."""
+    ended = asyncio.Event()
+
+    async def pour(request):
+        response = web.StreamResponse()
+        try:
+            await response.prepare(request)
+            await response.write(LARGE)
+        finally:
+            ended.set()
+        return response
+
+    async with serve(replace(BOUNDS, connections=1, unread_s=0.5), pour) as place:
+        with closing(ask(place)), closing(ask(place)) as other:
+            async with asyncio.timeout(30):
+                assert not await was_answered(other)
+                await ended.wait()
+                while True:
+                    with closing(ask(place)) as third:
+                        if await was_answered(third):
+                            break
+
+
+async def test_who_reads_slowly_keeps_his_place():
+    """What takes longer than the bound is fine as long as some of it is taken now and then."""
+
+    async def pour(_request):
+        return web.Response(body=LARGE)
+
+    async with serve(replace(BOUNDS, unread_s=0.5), pour) as place:
+        with closing(ask(place)) as client:
+            loop, taken = asyncio.get_running_loop(), 0
+            began_s = loop.time()
+            async with asyncio.timeout(40):
+                while taken < len(LARGE):
+                    # For a time of its own: the bound is what is tested.
+                    if loop.time() - began_s < 2.0:
+                        await asyncio.sleep(0.05)
+                    heard = await loop.sock_recv(client, 1 << 20)
+                    assert heard
+                    taken += len(heard)
+
+
+async def test_who_says_only_half_of_a_head_loses_his_place():
+    async with serve(replace(BOUNDS, connections=1, keepalive_s=0.3), say_hello) as place:
+        with closing(socket.create_connection(place)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHo")
+            client.setblocking(False)
+            async with asyncio.timeout(20):
+                assert not await was_answered(client)
+                while True:
+                    with closing(ask(place)) as other:
+                        if await was_answered(other):
+                            break
