@@ -54,6 +54,9 @@ class Told:
             raise MalformedDeliveryError("an unknown word")
         return Changes(tuple(Change(said["repository"], tag) for tag in said.get("tags", ("v1",))))
 
+    def kept_body(self, body):
+        return body.replace(b"hunter2", b"[redacted]")
+
 
 def signed(body: bytes, secret: bytes = SECRET, **headers: str) -> dict[str, str]:
     """Return the headers that prove a body, and others: `x_name="a"` is `X-Name: a`."""

@@ -153,5 +153,5 @@ def _new(known: Known) -> NewDelivery:
         changes=len(verdict.changes),
         headers=kept_headers(delivery.headers),
         body_bytes=len(delivery.body),
-        body=pack_body(delivery.body) if is_kept else None,
+        body=pack_body(source.form.kept_body(delivery.body)) if is_kept else None,
     )

@@ -44,3 +44,10 @@ class Format(Protocol):
     def read(self, delivery: Delivery) -> Reading:
         """Return what an authentic delivery says. Raises `MalformedDeliveryError`."""
         ...
+
+    def kept_body(self, body: bytes) -> bytes:
+        """Return what of a body is kept to be read again: all but what gives somebody rights.
+
+        It reads as the same. Never raises, also for a body that is malformed.
+        """
+        ...

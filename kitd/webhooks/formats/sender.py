@@ -26,6 +26,8 @@ class Sender:
     """Raises `MalformedDeliveryError`."""
     identity: Callable[[Delivery], str | None] = lambda _: None
     """What names the delivery, of any length; an error of kitd's is as good as None."""
+    keeper: Callable[[bytes], bytes] = lambda body: body
+    """What of a body is kept; never raises."""
     max_bytes: int = MIB
 
     def is_authentic(self, delivery: Delivery, secret: bytes) -> bool:
@@ -51,6 +53,10 @@ class Sender:
         if isinstance(reading, Changes) and len(reading.changes) > MAX_CHANGES:
             raise malformed(f"{len(reading.changes)} changes, more than {MAX_CHANGES}")
         return reading
+
+    def kept_body(self, body: bytes) -> bytes:
+        """Return what of a body is kept to be read again."""
+        return self.keeper(body)
 
 
 def digest_of_ids(ids: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from collections import Counter
 
 import pytest
 
+from kitd.ledger.delivery_ledger import unpack_body
 from told import REGISTRY, SECRET, push, signed
 
 SHORT = b"fifteen letters"
@@ -183,6 +184,17 @@ async def test_nothing_of_the_credential_is_kept(post, sql, database, parts):
     kept = [json.loads(headers).keys() for (headers,) in sql("SELECT headers FROM deliveries")]
     assert kept[0] == {"content-type", "user-agent"}
     assert parts.secrets.redact(f"/hooks/one/{SECRET.decode()}") == "/hooks/one/[redacted]"
+
+
+async def test_what_gives_rights_in_a_body_is_not_kept(post, sql):
+    """It is known when it comes again all the same, and can be replayed."""
+    body = push(callback="hunter2")
+    assert (await post.send(body))[0] == 202
+    assert (await post.send(body))[0] == 200
+    (packed,) = sql("SELECT body FROM deliveries")[0]
+    assert json.loads(unpack_body(packed))["callback"] == "[redacted]"
+    again = await post.desk.replay(1)
+    assert (again.state, again.body_bytes, again.changes) == ("accepted", len(body), 1)
 
 
 async def test_a_signature_is_over_the_bytes_of_the_wire(post, sql):

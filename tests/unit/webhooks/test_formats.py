@@ -187,3 +187,25 @@ def test_a_form_of_megabytes_is_its_json(shift):
     delivery = post(form, content_type="application/x-www-form-urlencoded", x_gitea_event="package")
     assert FORMATS["gitea"].read(delivery) == Changes((Change("team/model", "v1"),))
     assert payload_of(delivery) == document.encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (b'{"callback_url": "https://a/t0k", "b": 1}', b'{"callback_url": "[redacted]", "b": 1}'),
+        (b'{"callback_url":"https:\\/\\/a\\"t0k"}', b'{"callback_url":"[redacted]"}'),
+        (b'{"callback_url" :\n "https://a/t0', b'{"callback_url" :\n "[redacted]"'),
+        (b'{"callback_url":"https://a/t0\\', b'{"callback_url":"[redacted]"'),
+        (b'{"callback_url": null}', b'{"callback_url": null}'),
+        (b'{"other": "callback_url"}', b'{"other": "callback_url"}'),
+        (b"\xff\x00", b"\xff\x00"),
+        (b'"callback_url":"' * 60_000, None),
+        (b'"callback_url":"' + b"\\" * 1_000_000, None),
+    ],
+    ids=lambda value: repr(value[:20]) if value else "",
+)
+def test_the_callback_of_docker_hub_is_not_kept(body, kept):
+    """Not of what is malformed either: who has the URL can say how the delivery went."""
+    found = FORMATS["dockerhub"].kept_body(body)
+    assert b"t0" not in found
+    assert kept is None or found == kept

@@ -40,6 +40,18 @@ def read(format_, delivery: Delivery) -> dict:
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_is_kept_of_a_delivery_reads_as_all_of_it(path):
+    format_ = FORMATS[path.parent.name]
+    _, delivery, _ = load(path)
+    kept = replace(delivery, body=format_.kept_body(delivery.body))
+
+    judged = judge(format_, delivery)
+    assert judge(format_, kept) == judged
+    # Handshakes are answered and not kept at all.
+    assert isinstance(judged, Handshake) or b"never-called" not in kept.body
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_delivery_is_judged_and_read(path):
     format_ = FORMATS[path.parent.name]
     expected, delivery, secret = load(path)
