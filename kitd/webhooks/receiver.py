@@ -5,8 +5,6 @@ and nothing is answered with 2xx that is not in the ledger.
 """
 
 import asyncio
-import hmac
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
@@ -87,7 +85,6 @@ class Receiver:
         self._clock = clock
         self._learned = learned
         self._files = SecretFiles()
-        self._decoy = secrets.token_bytes(32)
         self._complained_s: dict[tuple[str, str], float] = {}
 
     def max_bytes(self, name: str) -> int:
@@ -107,10 +104,6 @@ class Receiver:
         """Return the answer to a delivery for the source of this name. Raises nothing."""
         source = self._find(name)
         if source is None:
-            # As much work as for one that is there.
-            hmac.compare_digest(
-                await _run(delivery, hmac.digest, self._decoy, delivery.body, "sha256"), self._decoy
-            )
             self._desk.refusals.unknown += 1
             return answer.UNKNOWN
         try:
