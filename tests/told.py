@@ -69,7 +69,7 @@ def push(repository: str = "team/model", **more: object) -> bytes:
 
 
 async def follow(registry, changes):
-    """Ask for a job for each tag."""
+    """Ask for a job for each tag but `quiet`."""
     return [
         JobRequest(
             kind="pull",
@@ -81,4 +81,10 @@ async def follow(registry, changes):
             reference=f"{registry}/{change.repository}:{change.tag}",
         )
         for change in changes
+        if change.tag != "quiet"
     ]
+
+
+def is_read(registry, name):
+    """Whether there is a mirror for a repository: for `team` only."""
+    return registry == REGISTRY and name.startswith("team/")

@@ -3,13 +3,15 @@
 import os
 import stat
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from kitd.config.model import Config
 from kitd.config.parse import parse_config
 from kitd.config.places import Places
-from kitd.config.problem import ConfigError, ConfigProblem
+from kitd.config.problem import MAX_PROBLEMS, ConfigError, ConfigProblem
 from kitd.config.tree import MAX_BYTES
+from kitd.config.warning import find_warnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ def load_config(places: Places) -> Loaded:
     warnings = []
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         warnings.append(f"{path} can be changed by others than its owner: run chmod go-w {path}")
-    return Loaded(parse_config(content, source=str(path), places=places), path, tuple(warnings))
+    config = parse_config(content, source=str(path), places=places)
+    return Loaded(config, path, (*warnings, *islice(find_warnings(config), MAX_PROBLEMS)))
 
 
 def _read(path: Path) -> tuple[bytes, int]:

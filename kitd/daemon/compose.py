@@ -74,6 +74,7 @@ from kitd.ledger.project_ledger import ProjectLedger
 from kitd.ledger.retention import Retention
 from kitd.ledger.transfer_ledger import TransferLedger
 from kitd.ledger.trouble import TroubleLedger
+from kitd.mirror.rule import rules_for
 from kitd.outbox.notifier import Notifier
 from kitd.outbox.sender import Surroundings as OutboxSurroundings
 from kitd.packing.pool import WorkerPool
@@ -393,7 +394,13 @@ async def _make_work(
         collector=collector,
         cache_keeper=cache_keeper,
         mirror_keeper=mirror_keeper,
-        desk=DeliveryDesk(ledgers.deliveries, sources, mirror_keeper.follow_changes, Refusals()),
+        desk=DeliveryDesk(
+            ledgers.deliveries,
+            sources,
+            mirror_keeper.follow_changes,
+            lambda registry, name: bool(rules_for(mirror_keeper.rules, registry, name)),
+            Refusals(),
+        ),
     )
 
 

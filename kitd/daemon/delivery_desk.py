@@ -4,6 +4,7 @@ What follows from them is asked here, and what was kept is read again when someb
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 from kitd.blocking import run_blocking, uninterrupted
 from kitd.config.model import WebhooksConfig
@@ -33,6 +34,8 @@ from kitd.webhooks.source import Source
 
 Follow = Callable[[str, tuple[Change, ...]], Awaitable[Sequence[JobRequest]]]
 """Says which jobs follow from changes in the repositories of a registry."""
+Reads = Callable[[str, str], bool]
+"""Says whether any mirror reads a repository of a registry."""
 
 
 class Sources:
@@ -67,11 +70,17 @@ class DeliveryDesk:
     """
 
     def __init__(
-        self, ledger: DeliveryLedger, sources: Sources, follow: Follow, refusals: Refusals
+        self,
+        ledger: DeliveryLedger,
+        sources: Sources,
+        follow: Follow,
+        reads: Reads,
+        refusals: Refusals,
     ) -> None:
         self._ledger = ledger
         self._sources = sources
         self._follow = follow
+        self._reads = reads
         self.refusals = refusals
 
     async def keep(self, known: Known) -> bool:
@@ -83,7 +92,8 @@ class DeliveryDesk:
         is_large = len(delivery.body) > THREAD_OVER_BYTES
         new = await run_blocking(_new, known) if is_large else _new(known)
         requests = await self._requests(known.source, verdict.changes)
-        return await self._ledger.keep(new, requests) is None
+        reason = verdict.reason or self._idle_reason(known.source, verdict.changes, requests)
+        return await self._ledger.keep(replace(new, reason=reason), requests) is None
 
     async def tell_refused(self, source: str, count: int) -> None:
         """Tell that so many deliveries of a source were refused."""
@@ -132,11 +142,25 @@ class DeliveryDesk:
         if isinstance(found, Handshake):
             raise NotReplayableError(f"delivery {number} is a handshake by now")
         requests = await self._requests(source, found.changes)
-        outcome = Outcome(found.state, found.reason, len(found.changes))
+        reason = found.reason or self._idle_reason(source, found.changes, requests)
+        outcome = Outcome(found.state, reason, len(found.changes))
         return await self._ledger.replayed(number, outcome, requests)
 
     async def _requests(self, source: Source, changes: tuple[Change, ...]) -> Sequence[JobRequest]:
         return await self._follow(source.registry, changes) if changes else ()
+
+    def _idle_reason(
+        self, source: Source, changes: tuple[Change, ...], requests: Sequence[JobRequest]
+    ) -> str | None:
+        """Return why nothing follows from changes; None where something does."""
+        if requests:
+            return None
+        if not changes:
+            return "it tells of no change"
+        if any(self._reads(source.registry, change.repository) for change in changes):
+            return "both ends of the mirror have it already, or it names no tag"
+        more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
+        return f"no mirror reads {source.registry}/{changes[0].repository}{more}"
 
 
 def _new(known: Known) -> NewDelivery:

@@ -57,6 +57,11 @@ class Route:
         """Whether a repository is among those that are copied."""
         return any(glob.matches(repository) for glob in self.globs)
 
+    def reads(self, registry: str) -> bool:
+        """Whether the repositories that are copied are in this registry."""
+        source, _, _ = self.source.partition("/")
+        return canonical_registry(source) == canonical_registry(registry)
+
     def examples(self) -> tuple[Repository, ...]:
         """Return a repository for each glob, with `x` for what may be anything."""
         return tuple(parse_repository(_STARS.sub(_ANY_NAME, glob.text)) for glob in self.globs)

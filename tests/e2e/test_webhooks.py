@@ -86,12 +86,29 @@ def test_an_event_becomes_a_job_and_comes_once(hooks):
     other, model = hooks.list()
     assert (model["state"], model["changes"], len(model["jobs"])) == ("accepted", 1, 1)
     assert (other["changes"], other["jobs"]) == (1, [])
+    assert other["reason"] == f"no mirror reads {REGISTRY}/team/other"
+    assert model["reason"] is None
     jobs = hooks.daemon.jobs("mirror")
     assert model["jobs"] == [jobs[-1]["id"]]
     # Without a name it may be the same thing once more: at most one waits for the one that runs.
     assert len(jobs) <= 2
     events = hooks.daemon.kitctl("--json", "events").out
     assert '"webhook.' not in events, "no event for each delivery"
+
+
+def test_a_source_whose_registry_no_mirror_reads_is_told_of(hooks):
+    unread = hooks.sources["harbor-eu"] | {"registry": "unread.example.com"}
+    hooks.reload(sources=hooks.sources | {"other": unread})
+    said = "no mirror reads unread.example.com"
+    assert said in hooks.daemon.log.read_text()
+    answer = hooks.daemon.kitctl("webhooks", "list").out.splitlines()
+    assert f"other: {said}: nothing follows" in answer
+    assert not any(line.startswith("harbor-eu: ") for line in answer)
+    listed = hooks.daemon.json("webhooks", "list")["sources"]
+    assert {each["name"]: each["mirrors"] for each in listed} == {
+        "harbor-eu": ["prod"],
+        "other": [],
+    }
 
 
 def test_tables_and_replays(hooks):

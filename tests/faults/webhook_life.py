@@ -20,7 +20,7 @@ from kitd.secret import Secrets
 from kitd.webhooks.receiver import Receiver
 from kitd.webhooks.refusal import Refusals
 from kitd.webhooks.server import WebhookServer
-from told import REGISTRY, Told, follow
+from told import REGISTRY, Told, follow, is_read
 
 
 async def main(place: Path) -> None:
@@ -31,7 +31,7 @@ async def main(place: Path) -> None:
         begun = await life.begin(database, clock, pid=os.getpid(), version="test")
         ledger = DeliveryLedger(database, clock, JobLedger(database, clock, begun.epoch))
         sources = Sources(lambda: config, {"told": Told()})
-        desk = DeliveryDesk(ledger, sources, follow, Refusals())
+        desk = DeliveryDesk(ledger, sources, follow, is_read, Refusals())
         server = WebhookServer(Receiver(desk, clock, Secrets()))
         async with server.listen(TcpAddress("127.0.0.1", 0)) as listener:
             print(listener.getsockname()[1], flush=True)

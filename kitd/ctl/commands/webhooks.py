@@ -35,7 +35,7 @@ def list_deliveries(
             if len(deliveries) >= wanted or len(found) < at_most:
                 break
     lines = _table(session, deliveries) if deliveries else [_NONE]
-    lines += _refused(page)
+    lines += [*_unread(page), *_refused(page)]
     session.terminal.show({**page, "deliveries": deliveries}, "\n".join(lines))
     return ExitCode.DONE
 
@@ -93,6 +93,15 @@ def _table(session: Session, deliveries: list[dict[str, Any]]) -> list[str]:
         for each in deliveries
     ]
     return render(columns, rows, width=session.terminal.width)
+
+
+def _unread(document: Document) -> list[str]:
+    """Return a line for each sender whose events no mirror follows."""
+    return [
+        printable(f"{source['name']}: no mirror reads {source['registry']}: nothing follows")
+        for source in document.get("sources") or []
+        if not source["mirrors"]
+    ]
 
 
 def _refused(document: Document) -> list[str]:

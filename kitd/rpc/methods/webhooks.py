@@ -67,11 +67,15 @@ class WireDelivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WireSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A sender: how many of its deliveries are held, and were refused since kitd started."""
+    """A sender: how many of its deliveries are held, and were refused since kitd started.
+
+    `mirrors` are those that read its registry: without any, nothing follows from its events.
+    """
 
     name: str
     format: str
     registry: str
+    mirrors: tuple[str, ...]
     accepted: int
     ignored: int
     malformed: int
@@ -125,7 +129,7 @@ async def list_deliveries(context: Context[Services], params: DeliveryQuery) -> 
     )
     found = await webhooks.list(wanted)
     counts = await webhooks.counts()
-    refused = webhooks.refusals
+    refused, rules = webhooks.refusals, context.services.mirrors.rules
     return DeliveryPage(
         deliveries=tuple(map(_wire, found)),
         sources=tuple(
@@ -133,6 +137,7 @@ async def list_deliveries(context: Context[Services], params: DeliveryQuery) -> 
                 name=source.name,
                 format=source.form.name,
                 registry=source.registry,
+                mirrors=tuple(rule.name for rule in rules if rule.route.reads(source.registry)),
                 refused=refused.by_source[source.name],
                 **{state: counts.get(source.name, {}).get(state, 0) for state in DeliveryState},
             )

@@ -20,7 +20,7 @@ from kitd.secret import Secrets
 from kitd.webhooks.receiver import Receiver
 from kitd.webhooks.refusal import Refusals
 from kitd.webhooks.server import BodyBounds, WebhookServer
-from told import REGISTRY, SECRET, Told, follow, signed
+from told import REGISTRY, SECRET, Told, follow, is_read, signed
 
 
 class ManualClock:
@@ -109,7 +109,7 @@ def deliveries(database, parts) -> DeliveryLedger:
 @pytest.fixture
 def desk(deliveries, parts) -> DeliveryDesk:
     sources = Sources(lambda: WebhooksConfig(sources=parts.sources), {"told": parts.form})
-    return DeliveryDesk(deliveries, sources, follow, Refusals())
+    return DeliveryDesk(deliveries, sources, follow, is_read, Refusals())
 
 
 @pytest.fixture

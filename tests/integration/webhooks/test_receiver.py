@@ -31,8 +31,20 @@ async def test_an_authentic_delivery_is_a_row_and_its_jobs(post, sql):
 
 
 async def test_changes_that_nobody_follows_are_accepted(post, sql):
+    """Each says why nothing followed."""
     assert (await post.send(push(tags=[])))[0] == 202
-    assert sql(ROWS) == [("one", None, "accepted", None, 0, "[]")]
+    assert (await post.send(push(tags=["quiet"])))[0] == 202
+    assert (await post.send(push("other/model", tags=["quiet"])))[0] == 202
+    assert (await post.send(push("other/model", tags=["quiet", "quiet"])))[0] == 202
+    unread = f"no mirror reads {REGISTRY}/other/model"
+    assert sql("SELECT state, reason, changes, jobs FROM deliveries ORDER BY id") == [
+        ("accepted", "it tells of no change", 0, "[]"),
+        ("accepted", "both ends of the mirror have it already, or it names no tag", 1, "[]"),
+        ("accepted", unread, 1, "[]"),
+        ("accepted", f"{unread} and 1 more", 2, "[]"),
+    ]
+    again = await post.desk.replay(3)
+    assert (again.state, again.reason) == ("accepted", unread)
 
 
 async def test_what_has_a_name_comes_once_in_a_day(post, sql, parts):
