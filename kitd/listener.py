@@ -17,6 +17,9 @@ from kitd.errors import KitdError
 
 TCP_USER_TIMEOUT = 18
 """From <linux/tcp.h>; `socket` has it under this name on Linux only."""
+MAX_TURNED_AWAY = 32
+TURNED_AWAY_S = 1.0
+"""How long one that there is no place for gets to take its answer."""
 
 
 class ListenError(KitdError):
@@ -35,6 +38,8 @@ class Bounds:
     """How long a connection may be there without a whole request head."""
     read_bytes: int
     """Received bytes that wait for their handler, per connection."""
+    retry_after_s: int = 5
+    """When those are told to come again that there is no place for."""
     unread_s: float = 30.0
     """Who reads no answers for so long loses his connection, and leaves his place to others."""
     linger_s: float = 10.0
@@ -87,12 +92,69 @@ class _Traffic:
                 await self._quiet.wait()
 
 
+class _Door:
+    """Lets in as many connections as there are places, and tells others to come again.
+
+    Of those, too, there are so many at once and no more; what is beyond them just ends.
+    """
+
+    def __init__(self, requests: web.Server, bounds: Bounds) -> None:
+        self._requests = requests
+        self._places = bounds.connections
+        self._entering = 0
+        self._crowded = (
+            "HTTP/1.1 503 Service Unavailable\r\nServer: kitd\r\nConnection: close\r\n"
+            f"Retry-After: {bounds.retry_after_s}\r\nContent-Length: 0\r\n\r\n"
+        ).encode()
+        self.turned_away: set[asyncio.Transport] = set()
+
+    def admit(self) -> asyncio.Protocol:
+        """Return what a new connection talks to."""
+        if len(self._requests.connections) + self._entering >= self._places:
+            return _TurnedAway(self.turned_away, self._crowded)
+        # Up to a hundred are accepted before the first of them is in `connections`; each is by the
+        # next turn of the loop.
+        self._entering += 1
+        asyncio.get_running_loop().call_soon(self._entered)
+        return self._requests()
+
+    def _entered(self) -> None:
+        self._entering -= 1
+
+    def close(self) -> None:
+        """End what is left of those that were turned away."""
+        for transport in tuple(self.turned_away):
+            transport.abort()
+
+
 class _TurnedAway(asyncio.Protocol):
-    """A connection there is no place for: it ends before a byte is read."""
+    """A connection there is no place for: it gets an answer, and what it sends is dropped.
+
+    To close at once would take the answer away from whoever is still sending (RFC 9112, section
+    9.6).
+    """
+
+    def __init__(self, crowd: set[asyncio.Transport], answer: bytes) -> None:
+        self._crowd = crowd
+        self._answer = answer
+        self._end: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        transport.abort()
+        self._transport = transport
+        if len(self._crowd) >= MAX_TURNED_AWAY:
+            transport.abort()
+            return
+        self._crowd.add(transport)
+        self._end = asyncio.get_running_loop().call_later(TURNED_AWAY_S, transport.abort)
+        transport.write(self._answer)
+        transport.write_eof()
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the protocol's
+        self._crowd.discard(self._transport)
+        if self._end is not None:
+            self._end.cancel()
 
 
 @asynccontextmanager
@@ -124,8 +186,10 @@ async def listening(
         shutdown_timeout=bounds.close_s,
     )
     await runner.setup()
+    assert runner.server is not None
+    door = _Door(runner.server, bounds)
     try:
-        server = await _start(runner, place, bounds.connections, option)
+        server = await _start(door, place, option)
         for listener in server.sockets:
             _give_up_silent(listener, bounds.unread_s)
         try:
@@ -134,6 +198,7 @@ async def listening(
             server.close()
             await traffic.drain(bounds.drain_s)
     finally:
+        door.close()
         await runner.cleanup()
 
 
@@ -151,34 +216,13 @@ def _give_up_silent(listener: socket.socket, unread_s: float) -> None:
         listener.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, int(unread_s * 1000))
 
 
-async def _start(
-    runner: web.AppRunner, place: TcpAddress | socket.socket, connections: int, option: str
-) -> asyncio.Server:
-    requests = runner.server
-    assert requests is not None
-
+async def _start(door: _Door, place: TcpAddress | socket.socket, option: str) -> asyncio.Server:
     loop = asyncio.get_running_loop()
-    entering = 0
-
-    def entered() -> None:
-        nonlocal entering
-        entering -= 1
-
-    def admit() -> asyncio.Protocol:
-        nonlocal entering
-        if len(requests.connections) + entering >= connections:
-            return _TurnedAway()
-        # Up to a hundred are accepted before the first of them is in `connections`; each is by the
-        # next turn of the loop.
-        entering += 1
-        loop.call_soon(entered)
-        return requests()
-
     if isinstance(place, socket.socket):
         # A copy, because the server closes what it was given.
-        return await loop.create_server(admit, sock=place.dup())
+        return await loop.create_server(door.admit, sock=place.dup())
     try:
-        return await loop.create_server(admit, place.host, place.port)
+        return await loop.create_server(door.admit, place.host, place.port)
     except OSError as error:
         raise ListenError(
             f"cannot listen on {place}: {error.strerror or error}",

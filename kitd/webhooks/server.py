@@ -22,7 +22,13 @@ from kitd.webhooks.format import MIB
 from kitd.webhooks.receiver import Receiver
 
 BOUNDS = Bounds(
-    connections=64, keepalive_s=15.0, read_bytes=1 << 16, linger_s=1.0, drain_s=2.0, close_s=0.5
+    connections=64,
+    keepalive_s=15.0,
+    read_bytes=1 << 16,
+    retry_after_s=answer.RETRY_AFTER_S,
+    linger_s=1.0,
+    drain_s=2.0,
+    close_s=0.5,
 )
 _PATHS = ("/hooks/{source}", "/hooks/{source}/{secret:.+}")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections import Counter
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from kitd.config.address import TcpAddress
-from kitd.listener import Bounds, listening
+from kitd.listener import MAX_TURNED_AWAY, Bounds, listening
 
 BOUNDS = Bounds(connections=8, keepalive_s=20.0, read_bytes=1 << 14)
 LARGE = bytes(32 << 20)
@@ -37,13 +38,29 @@ def ask(place):
     return client
 
 
-async def was_answered(client):
-    """Whether a client was let in, by what it hears first."""
+async def first_heard(client):
+    """Return the version and the status of an answer; nothing where the connection just ended."""
     try:
-        heard = await asyncio.get_running_loop().sock_recv(client, 1000)
+        return (await asyncio.get_running_loop().sock_recv(client, 1000))[:12]
     except ConnectionError:
-        return False
-    return heard.startswith(b"HTTP/1.1 200")
+        return b""
+
+
+async def was_answered(client):
+    return await first_heard(client) == b"HTTP/1.1 200"
+
+
+async def test_those_without_a_place_are_told_to_come_again_but_not_all_of_them():
+    """Who is told has a descriptor for a moment: of a flood only so many are."""
+    async with serve(BOUNDS, say_hello) as place, asyncio.timeout(20):
+        clients = [ask(place) for _ in range(BOUNDS.connections + MAX_TURNED_AWAY + 20)]
+        heard = Counter([await first_heard(client) for client in clients])
+        assert heard.pop(b"HTTP/1.1 200") == BOUNDS.connections
+        # One that has its answer and closes makes room for another.
+        assert heard.pop(b"HTTP/1.1 503") == MAX_TURNED_AWAY
+        assert heard.pop(b"") == 20
+        for client in clients:
+            client.close()
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
