@@ -97,8 +97,15 @@ class Receiver:
         return self._clock.now_us()
 
     def refuse_body(self, name: str, refusal: Answer) -> Answer:
-        """Return the answer to a body that was not read to its end."""
-        return answer.UNKNOWN if self._find(name) is None else refusal
+        """Return the answer to a body that was not read to its end.
+
+        It is in the log now and then: a sender that goes on with it would otherwise just be silent.
+        """
+        if self._find(name) is None:
+            self._desk.refusals.unknown += 1
+            return answer.UNKNOWN
+        self._complain("webhook.body_refused", name, f"answered with HTTP {refusal.status}")
+        return refusal
 
     async def receive(self, name: str, delivery: Delivery) -> Answer:
         """Return the answer to a delivery for the source of this name. Raises nothing."""

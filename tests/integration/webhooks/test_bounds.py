@@ -6,6 +6,7 @@ import time
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from kitd.webhooks.server import BOUNDS
 from told import push, signed
@@ -28,10 +29,14 @@ def status_of(answer):
 
 async def test_a_body_that_says_it_is_too_large_is_not_read(post, sql):
     """The answer comes although nothing of the body does, and the connection ends."""
-    answer = await post.raw(head(TOLD_MAX_BYTES + 1))
+    with capture_logs() as logged:
+        answer = await post.raw(head(TOLD_MAX_BYTES + 1))
+        assert status_of(await post.raw(head(TOLD_MAX_BYTES + 1))) == 413
     assert status_of(answer) == 413
     assert answer.endswith(b"\r\n\r\n")
     assert sql("SELECT 1 FROM deliveries") == []
+    told = {"source": "one", "reason": "answered with HTTP 413", "log_level": "warning"}
+    assert logged == [{"event": "webhook.body_refused", **told}], "once, and again in a minute"
 
 
 async def test_a_body_that_turns_out_too_large_is_read_no_further(post):
@@ -49,6 +54,7 @@ async def test_the_largest_body_is_taken(post):
 
 async def test_a_large_body_for_nobody_is_for_nobody(post):
     assert status_of(await post.raw(head(100 * MIB, source="none"))) == 404
+    assert post.desk.refusals.unknown == 1
 
 
 async def test_a_body_that_does_not_come_ends(listen):
