@@ -106,6 +106,9 @@ class _Door:
             "HTTP/1.1 503 Service Unavailable\r\nServer: kitd\r\nConnection: close\r\n"
             f"Retry-After: {bounds.retry_after_s}\r\nContent-Length: 0\r\n\r\n"
         ).encode()
+        self._unread_s = bounds.unread_s
+        self._unread_bytes: dict[web.RequestHandler, int] = {}
+        self._look: asyncio.TimerHandle | None = None
         self.turned_away: set[asyncio.Transport] = set()
 
     def admit(self) -> asyncio.Protocol:
@@ -121,8 +124,23 @@ class _Door:
     def _entered(self) -> None:
         self._entering -= 1
 
+    def watch(self) -> None:
+        """End connections whose other end takes no bytes, from now on: where no kernel does."""
+        waiting = {}
+        for handler in self._requests.connections:
+            transport = handler.transport
+            if transport is None or not (size_bytes := transport.get_write_buffer_size()):
+                continue
+            if self._unread_bytes.get(handler) == size_bytes:
+                transport.abort()
+            waiting[handler] = size_bytes
+        self._unread_bytes = waiting
+        self._look = asyncio.get_running_loop().call_later(self._unread_s, self.watch)
+
     def close(self) -> None:
-        """End what is left of those that were turned away."""
+        """End what is left of those that were turned away, and look no more."""
+        if self._look is not None:
+            self._look.cancel()
         for transport in tuple(self.turned_away):
             transport.abort()
 
@@ -190,8 +208,9 @@ async def listening(
     door = _Door(runner.server, bounds)
     try:
         server = await _start(door, place, option)
-        for listener in server.sockets:
-            _give_up_silent(listener, bounds.unread_s)
+        watched = [_is_watched_by_kernel(each, bounds.unread_s) for each in server.sockets]
+        if not all(watched):
+            door.watch()
         try:
             yield server.sockets[0]
         finally:
@@ -207,13 +226,15 @@ async def _name_server(_request: web.Request, response: web.StreamResponse) -> N
     response.headers["Server"] = "kitd"
 
 
-def _give_up_silent(listener: socket.socket, unread_s: float) -> None:
-    """Let the kernel end connections whose other end takes no bytes for so long (tcp(7)).
+def _is_watched_by_kernel(listener: socket.socket, unread_s: float) -> bool:
+    """Have the kernel end connections whose other end takes no bytes for so long, if it can.
 
-    Those that are accepted have the options of their listener.
+    It can for TCP on Linux (tcp(7)); those that are accepted have the options of their listener.
     """
-    if sys.platform == "linux" and listener.family in (socket.AF_INET, socket.AF_INET6):
-        listener.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, int(unread_s * 1000))
+    if sys.platform != "linux" or listener.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    listener.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, int(unread_s * 1000))
+    return True
 
 
 async def _start(door: _Door, place: TcpAddress | socket.socket, option: str) -> asyncio.Server:

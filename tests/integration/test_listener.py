@@ -18,12 +18,24 @@ LARGE = bytes(32 << 20)
 
 
 @asynccontextmanager
-async def serve(bounds, answer):
+async def serve(bounds, answer, place=TcpAddress("127.0.0.1", 0)):  # noqa: B008 - a value
     application = web.Application()
     application.router.add_get("/", answer)
-    place = TcpAddress("127.0.0.1", 0)
     async with listening(application, place, bounds, option="x.listen") as listener:
         yield listener.getsockname()
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def place(request, tmp_path):
+    """Where to listen: the kernel watches over readers at a port, and over none at a socket."""
+    if request.param == "tcp":
+        yield TcpAddress("127.0.0.1", 0)
+        return
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "sock"))
+        listener.listen()
+        listener.setblocking(False)
+        yield listener
 
 
 async def say_hello(_request):
@@ -32,7 +44,9 @@ async def say_hello(_request):
 
 def ask(place):
     """Connect and ask without a turn of the loop: the kernel alone answers."""
-    client = socket.create_connection(place)
+    family = socket.AF_UNIX if isinstance(place, str) else socket.AF_INET
+    client = socket.socket(family)
+    client.connect(place)
     client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     client.setblocking(False)
     return client
@@ -90,7 +104,7 @@ async def test_a_place_that_is_left_is_for_the_next():
                 client.close()
 
 
-async def test_who_never_reads_loses_his_place():
+async def test_who_never_reads_loses_his_place(place):
     """One place, a client that takes no byte of its answer, and one who waits for the place."""
     ended = asyncio.Event()
 
@@ -103,25 +117,26 @@ async def test_who_never_reads_loses_his_place():
             ended.set()
         return response
 
-    async with serve(replace(BOUNDS, connections=1, unread_s=0.5), pour) as place:
-        with closing(ask(place)), closing(ask(place)) as other:
+    bounds = replace(BOUNDS, connections=1, unread_s=0.5)
+    async with serve(bounds, pour, place) as address:
+        with closing(ask(address)), closing(ask(address)) as other:
             async with asyncio.timeout(30):
                 assert not await was_answered(other)
                 await ended.wait()
                 while True:
-                    with closing(ask(place)) as third:
+                    with closing(ask(address)) as third:
                         if await was_answered(third):
                             break
 
 
-async def test_who_reads_slowly_keeps_his_place():
+async def test_who_reads_slowly_keeps_his_place(place):
     """What takes longer than the bound is fine as long as some of it is taken now and then."""
 
     async def pour(_request):
         return web.Response(body=LARGE)
 
-    async with serve(replace(BOUNDS, unread_s=0.5), pour) as place:
-        with closing(ask(place)) as client:
+    async with serve(replace(BOUNDS, unread_s=0.5), pour, place) as address:
+        with closing(ask(address)) as client:
             loop, taken = asyncio.get_running_loop(), 0
             began_s = loop.time()
             async with asyncio.timeout(40):
