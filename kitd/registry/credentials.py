@@ -255,10 +255,13 @@ def _malformed(path: Path, reason: str) -> CredentialsError:
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
-    """Return the content of a small file. Raises `CredentialsError`, `FileNotFoundError`."""
+    """Return the content of a small file.
+
+    Raises `CredentialsError`, and `FileNotFoundError` or `NotADirectoryError` where there is none.
+    """
     try:
         content, mode = read_whole(path, max_bytes=max_bytes)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise
     except OSError as error:
         raise CredentialsError(
@@ -280,7 +283,7 @@ def _read_secret(path: Path) -> str:
     """Return the text of a password or token file without the newline an editor leaves."""
     try:
         secret = _read(path, MAX_BYTES).decode().strip("\r\n")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CredentialsError(f"{path} does not exist") from None
     except UnicodeDecodeError:
         raise CredentialsError(f"{path} is not UTF-8 text") from None

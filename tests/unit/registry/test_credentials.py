@@ -199,6 +199,12 @@ async def test_the_first_file_with_an_answer_is_used(tmp_path):
     assert await find_credential(Anonymous(), "one", None, environment) is None
 
 
+@pytest.mark.parametrize("place", ["/dev/null", "/nowhere"])
+async def test_a_place_without_logins_is_no_error(place):
+    environment = {"DOCKER_CONFIG": place}
+    assert await find_credential(DockerCredentials(), "one", None, environment) is None
+
+
 @pytest.fixture
 def helper(tmp_path):
     """Write a credential helper with this script and return the environment to find it in."""
