@@ -117,6 +117,8 @@ def _orders_for_change(
     rule: Rule, fact: RepositoryChanged, rules: Sequence[Rule]
 ) -> Iterator[MirrorOrder]:
     """Yield an order for each tag and target: what else moves meanwhile is no reason to wait."""
+    if fact.whole:
+        yield from orders_for(rule, fact.repository, rules)
     for tag in fact.tags:
         yield from orders_for(rule, fact.repository, rules, tags=(tag,))
     if fact.manifests and rule.referrers:

@@ -13,12 +13,12 @@ from kitd.daemon.translation import mirror_rules
 from kitd.errors import KitdError
 from kitd.ledger.mirror_ledger import MirrorLedger
 from kitd.mirror.edge import Edge, target_tag
-from kitd.mirror.order import AS_USUAL, Deletes, MirrorOrder
-from kitd.mirror.rule import Rule, rules_for
+from kitd.mirror.order import Deletes, MirrorOrder
+from kitd.mirror.rule import Rule
 from kitd.mirror.schedule import next_start_us, spread_of
 from kitd.oci.digest import Digest
 from kitd.oci.reference import InvalidReferenceError, Repository, parse_repository
-from kitd.queue.fact import Fact, MirrorDue, RepositoriesFound, RepositoryChanged
+from kitd.queue.fact import Fact, MirrorDue, RepositoryChanged
 from kitd.queue.job import JobRequest
 from kitd.rpc.methods.services import StartTimes
 from kitd.triggers import requests_for
@@ -98,23 +98,13 @@ class MirrorKeeper:
         vague = len(changes) > MANY_CHANGES
         for change in changes:
             if vague or (change.tag is None and change.digest is None):
-                found = self._look_at(Repository(registry, change.repository))
+                repository = Repository(registry, change.repository)
+                whole = RepositoryChanged(repository=repository, whole=True)
+                found: Sequence[JobRequest] = self.follow(whole)
             else:
                 found = await self._follow_change(registry, change)
             requests |= {request.key: request for request in found}
         return tuple(requests.values())
-
-    def _look_at(self, repository: Repository) -> Sequence[JobRequest]:
-        """Return what looks at all of a repository, by each mirror that it concerns."""
-        return [
-            request
-            for rule in rules_for(self.rules, repository.registry, repository.name)
-            for request in self.follow(
-                RepositoriesFound(
-                    rule=rule.name, repositories=(repository,), wish=AS_USUAL, priority=0
-                )
-            )
-        ]
 
     async def _follow_change(self, registry: str, change: Change) -> Sequence[JobRequest]:
         repository = Repository(registry, change.repository)
@@ -165,8 +155,9 @@ class MirrorKeeper:
         """Ask again for what nobody would come back to: what failed, and tags that are gone."""
         before_us = self._clock.now_us() - int(GIVEN_UP_S * 1_000_000)
         for repository, tag in await self._ledger.given_up(before_us):
-            again = RepositoryChanged(repository=repository, tags=(tag,))
-            for request in self.follow(again) if tag else self._look_at(repository):
+            tags = (tag,) if tag else ()
+            again = RepositoryChanged(repository=repository, whole=not tag, tags=tags)
+            for request in self.follow(again):
                 await self._ask(request)
         await self._ledger.tidy()
         gone = await self._ledger.gone()

@@ -95,9 +95,10 @@ class VerifyAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepositoryChanged:
-    """Something may have changed in a repository of a registry."""
+    """Something may have changed in a repository of a registry; where it is `whole`, anything."""
 
     repository: Repository
+    whole: bool = False
     tags: tuple[str, ...] = ()
     manifests: tuple[Digest, ...] = ()
     """Of those that came without a tag."""

@@ -18,6 +18,7 @@ from kitd.mirror.order import Conflicts
 from kitd.oci.digest import Digest
 from kitd.oci.media_type import is_manifest
 from kitd.oci.reference import Reference
+from kitd.queue.fact import RepositoryChanged
 
 GRAPHS = 16
 """Graphs that the target gets at once."""
@@ -25,6 +26,8 @@ BELIEVED_US = 24 * 3600 * 1_000_000
 """How long a target is believed to have what it was seen to have."""
 MAX_TURNS = 3
 """How often a tag is followed that moves while it is copied."""
+MANY_LEFT = 32
+"""With more tags than that for another mirror, it looks at all of them."""
 FEW_LOOKS = 3
 """With more tags than that to look for, a target is asked for all it has."""
 
@@ -60,6 +63,7 @@ class Follower:
         self._target = attempt.target
         self._report = attempt.report
         self._slots = asyncio.Semaphore(GRAPHS)
+        self._left: set[str] = set()
 
     async def follow(self, found: Mapping[str, Digest]) -> frozenset[Digest]:
         """Let the target's tags name what the source's do; return the manifests of new graphs."""
@@ -70,6 +74,18 @@ class Follower:
         moved = await all_of(self._copy_group(digest, group) for digest, group in groups.items())
         self._source.forget(found.keys())
         return frozenset[Digest]().union(*moved)
+
+    def left(self) -> RepositoryChanged | None:
+        """Return what of the target is for another mirror to carry back; None for nothing.
+
+        That may have looked already, and have found what it could not carry: the source's tag moved
+        too, and is back where it was.
+        """
+        if not self._left or self._order.wish.dry_run:
+            return None
+        if len(self._left) > MANY_LEFT:
+            return RepositoryChanged(repository=self._target.repository, whole=True)
+        return RepositoryChanged(repository=self._target.repository, tags=tuple(sorted(self._left)))
 
     # What is to be done with them.
 
@@ -125,6 +141,7 @@ class Follower:
                 # Its manifest is there; whether all below it is has not been seen.
                 return _Work(tag, digest, theirs, time.monotonic(), is_there=True)
             case Decision(Verdict.LEFT):
+                self._left.add(edge.target_tag)
                 gone = "removed there" if theirs is None else "moved on there"
                 self._report.tell(
                     edge, theirs, "skipped", why=f"it was {gone}, which is carried back"

@@ -72,7 +72,8 @@ async def run(order: MirrorOrder, context: JobContext, ports: Ports) -> Done:
     moved_bytes = attempt.target.moved()
     if report.has_failed:
         raise report.error(moved_bytes)
-    return Done(report.result(moved_bytes))
+    left = follower.left()
+    return Done(report.result(moved_bytes), facts=() if left is None else (left,))
 
 
 _ITS_OWN = (Disposition.FAIL, Disposition.RETRY)

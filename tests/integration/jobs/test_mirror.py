@@ -23,6 +23,8 @@ from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.mirror_ledger import MirrorLedger
 from kitd.mirror.order import Conflicts, Deletes, MirrorOrder, MirrorWish, Selection, TargetOrder
+from kitd.oci.reference import parse_repository
+from kitd.queue.fact import RepositoryChanged
 from kitd.queue.kind import HUMAN
 from kitd.registry.client import RegistryClient
 from kitd.registry.errors import RegistryNotFoundError
@@ -61,6 +63,7 @@ class World:
         self.store = BlobStore(tmp_path / "cache")
         self.store.create()
         self.cache = CacheContent(self.store)
+        self.facts = ()
         self.reads = SharedReads(self.cache.hold, lambda _size: True)
 
     async def registry(self, name="team/model", **quirks):
@@ -85,6 +88,7 @@ class World:
         with self.attempt() as context:
             context.job.priority = priority
             done = await MIRROR.run(order, context, ports)
+        self.facts = done.facts
         return done.result
 
     async def told(self, event_type):
@@ -793,6 +797,25 @@ async def test_two_ways_meet_and_nobody_copies_back(world):
     assert actions(await world.run(back)) == {"skipped": 1, "unchanged": 1}
     assert actions(await world.run(there)) == {"copied": 1, "unchanged": 1}
     assert one.tags == two.tags
+
+
+async def test_a_side_that_takes_back_what_it_pushed_has_the_other_carried_to_it(world):
+    """The other way has looked by then, and found a conflict that was not its to solve."""
+    one, two = await world.registry(), await world.registry()
+    there = world.rule(one, two, returns=True)
+    back = world.rule(two, one, returns=True, conflicts=Conflicts.KEEP)
+    first = one.kit("a")
+    await world.run(there)
+    one.kit("a"), two.kit("a")
+    assert actions(await world.run(back)) == {"skipped": 1}
+    assert world.facts == ()
+    one.tags["a"] = first["digest"]
+    assert actions(await world.run(there, tags=("a",), thorough=True)) == {"skipped": 1}
+    (fact,) = world.facts
+    assert fact == RepositoryChanged(repository=parse_repository(two.reference), tags=("a",))
+    await world.run(back, tags=fact.tags)
+    assert one.tags == two.tags
+    assert one.tags["a"] != first["digest"]
 
 
 @pytest.mark.parametrize("side", [0, 1])
