@@ -178,6 +178,7 @@ class Registry:
             self._ask_for_silence()
             self._asked += 1
             counts = not quirks.fail_kinds or kind in quirks.fail_kinds
+            counts = counts and request.path.endswith(quirks.fail_path)
             if quirks.fail_every and counts and self._asked % quirks.fail_every == 0:
                 raise RefusedError(quirks.fail_status, "UNKNOWN", "not this time")
         if request.path.startswith("/v2/"):

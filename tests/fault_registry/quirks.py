@@ -113,6 +113,8 @@ class Quirks:
     fail_status: int = 503
     fail_kinds: tuple[str, ...] = ()
     """Only requests of these kinds (`tally.py`) fail; all if there are none."""
+    fail_path: str = ""
+    """Only requests whose path ends like this fail."""
     busy_share: float = 0.0
     """So many of all requests are answered with 429: 0.3 is every third, roughly."""
     retry_after: str = "seconds"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kitd.content.together import all_of
 from kitd.jobs.mirror.attempt import LOOKS, Attempt
-from kitd.mirror.decide import departures
+from kitd.mirror.decide import departures, subject_of
 from kitd.mirror.edge import Back, Edge, Gone, Memory, Note, Removed
 from kitd.mirror.order import Deletes
 from kitd.mirror.removal import Fate, Outcome
@@ -36,6 +36,8 @@ async def note_departures(attempt: Attempt, missing: Container[str]) -> None:
     listed = attempt.source.listed or {}
     notes: list[Note] = []
     for (tag, _), memory in attempt.target.memory.items():
+        if not _is_own(attempt, tag, memory):
+            continue
         is_gone = _is_gone(attempt, tag, missing)
         if is_gone and memory.gone_us is None:
             notes.append(Gone(attempt.target.edge(tag)))
@@ -53,7 +55,9 @@ async def remove_departed(attempt: Attempt, missing: Container[str]) -> None:
     if order.deletes is not Deletes.PROPAGATE or not attempt.sees_all:
         return
     now_us = attempt.now_us()
-    own = {tag: memory for (tag, _), memory in target.memory.items() if _is_own(attempt, memory)}
+    own = {
+        tag: memory for (tag, _), memory in target.memory.items() if _is_own(attempt, tag, memory)
+    }
     decided = departures(
         {
             tag: memory.gone_us or now_us
@@ -75,21 +79,26 @@ async def remove_departed(attempt: Attempt, missing: Container[str]) -> None:
     await (_foresee if order.wish.dry_run else _remove)(attempt, copies)
 
 
-def _is_own(attempt: Attempt, memory: Memory) -> bool:
+def _is_own(attempt: Attempt, tag: str, memory: Memory) -> bool:
     """Whether a copy is this mirror's to remove: what others have copied is not."""
-    agreed_here = memory.rule == attempt.order.rule
-    # Of a pair each side has what either of them has brought there.
-    agreed_there = attempt.order.returns and memory.returned
-    return memory.digest is not None and (agreed_here or agreed_there)
+    if memory.digest is None:
+        return False
+    if memory.rule == attempt.order.rule:
+        return True
+    # Of a pair each side has what either of them has brought there, as far as it is for both.
+    is_meant = subject_of(tag) is not None or admits(attempt.order.select, tag)
+    return attempt.order.returns and memory.returned and is_meant
 
 
 def _is_gone(attempt: Attempt, tag: str, missing: Container[str]) -> bool:
-    return tag in missing or (attempt.sees_all and tag not in (attempt.source.listed or ()))
+    """Whether the source lacks a tag; one that it lists, and whose manifest is lost, it has."""
+    listed = attempt.source.listed
+    return tag in missing if listed is None else tag not in listed
 
 
 async def _foresee(attempt: Attempt, copies: Sequence[_Copy]) -> None:
     async def foresee(copy: _Copy) -> None:
-        theirs = await attempt.target.look(copy.edge.tag, now=True)
+        theirs = await attempt.target.names(copy.edge.tag)
         is_ours = theirs in (None, copy.digest)
         await _tell(attempt, copy, Fate(Outcome.REMOVED if is_ours else Outcome.MOVED))
 
@@ -102,6 +111,11 @@ async def _remove(attempt: Attempt, copies: Sequence[_Copy]) -> None:
     whole: list[_Copy] = []
 
     async def remove(copy: _Copy) -> None:
+        # The list is from when the job began.
+        if await attempt.source.names(copy.edge.tag) is not None:
+            await attempt.report.note(Back(copy.edge))
+            attempt.report.tell(copy.edge, copy.digest, "skipped", why="the source has it again")
+            return
         fate = await remote.remove_tag(copy.edge.target_tag, copy.digest)
         if fate.outcome is Outcome.UNSUPPORTED:
             whole.append(copy)
@@ -109,7 +123,12 @@ async def _remove(attempt: Attempt, copies: Sequence[_Copy]) -> None:
             await _tell(attempt, copy, fate)
 
     async def remove_whole() -> None:
-        by_tag = {copy.edge.target_tag: copy for copy in whole}
+        named = await all_of(attempt.source.names(copy.edge.tag) for copy in whole)
+        by_tag = {
+            copy.edge.target_tag: copy
+            for copy, digest in zip(whole, named, strict=True)
+            if digest is None
+        }
         going = {tag: copy.digest for tag, copy in by_tag.items()}
         for tag, fate in (await remote.remove_with_manifests(going)).items():
             await _tell(attempt, by_tag[tag], fate)

@@ -4,12 +4,15 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from itertools import islice
 from typing import TypeVar
 
+from kitd.blocking import run_blocking
 from kitd.content.store import ContentNotFoundError
 from kitd.content.together import all_of
 from kitd.errors import Disposition, KitdError
 from kitd.jobs.mirror.attempt import Attempt
 from kitd.jobs.mirror.source import PullsSpentError
 from kitd.mirror.decide import digest_tags, subject_of
+from kitd.mirror.edge import Eased
+from kitd.mirror.order import Selection
 from kitd.mirror.select import admits, needs_ages, select
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Reference
@@ -32,11 +35,15 @@ class Finder:
     def __init__(self, attempt: Attempt) -> None:
         self.gone: set[str] = set()
         self.is_absent = False
+        self._unsure = False
+        """Whether a tag could not be asked for that may be there."""
         self._attempt = attempt
         self._order = attempt.order
         self._source = attempt.source
         self._companions: dict[Digest, list[str]] = {}
         """Digest tags by what they are about, as far as they were not found yet."""
+        self._known: dict[str, Digest | None] = {}
+        """What tags named when their ages were looked for, None where that did not work out."""
 
     async def names(self) -> Sequence[str]:
         """Return the tags that are meant, whether they are there or not, but for digest tags.
@@ -51,7 +58,7 @@ class Finder:
         meant = sorted((self._source.listed or ()) if asked is None else asked)
         if order.digest_tags:
             self._sort_out(meant)
-        admitted = [tag for tag in meant if admits(order.select, tag)]
+        admitted = await run_blocking(_admitted, order.select, meant)
         return await self._newest(admitted) if ranks else admitted
 
     async def batches(self, names: Sequence[str]) -> AsyncIterator[Mapping[str, Digest]]:
@@ -73,13 +80,30 @@ class Finder:
         """Return the digest tags that are about manifests, which are copied now."""
         if not self._order.digest_tags or not manifests:
             return {}
+        if self._source.listed is None and len(manifests) > FEW:
+            try:
+                self._sort_out(await self._list())
+            except KitdError as error:
+                if error.disposition in (Disposition.FATAL, Disposition.PAUSE):
+                    raise
+                # Who does not list them may still have them.
+                if error.disposition is not Disposition.FAIL:
+                    await self._attempt.report.fail(error, ())
         if self._source.listed is None:
-            if len(manifests) <= FEW:
-                names = (tag for digest in manifests for tag in digest_tags(digest))
-                return await self._resolve(dict.fromkeys(names))
-            self._sort_out(await self._list())
+            names = (tag for digest in manifests for tag in digest_tags(digest))
+            return await self._resolve(dict.fromkeys(names))
         tags = [tag for digest in manifests for tag in self._companions.pop(digest, ())]
         return await self._resolve(dict.fromkeys(tags))
+
+    async def ease(self, names: Collection[str]) -> None:
+        """Note of tags that are not meant, or not any more, that there is nothing to be done."""
+        meant = set(names)
+        asked = self._order.tags or self._source.listed or ()
+        left = {tag for tags in self._companions.values() for tag in tags}
+        for (tag, _), memory in self._attempt.target.memory.items():
+            is_meant = tag not in left if subject_of(tag) else tag in meant
+            if memory.has_failed and not is_meant and tag in asked:
+                await self._attempt.report.note(Eased(self._attempt.target.edge(tag)))
 
     def _sort_out(self, tags: Iterable[str]) -> None:
         """Note which of some tags are digest tags."""
@@ -109,14 +133,19 @@ class Finder:
     async def _newest(self, tags: Sequence[str]) -> list[str]:
         """Return those of `tags` that are new enough among all that are admitted."""
         select_by = self._order.select
-        listed = [tag for tag in self._source.listed or () if admits(select_by, tag)]
+        listed = await run_blocking(_admitted, select_by, tuple(self._source.listed or ()))
         made_us: dict[str, int | None] = dict.fromkeys(listed)
         if needs_ages(select_by):
             for part in _parts(listed):
                 digests = await self._resolve(part)
                 ages = await self._ages(set(digests.values()))
                 made_us |= {tag: ages.get(digest) for tag, digest in digests.items()}
-        chosen = set(select(select_by, made_us, self._attempt.now_us()))
+                self._known |= {tag: digests.get(tag) for tag in part}
+        if self._unsure:
+            # The newest may be among those that could not be asked for.
+            return [tag for tag in tags if tag not in made_us]
+        now_us = self._attempt.now_us()
+        chosen = set(await run_blocking(select, select_by, made_us, now_us))
         # What is gone is not among them, and has to be noted as that.
         return [tag for tag in tags if tag in chosen or tag not in made_us]
 
@@ -154,6 +183,11 @@ class Finder:
         found: dict[str, Digest] = {}
 
         async def resolve(tag: str) -> None:
+            if tag in self._known:
+                known = self._known[tag]
+                if known is not None:
+                    found[tag] = known
+                return
             edge = self._attempt.target.edge(tag)
             digest = await self._attempt.report.guarded(self._look(tag), (edge,))
             if digest is not None:
@@ -172,6 +206,14 @@ class Finder:
             except ContentNotFoundError:
                 self.gone.add(tag)
                 return None
+            except KitdError as error:
+                if error.disposition is not Disposition.FAIL:
+                    self._unsure = True
+                raise
+
+
+def _admitted(selection: Selection, tags: Sequence[str]) -> list[str]:
+    return [tag for tag in tags if admits(selection, tag)]
 
 
 def _parts(items: Sequence[_T]) -> Iterable[Sequence[_T]]:

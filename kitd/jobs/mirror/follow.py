@@ -1,22 +1,21 @@
 """Having the target's tags follow the source's: what is to be done with each, and doing it."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
-from kitd.content.copy import walk
+from kitd.content.copy import manifests_of, walk
 from kitd.content.together import all_of
 from kitd.errors import Disposition, KitdError
 from kitd.jobs.mirror.attempt import Attempt
-from kitd.jobs.mirror.source import FRESH_S
+from kitd.jobs.mirror.find import Finder
 from kitd.jobs.mirror.target import Moved
-from kitd.mirror.decide import Decision, Verdict, decide
+from kitd.mirror.decide import Decision, Verdict, decide, subject_of
 from kitd.mirror.edge import Agreed, Conflict, Eased
 from kitd.mirror.order import Conflicts
 from kitd.oci.digest import Digest
-from kitd.oci.media_type import is_manifest
 from kitd.oci.reference import Reference
 from kitd.queue.fact import RepositoryChanged
 
@@ -47,7 +46,6 @@ class _Work:
     digest: Digest
     theirs: Digest | None
     """What the target's tag named when it was looked at."""
-    looked_s: float
     is_there: bool = False
     overwrites: bool = False
     """Whether what the target's tag named had been put there by others, and the source is right."""
@@ -56,24 +54,44 @@ class _Work:
 class Follower:
     """Has tags followed. What goes wrong with one is told of that one."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Attempt, finder: Finder) -> None:
         self._attempt = attempt
+        self._finder = finder
         self._order = attempt.order
         self._source = attempt.source
         self._target = attempt.target
         self._report = attempt.report
         self._slots = asyncio.Semaphore(GRAPHS)
+        self._turn = asyncio.Lock()
         self._left: set[str] = set()
 
-    async def follow(self, found: Mapping[str, Digest]) -> frozenset[Digest]:
-        """Let the target's tags name what the source's do; return the manifests of new graphs."""
-        work = await self._judge(found)
+    async def follow(self, found: Mapping[str, Digest]) -> None:
+        """Let the target's tags name what the source's do, digest tags before what they are about.
+
+        Who finds something by its tag may look for its signatures.
+        """
         groups: dict[Digest, list[_Work]] = {}
-        for each in work:
+        for each in await self._judge(found):
             groups.setdefault(each.digest, []).append(each)
-        moved = await all_of(self._copy_group(digest, group) for digest, group in groups.items())
+        manifests = await all_of(self._manifests(digest, works) for digest, works in groups.items())
+        about = await self._finder.about(frozenset[Digest]().union(*manifests))
+        if about:
+            await self.follow(about)
+        await all_of(self._copy_group(digest, group) for digest, group in groups.items())
         self._source.forget(found.keys())
-        return frozenset[Digest]().union(*moved)
+
+    async def _manifests(self, digest: Digest, group: Sequence[_Work]) -> frozenset[Digest]:
+        """Return the manifests of a graph, of which older tools may keep signatures under tags."""
+        # Nobody signs signatures that way.
+        if not self._order.digest_tags or all(subject_of(each.tag) for each in group):
+            return frozenset()
+        try:
+            root = await self._source.root(digest)
+            nodes = await manifests_of(self._source.content, root)
+        except KitdError:
+            # Whoever copies the graph meets that, too, and tells of it.
+            return frozenset()
+        return frozenset(node.digest for node in nodes)
 
     def left(self) -> RepositoryChanged | None:
         """Return what of the target is for another mirror to carry back; None for nothing.
@@ -132,14 +150,14 @@ class Follower:
         is_conflict = decision.is_conflict and theirs is not None
         match decision:
             case Decision(Verdict.COPY):
-                return _Work(tag, digest, theirs, time.monotonic(), overwrites=is_conflict)
+                return _Work(tag, digest, theirs, overwrites=is_conflict)
             case Decision(Verdict.EQUAL):
                 believed = agreed == digest and not order.wish.thorough
                 if believed or self._target.has(digest):
                     await self._agree(tag, digest, Moved(), copied=False)
                     return None
                 # Its manifest is there; whether all below it is has not been seen.
-                return _Work(tag, digest, theirs, time.monotonic(), is_there=True)
+                return _Work(tag, digest, theirs, is_there=True)
             case Decision(Verdict.LEFT):
                 self._left.add(edge.target_tag)
                 gone = "removed there" if theirs is None else "moved on there"
@@ -157,17 +175,17 @@ class Follower:
 
     # Doing it.
 
-    async def _copy_group(self, digest: Digest, group: Sequence[_Work]) -> frozenset[Digest]:
-        """Copy a graph and let its tags name it; return its manifests."""
+    async def _copy_group(self, digest: Digest, group: Sequence[_Work]) -> None:
+        """Copy a graph and let its tags name it."""
         edges = tuple(self._target.edge(each.tag) for each in group)
         work = self._foresee if self._order.wish.dry_run else self._carry
-        async with self._slots:
-            return await self._report.guarded(work(digest, group), edges) or frozenset()
+        # What is begun with few pulls has to be finished with them.
+        turn = self._turn if self._source.pulls.are_few else nullcontext()
+        async with self._slots, turn:
+            await self._report.guarded(work(digest, group), edges)
 
-    async def _carry(self, digest: Digest, group: Sequence[_Work]) -> frozenset[Digest]:
-        self._source.require_pulls(digest)
+    async def _carry(self, digest: Digest, group: Sequence[_Work]) -> None:
         moved = await self._bring(digest, group)
-        manifests = frozenset(node.digest for node in moved.manifests)
         for each in group:
             if each.tag in moved.left:
                 edge = self._target.edge(each.tag)
@@ -175,8 +193,7 @@ class Follower:
                 continue
             await self._agree(each.tag, digest, moved, copied=not each.is_there, work=each)
             # What several tags share is told with the first.
-            moved = Moved(left=moved.left)
-        return manifests
+            moved = Moved(referred=moved.referred, left=moved.left)
 
     async def _chase(self, tag: str) -> None:
         """Follow a tag that has moved on while what it named was copied."""
@@ -185,12 +202,12 @@ class Follower:
             if digest is None:
                 self._report.tell(self._target.edge(tag), None, "skipped", why="it is gone")
                 return
-            work = await self._decide(tag, digest, await self._target.look(tag, now=True))
+            work = await self._decide(tag, digest, await self._target.names(tag))
             if work is None:
                 return
             moved = await self._bring(digest, (work,))
             if not moved.left:
-                await self._agree(tag, digest, moved, copied=True, work=work)
+                await self._agree(tag, digest, moved, copied=not work.is_there, work=work)
                 return
         raise MovingTagError(f"{Reference(self._source.repository, tag)} keeps moving")
 
@@ -214,25 +231,21 @@ class Follower:
 
     async def _is_still_so(self, work: _Work) -> bool:
         """Whether both ends are as they were when it was decided what is done."""
-        now_s = time.monotonic()
         was_asked = self._source.was_asked(work.tag)
         if not was_asked and await self._source.names(work.tag) != work.digest:
             return False
         # Where the source is right whatever there is, the look would change nothing.
         careful = self._order.returns or self._order.conflicts is Conflicts.KEEP
-        if not careful or now_s - work.looked_s < FRESH_S:
-            return True
-        return await self._target.look(work.tag, now=True) == work.theirs
+        return not careful or await self._target.names(work.tag) == work.theirs
 
-    async def _foresee(self, digest: Digest, group: Sequence[_Work]) -> frozenset[Digest]:
+    async def _foresee(self, digest: Digest, group: Sequence[_Work]) -> None:
         """Tell what a copy would take."""
         nodes = await walk(self._source.content, await self._source.root(digest))
         sent_bytes = await self._target.foresee(nodes)
         for each in group:
-            action = "unchanged" if each.is_there else "copied"
+            action = "copied" if sent_bytes or not each.is_there else "unchanged"
             self._report.tell(self._target.edge(each.tag), digest, action, sent_bytes)
             sent_bytes = 0
-        return frozenset(node.digest for node in nodes if is_manifest(node.media_type))
 
     async def _agree(
         self, tag: str, digest: Digest, moved: Moved, *, copied: bool, work: _Work | None = None

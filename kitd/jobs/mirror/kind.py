@@ -5,6 +5,9 @@ from being asked who have nothing new to say. A source that goes to several targ
 see `kitd.content.shared`.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import msgspec
 
 from kitd.errors import Disposition, KitdError
@@ -14,7 +17,7 @@ from kitd.jobs.mirror.find import Finder
 from kitd.jobs.mirror.follow import Follower
 from kitd.jobs.mirror.report import Report
 from kitd.jobs.mirror.signed import refer_again, refer_as_told
-from kitd.jobs.mirror.source import MirrorSource
+from kitd.jobs.mirror.source import MirrorSource, Pulls
 from kitd.jobs.mirror.target import MirrorTarget
 from kitd.jobs.port import Ports
 from kitd.mirror.edge import Edge, Removed
@@ -32,17 +35,13 @@ async def run(order: MirrorOrder, context: JobContext, ports: Ports) -> Done:
     report = Report(order, context, ports.mirrors)
     memory = await ports.mirrors.edges(repository, where, order.tags)
     whole = Edge(repository, "", where, "")
-    origin, remote = await ports.mirror_remote(repository), await ports.mirror_remote(where)
-    async with ports.reads.open(canonical(repository), origin, by_many=order.by_many) as content:
+    async with _told_of(report, whole, order):
+        origin, remote = await ports.mirror_remote(repository), await ports.mirror_remote(where)
+    pulls = Pulls(origin, repository.registry, leaves=context.job.priority < HUMAN)
+    async with ports.reads.open(canonical(repository), pulls, by_many=order.by_many) as content:
         attempt = Attempt(
             order,
-            MirrorSource(
-                repository,
-                origin,
-                content,
-                by_many=order.by_many,
-                leaves_pulls=context.job.priority < HUMAN,
-            ),
+            MirrorSource(repository, origin, content, pulls, by_many=order.by_many),
             MirrorTarget(
                 repository, where, order.target.tag, remote, memory, transfers=ports.transfers
             ),
@@ -51,21 +50,16 @@ async def run(order: MirrorOrder, context: JobContext, ports: Ports) -> Done:
             ports.clock.now_us,
         )
         finder = Finder(attempt)
-        try:
+        async with _told_of(report, whole, order):
             names = await finder.names()
-        except KitdError as error:
-            if order.rule is not None and error.disposition in _ITS_OWN:
-                # Nobody would come back to it, where no schedule does.
-                await report.fail(error, (whole,))
-            raise
-        if await ports.mirrors.had_no_source(repository, where):
+        if attempt.sees_all and await ports.mirrors.had_no_source(repository, where):
             await report.note(Removed(whole))
-        follower = Follower(attempt)
+        follower = Follower(attempt, finder)
         async for found in finder.batches(names):
-            moved = await follower.follow(found)
-            await follower.follow(await finder.about(moved))
+            await follower.follow(found)
             await refer_again(attempt, found)
         await refer_as_told(attempt)
+        await finder.ease(names)
         if not finder.is_absent:
             await note_departures(attempt, finder.gone)
             await remove_departed(attempt, finder.gone)
@@ -76,8 +70,16 @@ async def run(order: MirrorOrder, context: JobContext, ports: Ports) -> Done:
     return Done(report.result(moved_bytes), facts=() if left is None else (left,))
 
 
-_ITS_OWN = (Disposition.FAIL, Disposition.RETRY)
-"""What is wrong with the source, and not with kitd."""
+@asynccontextmanager
+async def _told_of(report: Report, whole: Edge, order: MirrorOrder) -> AsyncIterator[None]:
+    """Write down what keeps a mirror from beginning: else nobody would come back to it."""
+    try:
+        yield
+    except KitdError as error:
+        is_its_own = error.disposition in (Disposition.FAIL, Disposition.RETRY)
+        if order.rule is not None and is_its_own:
+            await report.fail(error, (whole,))
+        raise
 
 
 def _key(order: MirrorOrder) -> str:

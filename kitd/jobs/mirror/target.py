@@ -15,7 +15,7 @@ from kitd.jobs.transfer import Bytes
 from kitd.mirror.edge import Edge, Memory, target_tag
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
-from kitd.oci.media_type import is_manifest
+from kitd.oci.media_type import INDEXES, is_manifest
 from kitd.oci.reference import Repository, check_tag
 
 Still = Callable[[str], Awaitable[bool]]
@@ -149,15 +149,19 @@ class MirrorTarget:
             # Each tag can be asked for as well, and has its own trouble if there is some.
             self._tags = None
 
-    async def look(self, tag: str, *, now: bool = False) -> Digest | None:
-        """Return what the target's tag names; None if there is none. `now` believes no list."""
+    async def look(self, tag: str) -> Digest | None:
+        """Return what the target's tag names, or did when it was asked for all; None: nothing."""
         name = check_tag(self.edge(tag).target_tag)
-        if self._tags is not None and not now:
+        if self._tags is not None:
             listed = self._tags.get(name)
             if listed is not None or name not in self._tags:
                 return listed
+        return await self.names(tag)
+
+    async def names(self, tag: str) -> Digest | None:
+        """Return what the target's tag names now; None if there is none."""
         try:
-            return (await self.remote.resolve(name)).digest
+            return (await self.remote.resolve(check_tag(self.edge(tag).target_tag))).digest
         except ContentNotFoundError:
             return None
 
@@ -182,11 +186,16 @@ class MirrorTarget:
             return False
 
         async def publish(node: Descriptor) -> int:
-            name = self.edge(tags[0]).target_tag
-            return await self.remote.publish(node, source, name) if await moves(tags[0]) else 0
+            if await moves(tags[0]):
+                return await self.remote.publish(node, source, self.edge(tags[0]).target_tag)
+            # It is neither sent nor there.
+            self._skipped_bytes -= node.size
+            return 0
 
-        # Who finds it by its tag finds what refers to it, which has to be there first.
-        at_once = len(tags) == 1 and not listed
+        # Who finds it by its tag finds what refers to it, or to a part of it: that has to be there
+        # first.
+        is_index = root.media_type in INDEXES
+        at_once = len(tags) == 1 and not listed and (referrers is None or not is_index)
         sent_bytes = 0
         notes: tuple[str, ...] = ()
         manifests: tuple[Descriptor, ...] = (root,)

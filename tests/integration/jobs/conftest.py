@@ -1,14 +1,19 @@
 """What a job works with, of which each test has its own part."""
 
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from types import SimpleNamespace
 
 import pytest
 
 from kitd.clock import SystemClock
 from kitd.jobs.port import PackSettings, Ports
+from kitd.ledger.database import Database
 from kitd.modelkit.dialect import Dialect
 from kitd.queue.kind import HUMAN
+from kitd.registry.client import RegistryClient
+from kitd.registry.settings import RegistrySettings
+from kitd.registry.transport import Surroundings
+from tests.integration.jobs.world import World
 
 
 class Context:
@@ -62,3 +67,19 @@ def make_ports():
         return Ports(**{**others, **real, **given})
 
     return make
+
+
+@pytest.fixture
+async def world(tmp_path, make_ports, attempt):
+    """Give a world of mirrors, in which clients wait for nothing."""
+
+    async def sleep(delay_s):
+        """Wait for nothing between attempts."""
+
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database(tmp_path / "ledger.db"))
+        client = RegistryClient(
+            lambda _: RegistrySettings(), Surroundings(environment={}, sleep=sleep)
+        )
+        await stack.enter_async_context(client)
+        yield World(stack, tmp_path, make_ports, attempt, database, client)
