@@ -30,6 +30,9 @@ MAX_DEPTH = 8
 """How deep indexes list indexes."""
 LOOKS = 8
 """Requests at once."""
+LOOKS_AGAIN = 200
+"""Tags that are looked at once more for each manifest that is deleted: where there are more, all of
+them before several deletions."""
 
 
 class Remote(Fetcher, Protocol):
@@ -77,10 +80,12 @@ async def remove_tagged(
     removal = plan_removal(seen.tags, seen.children, going)
     fates = dict(removal.kept)
     is_as_seen = True
-    for digest in removal.digests:
+    every = -(-len(seen.names) // LOOKS_AGAIN)
+    for turn, digest in enumerate(removal.digests):
         tags = [tag for tag in going if seen.tags.get(tag) == digest]
+        again = seen.names if turn % every == 0 else tags
         # Of what has changed once the rest is not known either.
-        is_as_seen = is_as_seen and await look.is_as_seen(seen, digest, tags)
+        is_as_seen = is_as_seen and await look.is_as_seen(seen, digest, tags, again)
         outcome = Outcome.CHANGED
         if is_as_seen:
             was_there = await remote.delete_manifest(digest)
@@ -104,12 +109,20 @@ class _Look:
         tags = {tag: target.digest for tag, target in found.items()}
         return _Seen(names, tags, await self._children(found.values()))
 
-    async def is_as_seen(self, seen: _Seen, digest: Digest, tags: Collection[str]) -> bool:
-        """Whether `tags` still name a manifest, and no new tag can have to do with it."""
-        news = await self._resolve(await self._names() - seen.names)
-        if any(new.digest == digest or new.media_type in INDEXES for new in news.values()):
+    async def is_as_seen(
+        self, seen: _Seen, digest: Digest, tags: Collection[str], again: Collection[str]
+    ) -> bool:
+        """Whether `tags` still name a manifest, and nothing else can have come to do with it.
+
+        Of the tags that were there, those in `again` are looked at.
+        """
+        found = await self._resolve({*(await self._names() - seen.names), *again})
+        if any(
+            target.digest == digest or target.media_type in INDEXES
+            for tag, target in found.items()
+            if tag not in tags and target.digest != seen.tags.get(tag)
+        ):
             return False
-        found = await self._resolve(tags)
         return all(tag in found and found[tag].digest == digest for tag in tags)
 
     async def _names(self) -> set[str]:

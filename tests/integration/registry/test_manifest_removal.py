@@ -1,6 +1,7 @@
 """Tags that go with their manifests, at a registry that removes no tags: Debian's."""
 
 import json
+from collections import Counter
 
 import pytest
 from aiohttp import web
@@ -176,6 +177,8 @@ class Repository:
         self.tags = {}
         self.looks = 0
         self.deleted = []
+        self.asked = Counter()
+        self.changes_at_look = 2
         self.change = lambda: None
 
     def put(self, document, *tags):
@@ -191,14 +194,17 @@ class Repository:
         if what == "list":
             # The second look is the one right before the first deletion.
             self.looks += 1
-            if self.looks == 2:
+            if self.looks == self.changes_at_look:
                 self.change()
             return web.json_response({"name": "team/model", "tags": list(self.tags)})
         digest = self.tags.get(what, what)
+        self.asked[what] += 1
         if digest not in self.manifests:
             raise web.HTTPNotFound
         if request.method == "DELETE":
             self.deleted.append(digest)
+            del self.manifests[digest]
+            self.tags = {tag: named for tag, named in self.tags.items() if named != digest}
             return web.Response(status=202)
         content, media_type = self.manifests[digest]
         headers = {"Content-Type": media_type, "Docker-Content-Digest": digest}
@@ -210,12 +216,16 @@ def repository():
     return Repository()
 
 
+def kit_of(mark):
+    config = {"mediaType": OCI_EMPTY, "digest": digest_of(b"{}"), "size": 2}
+    kit = {"mediaType": OCI_MANIFEST, "config": config, "layers": []}
+    return kit | {"annotations": {"mark": mark}}
+
+
 @pytest.fixture
 def kits(repository):
     """Two kits, v1 and v2."""
-    config = {"mediaType": OCI_EMPTY, "digest": digest_of(b"{}"), "size": 2}
-    kit = {"mediaType": OCI_MANIFEST, "config": config, "layers": []}
-    return [repository.put(kit | {"annotations": {"mark": tag}}, tag) for tag in ("v1", "v2")]
+    return [repository.put(kit_of(tag), tag) for tag in ("v1", "v2")]
 
 
 def moves(repository, kits):
@@ -249,6 +259,48 @@ async def test_what_changes_meanwhile_keeps_all_that_has_not_gone(
 
     assert set(fates.values()) == {Fate(Outcome.CHANGED)}
     assert repository.deleted == []
+
+
+def names_what_goes(repository, last):
+    repository.tags["stays"] = last
+
+
+def lists_what_goes(repository, last):
+    listed = {"mediaType": OCI_MANIFEST, "digest": last, "size": 1}
+    repository.put({"mediaType": OCI_INDEX, "manifests": [listed]}, "stays")
+
+
+@pytest.mark.parametrize("changes", [names_what_goes, lists_what_goes])
+async def test_a_tag_that_stays_may_move_onto_what_goes_next(
+    serve, connect, repository, kits, changes
+):
+    """The first has gone then, and the second stays with the tag of somebody else."""
+    repository.put(kit_of("other"), "stays")
+    first, last = sorted(kits)
+    tags = {digest: tag for tag, digest in repository.tags.items()}
+    repository.changes_at_look = 3
+    repository.change = lambda: changes(repository, last)
+    remote = await connect(await serve(repository.answer))
+
+    fates = await remote.remove_with_manifests({"v1": kits[0], "v2": kits[1]})
+
+    assert fates == {tags[first]: REMOVED, tags[last]: Fate(Outcome.CHANGED)}
+    assert repository.deleted == [first]
+
+
+async def test_many_tags_are_looked_at_once_for_several_deletions(
+    serve, connect, repository, monkeypatch
+):
+    """What is asked for each deletion has a bound, whatever else the repository holds."""
+    monkeypatch.setattr("kitd.registry.manifest_removal.LOOKS_AGAIN", 4)
+    going = {f"v{n}": repository.put(kit_of(f"v{n}"), f"v{n}") for n in range(4)}
+    for n in range(4):
+        repository.put(kit_of(f"stays{n}"), f"stays{n}")
+    remote = await connect(await serve(repository.answer))
+
+    assert set((await remote.remove_with_manifests(going)).values()) == {REMOVED}
+
+    assert repository.asked["stays0"] == 1 + len(going) // 2
 
 
 async def test_a_new_tag_of_something_else_changes_nothing(serve, connect, repository, kits):
