@@ -10,12 +10,13 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
-from kitd.blocking import run_blocking
+from kitd.blocking import run_blocking, uninterrupted
 from kitd.content.store import CHUNK_BYTES, ByteStream, Chunk, Fetcher, Target
+from kitd.content.stream import direct
 from kitd.content.verify import read
 from kitd.errors import Disposition, KitdError
 from kitd.oci.descriptor import Descriptor
@@ -31,6 +32,11 @@ WINDOW_BYTES = 16 << 20
 file: what is no longer in memory can be read there."""
 WINDOWS_BYTES = 6 * WINDOW_BYTES
 """What is kept in memory of all that arrives: what is beyond that waits to begin."""
+REST_S = 60.0
+"""So long an arrival is kept for a reader who left before its end and may come again: uploads open
+what they send once for each of its parts, and once more where a connection broke."""
+MAX_RESTING = 32
+"""Of so many at a time, for each source."""
 MAX_ANSWERS = 20_000
 
 _T = TypeVar("_T")
@@ -78,12 +84,12 @@ class SharedReads:
         try:
             yield shared
         finally:
+            shared.close()
             common.readers -= 1
             if not common.readers:
                 del self._sources[name]
-            await shared.close()
-            if not common.readers:
-                await common.close()
+                # To its end, however often this is cancelled: nobody else would do it.
+                await uninterrupted(common.close())
 
 
 class SharedSource:
@@ -96,7 +102,6 @@ class SharedSource:
         self._common = common
         self._keeps = keeps
         self._began_s = time.monotonic()
-        self._followed: dict[Digest, _Arrival] = {}
 
     async def exists(self, target: Descriptor) -> bool:
         """Whether the source holds the content."""
@@ -122,29 +127,37 @@ class SharedSource:
     @asynccontextmanager
     async def fetch(self, target: Descriptor, *, offset: int = 0) -> AsyncIterator[ByteStream]:
         """Open the content from `offset`. Raises what the source and the cache raise."""
-        async with await self._open(target, offset) as stream:
-            yield stream
-
-    async def _open(
-        self, target: Descriptor, offset: int
-    ) -> AbstractAsyncContextManager[ByteStream]:
         arrivals = self._common.arrivals
         if target.digest not in arrivals:
             if target.size <= SMALL_BYTES:
                 content = await self._small(target)
                 if content is not None:
-                    return aclosing(_pieces(memoryview(content)[offset:]))
+                    async with aclosing(_pieces(memoryview(content)[offset:])) as pieces:
+                        yield pieces
+                    return
             # Asks the disk: somebody else may have begun meanwhile.
             if not await self._may_keep(target) and target.digest not in arrivals:
-                return self._source.fetch(target, offset=offset)
-        arrival = arrivals.get(target.digest)
-        if arrival is None or arrival.has_failed:
-            # Whoever comes again has a new try, which goes on where that one ended.
-            arrival = arrivals[target.digest] = self._common.arrive(target, self._source)
-        await self._join(arrival)
-        if arrival.is_complete:
-            return arrival.held.fetch(target, offset=offset)
-        return aclosing(arrival.follow(offset, self._source))
+                async with self._source.fetch(target, offset=offset) as stream:
+                    yield stream
+                return
+        async with self._follow(target, offset) as stream:
+            yield stream
+
+    @asynccontextmanager
+    async def _follow(self, target: Descriptor, offset: int) -> AsyncIterator[ByteStream]:
+        """Open what arrives, or has arrived, from `offset`."""
+        arrival = self._common.join(target, self._source)
+        place = _Place(offset)
+        try:
+            if arrival.is_complete:
+                async with arrival.held.fetch(target, offset=offset) as stream:
+                    yield stream
+                    place.offset = target.size - direct(stream).sendable
+            else:
+                async with aclosing(arrival.follow(place, self._source)) as chunks:
+                    yield chunks
+        finally:
+            self._common.leave(arrival, self, may_return=place.offset < target.size)
 
     async def _may_keep(self, target: Descriptor) -> bool:
         return self._keeps is not None and await run_blocking(self._keeps, target.size)
@@ -161,26 +174,9 @@ class SharedSource:
         # Others may wait for it when one is cancelled.
         return await asyncio.shield(reading)
 
-    async def close(self) -> None:
-        """Leave what arrives for others."""
-        while self._followed:
-            await self._leave(self._followed.popitem()[1])
-
-    async def _join(self, arrival: "_Arrival") -> None:
-        left = self._followed.get(arrival.digest)
-        if left is arrival:
-            return
-        arrival.readers += 1
-        self._followed[arrival.digest] = arrival
-        if left is not None:
-            await self._leave(left)
-
-    async def _leave(self, arrival: "_Arrival") -> None:
-        arrival.readers -= 1
-        if not arrival.readers:
-            if self._common.arrivals.get(arrival.digest) is arrival:
-                del self._common.arrivals[arrival.digest]
-            await arrival.close()
+    def close(self) -> None:
+        """Leave what arrives for others: nobody returns to it from here."""
+        self._common.forget(self)
 
 
 class _SmallContents:
@@ -234,19 +230,71 @@ class _Small:
 
 
 class _Source:
-    """What the readers of one source have in common."""
+    """What the readers of one source have in common.
+
+    Nothing is awaited to begin to read what arrives, or to leave it: no cancellation comes between.
+    """
 
     def __init__(self, hold: Callable[[], Holder], room: "_Room") -> None:
         self.readers = 0
         self.small = _SmallContents()
         self.arrivals: dict[Digest, _Arrival] = {}
+        self._resting: dict[_Arrival, asyncio.TimerHandle] = {}
+        self._ending: set[asyncio.Task[None]] = set()
         self._hold = hold
         self._room = room
         self._answers: OrderedDict[Hashable, tuple[float, asyncio.Task[Any]]] = OrderedDict()
 
-    def arrive(self, target: Descriptor, source: Fetcher) -> "_Arrival":
-        """Begin to read a large content into the cache."""
-        return _Arrival(target, source, self._hold(), self._room)
+    def join(self, target: Descriptor, source: Fetcher) -> "_Arrival":
+        """Return the arrival of a large content in the cache for one more reader."""
+        arrival = self.arrivals.get(target.digest)
+        if arrival is not None and arrival.has_failed:
+            # Whoever comes again has a new try, which goes on where that one ended.
+            self._end_unread(arrival)
+            arrival = None
+        if arrival is None:
+            arrival = _Arrival(target, source, self._hold(), self._room)
+            self.arrivals[target.digest] = arrival
+        self._wake(arrival)
+        arrival.readers += 1
+        return arrival
+
+    def leave(self, arrival: "_Arrival", reader: Hashable, *, may_return: bool) -> None:
+        """Note that it is read once less; `reader` may return to it if he has not read its end."""
+        arrival.readers -= 1
+        (arrival.awaited_by.add if may_return else arrival.awaited_by.discard)(reader)
+        is_current = self.arrivals.get(arrival.digest) is arrival
+        if not arrival.awaited_by or arrival.has_failed or not is_current:
+            self._end_unread(arrival)
+        elif not arrival.readers:
+            loop = asyncio.get_running_loop()
+            self._resting[arrival] = loop.call_later(REST_S, self._end_unread, arrival)
+            if len(self._resting) > MAX_RESTING:
+                self._end_unread(next(iter(self._resting)))
+
+    def forget(self, reader: Hashable) -> None:
+        """Note that a reader returns to nothing any more."""
+        for arrival in tuple(self.arrivals.values()):
+            arrival.awaited_by.discard(reader)
+            if not arrival.awaited_by:
+                self._end_unread(arrival)
+
+    def _end_unread(self, arrival: "_Arrival") -> None:
+        if not arrival.readers:
+            self._end(arrival)
+
+    def _end(self, arrival: "_Arrival") -> None:
+        self._wake(arrival)
+        if self.arrivals.get(arrival.digest) is arrival:
+            del self.arrivals[arrival.digest]
+        task = arrival.end()
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def _wake(self, arrival: "_Arrival") -> None:
+        timer = self._resting.pop(arrival, None)
+        if timer is not None:
+            timer.cancel()
 
     async def ask(
         self, what: Hashable, since_s: float, question: Callable[[], Coroutine[Any, Any, object]]
@@ -268,7 +316,17 @@ class _Source:
         tasks += self.small.tasks()
         for task in tasks:
             task.cancel()
+        for arrival in tuple(self.arrivals.values()):
+            self._end(arrival)
+        tasks += self._ending
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far a content has been read."""
+
+    offset: int
 
 
 class _Room:
@@ -296,6 +354,8 @@ class _Arrival:
 
     def __init__(self, target: Descriptor, source: Fetcher, held: Holder, room: _Room) -> None:
         self.readers = 0
+        self.awaited_by: set[Hashable] = set()
+        """Who read some of it, and may return for the rest."""
         self.digest = target.digest
         self.held = held
         self._target = target
@@ -304,6 +364,7 @@ class _Arrival:
         self._end = 0
         """How far the source has been read."""
         self._moved = asyncio.Event()
+        self._is_ended = False
         self._task = asyncio.create_task(self._bring(source))
         self._task.add_done_callback(self._finish)
 
@@ -316,11 +377,13 @@ class _Arrival:
     def has_failed(self) -> bool:
         return _has_failed(self._task)
 
-    async def close(self) -> None:
-        """End it, and let the cache go."""
+    def end(self) -> asyncio.Task[None]:
+        """End it, and let the cache go once the task has ended that this returns."""
+        self._is_ended = True
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        self.held.release()
+        if self._task.done():
+            self.held.release()
+        return self._task
 
     async def _bring(self, source: Fetcher) -> None:
         async with self._room.take(min(self._target.size, WINDOW_BYTES)):
@@ -331,6 +394,8 @@ class _Arrival:
         # All of it can be read where it is.
         self._window.clear()
         self._moved.set()
+        if self._is_ended:
+            self.held.release()
 
     def _note(self, start: int, chunk: Chunk) -> None:
         self._window.append((start, chunk))
@@ -339,21 +404,22 @@ class _Arrival:
             self._window.popleft()
         self._moved.set()
 
-    async def follow(self, offset: int, source: Fetcher) -> AsyncGenerator[Chunk, None]:
-        """Yield the content from `offset` as it arrives; the last byte once all is verified.
+    async def follow(self, place: "_Place", source: Fetcher) -> AsyncGenerator[Chunk, None]:
+        """Yield the content from a place as it arrives; the last byte once all is verified.
 
-        What the cache does not take is read from `source`.
+        The place moves along. What the cache does not take is read from `source`.
         """
         try:
-            async with aclosing(self._arrived(offset)) as arrived:
+            async with aclosing(self._arrived(place.offset)) as arrived:
                 async for chunk in arrived:
-                    offset += len(chunk)
+                    place.offset += len(chunk)
                     yield chunk
         except KitdError as error:
             if error.disposition is not Disposition.PAUSE:
                 raise
-            async with source.fetch(self._target, offset=offset) as stream:
+            async with source.fetch(self._target, offset=place.offset) as stream:
                 async for chunk in stream:
+                    place.offset += len(chunk)
                     yield chunk
 
     async def _arrived(self, offset: int) -> AsyncGenerator[Chunk, None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 from collections import Counter
 from contextlib import asynccontextmanager
 
@@ -9,10 +10,12 @@ import pytest
 
 from kitd.content.shared import MAX_SMALL_BYTES, SMALL_BYTES, WINDOW_BYTES, SharedReads
 from kitd.content.store import ContentNotFoundError, MismatchError
+from kitd.content.stream import Portion
 from kitd.errors import UnavailableError
 from kitd.oci.descriptor import describe
 from kitd.store.blob_store import BlobStore, NoSpaceError
 from kitd.store.content import CacheContent
+from kitd.store.lease import LeaseBook
 
 MIB = 1 << 20
 
@@ -56,10 +59,19 @@ def source():
 
 
 @pytest.fixture
-async def shared(tmp_path, source):
+def leases():
+    return LeaseBook()
+
+
+@pytest.fixture
+def reads(tmp_path, leases):
     store = BlobStore(tmp_path / "cache")
     store.create()
-    reads = SharedReads(CacheContent(store).hold, lambda _size: True)
+    return SharedReads(CacheContent(store, leases).hold, lambda _size: True)
+
+
+@pytest.fixture
+async def shared(reads, source):
     async with reads.open("source", source, by_many=True) as shared:
         yield shared
 
@@ -291,3 +303,157 @@ async def test_a_question_that_failed_is_asked_again(shared):
         with pytest.raises(UnavailableError):
             await shared.ask("x", fail)
     assert await shared.ask("x", answer) == 1
+
+
+# What is left, and when.
+
+
+async def take(shared, target, start, count):
+    """Return so many bytes, as an upload in parts takes them."""
+    found = bytearray()
+    async with shared.fetch(target, offset=start) as stream:
+        async for chunk in Portion(stream, count):
+            found += chunk
+    return bytes(found)
+
+
+async def released(leases):
+    while leases.leased():
+        await asyncio.sleep(0)
+
+
+async def test_what_has_been_read_to_its_end_is_the_caches_at_once(source, reads, leases):
+    """A run may take days, and touch more than the cache is for."""
+    targets = [source.add(os.urandom(SMALL_BYTES + 1)) for _ in range(3)]
+    async with (
+        reads.open("source", source, by_many=True) as first,
+        reads.open("source", source, by_many=True) as second,
+    ):
+        for target in targets:
+            for shared in (first, second):
+                assert await drain(shared, target) == source.contents[target.digest]
+                assert leases.leased() == frozenset()
+    assert source.asked.total() == len(targets)
+
+
+async def test_what_is_read_in_parts_stays_until_the_last(source, shared, leases):
+    content = os.urandom(9 * MIB)
+    target = source.add(content)
+    found = bytearray()
+    for start in range(0, len(content), 2 * MIB):
+        found += await take(shared, target, start, min(2 * MIB, len(content) - start))
+        assert leases.leased() == ({target.digest} if len(found) < len(content) else frozenset())
+    assert found == content
+    assert source.asked.total() == 1
+
+
+async def test_who_has_all_leaves_it_to_who_is_between_two_parts(source, reads, leases):
+    content = os.urandom(9 * MIB)
+    target = source.add(content)
+    async with reads.open("source", source, by_many=True) as slow:
+        assert await take(slow, target, 0, MIB) == content[:MIB]
+        async with reads.open("source", source, by_many=True) as quick:
+            assert await drain(quick, target) == content
+        assert leases.leased() == {target.digest}
+        assert await take(slow, target, MIB, 8 * MIB) == content[MIB:]
+        assert leases.leased() == frozenset()
+    assert source.asked.total() == 1
+
+
+async def test_what_nobody_returned_to_is_let_go(source, shared, leases, monkeypatch):
+    monkeypatch.setattr("kitd.content.shared.REST_S", 0.0)
+    target = source.add(os.urandom(9 * MIB))
+    await take(shared, target, 0, MIB)
+    await released(leases)
+    assert await drain(shared, target) == source.contents[target.digest]
+
+
+async def test_so_many_wait_for_somebody_to_return(source, shared, leases, monkeypatch):
+    monkeypatch.setattr("kitd.content.shared.MAX_RESTING", 1)
+    targets = [source.add(os.urandom(3 * MIB)) for _ in range(2)]
+    for target in targets:
+        await take(shared, target, 0, MIB)
+    while leases.leased() != {targets[1].digest}:
+        await asyncio.sleep(0)
+
+
+async def test_who_leaves_returns_to_nothing(source, reads, leases):
+    """Nothing arrives for him any more, though others still copy from the source."""
+    target = source.add(os.urandom(9 * MIB))
+
+    async def hold():
+        source.gate.clear()
+        raise UnavailableError("the target is down")
+
+    async with reads.open("source", source, by_many=True):
+        async with reads.open("source", source, by_many=True) as left:
+            with pytest.raises(UnavailableError):
+                await drain(left, target, pause=hold)
+            assert leases.leased() == {target.digest}
+        await released(leases)
+
+
+async def test_who_is_cancelled_while_he_leaves_leaves_nothing(source, reads, leases):
+    """The job has failed by itself, and a person cancels it while it lets go of what arrives."""
+    targets = [source.add(os.urandom(3 * MIB)) for _ in range(2)]
+    source.gate.clear()
+    leaving = asyncio.Event()
+
+    async def job():
+        async with reads.open("source", source, by_many=True) as shared:
+            readers = [asyncio.create_task(drain(shared, target)) for target in targets]
+            while len(source.asked) < len(targets):
+                await asyncio.sleep(0)
+            for reader in readers:
+                reader.cancel()
+            await asyncio.wait(readers)
+            leaving.set()
+            raise UnavailableError("the target is down")
+
+    task = asyncio.create_task(job())
+    await leaving.wait()
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0)
+    assert leases.leased() == frozenset()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_whatever_is_cancelled_when_nothing_is_left(tmp_path, source, leases, seed):
+    chance = random.Random(seed)
+    store = BlobStore(tmp_path / "cache")
+    store.create()
+    reads = SharedReads(CacheContent(store, leases).hold, lambda _size: chance.random() < 0.9)
+    sizes = (1000, 400_000, 3 * MIB, WINDOW_BYTES + 2 * MIB)
+    targets = [source.add(os.urandom(chance.choice(sizes))) for _ in range(10)]
+
+    async def turns():
+        for _ in range(chance.randrange(100)):
+            await asyncio.sleep(0)
+
+    async def read(shared, target):
+        start = chance.choice([0, target.size // 3])
+        assert (
+            await drain(shared, target, offset=start, pause=turns)
+            == (source.contents[target.digest][start:])
+        )
+
+    async def job():
+        name = "source" if chance.random() < 0.8 else "other"
+        async with (
+            reads.open(name, source, by_many=chance.random() < 0.8) as shared,
+            asyncio.TaskGroup() as group,
+        ):
+            for target in chance.sample(targets, 5):
+                group.create_task(read(shared, target))
+
+    jobs = [asyncio.create_task(job()) for _ in range(8)]
+    while not all(job.done() for job in jobs):
+        await turns()
+        if chance.random() < 0.3:
+            chance.choice(jobs).cancel()
+    ended = await asyncio.gather(*jobs, return_exceptions=True)
+    assert {type(end) for end in ended} <= {type(None), asyncio.CancelledError}
+    assert leases.leased() == frozenset()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
