@@ -31,7 +31,7 @@ WINDOW_BYTES = 16 << 20
 """What is kept in memory of what arrives. It is more than the cache holds back on the way to its
 file: what is no longer in memory can be read there."""
 WINDOWS_BYTES = 6 * WINDOW_BYTES
-"""What is kept in memory of all that arrives: what is beyond that waits to begin."""
+"""What is kept in memory of all that arrives: what is beyond that is read from the disk only."""
 REST_S = 60.0
 """So long an arrival is kept for a reader who left before its end and may come again: uploads open
 what they send once for each of its parts, and once more where a connection broke."""
@@ -330,23 +330,20 @@ class _Place:
 
 
 class _Room:
-    """So many bytes of memory, for which those wait who come too late."""
+    """So many bytes of memory. Nobody waits for it: whoever has it may be slow."""
 
     def __init__(self, total: int) -> None:
         self._left = total
-        self._freed = asyncio.Condition()
 
-    @asynccontextmanager
-    async def take(self, size: int) -> AsyncIterator[None]:
-        async with self._freed:
-            await self._freed.wait_for(lambda: self._left >= size)
-            self._left -= size
-        try:
-            yield
-        finally:
-            self._left += size
-            async with self._freed:
-                self._freed.notify_all()
+    def take(self, size: int) -> int:
+        """Return how much of it is given: all of it, or nothing."""
+        taken = size if size <= self._left else 0
+        self._left -= taken
+        return taken
+
+    def give_back(self, size: int) -> None:
+        """Take back what was given."""
+        self._left += size
 
 
 class _Arrival:
@@ -360,6 +357,7 @@ class _Arrival:
         self.held = held
         self._target = target
         self._room = room
+        self._window_bytes = room.take(min(target.size, WINDOW_BYTES))
         self._window: deque[tuple[int, Chunk]] = deque()
         self._end = 0
         """How far the source has been read."""
@@ -386,22 +384,23 @@ class _Arrival:
         return self._task
 
     async def _bring(self, source: Fetcher) -> None:
-        async with self._room.take(min(self._target.size, WINDOW_BYTES)):
-            await self.held.push(self._target, _Observed(source, self._note))
+        await self.held.push(self._target, _Observed(source, self._note))
 
     def _finish(self, task: asyncio.Task[None]) -> None:
         _take_exception(task)
         # All of it can be read where it is.
         self._window.clear()
+        self._room.give_back(self._window_bytes)
         self._moved.set()
         if self._is_ended:
             self.held.release()
 
     def _note(self, start: int, chunk: Chunk) -> None:
-        self._window.append((start, chunk))
         self._end = start + len(chunk)
-        while self._end - self._window[0][0] > WINDOW_BYTES:
-            self._window.popleft()
+        if self._window_bytes:
+            self._window.append((start, chunk))
+            while self._end - self._window[0][0] > WINDOW_BYTES:
+                self._window.popleft()
         self._moved.set()
 
     async def follow(self, place: "_Place", source: Fetcher) -> AsyncGenerator[Chunk, None]:
@@ -430,8 +429,8 @@ class _Arrival:
                 await self._wait_beyond(offset)
                 chunk = self._in_window(offset)
             if chunk is None:
-                end = size if self._task.done() else self._window[0][0] if self._window else size
-                chunk = await self.held.peek(self._target, offset, min(end - offset, CHUNK_BYTES))
+                end = min(self._on_disk(), offset + CHUNK_BYTES)
+                chunk = await self.held.peek(self._target, offset, end - offset)
             offset += len(chunk)
             if offset == size:
                 await asyncio.shield(self._task)
@@ -439,18 +438,24 @@ class _Arrival:
 
     async def _wait_beyond(self, offset: int) -> None:
         """Wait until there is something to read at `offset`. Raises what the arrival raised."""
-        while not self._task.done() and self._end <= offset:
+        while self._in_window(offset) is None and self._on_disk() <= offset:
             self._moved.clear()
             await self._moved.wait()
         if self._task.done():
             await asyncio.shield(self._task)
 
+    def _on_disk(self) -> int:
+        """Return how far it can be read in the cache."""
+        if self._task.done():
+            return self._target.size
+        return self._window[0][0] if self._window else self._end - WINDOW_BYTES
+
     def _in_window(self, offset: int) -> Chunk | None:
         if not self._window or offset < self._window[0][0]:
             return None
         for start, chunk in reversed(self._window):
-            if start <= offset < start + len(chunk):
-                return memoryview(chunk)[offset - start :]
+            if start <= offset:
+                return memoryview(chunk)[offset - start :] if offset < self._end else None
         return None
 
 

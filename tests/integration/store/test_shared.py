@@ -8,7 +8,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from kitd.content.shared import MAX_SMALL_BYTES, SMALL_BYTES, WINDOW_BYTES, SharedReads
+from kitd.content.shared import (
+    MAX_SMALL_BYTES,
+    SMALL_BYTES,
+    WINDOW_BYTES,
+    WINDOWS_BYTES,
+    SharedReads,
+)
 from kitd.content.store import ContentNotFoundError, MismatchError
 from kitd.content.stream import Portion
 from kitd.errors import UnavailableError
@@ -21,13 +27,14 @@ MIB = 1 << 20
 
 
 class Source:
-    """Content by digest, and how often it was asked for; `gate` holds chunks back."""
+    """Content by digest, and how often it was asked for; `gate` holds chunks from `held_at` on."""
 
     def __init__(self):
         self.contents = {}
         self.asked = Counter()
         self.gate = asyncio.Event()
         self.gate.set()
+        self.held_at = 0
         self.cut_at = None
 
     def add(self, content):
@@ -47,7 +54,8 @@ class Source:
 
     async def _chunks(self, content, offset):
         for start in range(offset, len(content), MIB):
-            await self.gate.wait()
+            if start >= self.held_at:
+                await self.gate.wait()
             if self.cut_at is not None and start >= self.cut_at:
                 raise UnavailableError("the connection broke")
             yield content[start : start + MIB]
@@ -64,7 +72,14 @@ def leases():
 
 
 @pytest.fixture
-def reads(tmp_path, leases):
+def windows_bytes():
+    """Return how much memory all windows have together."""
+    return WINDOWS_BYTES
+
+
+@pytest.fixture
+def reads(tmp_path, leases, windows_bytes, monkeypatch):
+    monkeypatch.setattr("kitd.content.shared.WINDOWS_BYTES", windows_bytes)
     store = BlobStore(tmp_path / "cache")
     store.create()
     return SharedReads(CacheContent(store, leases).hold, lambda _size: True)
@@ -88,6 +103,7 @@ async def drain(shared, target, *, offset=0, pause=None):
     return bytes(found)
 
 
+@pytest.mark.parametrize("windows_bytes", [WINDOWS_BYTES, 0])
 @pytest.mark.parametrize("size", [0, 1, SMALL_BYTES, SMALL_BYTES + 1, 3 * MIB, 40 * MIB + 7])
 async def test_whoever_comes_when_gets_all_of_it_and_it_is_read_once(source, shared, size):
     content = os.urandom(size)
@@ -127,6 +143,55 @@ async def test_nobody_waits_for_the_slowest(source, shared):
     assert source.asked.total() == 1
 
 
+async def test_what_memory_is_not_for_is_read_from_the_disk_while_it_arrives(reads, source):
+    """Many who are slow have all windows, and what another reads comes all the same."""
+    slow = [source.add(os.urandom(WINDOW_BYTES)) for _ in range(WINDOWS_BYTES // WINDOW_BYTES)]
+    source.gate.clear()
+    quick = Source()
+    quick.held_at = WINDOW_BYTES + 4 * MIB
+    quick.gate.clear()
+    content = os.urandom(quick.held_at + 2 * MIB)
+    target, whole = quick.add(content), quick.add(content[: 2 * MIB])
+
+    async def open_gate():
+        quick.gate.set()
+
+    async with reads.open("slow", source, by_many=True) as first:
+        waiting = [asyncio.create_task(drain(first, each)) for each in slow]
+        while len(source.asked) < len(slow):
+            await asyncio.sleep(0)
+        async with reads.open("quick", quick, by_many=True) as second:
+            assert await drain(second, whole) == content[: 2 * MIB]
+            # What opens the gate is that the first chunk comes before the last.
+            readers = [asyncio.create_task(drain(second, target, pause=open_gate)) for _ in "ab"]
+            assert [await reader for reader in readers] == [content, content]
+        source.gate.set()
+        assert [await each for each in waiting] == [source.contents[each.digest] for each in slow]
+    assert {*quick.asked.values(), *source.asked.values()} == {1}
+
+
+@pytest.mark.parametrize("windows_bytes", [WINDOW_BYTES])
+async def test_memory_is_given_back_by_what_has_arrived_or_was_given_up(reads, source):
+    """There is one window, and without it the first chunk would not come before the gate opens."""
+    source.held_at = MIB
+    targets = [source.add(os.urandom(WINDOW_BYTES)) for _ in range(3)]
+
+    async def open_gate():
+        source.gate.set()
+
+    for target in targets:
+        source.gate.clear()
+        async with reads.open("source", source, by_many=True) as shared:
+            assert await drain(shared, target, pause=open_gate)
+        source.gate.clear()
+        async with reads.open("source", source, by_many=True) as shared:
+            given_up = source.add(os.urandom(WINDOW_BYTES))
+            reader = asyncio.create_task(drain(shared, given_up))
+            while not source.asked[given_up.digest, 0]:
+                await asyncio.sleep(0)
+            reader.cancel()
+
+
 async def test_who_comes_late_follows_what_still_arrives(source, shared):
     content = os.urandom(WINDOW_BYTES + 12 * MIB)
     target = source.add(content)
@@ -153,6 +218,7 @@ async def test_what_is_something_else_is_given_whole_to_nobody(source, shared, s
             await drain(shared, target)
 
 
+@pytest.mark.parametrize("windows_bytes", [WINDOWS_BYTES, 0])
 async def test_what_broke_off_is_gone_on_with_for_all(source, shared):
     content = os.urandom(9 * MIB)
     target = source.add(content)
@@ -420,7 +486,11 @@ async def test_who_is_cancelled_while_he_leaves_leaves_nothing(source, reads, le
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_whatever_is_cancelled_when_nothing_is_left(tmp_path, source, leases, seed):
+async def test_whatever_is_cancelled_when_nothing_is_left(
+    tmp_path, source, leases, seed, monkeypatch
+):
+    # Room for two windows, so that some get none.
+    monkeypatch.setattr("kitd.content.shared.WINDOWS_BYTES", 2 * WINDOW_BYTES)
     chance = random.Random(seed)
     store = BlobStore(tmp_path / "cache")
     store.create()
