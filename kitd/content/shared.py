@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Hashable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -166,6 +166,11 @@ class SharedSource:
         """Return a small content; None if memory is full and the cache may take it."""
         small = self._common.small
         reading = small.find(target.digest)
+        if reading is not None:
+            # What another reader may not read this one may.
+            with suppress(KitdError):
+                return await asyncio.shield(reading)
+            reading = small.find(target.digest)
         if reading is None:
             if not small.make_room(target.size, old_only=self._keeps is not None):
                 return None

@@ -527,3 +527,26 @@ async def test_whatever_is_cancelled_when_nothing_is_left(
     assert {type(end) for end in ended} <= {type(None), asyncio.CancelledError}
     assert leases.leased() == frozenset()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_what_one_reader_may_not_read_another_may(tmp_path, source):
+    """As a registry's pulls are for people first, and both jobs read one source."""
+    store = BlobStore(tmp_path / "cache")
+    store.create()
+    reads = SharedReads(CacheContent(store).hold, lambda _size: True)
+    target = source.add(b"small")
+    refusing = Source()
+    refusing.gate.clear()
+    refusing.contents[target.digest] = b"small"
+    refusing.cut_at = 0
+    async with reads.open("source", refusing, by_many=True) as first:
+        began = asyncio.create_task(drain(first, target))
+        while not refusing.asked:
+            await asyncio.sleep(0)
+        async with reads.open("source", source, by_many=True) as second:
+            other = asyncio.create_task(drain(second, target))
+            await asyncio.sleep(0)
+            refusing.gate.set()
+            assert await other == b"small"
+        with pytest.raises(UnavailableError):
+            await began
