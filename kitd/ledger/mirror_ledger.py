@@ -54,6 +54,16 @@ _BOTH_WAYS = (
     " AND target_registry = ?1 AND target_name = ?2 AND target_tag = ?3"
     " ORDER BY equal_us DESC"
 )
+_TAKE_UP = (
+    "INSERT INTO mirror_edges (source_registry, source_name, source_tag, target_registry,"
+    " target_name, target_tag, rule) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET rule = coalesce(excluded.rule, rule)"
+    " RETURNING id, conflict"
+)
+_FORGET = (
+    "DELETE FROM mirror_edges WHERE source_registry = ? AND source_name = ? AND source_tag = ?"
+    " AND target_registry = ? AND target_name = ? AND target_tag = ?"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,14 +323,18 @@ class MirrorLedger:
 
     async def are_agreed(self, edge: Edge, digest: Digest) -> bool:
         """Whether both ends of an edge had this very manifest when they were last seen."""
-        ends = (
-            (edge.source.registry, edge.source.name, edge.tag),
-            (edge.target.registry, edge.target.name, edge.target_tag),
-        )
-        rows = await self._database.read(_BOTH_WAYS, (*ends[0], *ends[1]))
+        rows = await self._database.read(_BOTH_WAYS, (*_here(edge), *_there(edge)))
         if not rows or rows[0]["digest"] != digest:
             return False
         return all(row["error_code"] is None and row["gone_us"] is None for row in rows)
+
+
+def _here(edge: Edge) -> tuple[str, str, str]:
+    return edge.source.registry, edge.source.name, edge.tag
+
+
+def _there(edge: Edge) -> tuple[str, str, str]:
+    return edge.target.registry, edge.target.name, edge.target_tag
 
 
 def _memory(row: sqlite3.Row) -> Memory:
@@ -347,21 +361,7 @@ def _conflict(
 
 def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us: int) -> None:
     edge = note.edge
-    row = connection.execute(
-        "INSERT INTO mirror_edges (source_registry, source_name, source_tag, target_registry,"
-        " target_name, target_tag, rule) VALUES (?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET rule = coalesce(excluded.rule, rule)"
-        " RETURNING id, conflict",
-        (
-            edge.source.registry,
-            edge.source.name,
-            edge.tag,
-            edge.target.registry,
-            edge.target.name,
-            edge.target_tag,
-            rule,
-        ),
-    ).fetchone()
+    row = connection.execute(_TAKE_UP, (*_here(edge), *_there(edge), rule)).fetchone()
     source, target = edge.ends
     named = {"source": source, "target": target, "mirror": rule}
     match note:
@@ -421,6 +421,8 @@ def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us:
         case Removed():
             connection.execute("DELETE FROM mirror_edges WHERE id = ?", (row["id"],))
             if edge.tag:
+                # Who puts the tag back means it: nothing says any more that it was settled.
+                connection.execute(_FORGET, (*_there(edge), *_here(edge)))
                 emit(connection, now_us, "mirror.removed", f"tag:{target}", named)
         case _:
             assert_never(note)

@@ -754,6 +754,32 @@ async def test_what_is_removed_on_one_side_of_a_pair_goes_on_the_other(world, si
     assert one.tags.keys() == {"a", "b", "c"}
 
 
+async def test_what_a_person_puts_back_after_it_was_removed_stays_at_both_ends(world):
+    """The other direction remembers that both had it, and must not have the last word."""
+    one, two = await world.registry(), await world.registry()
+    both = {"returns": True, "deletes_return": True, "deletes": Deletes.PROPAGATE}
+    there = world.rule(one, two, grace_s=3600.0, **both)
+    back = world.rule(two, one, grace_s=3600.0, conflicts=Conflicts.KEEP, **both)
+    for tag in ("a", "b", "c"):
+        one.kit(tag)
+    await world.run(there, rule="there")
+    await world.run(back, rule="back")
+    digest = two.tags.pop("b")
+    await world.run(back, rule="back")
+    world.clock.late_us += DAY_US // 6
+    await world.run(back, rule="back")
+    assert one.tags.keys() == {"a", "c"}
+
+    two.tags["b"] = digest
+    assert actions(await world.run(back, rule="back", tags=("b",))) == {"copied": 1}
+    for _ in range(2):
+        await world.run(there, rule="there")
+        await world.run(back, rule="back")
+        world.clock.late_us += DAY_US // 6
+    assert one.tags == two.tags
+    assert one.tags.keys() == {"a", "b", "c"}
+
+
 async def test_what_was_removed_by_mistake_a_thorough_look_brings_back(world):
     one, two = await world.registry(), await world.registry()
     one.kit("a")

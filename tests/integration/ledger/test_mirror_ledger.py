@@ -269,6 +269,17 @@ async def test_a_tag_that_is_gone_stays_so_whatever_the_other_direction_has(mirr
     assert await remembered(mirrors) == Memory(B, clock.at_us, 0, gone_us)
 
 
+async def test_on_what_was_removed_nothing_is_agreed_in_either_direction(mirrors):
+    """Somebody may put it back: what the other direction remembers would call that settled."""
+    there, back = edge("v1", "eu-v1"), edge("eu-v1", "v1", source=THERE, target=HERE)
+    other = edge("eu-v2", "v2", source=THERE, target=HERE)
+    await mirrors.note("there", [agreed(there)])
+    await mirrors.note("back", [agreed(back), agreed(other), Gone(back)])
+    await mirrors.note("back", [Removed(back)])
+    assert await mirrors.edges(HERE, THERE, ["v1"]) == {}
+    assert set(await mirrors.edges(THERE, HERE)) == {("eu-v2", "v2")}
+
+
 # What both ends have already.
 
 
