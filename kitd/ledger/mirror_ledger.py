@@ -56,8 +56,10 @@ _BOTH_WAYS = (
 )
 _TAKE_UP = (
     "INSERT INTO mirror_edges (source_registry, source_name, source_tag, target_registry,"
-    " target_name, target_tag, rule) VALUES (?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT DO UPDATE SET rule = coalesce(excluded.rule, rule)"
+    " target_name, target_tag, rule) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+    # Only who copied it, or found it there, has it from another: what is its own it may remove.
+    " ON CONFLICT DO UPDATE SET"
+    " rule = CASE WHEN ?8 OR digest IS NULL THEN coalesce(excluded.rule, rule) ELSE rule END"
     " RETURNING id, conflict"
 )
 _FORGET = (
@@ -361,7 +363,8 @@ def _conflict(
 
 def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us: int) -> None:
     edge = note.edge
-    row = connection.execute(_TAKE_UP, (*_here(edge), *_there(edge), rule)).fetchone()
+    values = (*_here(edge), *_there(edge), rule, isinstance(note, Agreed))
+    row = connection.execute(_TAKE_UP, values).fetchone()
     source, target = edge.ends
     named = {"source": source, "target": target, "mirror": rule}
     match note:

@@ -460,6 +460,23 @@ async def test_a_rule_removes_what_it_copied_and_nothing_else(world):
     assert target.tags.keys() == {"v1", "v2", "by-hand", "other-nightly-2"}
 
 
+async def test_a_rule_that_saw_often_what_others_copied_removes_none_of_it(world):
+    source, target = await world.registry(), await world.registry()
+    for tag in ("n-1", "n-2", "n-3", "n-4", "n-5", "v-1", "v-2", "by-hand"):
+        source.kit(tag)
+    deletes = {"deletes": Deletes.PROPAGATE}
+    nightly = world.rule(source, target, select=Selection(include=("n-*",)), grace_s=0.0, **deletes)
+    archive = world.rule(source, target, select=Selection(include=("v-*",)), grace_s=1e6, **deletes)
+    await world.run(nightly, rule="nightly")
+    await world.run(archive, rule="archive")
+    await world.run(world.rule(source, target), rule=None, tags=("by-hand",))
+    for tag in ("n-1", "v-1", "by-hand"):
+        del source.tags[tag]
+    for _ in range(3):
+        await world.run(nightly, rule="nightly")
+    assert target.tags.keys() == {"n-2", "n-3", "n-4", "n-5", "v-1", "v-2", "by-hand"}
+
+
 async def test_a_repository_of_one_tag_that_is_gone_takes_no_mirror_along(world):
     source, target = await world.registry(), await world.registry()
     source.kit("only")

@@ -354,7 +354,33 @@ async def test_edges_are_counted_by_mirror(mirrors, clock):
     }
 
 
-async def test_an_edge_is_of_the_mirror_that_wrote_of_it_last(mirrors):
+@pytest.mark.parametrize("owner", ["prod", None])
+@pytest.mark.parametrize(
+    "note",
+    [
+        pytest.param(Gone(edge()), id="gone"),
+        pytest.param(Back(edge()), id="back"),
+        pytest.param(Eased(edge()), id="eased"),
+        pytest.param(failed(), id="failed"),
+        pytest.param(Conflict(edge(), B, C), id="conflict"),
+        pytest.param(Referred(edge(), A, 0), id="referred"),
+    ],
+)
+async def test_who_only_sees_what_others_copied_does_not_come_by_it(mirrors, owner, note):
+    """What is a mirror's own it may remove."""
+    await mirrors.note(owner, [agreed()])
+    await mirrors.note("other", [note])
+    (memory,) = (await mirrors.edges(HERE, THERE)).values()
+    assert memory.rule == owner
+
+
+async def test_what_nobody_has_copied_is_of_the_mirror_that_tried_last(mirrors):
+    await mirrors.note(None, [failed()])
+    await mirrors.note("prod", [failed()])
+    assert (await row_of(mirrors)).edge == edge()
+
+
+async def test_an_edge_is_of_the_mirror_that_agreed_on_it_last(mirrors):
     await mirrors.note("old", [agreed()])
     await mirrors.note(None, [agreed()])
     assert (await row_of(mirrors, "old")).rule == "old"
