@@ -151,34 +151,41 @@ class MirrorLedger:
     ) -> Mapping[Digest, Sequence[tuple[str, str]]]:
         """Return what both ends agreed on and that is, or lists, one of these manifests.
 
-        By its digest the tags of source and target that name it.
+        By its digest the tags of source and target that name it. What the other direction agreed
+        on is among it.
         """
-        rows = await self._database.read(
-            _BETWEEN + _AGREED_ON,
-            (
-                *(source.registry, source.name, target.registry, target.name),
-                json.dumps(list(manifests)),
-            ),
-        )
-        found: dict[Digest, list[tuple[str, str]]] = {}
-        for row in rows:
-            found.setdefault(row["digest"], []).append((row["source_tag"], row["target_tag"]))
-        return found
+        asked = json.dumps(list(manifests))
+        here, there = (source.registry, source.name), (target.registry, target.name)
+        found: dict[Digest, dict[tuple[str, str], None]] = {}
+        for row in await self._database.read(_BETWEEN + _AGREED_ON, (*here, *there, asked)):
+            tags = row["source_tag"], row["target_tag"]
+            found.setdefault(row["digest"], {})[tags] = None
+        for row in await self._database.read(_BETWEEN + _AGREED_ON, (*there, *here, asked)):
+            tags = row["target_tag"], row["source_tag"]
+            found.setdefault(row["digest"], {})[tags] = None
+        return {digest: tuple(tags) for digest, tags in found.items()}
 
     async def agreed_among(
         self, source: Repository, target: Repository, manifests: Collection[Digest]
     ) -> frozenset[Digest]:
-        """Return those of some manifests that both ends agreed on, or that are listed by such."""
+        """Return those of some manifests that both ends agreed on, or that are listed by such.
+
+        Whichever direction did.
+        """
         asked = json.dumps(list(manifests))
-        rows = await self._database.read(
-            "SELECT value FROM json_each(?5) WHERE EXISTS (SELECT 1 FROM mirror_edges"
-            " WHERE source_registry = ?1 AND source_name = ?2"
-            " AND target_registry = ?3 AND target_name = ?4"
-            " AND (digest = value"
-            " OR digest IN (SELECT root FROM index_manifests WHERE manifest = value)))",
-            (source.registry, source.name, target.registry, target.name, asked),
-        )
-        return frozenset(Digest(row["value"]) for row in rows)
+        here, there = (source.registry, source.name), (target.registry, target.name)
+        found: set[Digest] = set()
+        for pair in ((*here, *there), (*there, *here)):
+            rows = await self._database.read(
+                "SELECT value FROM json_each(?5) WHERE EXISTS (SELECT 1 FROM mirror_edges"
+                " WHERE source_registry = ?1 AND source_name = ?2"
+                " AND target_registry = ?3 AND target_name = ?4"
+                " AND (digest = value"
+                " OR digest IN (SELECT root FROM index_manifests WHERE manifest = value)))",
+                (*pair, asked),
+            )
+            found.update(Digest(row["value"]) for row in rows)
+        return frozenset(found)
 
     async def note(self, rule: str | None, notes: Sequence[Note]) -> None:
         """Write down how edges stand, with the events that tell of it, in one transaction."""

@@ -797,6 +797,22 @@ async def test_what_a_person_puts_back_after_it_was_removed_stays_at_both_ends(w
     assert one.tags.keys() == {"a", "b", "c"}
 
 
+async def test_what_is_signed_on_the_other_side_of_a_pair_is_signed_on_both(world):
+    """Either way: what refers to it, and the tag of cosign."""
+    one, two = await world.registry(), await world.registry()
+    there = world.rule(one, two, returns=True)
+    back = world.rule(two, one, returns=True, conflicts=Conflicts.KEEP)
+    kit = one.kit("v1")
+    await world.run(there, rule="there")
+    signature = two.kit(None, b"signature", subject=kit)
+    await world.run(back, rule="back", tags=(), manifests=(signature["digest"],))
+    assert one.referrers(kit) == {signature["digest"]}
+    tag = f"{kit['digest'].replace(':', '-')}.sig"
+    two.kit(tag)
+    await world.run(back, rule="back", tags=(tag,))
+    assert one.tags.keys() == {"v1", tag}
+
+
 async def test_what_was_removed_by_mistake_a_thorough_look_brings_back(world):
     one, two = await world.registry(), await world.registry()
     one.kit("a")

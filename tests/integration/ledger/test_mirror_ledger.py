@@ -493,7 +493,7 @@ async def test_what_was_overwritten_is_told_with_what_is_there_instead(mirrors, 
 
 async def test_an_index_is_known_by_the_manifests_that_it_lists(mirrors, sql):
     await mirrors.note("prod", [agreed(below=frozenset({B, C})), agreed(edge("v2"))])
-    assert await mirrors.agreed_on(HERE, THERE, [C]) == {A: [("v1", "v1"), ("v2", "v2")]}
+    assert await mirrors.agreed_on(HERE, THERE, [C]) == {A: (("v1", "v1"), ("v2", "v2"))}
     assert set(await mirrors.agreed_on(HERE, THERE, [A, B])) == {A}
     assert await mirrors.agreed_on(HERE, ELSEWHERE, [A, B]) == {}
     other = Digest(f"sha256:{'9' * 64}")
@@ -504,3 +504,15 @@ async def test_an_index_is_known_by_the_manifests_that_it_lists(mirrors, sql):
     await mirrors.note("prod", [agreed(digest=B), agreed(edge("v2"), digest=B)])
     await mirrors.tidy()
     assert sql("SELECT count(*) FROM index_manifests") == [(0,)]
+
+
+async def test_a_manifest_is_known_whichever_direction_agreed_on_it(mirrors):
+    """A signature may be pushed at either side of a pair."""
+    here = edge("v1", "eu-v1")
+    await mirrors.note("there", [agreed(here, below=frozenset({B})), agreed(edge("v2"), digest=C)])
+    await mirrors.note("back", [agreed(edge("v2", source=THERE, target=HERE), digest=C)])
+    assert await mirrors.agreed_on(THERE, HERE, [B, C]) == {
+        A: (("eu-v1", "v1"),),
+        C: (("v2", "v2"),),
+    }
+    assert await mirrors.agreed_among(THERE, HERE, [A, B, C]) == {A, B, C}
