@@ -214,6 +214,10 @@ class MirrorMemory(Protocol):
         """Return those of some manifests that both ends agreed on, or that are listed by such."""
         ...
 
+    async def removed(self, source: Repository, target: Repository) -> int:
+        """Return how many tags of a target went lately because the source's had gone."""
+        ...
+
     async def note(self, rule: str | None, notes: Sequence[Note]) -> None:
         """Write down how edges stand."""
         ...

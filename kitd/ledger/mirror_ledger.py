@@ -9,6 +9,7 @@ from typing import assert_never
 from kitd.clock import Clock
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import emit
+from kitd.mirror.decide import AT_ONCE_US
 from kitd.mirror.edge import (
     Agreed,
     Back,
@@ -65,6 +66,10 @@ _TAKE_UP = (
 _FORGET = (
     "DELETE FROM mirror_edges WHERE source_registry = ? AND source_name = ? AND source_tag = ?"
     " AND target_registry = ? AND target_name = ? AND target_tag = ?"
+)
+_COUNT_REMOVED = (
+    "INSERT INTO mirror_removals (source_registry, source_name, target_registry, target_name,"
+    " removed_us) VALUES (?, ?, ?, ?, ?)"
 )
 
 
@@ -187,6 +192,23 @@ class MirrorLedger:
             found.update(Digest(row["value"]) for row in rows)
         return frozenset(found)
 
+    async def removed(self, source: Repository, target: Repository) -> int:
+        """Return how many tags of a target went within `AT_ONCE_US` because the source's had gone.
+
+        Those that a person has agreed to are not among them.
+        """
+        rows = await self._database.read(
+            "SELECT count(*) AS removed FROM mirror_removals"
+            " WHERE source_registry = ? AND source_name = ?"
+            " AND target_registry = ? AND target_name = ? AND removed_us > ?",
+            (
+                *(source.registry, source.name, target.registry, target.name),
+                self._clock.now_us() - AT_ONCE_US,
+            ),
+        )
+        count: int = rows[0]["removed"]
+        return count
+
     async def note(self, rule: str | None, notes: Sequence[Note]) -> None:
         """Write down how edges stand, with the events that tell of it, in one transaction."""
         if not notes:
@@ -240,9 +262,11 @@ class MirrorLedger:
         await self._database.write(transaction)
 
     async def tidy(self) -> None:
-        """Forget what indexes list that no mirror has agreed on any more."""
+        """Forget what indexes list that no mirror has agreed on any more, and old removals."""
+        before_us = self._clock.now_us() - AT_ONCE_US
 
         def transaction(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM mirror_removals WHERE removed_us < ?", (before_us,))
             connection.execute(
                 "DELETE FROM index_manifests WHERE NOT EXISTS"
                 " (SELECT 1 FROM mirror_edges WHERE digest = root)"
@@ -433,6 +457,9 @@ def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us:
             if edge.tag:
                 # Who puts the tag back means it: nothing says any more that it was settled.
                 connection.execute(_FORGET, (*_there(edge), *_here(edge)))
+                if not note.by_person:
+                    ends = (*_here(edge)[:2], *_there(edge)[:2])
+                    connection.execute(_COUNT_REMOVED, (*ends, now_us))
                 emit(connection, now_us, "mirror.removed", f"tag:{target}", named)
         case _:
             assert_never(note)

@@ -9,10 +9,14 @@ from kitd.mirror.order import Conflicts
 from kitd.oci.digest import Digest
 
 MANY = 50
-"""So many tags that would go at once look like an accident, whatever their share is."""
+"""More tags than that look like an accident where they go within a day, whatever their share is."""
 SHARE = 0.2
 """So do more than this share of all, where it is more than `FEW`."""
 FEW = 5
+FEW_SHARE = 0.5
+"""So do more than this share of all, however few they are."""
+AT_ONCE_US = 24 * 3600 * 1_000_000
+"""What goes within this time goes at once: a source may be emptied tag by tag."""
 
 # Of a sha512 the first half: a tag has no room for more.
 _SUBJECT_TAG = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(\.[a-z]{1,16})?")
@@ -77,17 +81,27 @@ class Departures:
 
 
 def departures(
-    gone: Mapping[str, int], *, known: int, now_us: int, grace_s: float, allowed: bool
+    gone: Mapping[str, int],
+    *,
+    known: int,
+    removed: int,
+    now_us: int,
+    grace_s: float,
+    allowed: bool,
 ) -> Departures:
     """Return the tags whose copies are to go; `gone` says since when (microseconds).
 
-    `known` is how many tags have copies. Too many at once are held until a person allows it: a
-    source that was emptied, or that is another one by now, looks the same.
+    `known` is how many tags have copies, those that are gone included, and `removed` how many
+    copies went within `AT_ONCE_US`. Too many are held until a person allows it: a source that was
+    emptied, or that is another one by now, looks the same. Those count as well whose grace goes on:
+    a source is emptied one tag after the other.
     """
     due = tuple(sorted(tag for tag, us in gone.items() if now_us - us >= grace_s * 1_000_000))
-    too_many = len(due) > MANY or (len(due) > FEW and len(due) > SHARE * known)
-    if due and not allowed and (too_many or (len(due) == known and known > 1)):
-        return Departures((), f"{len(due)} of {known} tags are gone from the source")
+    count, total = len(gone) + removed, known + removed
+    share = FEW_SHARE if count <= FEW else SHARE
+    if due and not allowed and (count > MANY or count > share * total):
+        lately = f", {removed} of them removed within a day" if removed else ""
+        return Departures((), f"{count} of {total} tags are gone from the source{lately}")
     return Departures(due)
 
 

@@ -127,6 +127,8 @@ class Removed:
     """The target's tag went because the source's had gone."""
 
     edge: Edge
+    by_person: bool = False
+    """Whether a person has agreed to it."""
 
 
 Note = Agreed | Referred | Back | Conflict | Eased | Failed | Gone | Removed

@@ -66,6 +66,7 @@ async def remove_departed(attempt: Attempt, missing: Container[str]) -> None:
             and not any(admits(selection, tag) for selection in order.spares)
         },
         known=len(own),
+        removed=await attempt.memory.removed(attempt.source.repository, target.repository),
         now_us=now_us,
         grace_s=order.grace_s,
         allowed=order.wish.allow_deletes,
@@ -146,7 +147,9 @@ async def _remove(attempt: Attempt, copies: Sequence[_Copy]) -> None:
 async def _tell(attempt: Attempt, copy: _Copy, fate: Fate) -> None:
     """Tell what became of a copy, and write it down."""
     if fate.is_gone:
-        await attempt.report.note(Removed(copy.edge))
+        await attempt.report.note(
+            Removed(copy.edge, by_person=attempt.order.wish.allow_deletes)
+        )
         attempt.report.tell(copy.edge, copy.digest, "deleted")
     else:
         why = _WHY[fate.outcome].format(fate.by)

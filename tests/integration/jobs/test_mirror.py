@@ -460,6 +460,27 @@ async def test_a_rule_removes_what_it_copied_and_nothing_else(world):
     assert target.tags.keys() == {"v1", "v2", "by-hand", "other-nightly-2"}
 
 
+async def test_a_source_that_is_emptied_tag_by_tag_takes_no_more_along_than_at_once(world):
+    """What goes in a day counts together, but for what a person has agreed to."""
+    source, target = await world.registry(), await world.registry()
+    tags = [f"v{number:02}" for number in range(12)]
+    for tag in tags:
+        source.kit(tag)
+    rule = world.rule(source, target, deletes=Deletes.PROPAGATE, grace_s=0.0)
+    await world.run(rule)
+    for tag in tags[:8]:
+        del source.tags[tag]
+        last = await world.run(rule)
+    assert sorted(target.tags) == tags[5:]
+    assert "8 of 12 tags are gone from the source, 5 of them removed" in last.notes[0]
+    await world.run(rule, allow_deletes=True)
+    assert sorted(target.tags) == tags[8:]
+    world.clock.late_us += DAY_US
+    del source.tags[tags[8]]
+    await world.run(rule)
+    assert sorted(target.tags) == tags[9:]
+
+
 async def test_a_rule_that_saw_often_what_others_copied_removes_none_of_it(world):
     source, target = await world.registry(), await world.registry()
     for tag in ("n-1", "n-2", "n-3", "n-4", "n-5", "v-1", "v-2", "by-hand"):

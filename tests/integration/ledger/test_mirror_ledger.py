@@ -516,3 +516,18 @@ async def test_a_manifest_is_known_whichever_direction_agreed_on_it(mirrors):
         C: (("v2", "v2"),),
     }
     assert await mirrors.agreed_among(THERE, HERE, [A, B, C]) == {A, B, C}
+
+
+async def test_what_was_removed_counts_for_a_day_unless_a_person_agreed(mirrors, clock, sql):
+    await mirrors.note("prod", [Removed(edge("v1")), Removed(edge("v2"), by_person=True)])
+    await mirrors.note("prod", [Removed(edge("", source=THERE, target=HERE))])
+    assert await mirrors.removed(HERE, THERE) == 1
+    assert await mirrors.removed(THERE, HERE) == 0
+    clock.advance(24 * 3600 - 1)
+    await mirrors.note("prod", [Removed(edge("v3"))])
+    await mirrors.tidy()
+    assert await mirrors.removed(HERE, THERE) == 2
+    clock.advance(2)
+    assert await mirrors.removed(HERE, THERE) == 1
+    await mirrors.tidy()
+    assert sql("SELECT count(*) FROM mirror_removals") == [(1,)]

@@ -122,14 +122,20 @@ def test_of_two_opposite_rules_exactly_one_copies(one, other, agreed, one_overwr
         assert verdicts.index(Verdict.COPY) == (not one_overwrites)
 
 
-def leave(count, known, *, allowed=False, ago_s=60.0, grace_s=60.0):
+def decide_departures(gone, *, known, removed=0, now_us=NOW_US, grace_s=60.0, allowed=False):
+    return departures(
+        gone, known=known, removed=removed, now_us=now_us, grace_s=grace_s, allowed=allowed
+    )
+
+
+def leave(count, known, *, ago_s=60.0, **fields):
     gone = {f"t{number:03}": NOW_US - round(ago_s * 1e6) for number in reversed(range(count))}
-    return departures(gone, known=known, now_us=NOW_US, grace_s=grace_s, allowed=allowed)
+    return decide_departures(gone, known=known, **fields)
 
 
 def test_a_tag_goes_once_its_grace_is_over():
     gone = {"long": NOW_US - 61_000_000, "now": NOW_US - 60_000_000, "soon": NOW_US - 59_999_999}
-    found = departures(gone, known=10, now_us=NOW_US, grace_s=60.0, allowed=False)
+    found = decide_departures(gone, known=10)
     assert found == Departures(("long", "now"))
 
 
@@ -146,9 +152,8 @@ def test_a_clock_that_was_set_back_removes_nothing():
     [
         pytest.param(0, 0, id="none of none"),
         pytest.param(0, 5, id="none"),
-        pytest.param(1, 1, id="one of one"),
         pytest.param(1, 2, id="half, and few"),
-        pytest.param(FEW, FEW + 1, id="all but one, and few"),
+        pytest.param(FEW, 2 * FEW, id="half, and few still"),
         pytest.param(FEW + 1, round((FEW + 1) / SHARE), id="more than few, and the share"),
         pytest.param(MANY, 10 * MANY, id="many, and no more than that"),
     ],
@@ -160,7 +165,10 @@ def test_so_many_tags_go(count, known):
 @pytest.mark.parametrize(
     ("count", "known"),
     [
+        pytest.param(1, 1, id="the only one"),
         pytest.param(2, 2, id="all, and few"),
+        pytest.param(2, 3, id="most, and few"),
+        pytest.param(FEW, 2 * FEW - 1, id="most, and few still"),
         pytest.param(FEW + 1, round((FEW + 1) / SHARE) - 1, id="more than few, and than the share"),
         pytest.param(MANY + 1, 100 * MANY, id="more than many, and a small share"),
     ],
@@ -174,10 +182,42 @@ def test_more_are_held_until_a_person_allows_it(count, known):
     assert allowed.held is None
 
 
-def test_tags_whose_grace_goes_on_are_not_counted():
-    gone = {f"t{number}": NOW_US - number * 1_000_000 for number in range(20)}
-    found = departures(gone, known=20, now_us=NOW_US, grace_s=15.0, allowed=False)
-    assert set(found.due) == {"t15", "t16", "t17", "t18", "t19"}
+def test_tags_whose_grace_goes_on_stay_and_count():
+    gone = {f"t{number:02}": NOW_US - number * 1_000_000 for number in range(20)}
+    found = decide_departures(gone, known=100, grace_s=15.0)
+    assert found.due == ("t15", "t16", "t17", "t18", "t19")
+    assert decide_departures(gone, known=99, grace_s=15.0).held
+    assert decide_departures(gone, known=99, grace_s=20.0) == Departures()
+
+
+def test_what_went_before_counts_for_what_goes_next():
+    assert leave(1, 80, removed=20).held == (
+        "21 of 100 tags are gone from the source, 20 of them removed within a day"
+    )
+    assert leave(1, 81, removed=19).due == ("t000",)
+    assert leave(1, 10_000, removed=MANY).held
+    assert leave(1, 80, removed=20, allowed=True).due == ("t000",)
+
+
+@pytest.mark.parametrize("grace_s", [0.0, 600.0])
+@pytest.mark.parametrize(("known", "goes"), [(201, 40), (1001, 50), (9, 4)])
+def test_a_source_that_is_emptied_tag_by_tag_is_held_like_one_that_is_empty(known, goes, grace_s):
+    """A tag goes each quarter of a minute, and a look at all comes each minute."""
+    gone = {f"v{number:04}": number * 15_000_000 for number in range(known - 1)}
+    removed = 0
+    for minute in range(1, known):
+        now_us = minute * 60_000_000
+        found = decide_departures(
+            {tag: us for tag, us in gone.items() if us <= now_us},
+            known=known - removed,
+            removed=removed,
+            now_us=now_us,
+            grace_s=grace_s,
+        )
+        for tag in found.due:
+            del gone[tag]
+        removed += len(found.due)
+    assert removed <= goes
 
 
 @pytest.mark.parametrize(
