@@ -11,13 +11,16 @@ from kitd.config.model import Config
 from kitd.daemon.setback import note_setback
 from kitd.daemon.translation import mirror_rules
 from kitd.errors import KitdError
-from kitd.ledger.mirror_ledger import MirrorLedger
+from kitd.ledger.mirror_ledger import EdgeRow, MirrorLedger
+from kitd.mirror.decide import subject_of
 from kitd.mirror.edge import Edge, target_tag
 from kitd.mirror.order import Deletes, MirrorOrder
 from kitd.mirror.rule import Rule
 from kitd.mirror.schedule import next_start_us, spread_of
+from kitd.mirror.select import admits
 from kitd.oci.digest import Digest
 from kitd.oci.reference import InvalidReferenceError, Repository, parse_repository
+from kitd.oci.repository_glob import canonical
 from kitd.queue.fact import Fact, MirrorDue, RepositoryChanged
 from kitd.queue.job import JobRequest
 from kitd.rpc.methods.services import StartTimes
@@ -31,6 +34,9 @@ CARE_S = 600.0
 """How often it is looked what failed and was given up, and what has been gone for long enough."""
 GIVEN_UP_S = 7200.0
 """After so long the queue has given up a tag that fails."""
+LOOK_AGAIN_US = 24 * 3600 * 1_000_000
+"""What is gone and was not removed is looked at again after that: what was held may be few by then,
+and what was moved meanwhile may be at rest."""
 LOOK_S = 15.0
 """How often it is looked what is due: a reload may have changed that, or somebody the clock."""
 
@@ -56,7 +62,8 @@ class MirrorKeeper:
         self._clock = clock
         self._ask = ask
         self._under_way = under_way
-        self._looked_for_us: dict[str, int] = {}
+        self._looked_until_us: dict[str, tuple[int, int]] = {}
+        """By rule: up to when tags were gone that were asked for last, and when all were."""
         self._known: tuple[Config, tuple[Rule, ...]] | None = None
 
     @property
@@ -153,25 +160,55 @@ class MirrorKeeper:
 
     async def look_after(self) -> None:
         """Ask again for what nobody would come back to: what failed, and tags that are gone."""
-        before_us = self._clock.now_us() - int(GIVEN_UP_S * 1_000_000)
-        for repository, tag in await self._ledger.given_up(before_us):
-            tags = (tag,) if tag else ()
-            again = RepositoryChanged(repository=repository, whole=not tag, tags=tags)
-            for request in self.follow(again):
-                await self._ask(request)
+        await self._ask_for_given_up()
         await self._ledger.tidy()
-        gone = await self._ledger.gone()
-        now_us = self._clock.now_us()
         for rule in self.rules:
-            # Only a look at all tags removes any.
-            since_us = gone.get(rule.name, now_us)
-            is_due = now_us - since_us > rule.grace_s * 1_000_000
-            is_news = self._looked_for_us.get(rule.name) != since_us
-            if rule.deletes is Deletes.PROPAGATE and is_due and is_news:
-                # Once: what is held for a person stays gone.
-                self._looked_for_us[rule.name] = since_us
-                for request in self.follow(MirrorDue(rule=rule.name)):
+            if rule.deletes is Deletes.PROPAGATE:
+                await self._ask_for_gone(rule)
+
+    async def _ask_for_given_up(self) -> None:
+        before_us = self._clock.now_us() - int(GIVEN_UP_S * 1_000_000)
+        while rows := await self._ledger.given_up(before_us):
+            nobodys = [row.edge for row in rows if not self._is_meant(row)]
+            if nobodys:
+                # What is left of other rules would be all there is to see, for ever.
+                await self._ledger.forgive(nobodys)
+                continue
+            for change in dict.fromkeys(map(_again, rows)):
+                for request in self.follow(change):
                     await self._ask(request)
+            await self._ledger.put_off([row.edge for row in rows])
+            return
+
+    def _is_meant(self, row: EdgeRow) -> bool:
+        """Whether a rule in force says that an edge be there, or took care of it until it went."""
+        return any(
+            _leads_along(rule, row.edge)
+            and (
+                not row.edge.tag
+                or row.gone_us is not None
+                or (rule.digest_tags and subject_of(row.edge.tag) is not None)
+                or admits(rule.select, row.edge.tag)
+            )
+            for rule in self.rules
+        )
+
+    async def _ask_for_gone(self, rule: Rule) -> None:
+        """Ask for a look at all of those repositories whose tags are gone for long enough."""
+        now_us = self._clock.now_us()
+        until_us = now_us - int(rule.grace_s * 1_000_000)
+        after_us, all_us = self._looked_until_us.get(rule.name, (0, 0))
+        if now_us - all_us > LOOK_AGAIN_US:
+            after_us, all_us = 0, now_us
+        gone = await self._ledger.gone(after_us, until_us)
+        for source in dict.fromkeys(
+            source for source, target in gone if rule.route.leads_to(source, target)
+        ):
+            # Only a look at all tags removes any.
+            for request in self.follow(RepositoryChanged(repository=source, whole=True)):
+                if request.mirror == rule.name:
+                    await self._ask(request)
+        self._looked_until_us[rule.name] = (until_us, all_us)
 
     async def _start_due(self) -> float:
         """Start what is due and return in how many seconds the next one is."""
@@ -193,3 +230,26 @@ class MirrorKeeper:
                 due_us = next_start_us(rule.schedule, now_us, now_us, spread)
             next_us.append(due_us - now_us)
         return max(0.05, min(next_us, default=LOOK_S * 1e6) / 1e6)
+
+
+def _again(row: EdgeRow) -> RepositoryChanged:
+    """Return the change that has an edge looked at again."""
+    edge = row.edge
+    if not edge.tag or row.gone_us is not None:
+        # What failed of a tag that is gone is its removal, which takes a look at all tags.
+        return RepositoryChanged(repository=edge.source, whole=True)
+    return RepositoryChanged(repository=edge.source, tags=(edge.tag,))
+
+
+def _leads_along(rule: Rule, edge: Edge) -> bool:
+    """Whether a rule carries from one end of an edge to the other."""
+    if not rule.route.carries(edge.source):
+        return False
+    templates = [
+        rule.route.targets[index].tag
+        for index, end in rule.route.ends(edge.source)
+        if canonical(end) == canonical(edge.target)
+    ]
+    return any(
+        not edge.tag or target_tag(template, edge.tag) == edge.target_tag for template in templates
+    )

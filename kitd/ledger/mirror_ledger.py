@@ -63,10 +63,16 @@ _TAKE_UP = (
     " rule = CASE WHEN ?8 OR digest IS NULL THEN coalesce(excluded.rule, rule) ELSE rule END"
     " RETURNING id, conflict"
 )
-_FORGET = (
-    "DELETE FROM mirror_edges WHERE source_registry = ? AND source_name = ? AND source_tag = ?"
+_IS = (
+    "source_registry = ? AND source_name = ? AND source_tag = ?"
     " AND target_registry = ? AND target_name = ? AND target_tag = ?"
 )
+_FORGET = f"DELETE FROM mirror_edges WHERE {_IS}"  # noqa: S608
+_FORGIVE = (
+    "UPDATE mirror_edges SET error_code = NULL, error_message = NULL, failed_us = NULL"  # noqa: S608
+    f" WHERE {_IS}"
+)
+_PUT_OFF = f"UPDATE mirror_edges SET failed_us = ? WHERE {_IS} AND error_code IS NOT NULL"  # noqa: S608
 _COUNT_REMOVED = (
     "INSERT INTO mirror_removals (source_registry, source_name, target_registry, target_name,"
     " removed_us) VALUES (?, ?, ?, ?, ?)"
@@ -291,26 +297,55 @@ class MirrorLedger:
 
         await self._database.write(transaction)
 
-    async def given_up(self, before_us: int) -> Sequence[tuple[Repository, str]]:
-        """Return tags of sources that failed before that and not since, at most `MAX_GIVEN_UP`.
+    async def given_up(self, before_us: int) -> Sequence[EdgeRow]:
+        """Return edges that failed before that and not since, at most `MAX_GIVEN_UP`, oldest first.
 
-        An empty one is for all of a repository.
+        They may belong to mirrors, targets and tags that nobody means any more.
         """
         rows = await self._database.read(
-            "SELECT DISTINCT source_registry, source_name, source_tag FROM mirror_edges"
-            " WHERE rule IS NOT NULL AND error_code IS NOT NULL AND failed_us < ?"
+            "SELECT * FROM mirror_edges WHERE error_code IS NOT NULL AND failed_us < ?"
             " ORDER BY failed_us LIMIT ?",
             (before_us, MAX_GIVEN_UP),
         )
-        return [(Repository(registry, name), tag) for registry, name, tag in rows]
+        return list(map(_edge_row, rows))
 
-    async def gone(self) -> Mapping[str, int]:
-        """Return by mirror since when the first of its tags is gone (microseconds)."""
+    async def put_off(self, edges: Collection[Edge]) -> None:
+        """Note that it was asked again for edges that failed: others come first next time."""
+        now_us = self._clock.now_us()
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                _PUT_OFF,
+                [(now_us, *_here(edge), *_there(edge)) for edge in edges],
+            )
+
+        await self._database.write(transaction)
+
+    async def forgive(self, edges: Collection[Edge]) -> None:
+        """Forget that edges failed; what both ends once agreed on is kept."""
+
+        def transaction(connection: sqlite3.Connection) -> None:
+            for edge in edges:
+                ends = (*_here(edge), *_there(edge))
+                connection.execute(f"{_FORGET} AND digest IS NULL", ends)
+                connection.execute(_FORGIVE, ends)
+
+        await self._database.write(transaction)
+
+    async def gone(self, after_us: int, until_us: int) -> Sequence[tuple[Repository, Repository]]:
+        """Return sources of which tags were seen to be gone in this time, each with the target."""
         rows = await self._database.read(
-            "SELECT rule, min(gone_us) AS gone_us FROM mirror_edges"
-            " WHERE rule IS NOT NULL AND gone_us IS NOT NULL GROUP BY rule"
+            "SELECT DISTINCT source_registry, source_name, target_registry, target_name"
+            " FROM mirror_edges WHERE gone_us > ? AND gone_us <= ?",
+            (after_us, until_us),
         )
-        return {row["rule"]: row["gone_us"] for row in rows}
+        return [
+            (
+                Repository(row["source_registry"], row["source_name"]),
+                Repository(row["target_registry"], row["target_name"]),
+            )
+            for row in rows
+        ]
 
     async def counts(self) -> Mapping[str, RuleCounts]:
         """Return how the edges of each mirror of the configuration stand."""
@@ -335,24 +370,7 @@ class MirrorLedger:
             " source_registry, source_name, source_tag, target_registry, target_name LIMIT ?",
             (rule, limit),
         )
-        return [
-            EdgeRow(
-                Edge(
-                    Repository(row["source_registry"], row["source_name"]),
-                    row["source_tag"],
-                    Repository(row["target_registry"], row["target_name"]),
-                    row["target_tag"],
-                ),
-                row["rule"],
-                row["digest"],
-                row["equal_us"] or None,
-                row["gone_us"],
-                row["conflict"],
-                row["error_code"],
-                row["error_message"],
-            )
-            for row in rows
-        ]
+        return list(map(_edge_row, rows))
 
     async def are_agreed(self, edge: Edge, digest: Digest) -> bool:
         """Whether both ends of an edge had this very manifest when they were last seen."""
@@ -368,6 +386,24 @@ def _here(edge: Edge) -> tuple[str, str, str]:
 
 def _there(edge: Edge) -> tuple[str, str, str]:
     return edge.target.registry, edge.target.name, edge.target_tag
+
+
+def _edge_row(row: sqlite3.Row) -> EdgeRow:
+    return EdgeRow(
+        Edge(
+            Repository(row["source_registry"], row["source_name"]),
+            row["source_tag"],
+            Repository(row["target_registry"], row["target_name"]),
+            row["target_tag"],
+        ),
+        row["rule"],
+        row["digest"],
+        row["equal_us"] or None,
+        row["gone_us"],
+        row["conflict"],
+        row["error_code"],
+        row["error_message"],
+    )
 
 
 def _memory(row: sqlite3.Row) -> Memory:
@@ -453,13 +489,19 @@ def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us:
                 (now_us, row["id"]),
             )
         case Removed():
-            connection.execute("DELETE FROM mirror_edges WHERE id = ?", (row["id"],))
+            _remove(connection, note, now_us)
             if edge.tag:
-                # Who puts the tag back means it: nothing says any more that it was settled.
-                connection.execute(_FORGET, (*_there(edge), *_here(edge)))
-                if not note.by_person:
-                    ends = (*_here(edge)[:2], *_there(edge)[:2])
-                    connection.execute(_COUNT_REMOVED, (*ends, now_us))
                 emit(connection, now_us, "mirror.removed", f"tag:{target}", named)
         case _:
             assert_never(note)
+
+
+def _remove(connection: sqlite3.Connection, note: Removed, now_us: int) -> None:
+    here, there = _here(note.edge), _there(note.edge)
+    connection.execute(_FORGET, (*here, *there))
+    if not note.edge.tag:
+        return
+    # Who puts the tag back means it: nothing says any more that it was settled.
+    connection.execute(_FORGET, (*there, *here))
+    if not note.by_person:
+        connection.execute(_COUNT_REMOVED, (*here[:2], *there[:2], now_us))

@@ -147,9 +147,7 @@ async def _remove(attempt: Attempt, copies: Sequence[_Copy]) -> None:
 async def _tell(attempt: Attempt, copy: _Copy, fate: Fate) -> None:
     """Tell what became of a copy, and write it down."""
     if fate.is_gone:
-        await attempt.report.note(
-            Removed(copy.edge, by_person=attempt.order.wish.allow_deletes)
-        )
+        await attempt.report.note(Removed(copy.edge, by_person=attempt.order.wish.allow_deletes))
         attempt.report.tell(copy.edge, copy.digest, "deleted")
     else:
         why = _WHY[fate.outcome].format(fate.by)

@@ -8,11 +8,18 @@ from datetime import datetime
 import msgspec
 import pytest
 
-from kitd.config.model import Config, MirrorConfig, MirrorTargetConfig, RpcConfig
+from kitd.config.model import (
+    Config,
+    MirrorConfig,
+    MirrorTargetConfig,
+    RpcConfig,
+    TagFilterConfig,
+)
 from kitd.daemon.mirror_keeper import MirrorKeeper
 from kitd.errors import KitdError
+from kitd.ledger import mirror_ledger
 from kitd.ledger.database import Database
-from kitd.ledger.mirror_ledger import MirrorLedger
+from kitd.ledger.mirror_ledger import MAX_GIVEN_UP, MirrorLedger
 from kitd.mirror.edge import Agreed, Edge, Failed, Gone
 from kitd.mirror.order import Deletes, MirrorOrder
 from kitd.mirror.schedule import Interval, parse_cron
@@ -108,6 +115,15 @@ class World:
         requests = await self.keeper.follow_changes(registry, changes)
         orders = [msgspec.json.decode(request.args, type=MirrorOrder) for request in requests]
         return [(order.rule, order.tags, order.manifests) for order in orders]
+
+    async def looked_after(self):
+        """Let the keeper look after things once; return the tags that each job is for."""
+        await self.keeper.look_after()
+        found = []
+        while not self.asked.empty():
+            order = msgspec.json.decode(self.asked.get_nowait().args, type=MirrorOrder)
+            found.append((order.rule, order.tags))
+        return found
 
     async def agree(self, source, target, tag="v1", digest=A):
         ends = [Repository(*text.split("/", 1)) for text in (source, target)]
@@ -375,3 +391,110 @@ async def test_what_an_event_told_is_gone_is_looked_at_once_its_grace_is_over(wo
     world.mirrors(prod=mirror("a.io/team/model", "b.io/team/model"))
     await world.keeper.look_after()
     assert world.asked.empty()
+
+
+def edge_of(tag, source="team/model", target="b.io"):
+    return Edge(Repository("a.io", source), tag, Repository(target, "team/model"), tag)
+
+
+def failed(edge):
+    return Failed(edge, "registry_timeout", "it is down")
+
+
+async def test_what_is_given_up_and_meant_by_nobody_is_asked_for_no_more(world):
+    """A rule without the target, the tag or the repository any more, and no rule at all."""
+    no_rule = [failed(edge_of(f"v{number}", "old")) for number in range(2 * MAX_GIVEN_UP)]
+    await world.ledger.note("old", no_rule)
+    world.clock.at_us += 1
+    await world.ledger.note(
+        "prod",
+        [
+            failed(edge_of("v1", target="old.io")),
+            failed(edge_of("nightly-1")),
+            failed(replace(edge_of("v2"), target_tag="eu-v2")),
+            failed(edge_of("")),
+        ],
+    )
+    agreed = await world.agree("a.io/old", "b.io/team/model", "kept")
+    await world.ledger.note("old", [failed(agreed)])
+    world.clock.at_us += 1
+    await world.ledger.note("prod", [failed(edge_of("v3"))])
+    select = TagFilterConfig(include=("v*",))
+    world.mirrors(prod=mirror("a.io/team/model", "b.io/team/model", tags=select))
+    world.clock.at_us += 3 * HOUR_US
+    assert await world.looked_after() == [("prod", None), ("prod", ("v3",))]
+    # What both ends agreed on stays known, whoever copies it next.
+    assert await world.ledger.edges(agreed.source, agreed.target, ["kept"])
+    assert "old" not in await world.ledger.counts()
+    world.clock.at_us += 3 * HOUR_US
+    assert await world.looked_after() == [("prod", None), ("prod", ("v3",))]
+
+
+async def test_what_is_given_up_is_asked_for_in_turn(world, monkeypatch):
+    """However few are asked for at once, and whatever became of those that were."""
+    monkeypatch.setattr(mirror_ledger, "MAX_GIVEN_UP", 2)
+    world.mirrors(prod=mirror("a.io/team/model", "b.io/team/model"))
+    for number in range(5):
+        await world.ledger.note("prod", [failed(edge_of(f"v{number}"))])
+        world.clock.at_us += 1
+    world.clock.at_us += 3 * HOUR_US
+    asked = []
+    for _ in range(4):
+        asked += [tags for _, tags in await world.looked_after()]
+    assert asked == [(f"v{number}",) for number in range(5)]
+
+
+async def test_a_removal_that_was_given_up_takes_a_look_at_all(world):
+    deletes = {"deletes": Deletes.PROPAGATE, "grace_s": 100 * 3600.0}
+    world.mirrors(
+        prod=mirror(
+            "a.io/team/model", "b.io/team/model", tags=TagFilterConfig(include=("v*",)), **deletes
+        )
+    )
+    # Its tag may have been copied when the rule meant others.
+    for tag in ("v1", "old"):
+        await world.ledger.note("prod", [Gone(edge_of(tag)), failed(edge_of(tag))])
+    world.clock.at_us += 3 * HOUR_US
+    assert await world.looked_after() == [("prod", None)]
+
+
+async def test_a_tag_that_stays_gone_hides_none_that_goes_later(world):
+    deletes = {"deletes": Deletes.PROPAGATE, "grace_s": 3600.0}
+    world.mirrors(prod=mirror("a.io/team/model", "b.io/team/model", **deletes))
+    await world.ledger.note("prod", [Gone(edge_of("v1"))])
+    world.clock.at_us += 2 * HOUR_US
+    assert await world.looked_after() == [("prod", None)]
+    await world.ledger.note("prod", [Gone(edge_of("v2"))])
+    assert await world.looked_after() == []
+    world.clock.at_us += 2 * HOUR_US
+    assert await world.looked_after() == [("prod", None)]
+    assert await world.looked_after() == []
+
+
+async def test_what_stays_gone_is_looked_at_once_a_day(world):
+    """What was too much at once is less by then, and what was moving is at rest."""
+    deletes = {"deletes": Deletes.PROPAGATE, "grace_s": 3600.0}
+    world.mirrors(prod=mirror("a.io/team/model", "b.io/team/model", **deletes))
+    await world.ledger.note("prod", [Gone(edge_of("v1"))])
+    asked = 0
+    for _ in range(3 * 24):
+        world.clock.at_us += HOUR_US + 1
+        asked += len(await world.looked_after())
+    assert asked == 3
+
+
+async def test_only_repositories_with_something_gone_are_looked_at(world):
+    """And only by rules that remove it."""
+    deletes = {"deletes": Deletes.PROPAGATE, "grace_s": 3600.0}
+    world.mirrors(
+        all=mirror("a.io", "b.io", repositories=("**",), **deletes),
+        archive=mirror("a.io/team/model", "c.io/team/model"),
+    )
+    await world.ledger.note("all", [Gone(edge_of("v1")), Gone(edge_of("v1", target="x.io"))])
+    world.clock.at_us += 2 * HOUR_US
+    await world.keeper.look_after()
+    (order,) = [
+        msgspec.json.decode(world.asked.get_nowait().args, type=MirrorOrder)
+        for _ in range(world.asked.qsize())
+    ]
+    assert (order.rule, order.source, order.tags) == ("all", "a.io/team/model", None)

@@ -286,7 +286,7 @@ async def test_a_source_that_never_was_there_is_an_error(world):
     # Whoever comes back to what has failed finds it.
     (row,) = await world.ledger.rows("prod", 10)
     assert (row.edge.tag, row.error_code) == ("", "not_found")
-    assert await world.ledger.given_up(world.clock.now_us() + 1) == [(row.edge.source, "")]
+    assert await world.ledger.given_up(world.clock.now_us() + 1) == [row]
     source.kit("v1")
     await world.run(rule)
     assert not await world.ledger.given_up(world.clock.now_us() + 1)

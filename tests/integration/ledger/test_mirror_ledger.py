@@ -469,7 +469,7 @@ async def test_of_a_source_that_was_not_there_all_of_it_has_failed(mirrors, cloc
     counts = (await mirrors.counts())["prod"]
     assert (counts.edges, counts.failed) == (1, 1)
     clock.advance(5)
-    assert await mirrors.given_up(clock.at_us) == [(HERE, "")]
+    assert await mirrors.given_up(clock.at_us) == [row]
     await mirrors.note("prod", [Removed(whole)])
     assert not await mirrors.had_no_source(HERE, THERE)
 
