@@ -115,8 +115,13 @@ class MirrorKeeper:
 
     async def _follow_change(self, registry: str, change: Change) -> Sequence[JobRequest]:
         repository = Repository(registry, change.repository)
+        if change.tag is None and change.action is Action.DELETE:
+            # Its tags went with it, and which those were shows in a look at all of them.
+            whole = self.follow(RepositoryChanged(repository=repository, whole=True))
+            removes = {rule.name for rule in self.rules if rule.deletes is Deletes.PROPAGATE}
+            return [request for request in whole if request.mirror in removes]
         if change.tag is None:
-            if change.digest is None or change.action is Action.DELETE:
+            if change.digest is None:
                 return ()
             return self.follow(RepositoryChanged(repository=repository, manifests=(change.digest,)))
         requests = self.follow(RepositoryChanged(repository=repository, tags=(change.tag,)))

@@ -309,6 +309,16 @@ async def test_a_manifest_without_a_tag_may_refer_to_one(prod):
     assert await prod.follow(Change("team/x", None, A)) == [("prod", (), (A,))]
 
 
+async def test_a_manifest_that_was_deleted_takes_its_tags_along(world):
+    """Some registries delete nothing else. It is for rules that carry deletes, all tags of them."""
+    world.mirrors(
+        exact=mirror("a.io/team/x", "b.io/x", deletes=Deletes.PROPAGATE),
+        archive=mirror("a.io/team/x", "c.io/x"),
+    )
+    gone = Change("team/x", None, A, Action.DELETE)
+    assert await world.follow(gone) == [("exact", None, ())]
+
+
 @pytest.mark.parametrize(
     "change",
     [
