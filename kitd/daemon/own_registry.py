@@ -46,7 +46,9 @@ class OwnRegistry:
     ) -> None:
         """Record a manifest and its tags: see `Catalog.commit`."""
         name = name_of(repository)
-        changes = [Change(name, tag, target.digest) for tag in tags]
+        # Without the digest, by which it would be judged whether both ends have it already: this is
+        # not there yet, and another push may come to be copied and agreed on before it is.
+        changes = [Change(name, tag) for tag in tags]
         # What has neither a tag nor a subject is part of something that comes later.
         if manifest.subject is not None:
             changes.append(Change(name, digest=target.digest))
