@@ -338,7 +338,7 @@ async def _make_work(
         ledgers.mirrors,
         clock,
         ledgers.jobs.enqueue,
-        ledgers.jobs.is_under_way,
+        ledgers.jobs.under_way,
     )
     remote = resources.registries.repository
     collector = Collector(

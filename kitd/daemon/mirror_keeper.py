@@ -18,7 +18,6 @@ from kitd.mirror.order import Deletes, MirrorOrder
 from kitd.mirror.rule import Rule
 from kitd.mirror.schedule import next_start_us, spread_of
 from kitd.mirror.select import admits
-from kitd.oci.digest import Digest
 from kitd.oci.reference import InvalidReferenceError, Repository, parse_repository
 from kitd.oci.repository_glob import canonical
 from kitd.queue.fact import Fact, MirrorDue, RepositoryChanged
@@ -30,6 +29,9 @@ from kitd.webhooks.delivery import Action, Change
 MANY_CHANGES = 32
 """With more of them in one delivery, whole repositories are looked at: its sender waits for a
 second at most."""
+MANY_JOBS = 33
+"""Where so many jobs for a source and a target wait, one more looks at all tags and stands for the
+rest: a first copy in one direction of a pair is told of tag by tag for the other one."""
 CARE_S = 600.0
 """How often it is looked what failed and was given up, and what has been gone for long enough."""
 GIVEN_UP_S = 7200.0
@@ -46,7 +48,7 @@ log = structlog.get_logger(__name__)
 class MirrorKeeper:
     """Starts mirrors when their time has come, and says what follows from a change.
 
-    `ask` enqueues a wish, `under_way` says whether a job of one of these locks waits or runs.
+    `ask` enqueues a wish, `under_way` says how many jobs of a lock wait or run, up to a limit.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class MirrorKeeper:
         ledger: MirrorLedger,
         clock: Clock,
         ask: Callable[[JobRequest], Awaitable[object]],
-        under_way: Callable[[Sequence[str]], Awaitable[bool]],
+        under_way: Callable[[str, int], Awaitable[int]],
     ) -> None:
         self._config = config
         self._ledger = ledger
@@ -124,21 +126,27 @@ class MirrorKeeper:
             if change.digest is None:
                 return ()
             return self.follow(RepositoryChanged(repository=repository, manifests=(change.digest,)))
-        requests = self.follow(RepositoryChanged(repository=repository, tags=(change.tag,)))
-        if change.action is not Action.PUSH or change.digest is None:
-            return requests
+        requests: list[JobRequest] = []
+        for request in self.follow(RepositoryChanged(repository=repository, tags=(change.tag,))):
+            # First, because what such a job is about to write down is not what is agreed now.
+            jobs = await self._under_way(request.lock, MANY_JOBS)
+            if jobs == MANY_JOBS and not _lists_referrers(change.tag):
+                requests += self._whole(request, repository)
+            elif jobs or not await self._has(request, repository, change):
+                requests.append(request)
+        return requests
+
+    def _whole(self, request: JobRequest, repository: Repository) -> Sequence[JobRequest]:
+        """Return what looks at all of what a job looks at a tag of."""
         return [
-            request
-            for request in requests
-            if not await self._has(request, repository, change.tag, change.digest)
+            whole
+            for whole in self.follow(RepositoryChanged(repository=repository, whole=True))
+            if (whole.mirror, whole.lock) == (request.mirror, request.lock)
         ]
 
-    async def _has(
-        self, request: JobRequest, repository: Repository, tag: str, digest: Digest
-    ) -> bool:
-        """Whether the target of a job has what it would copy."""
-        # First, because what such a job is about to write down is not what is agreed now.
-        if await self._under_way([request.lock]):
+    async def _has(self, request: JobRequest, repository: Repository, change: Change) -> bool:
+        """Whether the target of a job has what it would copy, by what a change tells."""
+        if change.action is not Action.PUSH or change.digest is None or change.tag is None:
             return False
         target = msgspec.json.decode(request.args, type=MirrorOrder).target
         try:
@@ -146,8 +154,8 @@ class MirrorKeeper:
         except InvalidReferenceError:
             # The job has to say what is wrong with it.
             return False
-        edge = Edge(repository, tag, where, target_tag(target.tag, tag))
-        return await self._ledger.are_agreed(edge, digest)
+        edge = Edge(repository, change.tag, where, target_tag(target.tag, change.tag))
+        return await self._ledger.are_agreed(edge, change.digest)
 
     async def run(self) -> None:
         """Start what is due, until cancelled."""
@@ -235,6 +243,12 @@ class MirrorKeeper:
                 due_us = next_start_us(rule.schedule, now_us, now_us, spread)
             next_us.append(due_us - now_us)
         return max(0.05, min(next_us, default=LOOK_S * 1e6) / 1e6)
+
+
+def _lists_referrers(tag: str) -> bool:
+    """Whether a tag is of those that list what refers to a manifest: a look at all skips them."""
+    subject = subject_of(tag)
+    return subject is not None and not subject[1]
 
 
 def _again(row: EdgeRow) -> RepositoryChanged:

@@ -129,14 +129,15 @@ class JobLedger:
 
         return await self._database.write(transaction)
 
-    async def is_under_way(self, locks: Sequence[str]) -> bool:
-        """Whether a job of one of these locks waits or runs."""
+    async def under_way(self, lock: str, limit: int) -> int:
+        """Return how many jobs of a lock wait or run, at most `limit`."""
         rows = await self._database.read(
-            "SELECT 1 FROM jobs WHERE state IN ('scheduled', 'ready', 'running')"
-            " AND lock IN (SELECT value FROM json_each(?)) LIMIT 1",
-            (json.dumps(list(locks)),),
+            "SELECT count(*) AS jobs FROM (SELECT 1 FROM jobs"
+            " WHERE state IN ('scheduled', 'ready', 'running') AND lock = ? LIMIT ?)",
+            (lock, limit),
         )
-        return bool(rows)
+        count: int = rows[0]["jobs"]
+        return count
 
     async def recall(self, key: IdempotencyKey) -> bytes | None:
         """Return what a call without a job was answered before under this key.

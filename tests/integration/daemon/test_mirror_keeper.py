@@ -1,6 +1,7 @@
 """Mirrors start when they are due, and follow what events tell of, with a real ledger."""
 
 import asyncio
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -15,7 +16,7 @@ from kitd.config.model import (
     RpcConfig,
     TagFilterConfig,
 )
-from kitd.daemon.mirror_keeper import MirrorKeeper
+from kitd.daemon.mirror_keeper import MANY_JOBS, MirrorKeeper
 from kitd.errors import KitdError
 from kitd.ledger import mirror_ledger
 from kitd.ledger.database import Database
@@ -73,17 +74,17 @@ class World:
         self.ledger = TellingLedger(database, self.clock)
         self.config = Config(state_dir=tmp_path, rpc=RpcConfig(socket=tmp_path / "socket"))
         self.asked = asyncio.Queue()
-        self.locks = set()
+        self.jobs = Counter()
         self.keeper = self.restart()
 
     def restart(self):
         self.keeper = MirrorKeeper(
-            lambda: self.config, self.ledger, self.clock, self.ask, self.is_under_way
+            lambda: self.config, self.ledger, self.clock, self.ask, self.under_way
         )
         return self.keeper
 
-    async def is_under_way(self, locks):
-        return bool(self.locks & set(locks))
+    async def under_way(self, lock, limit):
+        return min(self.jobs[lock], limit)
 
     async def ask(self, request):
         self.asked.put_nowait(request)
@@ -199,7 +200,7 @@ async def test_a_start_that_was_not_kept_is_not_noted(world):
         raise KitdError("the disk is full")
 
     world.keeper = MirrorKeeper(
-        lambda: world.config, world.ledger, world.clock, refuse, world.is_under_way
+        lambda: world.config, world.ledger, world.clock, refuse, world.under_way
     )
     async with world.running():
         await refused.wait()
@@ -355,9 +356,31 @@ async def test_what_a_job_is_at_is_not_agreed_yet(world):
     change = Change("team/model", "v1", SAME)
     assert not await world.keeper.follow_changes("a.io", [change])
     (asked,) = await world.keeper.follow_changes("a.io", [Change("team/model", "v1")])
-    world.locks.add(asked.lock)
+    world.jobs[asked.lock] += 1
     (again,) = await world.keeper.follow_changes("a.io", [change])
     assert again == asked
+
+
+async def test_where_many_jobs_wait_one_for_all_tags_stands_for_the_rest(world):
+    """A first copy in one direction of a pair is told of tag by tag, while its job runs."""
+    world.mirrors(
+        back=mirror("a.io/team/model", "b.io/team/model", "c.io/team/model"),
+        other=mirror("a.io/team/model", "b.io/team/model"),
+    )
+    waiting = {}
+    for number in range(100):
+        change = Change("team/model", f"v{number}", A)
+        for request in await world.keeper.follow_changes("a.io", [change]):
+            if request.mirror == "back" and request.reference == "b.io/team/model":
+                # What waits for all tags serves each of them, and is there once.
+                waiting[request.key] = msgspec.json.decode(request.args, type=MirrorOrder).tags
+                world.jobs[request.lock] = len(waiting)
+    tags = [(f"v{number}",) for number in range(MANY_JOBS)]
+    assert list(waiting.values()) == [*tags, None]
+    # What a look at all tags passes over is asked for by its name.
+    listing = Change("team/model", f"sha256-{'a' * 64}")
+    for request in await world.keeper.follow_changes("a.io", [listing]):
+        assert msgspec.json.decode(request.args, type=MirrorOrder).tags == (listing.tag,)
 
 
 async def test_many_changes_at_once_and_one_that_names_no_tag_are_a_look_at_all(world):

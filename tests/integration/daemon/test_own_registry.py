@@ -94,7 +94,7 @@ async def test_each_tag_that_is_pushed_is_followed_by_all_names_of_the_registry(
 
 
 async def test_a_push_of_what_was_agreed_on_is_followed_all_the_same(world):
-    """Until it is there, something else may be copied and agreed on: the last push would be lost."""
+    """Until it is there something else may be agreed on, and the last push would be lost."""
     await world.registry.commit(MODEL, KIT, ("v1",), KIT_READ)
     assert {change.digest for _, change in world.told} == {None}
 

@@ -137,6 +137,18 @@ class TestAdmission:
             tasks = [group.create_task(jobs.enqueue(wish())) for _ in range(50)]
         assert len({task.result().id for task in tasks}) == 1
 
+    async def test_jobs_of_a_lock_are_counted_until_they_end(self, jobs, wish, start):
+        assert await jobs.under_way("a", 9) == 0
+        running = await start("a")
+        await come_back(jobs, await start("b", lock="b"))
+        for key in ("c", "d"):
+            await jobs.enqueue(wish(key, lock="a"))
+        assert await jobs.under_way("a", 9) == 3
+        assert await jobs.under_way("a", 2) == 2
+        assert await jobs.under_way("b", 9) == 1
+        await give_up(jobs, running)
+        assert await jobs.under_way("a", 9) == 2
+
     async def test_the_file_itself_refuses_a_second_waiting_or_running_one(
         self, jobs, wish, start, sql
     ):
