@@ -17,6 +17,7 @@ from kitd.mirror.edge import (
     Eased,
     Edge,
     Failed,
+    Forgotten,
     Gone,
     Memory,
     Note,
@@ -436,22 +437,7 @@ def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us:
     named = {"source": source, "target": target, "mirror": rule}
     match note:
         case Agreed():
-            connection.execute(
-                "UPDATE mirror_edges SET digest = ?1, equal_us = ?2, gone_us = NULL,"
-                " referrers_us = CASE WHEN ?3 THEN ?2 ELSE referrers_us END, conflict = NULL,"
-                " error_code = NULL, error_message = NULL, failed_us = NULL WHERE id = ?4",
-                (note.digest, now_us, note.with_referrers, row["id"]),
-            )
-            connection.executemany(
-                "INSERT INTO index_manifests (root, manifest) VALUES (?, ?) ON CONFLICT DO NOTHING",
-                [(note.digest, digest) for digest in note.below],
-            )
-            if note.overwrote is not None:
-                data = _conflict(named, note.digest, note.overwrote, overwritten=True)
-                emit(connection, now_us, "mirror.conflict", f"tag:{target}", data)
-            if note.copied:
-                data = {**named, "bytes": note.sent_bytes}
-                emit(connection, now_us, "kit.mirrored", f"kit:{note.digest}", data)
+            _agree(connection, row["id"], note, named, now_us)
         case Referred():
             connection.execute(
                 "UPDATE mirror_edges SET referrers_us = ? WHERE id = ?", (now_us, row["id"])
@@ -460,7 +446,11 @@ def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us:
                 data = {**named, "bytes": note.sent_bytes}
                 emit(connection, now_us, "kit.mirrored", f"kit:{note.digest}", data)
         case Back():
-            connection.execute("UPDATE mirror_edges SET gone_us = NULL WHERE id = ?", (row["id"],))
+            connection.execute(
+                "UPDATE mirror_edges SET gone_us = NULL, error_code = NULL, error_message = NULL,"
+                " failed_us = NULL WHERE id = ?",
+                (row["id"],),
+            )
         case Conflict():
             conflict = f"{note.source} {note.target}"
             # Told once, however often it is met.
@@ -482,6 +472,8 @@ def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us:
                 " WHERE id = ?",
                 (note.code, note.message, now_us, row["id"]),
             )
+        case Forgotten():
+            connection.execute(_FORGET, (*_here(edge), *_there(edge)))
         case Gone():
             connection.execute(
                 "UPDATE mirror_edges SET gone_us = coalesce(gone_us, ?), error_code = NULL,"
@@ -494,6 +486,31 @@ def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us:
                 emit(connection, now_us, "mirror.removed", f"tag:{target}", named)
         case _:
             assert_never(note)
+
+
+def _agree(
+    connection: sqlite3.Connection,
+    row: int,
+    note: Agreed,
+    named: Mapping[str, str | None],
+    now_us: int,
+) -> None:
+    connection.execute(
+        "UPDATE mirror_edges SET digest = ?1, equal_us = ?2, gone_us = NULL,"
+        " referrers_us = CASE WHEN ?3 THEN ?2 ELSE referrers_us END, conflict = NULL,"
+        " error_code = NULL, error_message = NULL, failed_us = NULL WHERE id = ?4",
+        (note.digest, now_us, note.with_referrers, row),
+    )
+    connection.executemany(
+        "INSERT INTO index_manifests (root, manifest) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [(note.digest, digest) for digest in note.below],
+    )
+    if note.overwrote is not None:
+        data = _conflict(named, note.digest, note.overwrote, overwritten=True)
+        emit(connection, now_us, "mirror.conflict", f"tag:{named['target']}", data)
+    if note.copied:
+        data = {**named, "bytes": note.sent_bytes}
+        emit(connection, now_us, "kit.mirrored", f"kit:{note.digest}", data)
 
 
 def _remove(connection: sqlite3.Connection, note: Removed, now_us: int) -> None:

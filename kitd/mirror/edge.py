@@ -131,4 +131,11 @@ class Removed:
     """Whether a person has agreed to it."""
 
 
-Note = Agreed | Referred | Back | Conflict | Eased | Failed | Gone | Removed
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The source's tag is gone, and what the target has in its place is somebody else's."""
+
+    edge: Edge
+
+
+Note = Agreed | Referred | Back | Conflict | Eased | Failed | Forgotten | Gone | Removed

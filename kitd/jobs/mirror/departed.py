@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from kitd.content.together import all_of
 from kitd.jobs.mirror.attempt import LOOKS, Attempt
 from kitd.mirror.decide import departures, subject_of
-from kitd.mirror.edge import Back, Edge, Gone, Memory, Note, Removed
+from kitd.mirror.edge import Back, Eased, Edge, Forgotten, Gone, Memory, Note, Removed
 from kitd.mirror.order import Deletes
 from kitd.mirror.removal import Fate, Outcome
 from kitd.mirror.select import admits
@@ -150,6 +150,8 @@ async def _tell(attempt: Attempt, copy: _Copy, fate: Fate) -> None:
         await attempt.report.note(Removed(copy.edge, by_person=attempt.order.wish.allow_deletes))
         attempt.report.tell(copy.edge, copy.digest, "deleted")
     else:
+        is_theirs = fate.outcome is Outcome.MOVED
+        await attempt.report.note(Forgotten(copy.edge) if is_theirs else Eased(copy.edge))
         why = _WHY[fate.outcome].format(fate.by)
         attempt.report.tell(copy.edge, copy.digest, "skipped", why=why)
 

@@ -697,7 +697,10 @@ async def test_what_others_have_put_there_is_not_removed(world):
     target.kit("b")
     result = await world.run(rule)
     assert "b" in target.tags
-    assert [edge.action for edge in result.edges] == ["skipped", "unchanged"]
+    assert actions(result) == {"skipped": 1, "unchanged": len(source.tags)}
+    # It is no concern of the mirror any more, and keeps nothing else from going.
+    assert (await world.ledger.counts())["prod"].gone == 0
+    assert actions(await world.run(rule)) == {"unchanged": len(source.tags)}
 
 
 # Both ends move.
