@@ -506,11 +506,11 @@ def _agree(
         [(note.digest, digest) for digest in note.below],
     )
     if note.overwrote is not None:
-        data = _conflict(named, note.digest, note.overwrote, overwritten=True)
-        emit(connection, now_us, "mirror.conflict", f"tag:{named['target']}", data)
+        conflict = _conflict(named, note.digest, note.overwrote, overwritten=True)
+        emit(connection, now_us, "mirror.conflict", f"tag:{named['target']}", conflict)
     if note.copied:
-        data = {**named, "bytes": note.sent_bytes}
-        emit(connection, now_us, "kit.mirrored", f"kit:{note.digest}", data)
+        copied = {**named, "bytes": note.sent_bytes}
+        emit(connection, now_us, "kit.mirrored", f"kit:{note.digest}", copied)
 
 
 def _remove(connection: sqlite3.Connection, note: Removed, now_us: int) -> None:
