@@ -22,7 +22,7 @@ from benchmarks.scene import Scene, daemon
 
 DELIVERIES = 10_000
 CONNECTIONS = 16
-SECRET = b"correct horse"
+SECRET = b"correct horse battery staple"
 START_S = 1.0
 """What the senders get to come together."""
 GOAL_P99_MS = 50.0

@@ -458,8 +458,8 @@ def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us:
                 connection.execute(
                     "UPDATE mirror_edges SET conflict = ? WHERE id = ?", (conflict, row["id"])
                 )
-                data = _conflict(named, note.source, note.target, overwritten=False)
-                emit(connection, now_us, "mirror.conflict", f"tag:{target}", data)
+                told = _conflict(named, note.source, note.target, overwritten=False)
+                emit(connection, now_us, "mirror.conflict", f"tag:{target}", told)
         case Eased():
             connection.execute(
                 "UPDATE mirror_edges"
