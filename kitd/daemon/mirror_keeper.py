@@ -14,7 +14,7 @@ from kitd.errors import KitdError
 from kitd.ledger.mirror_ledger import EdgeRow, MirrorLedger
 from kitd.mirror.decide import subject_of
 from kitd.mirror.edge import Edge, target_tag
-from kitd.mirror.order import Deletes, MirrorOrder
+from kitd.mirror.order import Deletes, MirrorOrder, TargetOrder
 from kitd.mirror.rule import Rule
 from kitd.mirror.schedule import next_start_us, spread_of
 from kitd.mirror.select import admits
@@ -30,8 +30,8 @@ MANY_CHANGES = 32
 """With more of them in one delivery, whole repositories are looked at: its sender waits for a
 second at most."""
 MANY_JOBS = 33
-"""Where so many jobs for a source and a target wait, one more looks at all tags and stands for the
-rest: a first copy in one direction of a pair is told of tag by tag for the other one."""
+"""Where so many jobs of a pair wait, one more looks at all tags and stands for the rest: a first
+copy in one direction is told of tag by tag for the other one."""
 CARE_S = 600.0
 """How often it is looked what failed and was given up, and what has been gone for long enough."""
 GIVEN_UP_S = 7200.0
@@ -128,11 +128,12 @@ class MirrorKeeper:
             return self.follow(RepositoryChanged(repository=repository, manifests=(change.digest,)))
         requests: list[JobRequest] = []
         for request in self.follow(RepositoryChanged(repository=repository, tags=(change.tag,))):
+            order = msgspec.json.decode(request.args, type=MirrorOrder)
             # First, because what such a job is about to write down is not what is agreed now.
             jobs = await self._under_way(request.lock, MANY_JOBS)
-            if jobs == MANY_JOBS and not _lists_referrers(change.tag):
+            if jobs == MANY_JOBS and order.returns and not _lists_referrers(change.tag):
                 requests += self._whole(request, repository)
-            elif jobs or not await self._has(request, repository, change):
+            elif jobs or not await self._has(order.target, repository, change):
                 requests.append(request)
         return requests
 
@@ -144,11 +145,10 @@ class MirrorKeeper:
             if (whole.mirror, whole.lock) == (request.mirror, request.lock)
         ]
 
-    async def _has(self, request: JobRequest, repository: Repository, change: Change) -> bool:
-        """Whether the target of a job has what it would copy, by what a change tells."""
+    async def _has(self, target: TargetOrder, repository: Repository, change: Change) -> bool:
+        """Whether a target has what a job would copy, by what a change tells."""
         if change.action is not Action.PUSH or change.digest is None or change.tag is None:
             return False
-        target = msgspec.json.decode(request.args, type=MirrorOrder).target
         try:
             where = parse_repository(target.repository)
         except InvalidReferenceError:

@@ -366,6 +366,7 @@ async def test_where_many_jobs_wait_one_for_all_tags_stands_for_the_rest(world):
     world.mirrors(
         back=mirror("a.io/team/model", "b.io/team/model", "c.io/team/model"),
         other=mirror("a.io/team/model", "b.io/team/model"),
+        there=mirror("b.io/team/model", "a.io/team/model"),
     )
     waiting = {}
     for number in range(100):
