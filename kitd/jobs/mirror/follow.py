@@ -160,10 +160,9 @@ class Follower:
                 return _Work(tag, digest, theirs, is_there=True)
             case Decision(Verdict.LEFT):
                 self._left.add(edge.target_tag)
-                gone = "removed there" if theirs is None else "moved on there"
-                self._report.tell(
-                    edge, theirs, "skipped", why=f"it was {gone}, which is carried back"
-                )
+                what = "removed" if theirs is None else "moved"
+                why = f"it was {what} at the target, which another mirror carries back"
+                self._report.tell(edge, theirs, "skipped", why=why)
             case Decision(Verdict.KEPT):
                 self._report.tell(edge, theirs, "skipped", why="the target was changed by others")
         if is_conflict and theirs is not None:

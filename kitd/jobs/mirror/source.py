@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import ClassVar
 
 from kitd.content.shared import SharedSource
@@ -54,11 +54,8 @@ class Pulls:
     @asynccontextmanager
     async def fetch(self, target: Descriptor, *, offset: int = 0) -> AsyncIterator[ByteStream]:
         """Open content. Raises `PullsSpentError` where that would take a pull of people's."""
-        if not is_manifest(target.media_type):
-            async with self._remote.fetch(target, offset=offset) as stream:
-                yield stream
-            return
-        with self.one():
+        pull = self.one() if is_manifest(target.media_type) else nullcontext()
+        with pull:
             async with self._remote.fetch(target, offset=offset) as stream:
                 yield stream
 
