@@ -1,11 +1,12 @@
 """The Python client of the daemon; also what `kitctl` is made of.
 
-    from kitd.client import Client, request
+    from kitd.client import Client
 
-    with Client.connect() as client:
-        job = client.call(request.pack("/srv/models/sentiment", "team/sentiment:latest"))
-        job = client.wait(job.id)
+    with Client.connect() as kitd:
+        kit = kitd.pack("sentiment", "registry.example.com/team/sentiment:v2", push=True)
+        kitd.unpack(kit.reference, "out", ["model"])
 
+Whatever else the daemon can be asked is in `kitd.client.request`, for `Client.call`.
 Standard library only, and nothing of the daemon: an import contract checks it. `AsyncClient` is
 loaded when it is asked for, because asyncio costs more than everything else here together.
 """

@@ -1,8 +1,8 @@
 """The client for programs that run an event loop.
 
 Calls may overlap on one connection; a stream of events has a connection of its own. Descriptors do
-not come over asyncio's streams, so unpacking is the blocking client's; those that go along with a
-call are sent past the stream, which has nothing left to send then.
+not come over asyncio's streams, so unpacking is done by a blocking client in a thread; those that
+go along with a call are sent past the stream, which has nothing left to send then.
 """
 
 import asyncio
@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Self, TypeVar
 
 from kitd.client import request as requests
+from kitd.client import work
+from kitd.client.client import Client
 from kitd.client.connection import (
     CONNECT_TIMEOUT_S,
     close_all,
@@ -22,17 +24,20 @@ from kitd.client.connection import (
     unreachable,
 )
 from kitd.client.error import DeadlineExceededError, ProtocolError
+from kitd.client.outcome import JobFailedError, Moved, PackedKit, Unpacked
 from kitd.client.protocol import (
     MAX_LINE_BYTES,
     SILENCE_S,
+    Document,
     Notification,
     Response,
     decode_message,
     encode_request,
 )
-from kitd.client.record import Event, Job, read_event, read_subscription
+from kitd.client.record import Event, Job, Kit, read_event, read_subscription
 from kitd.client.request import Request
 from kitd.client.subscription import CALL_TIMEOUT_S
+from kitd.client.work import Work
 from kitd.config.places import find_socket
 from kitd.errors import KitdError
 
@@ -108,6 +113,80 @@ class AsyncClient:
                 job = current.superseded_by
             elif current.is_terminal:
                 return current
+
+    async def run(self, asked: Work[T]) -> T:
+        """Have work done that takes a job, and return what it came to once that has ended.
+
+        Raises `JobFailedError`, and what `call` raises. Work that is not waited for goes on.
+        """
+        job = await self.call(asked.start)
+        ended = await self._complete(job.id)
+        followers = [
+            await self._complete(follower)
+            for follower in (ended.followed_by if asked.with_followers else ())
+        ]
+        return asked.read(ended, followers)
+
+    async def _complete(self, job: int) -> Job:
+        ended = await self.wait(job)
+        if ended.state != "succeeded":
+            raise JobFailedError(ended)
+        return ended
+
+    async def pack(
+        self,
+        directory: str | os.PathLike[str],
+        reference: str,
+        *,
+        kitfile: str | None = None,
+        compression: str | None = None,
+        push: bool = False,
+    ) -> PackedKit:
+        """Pack a directory as `reference`: see `Client.pack`."""
+        return await self.run(
+            work.pack(directory, reference, kitfile=kitfile, compression=compression, push=push)
+        )
+
+    async def push(self, reference: str, target: str | None = None) -> Moved:
+        """Copy a kit of the cache to its registry, or to `target`: see `Client.push`."""
+        return await self.run(work.push(reference, target))
+
+    async def pull(self, reference: str, filters: Sequence[str] = ()) -> Moved:
+        """Copy a kit from its registry to the cache: see `Client.pull`."""
+        return await self.run(work.pull(reference, filters))
+
+    async def unpack(
+        self,
+        reference: str,
+        directory: str | os.PathLike[str] = ".",
+        filters: Sequence[str] = (),
+        *,
+        existing: str = "refuse",
+    ) -> Unpacked:
+        """Write a kit's files to a directory: see `Client.unpack`.
+
+        A thread does it, with a connection of its own; one that is cancelled goes on to its end.
+        """
+
+        def unpack() -> Unpacked:
+            with Client.connect(self._path) as client:
+                return client.unpack(reference, directory, filters, existing=existing)
+
+        return await asyncio.to_thread(unpack)
+
+    async def kits(self, repository: str | None = None) -> tuple[Kit, ...]:
+        """Return the kits of the cache, or of one repository. Raises what `call` raises."""
+        return await self.call(requests.list_kits(repository))
+
+    async def inspect(self, reference: str, *, remote: bool = False) -> Document:
+        """Return a kit's digest, manifest and Kitfile. Raises what `call` raises."""
+        return await self.call(requests.inspect_kit(reference, remote=remote))
+
+    async def jobs(
+        self, *, state: str | None = None, kind: str | None = None, project: str | None = None
+    ) -> tuple[Job, ...]:
+        """Return jobs, newest first. Raises what `call` raises."""
+        return await self.call(requests.list_jobs(state=state, kind=kind, project=project))
 
     async def events(
         self, *, from_seq: int | None = None, project: str | None = None, job: int | None = None

@@ -2,15 +2,20 @@
 
 import os
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Self, TypeVar
 
 from kitd.client import request as requests
+from kitd.client import work
 from kitd.client.connection import Connection, close_all
 from kitd.client.error import ProtocolError
-from kitd.client.record import Event, Job, Progress
+from kitd.client.outcome import JobFailedError, Moved, PackedKit, Unpacked
+from kitd.client.protocol import Document
+from kitd.client.record import Event, Job, Kit, Progress
 from kitd.client.request import Request
+from kitd.client.show import Watch, watching
 from kitd.client.subscription import CALL_TIMEOUT_S, Subscription
+from kitd.client.work import Work
 from kitd.config.places import find_socket
 
 T = TypeVar("T")
@@ -99,6 +104,98 @@ class Client:
         """
         *_, last = (item for item in self.follow(job, timeout_s=timeout_s) if isinstance(item, Job))
         return last
+
+    def run(self, asked: Work[T], *, progress: Watch = False) -> T:
+        """Have work done that takes a job, and return what it came to once that has ended.
+
+        `progress` is called with each `Progress`, or True to have it drawn in the terminal or the
+        notebook.
+        Raises `JobFailedError`, and what `call` raises. Work that is not waited for goes on.
+        """
+        job = self.call(asked.start)
+        with watching(progress) as watch:
+            ended = self._complete(job.id, watch)
+            followers = [
+                self._complete(follower, watch)
+                for follower in (ended.followed_by if asked.with_followers else ())
+            ]
+        return asked.read(ended, followers)
+
+    def _complete(self, job: int, watch: Callable[[Progress], None]) -> Job:
+        """Return a job once it has succeeded. Raises `JobFailedError`."""
+        ended: Job | None = None
+        for item in self.follow(job):
+            if isinstance(item, Job):
+                ended = item
+            else:
+                watch(item)
+        assert ended is not None
+        if ended.state != "succeeded":
+            raise JobFailedError(ended)
+        return ended
+
+    def pack(
+        self,
+        directory: str | os.PathLike[str],
+        reference: str,
+        *,
+        kitfile: str | None = None,
+        compression: str | None = None,
+        push: bool = False,
+        progress: Watch = False,
+    ) -> PackedKit:
+        """Pack a directory as `reference`, `repository:tag,tag...`, and `push` it if that is said.
+
+        `kitfile` is a path within the directory. Raises what `run` raises.
+        """
+        asked = work.pack(directory, reference, kitfile=kitfile, compression=compression, push=push)
+        return self.run(asked, progress=progress)
+
+    def push(self, reference: str, target: str | None = None, *, progress: Watch = False) -> Moved:
+        """Copy a kit of the cache to its registry, or to `target`. Raises what `run` raises."""
+        return self.run(work.push(reference, target), progress=progress)
+
+    def pull(
+        self, reference: str, filters: Sequence[str] = (), *, progress: Watch = False
+    ) -> Moved:
+        """Copy a kit from its registry to the cache, or the layers that `filters` select.
+
+        Raises what `run` raises.
+        """
+        return self.run(work.pull(reference, filters), progress=progress)
+
+    def unpack(
+        self,
+        reference: str,
+        directory: str | os.PathLike[str] = ".",
+        filters: Sequence[str] = (),
+        *,
+        existing: str = "refuse",
+        progress: Watch = False,
+    ) -> Unpacked:
+        """Write a kit's files, or those that `filters` select, to a directory of the caller's.
+
+        A kit that the cache does not know is pulled first. `existing` says what becomes of files
+        that are there: `refuse`, `overwrite` or `keep`. Raises what `run` and
+        `kitd.client.extract.extract` raise; whatever it raises, the directory is as it was.
+        """
+        from kitd.client.unpack import unpack_kit  # noqa: PLC0415 - most commands unpack nothing
+
+        return unpack_kit(self, reference, directory, filters, existing=existing, progress=progress)
+
+    def kits(self, repository: str | None = None) -> tuple[Kit, ...]:
+        """Return the kits of the cache, or of one repository. Raises what `call` raises."""
+        return self.call(requests.list_kits(repository))
+
+    def inspect(self, reference: str, *, remote: bool = False) -> Document:
+        """Return a kit's digest, manifest and Kitfile. Raises what `call` raises."""
+        return self.call(requests.inspect_kit(reference, remote=remote))
+
+    def jobs(
+        self, *, state: str | None = None, kind: str | None = None, project: str | None = None
+    ) -> tuple[Job, ...]:
+        """Return jobs, newest first. Raises what `call` raises."""
+        return self.call(requests.list_jobs(state=state, kind=kind, project=project))
 
     def close(self) -> None:
         """Hang up. Safe to call twice."""

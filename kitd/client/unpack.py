@@ -4,11 +4,48 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
+from kitd.client import request
 from kitd.client.client import Client
 from kitd.client.connection import MAX_DESCRIPTORS, close_all
+from kitd.client.error import RpcError
 from kitd.client.extract import Extraction, OpenLayer, extract
+from kitd.client.outcome import Unpacked
 from kitd.client.placement import Existing
-from kitd.client.record import Layer, UnpackPlan
+from kitd.client.record import Layer, Progress, UnpackPlan
+from kitd.client.reference import has_registry
+from kitd.client.show import Watch, watching
+
+
+def unpack_kit(
+    client: Client,
+    reference: str,
+    directory: str | os.PathLike[str],
+    filters: Sequence[str],
+    *,
+    existing: str,
+    progress: Watch,
+) -> Unpacked:
+    """Unpack a kit, which is pulled first where the cache does not know it: `Client.unpack`."""
+    choice, asked = Existing(existing), request.plan_unpack(reference, filters)
+    try:
+        plan = client.call(asked)
+    except RpcError as error:
+        # Without a registry there is nowhere to pull it from.
+        if error.code != "not_found" or not has_registry(reference):
+            raise
+        client.pull(reference, filters, progress=progress)
+        plan = client.call(asked)
+    target = Path(os.path.abspath(directory))
+    total, done = sum(layer.size for layer in plan.layers), 0
+    with watching(progress) as watch:
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            watch(Progress("unpacking", done, total))
+
+        extraction = unpack(client, plan, target, existing=choice, progress=advance)
+    return Unpacked(plan.digest, plan.reference, str(target), extraction.files, extraction.bytes)
 
 
 def unpack(

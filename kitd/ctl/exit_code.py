@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-from kitd.ctl.error import JobFailedError
+from kitd.client.outcome import JobFailedError
 from kitd.errors import KitdError
 
 

@@ -5,8 +5,9 @@ from contextlib import closing
 
 from kitd.client import Client
 from kitd.client.error import DeadlineExceededError
+from kitd.client.outcome import JobFailedError
 from kitd.client.record import Job, Progress
-from kitd.ctl.error import InterruptedByUserError, JobFailedError
+from kitd.ctl.error import InterruptedByUserError
 from kitd.ctl.format import printable
 from kitd.ctl.progress import ProgressLine
 from kitd.ctl.session import Session

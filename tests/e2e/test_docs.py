@@ -14,6 +14,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MIRRORS = (ROOT / "docs" / "mirrors.md").read_text(encoding="utf-8")
+PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 RPC = (ROOT / "docs" / "rpc.md").read_text(encoding="utf-8")
 REGISTRY = "registry.example.com"
 BIN = Path(sys.executable).parent
@@ -125,6 +126,24 @@ def test_the_python_program(kitd, home):
     )
     assert done.returncode == 0, done.stderr
     assert daemon.json("list")[0]["digest"] in done.stdout
+
+
+def test_the_programs_of_the_python_page(kitd, home, docker_registry):
+    """They pack, push, unpack and pull, one after the other."""
+    daemon = kitd().start()
+    for program in blocks(PYTHON, "python"):
+        done = subprocess.run(
+            [sys.executable, "-c", program.replace("registry.example.com", docker_registry.host)],
+            env={"KITD_SOCKET": str(daemon.socket)},
+            cwd=home / "models",
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("sha256:")
+    assert (home / "models" / "only-the-model").is_dir()
 
 
 def test_the_configuration_is_valid(kitd, tmp_path):

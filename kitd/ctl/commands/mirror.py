@@ -7,8 +7,8 @@ on trying by itself.
 from collections.abc import Sequence
 
 from kitd.client import Client, request
+from kitd.client.outcome import JobFailedError
 from kitd.client.record import Job, Mirror, Mirrored, MirrorEdge, MirroredTag, read_mirrored
-from kitd.ctl.error import JobFailedError
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.follow import try_job
 from kitd.ctl.format import age, plural, printable, short_digest, size, until

@@ -3,11 +3,11 @@
 import os
 
 from kitd.client import request
+from kitd.client.reference import split_tags
 from kitd.ctl.error import UsageError
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.format import printable
 from kitd.ctl.project_table import project_lines
-from kitd.ctl.reference import split_tags
 from kitd.ctl.session import Session
 
 

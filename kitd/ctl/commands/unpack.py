@@ -8,13 +8,13 @@ from kitd.client import Client, request
 from kitd.client.error import RpcError
 from kitd.client.placement import Existing
 from kitd.client.record import Progress, UnpackPlan
+from kitd.client.reference import has_registry
 from kitd.client.unpack import unpack
 from kitd.ctl.error import UsageError
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.follow import complete_job
 from kitd.ctl.format import plural, printable, size
 from kitd.ctl.progress import ProgressLine
-from kitd.ctl.reference import has_registry
 from kitd.ctl.session import Session
 
 

@@ -6,12 +6,12 @@ import subprocess
 
 import pytest
 
+from kitd.client.reference import has_registry, split_tags
 from kitd.ctl import completion
 from kitd.ctl import help as texts
 from kitd.ctl.command import COMMANDS
 from kitd.ctl.command_line import Options, find_command, parse_arguments, split_options
 from kitd.ctl.error import UsageError
-from kitd.ctl.reference import has_registry, split_tags
 
 
 def test_options_of_every_command_may_stand_anywhere():

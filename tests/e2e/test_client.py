@@ -1,0 +1,134 @@
+"""Programs that pack, push, pull and unpack by a daemon, with a registry that listens."""
+
+import asyncio
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from kitd.client import AsyncClient, Client
+from kitd.client.error import RpcError
+from kitd.client.outcome import JobFailedError
+from kitd.client.placement import ConflictError
+from kitd.client.record import Progress
+
+
+@pytest.fixture
+def connected(kitd):
+    daemon = kitd().start()
+    with Client.connect(daemon.socket) as client:
+        yield client
+
+
+def test_a_kit_goes_there_and_back(connected, kitd, project, docker_registry, tmp_path):
+    reference = f"{docker_registry.host}/team/demo:v1"
+    kit = connected.pack(project, f"{reference},stable", push=True)
+    assert kit.reference == reference
+    assert set(kit.tags) == {"v1", "stable"}
+    assert kit.size == sum(layer.size for layer in kit.layers) > 0
+    assert kit.pushed is not None
+    assert (kit.pushed.digest, kit.pushed.reference) == (kit.digest, reference)
+    assert kit.pushed.sent > 0
+    assert connected.inspect(reference)["digest"] == kit.digest
+    (known,) = connected.kits()
+    assert (known.digest, set(known.tags)) == (kit.digest, {"v1", "stable"})
+
+    with Client.connect(kitd().start().socket) as other:
+        unpacked = other.unpack(reference, tmp_path / "there", ["model"])
+        assert unpacked.digest == kit.digest
+        assert os.listdir(tmp_path / "there") == ["model.bin"]
+        assert unpacked.bytes == (project / "model.bin").stat().st_size
+        with pytest.raises(ConflictError):
+            other.unpack(reference, tmp_path / "there", ["model"])
+        again = other.unpack(reference, tmp_path / "there", ["model"], existing="overwrite")
+        assert again.files == 1
+        moved = other.pull(reference)
+        assert moved.digest == kit.digest
+        assert moved.received > 0
+        assert [job.kind for job in other.jobs(kind="pull")] == ["pull", "pull"]
+
+
+def test_an_unchanged_directory_is_told_as_that(connected, project):
+    first = connected.pack(project, "demo:v1")
+    assert not any(layer.reused for layer in first.layers)
+    second = connected.pack(project, "demo:v2")
+    assert second.digest == first.digest
+    assert all(layer.reused for layer in second.layers)
+
+
+def test_whoever_watches_is_told_how_far_it_is(connected, project):
+    (project / "model.bin").write_bytes(os.urandom(64 << 20))
+    seen = []
+    connected.pack(project, "demo:v1", progress=seen.append)
+    connected.unpack("demo:v1", project.parent / "out", progress=seen.append)
+    assert all(isinstance(each, Progress) for each in seen)
+    assert seen[-1].bytes == seen[-1].total > 64 << 20
+    # Nobody sees what is drawn here: there is neither a terminal nor a notebook.
+    connected.unpack("demo:v1", project.parent / "again", progress=True)
+
+
+def test_what_fails_says_why(connected, project, free_address):
+    with pytest.raises(RpcError) as unknown:
+        connected.unpack("nowhere:v1", project)
+    assert unknown.value.code == "not_found"
+    (project / "Kitfile").write_text("manifestVersion: 1.0.0\nmodel: {path: missing.bin}\n")
+    with pytest.raises(JobFailedError) as failed:
+        connected.pack(project, "demo:v1")
+    assert failed.value.job.state == "failed"
+    assert failed.value.code == failed.value.job.error.code
+    assert "missing.bin" in str(failed.value)
+    with pytest.raises(ValueError, match="replace"):
+        connected.unpack("demo:v1", project, existing="replace")
+
+
+async def test_the_same_without_waiting(kitd, project, docker_registry, tmp_path):
+    daemon = await asyncio.to_thread(kitd().start)
+    reference = f"{docker_registry.host}/team/demo:v1"
+    async with AsyncClient.connect(daemon.socket) as client:
+        kit, known = await asyncio.gather(
+            client.pack(project, reference, push=True), client.kits("team/nothing")
+        )
+        assert known == ()
+        assert kit.pushed.digest == kit.digest
+        moved = await client.push(reference, f"{docker_registry.host}/team/other:v1")
+        assert moved.mounted + moved.skipped > 0
+        unpacked = await client.unpack(reference, tmp_path / "out", ["model"])
+        assert unpacked.files == 1
+        with pytest.raises(JobFailedError):
+            await client.pull(f"{docker_registry.host}/team/nothing:v1")
+
+
+def test_a_notebook_shows_results_and_believes_none_of_their_texts(connected, project):
+    (project / "<b>.txt").write_text("x")
+    kit = connected.pack(project, "demo:v1")
+    shown = kit._replace(reference="<script>alert(1)</script>")._repr_html_()
+    assert "<script>" not in shown
+    assert kit.digest[:19] in shown
+    unpacked = connected.unpack("demo:v1", project.parent / "<i>out")
+    assert "&lt;i&gt;out" in unpacked._repr_html_()
+
+
+def test_progress_is_drawn_in_a_terminal_and_removed(kitd, project, tmp_path):
+    (project / "model.bin").write_bytes(os.urandom(64 << 20))
+    daemon = kitd().start()
+    daemon.json("pack", project, "-t", "demo:v1")
+    program = (
+        "from kitd.client import Client\n"
+        f"with Client.connect({str(daemon.socket)!r}) as kitd:\n"
+        f"    kitd.unpack('demo:v1', {str(tmp_path / 'out')!r}, progress=True)\n"
+    )
+    ours, theirs = pty.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stderr=theirs, stdout=subprocess.PIPE, check=True
+        )
+        drawn = os.read(ours, 1 << 16).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.stdout == b""
+    assert "unpacking" in drawn
+    assert "67." in drawn
+    assert drawn.endswith("\r\x1b[K")
