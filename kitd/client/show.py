@@ -1,6 +1,7 @@
 """How far work is, drawn where the person is: a notebook, or a terminal."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,6 +12,7 @@ from kitd.client.record import Progress
 Watch = bool | Callable[[Progress], None]
 """Whether progress is drawn, or what is called with it."""
 _CELLS = 24
+_REDRAW_S = 0.1
 
 
 @contextmanager
@@ -34,9 +36,14 @@ class Display:
     def __init__(self) -> None:
         self._handle = _notebook()
         self._terminal = None if self._handle or not sys.stderr.isatty() else sys.stderr
+        self._drawn_s = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        """Show a progress."""
+        """Show a progress, unless the last one was drawn a moment ago."""
+        now_s = time.monotonic()
+        if now_s - self._drawn_s < _REDRAW_S:
+            return
+        self._drawn_s = now_s
         if self._handle is not None:
             self._handle.update(_Drawn(progress))
         elif self._terminal is not None:
