@@ -42,9 +42,33 @@ _REFUSED = {
 
 
 class TarError(KitdError):
-    """The archive is damaged, or holds something that kitd does not unpack."""
+    """The archive is not one, is damaged or ends early."""
 
-    code = "invalid_layer"
+    code = "damaged_archive"
+
+
+class UnsafeNameError(TarError):
+    """An entry has a name that does not lead down from where the kit is unpacked."""
+
+    code = "unsafe_name"
+
+
+class UnsupportedEntryError(TarError):
+    """An entry is neither a regular file nor a directory: a link, a device and so on."""
+
+    code = "unsupported_entry"
+
+
+class DuplicateEntryError(TarError):
+    """Two entries of a kit have the same place."""
+
+    code = "duplicate_entry"
+
+
+class TooManyEntriesError(TarError):
+    """A kit holds more entries than kitd unpacks, or one with a header beyond its bounds."""
+
+    code = "too_many_entries"
 
 
 class Entry(NamedTuple):
@@ -71,7 +95,7 @@ def printable(name: bytes) -> str:
 def clean_name(name: bytes) -> bytes:
     """Return a relative path without empty and `.` components.
 
-    Raises `TarError` for a name that is empty, absolute, goes up, or is beyond the bounds.
+    Raises `UnsafeNameError` for one that is empty, absolute, goes up, or is beyond the bounds.
     """
     problem = None
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
@@ -88,7 +112,9 @@ def clean_name(name: bytes) -> bytes:
     elif len(parts) > MAX_DEPTH:
         problem = f"lies deeper than {MAX_DEPTH} directories"
     if problem is not None:
-        raise TarError(f"the entry '{printable(name)}' {problem}", hint="do not unpack this kit")
+        raise UnsafeNameError(
+            f"the entry '{printable(name)}' {problem}", hint="do not unpack this kit"
+        )
     return b"/".join(parts)
 
 
@@ -118,7 +144,7 @@ class TarReader:
             entry = _entry(header, long_name, records or {})
             count += 1
             if count > self._max_entries:
-                raise TarError(f"the layers hold more than {MAX_ENTRIES} entries")
+                raise TooManyEntriesError(f"the layers hold more than {MAX_ENTRIES} entries")
             self._unread_bytes = entry.size
             self._padding_bytes = -entry.size % BLOCK_BYTES
             yield entry
@@ -156,7 +182,9 @@ class TarReader:
 
     def _extension(self, header: _Header) -> bytes:
         if header.size > MAX_EXTENSION_BYTES:
-            raise TarError(f"the extended header of '{printable(header.name)}' has more than 1 MiB")
+            raise TooManyEntriesError(
+                f"the extended header of '{printable(header.name)}' has more than 1 MiB"
+            )
         data = self._exactly(header.size)
         self._exactly(-header.size % BLOCK_BYTES)
         return data
@@ -206,7 +234,9 @@ def _parse_pax(data: bytes) -> dict[bytes, bytes]:
         if key in records:
             raise TarError(f"an extended header gives '{printable(key)}' twice")
         if key.startswith(b"GNU.sparse."):
-            raise TarError("the archive holds a sparse file, which kitd does not unpack")
+            raise UnsupportedEntryError(
+                "the archive holds a sparse file, which kitd does not unpack"
+            )
         records[key] = value
         position = end
     return records
@@ -217,8 +247,8 @@ def _entry(header: _Header, long_name: bytes | None, records: dict[bytes, bytes]
     if header.kind not in (*_REGULAR, _DIRECTORY):
         what = _REFUSED.get(header.kind, f"of the unknown type {header.kind!r}")
         if header.kind in (_PAX, _LONG_NAME):
-            what = "a second extended header in a row"
-        raise TarError(
+            raise TarError(f"the entry '{printable(name)}' is a second extended header in a row")
+        raise UnsupportedEntryError(
             f"the entry '{printable(name)}' is {what}, which kitd does not unpack",
             hint="kits hold regular files and directories only",
         )

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from kitd.client.tar_reader import MAX_ENTRIES, TarError, printable
+from kitd.client.tar_reader import MAX_ENTRIES, DuplicateEntryError, printable
 
 DEFAULT_DIRECTORY_MODE = 0o755
 """Of directories that no entry describes."""
@@ -41,7 +41,7 @@ class Tree:
         return MAX_ENTRIES - self._entries
 
     def add_directory(self, name: bytes, mode: int) -> None:
-        """Add a directory; the first entry for it decides its mode. Raises `TarError`."""
+        """Add a directory; the first entry decides its mode. Raises `DuplicateEntryError`."""
         self._entries += 1
         if name in self.files:
             raise _clash(name)
@@ -51,7 +51,7 @@ class Tree:
             self.directories[name] = mode
 
     def check_file(self, name: bytes) -> None:
-        """Raise `TarError` if a file of this name cannot be added."""
+        """Raise `DuplicateEntryError` if a file of this name cannot be added."""
         if name in self.files or name in self.directories:
             raise _clash(name)
         self._entries += 1
@@ -70,7 +70,7 @@ class Tree:
             self._implied.add(name)
 
 
-def _clash(name: bytes) -> TarError:
-    return TarError(
+def _clash(name: bytes) -> DuplicateEntryError:
+    return DuplicateEntryError(
         f"the kit holds '{printable(name)}' twice", hint="unpack one of the two with --filter"
     )
