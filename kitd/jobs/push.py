@@ -9,7 +9,8 @@ import msgspec
 
 from kitd.content.copy import copy_graph
 from kitd.content.referrers import copy_referrers
-from kitd.content.store import ContentNotFoundError
+from kitd.content.soundness import require_sound
+from kitd.content.store import ContentNotFoundError, MismatchError
 from kitd.jobs.port import Ports
 from kitd.jobs.transfer import Bytes, TransferResult
 from kitd.oci.reference import Reference, parse_repository
@@ -38,9 +39,14 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
     def progress(done_bytes: int, total_bytes: int) -> None:
         context.report(Progress("pushing", done_bytes, total_bytes))
 
-    report = await copy_graph(
-        ports.reach, remote, root, concurrency=ports.transfers, progress=progress
-    )
+    try:
+        report = await copy_graph(
+            ports.reach, remote, root, concurrency=ports.transfers, progress=progress
+        )
+    except MismatchError:
+        # On the way it may have been changed by chance, and another try may do; here it stays so.
+        await require_sound(ports.cache, root)
+        raise
     mounted_bytes = remote.mounted_bytes
     skipped_bytes = report.skipped_bytes - mounted_bytes
     # Before the tags: who finds the kit by name finds its signatures, too.
