@@ -163,6 +163,9 @@ def _pack(
         tags=source.tags,
         push=source.push,
         compression=source.compression,
+        layer_format=source.layer_format,
+        model_pack=source.model_pack,
+        source_date_epoch=source.source_date_epoch,
         fingerprint=fingerprint,
         reader=source.reader,
     )

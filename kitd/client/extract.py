@@ -27,6 +27,8 @@ from kitd.client.tar_reader import CHUNK_BYTES, TarReader, clean_name, printable
 from kitd.client.tree import StagedFile, Tree
 
 KITFILE = b"Kitfile"
+RAW_MODE = 0o644
+"""Of a file of which the kit does not say what it may."""
 FREE_BYTES = 64 << 20
 """What an unpack leaves free on the disk."""
 
@@ -121,17 +123,22 @@ def _stage_layer(staging: _Staging, tree: Tree, layer: Layer, stream: LayerStrea
     form, _ = layer_format(layer)
     if form == "raw":
         name = clean_name(layer.path.encode("utf-8", "surrogatepass"))
+        mode = RAW_MODE if layer.mode is None else layer.mode & 0o777
         tree.check_file(name)
-        tree.add_file(name, staging.write(name, 0o644, iter(lambda: stream.read(CHUNK_BYTES), b"")))
+        tree.add_file(name, staging.write(name, mode, iter(lambda: stream.read(CHUNK_BYTES), b"")))
         return
+    prefix = b""
+    if layer.prefix != ".":
+        prefix = clean_name(layer.prefix.encode("utf-8", "surrogatepass")) + b"/"
     archive = TarReader(stream.read, max_entries=tree.remaining_entries)
     for entry in archive.entries():
+        name = prefix + entry.name
         if entry.is_directory:
-            tree.add_directory(entry.name, entry.mode)
+            tree.add_directory(name, entry.mode)
         else:
-            tree.check_file(entry.name)
-            staging.check_space(entry.name, entry.size)
-            tree.add_file(entry.name, staging.write(entry.name, entry.mode, archive.content()))
+            tree.check_file(name)
+            staging.check_space(name, entry.size)
+            tree.add_file(name, staging.write(name, entry.mode, archive.content()))
 
 
 def _stage_kitfile(

@@ -17,7 +17,7 @@ from kitd.client.tar_reader import CHUNK_BYTES
 from kitd.errors import KitdError
 
 _MEDIA_TYPE = re.compile(
-    r"application/vnd\.(?:kitops\.modelkit|cncf\.model)\.[\w.-]+\.v1\.(tar|raw)(?:\+(\w+))?"
+    r"application/vnd\.(?:kitops\.modelkit|c(?:ncf|nai)\.model)\.[\w.-]+\.v1\.(tar|raw)(?:\+(\w+))?"
 )
 _DIGEST = re.compile(r"(sha256):[0-9a-f]{64}|(sha384):[0-9a-f]{96}|(sha512):[0-9a-f]{128}")
 _GZIP = 31

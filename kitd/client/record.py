@@ -107,6 +107,10 @@ class Layer(NamedTuple):
     path: str
     elsewhere: bool = False
     """Whether kitd does not have it, and sends it on from a registry."""
+    mode: int | None = None
+    """The permission bits of the file that a raw layer is, where known."""
+    prefix: str = "."
+    """The directory that a tar's names begin in."""
 
 
 class UnpackPlan(NamedTuple):
@@ -116,6 +120,8 @@ class UnpackPlan(NamedTuple):
     reference: str
     kitfile: str | None
     layers: tuple[Layer, ...]
+    notes: tuple[str, ...] = ()
+    """What a person should know who unpacks it."""
 
 
 class Mirror(NamedTuple):
@@ -408,6 +414,8 @@ def _read_layer(answer: Any) -> Layer:
         diff_id=_optional(document, "diffId", str) or None,
         path=_optional(document, "path", str) or "",
         elsewhere=_optional(document, "elsewhere", bool) or False,
+        mode=_optional(document, "mode", int),
+        prefix=_optional(document, "prefix", str) or ".",
     )
 
 
@@ -419,6 +427,7 @@ def read_unpack_plan(answer: Any) -> UnpackPlan:
         reference=_field(document, "reference", str),
         kitfile=_optional(document, "yaml", str),
         layers=_records(document, "layers", _read_layer),
+        notes=_texts(document, "notes"),
     )
 
 

@@ -6,7 +6,7 @@ A request is data: `Client.call` and `AsyncClient.call` send the same ones and r
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar, Unpack
 
 from kitd.client import record
 from kitd.client.protocol import Document
@@ -135,23 +135,34 @@ def release_project(name: str) -> Request[record.Project]:
     return Request("projects.release", {"name": name}, record.read_project)
 
 
+class PackOptions(TypedDict, total=False):
+    """How a directory is packed; None leaves it to the daemon's configuration."""
+
+    kitfile: str | None
+    """Relative to the directory, or absolute."""
+    compression: str | None
+    layer_format: str | None
+    """`tar`, or `raw`: each entry of the Kitfile is one file."""
+    model_pack: bool | None
+    """Whether to make a CNCF ModelPack instead of a ModelKit."""
+    source_date_epoch: int | None
+    """Seconds that stand in for the time."""
+    push: bool | None
+
+
 def pack(
     path: str,
     reference: str,
     *,
-    kitfile: str | None = None,
-    compression: str | None = None,
-    push: bool | None = None,
     idempotency_key: str | None = None,
+    **options: Unpack[PackOptions],
 ) -> Request[record.Job]:
     """Pack the directory `path`, absolute, as `reference` (`repository:tag,tag...`)."""
     params = _given(
         path=path,
         reference=reference,
-        kitfile=kitfile,
-        compression=compression,
-        push=push,
         idempotency_key=idempotency_key,
+        **options,
     )
     return Request("kits.pack", params, record.read_started, directory=path)
 

@@ -22,6 +22,7 @@ JOB_STATES = (
 )
 DELIVERY_STATES = ("accepted", "ignored", "malformed")
 COMPRESSIONS = ("none", "gzip", "gzip-fastest")
+LAYER_FORMATS = ("tar", "raw")
 
 
 class Argument(NamedTuple):
@@ -109,6 +110,15 @@ COMMANDS = (
                 "of the layers: none, gzip or gzip-fastest",
                 metavar="C",
                 choices=COMPRESSIONS,
+            ),
+            Argument(
+                ("--layer-format",),
+                "tar, or raw: each entry is one file, stored as it is",
+                metavar="F",
+                choices=LAYER_FORMATS,
+            ),
+            Argument(
+                ("--use-model-pack", "--model-pack"), "make a CNCF ModelPack instead of a ModelKit"
             ),
             Argument(("--push",), "push the kit as well"),
             _DETACH,

@@ -118,7 +118,9 @@ def build_parser(command: Command) -> "ArgumentParser":
 
 def _add(parser: "ArgumentParser", argument: Argument) -> None:
     if argument.is_option and argument.metavar is None:
-        parser.add_argument(*argument.names, help=argument.help, action="store_true")
+        parser.add_argument(
+            *argument.names, dest=argument.parameter, help=argument.help, action="store_true"
+        )
         return
     details: dict[str, Any] = {"type": argument.read, "choices": argument.choices}
     if argument.is_option:

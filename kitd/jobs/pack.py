@@ -2,20 +2,26 @@
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
 
 import msgspec
 
+from kitd.blocking import run_blocking
 from kitd.caller import Caller
 from kitd.config.tag_template import Omission, TagContext, parse_tag_template, render_tag
 from kitd.content.store import CollectedError
+from kitd.content.verify import read, read_manifest
 from kitd.errors import Disposition, KitdError
 from kitd.jobs.port import HeldCache, PackSettings, Ports
-from kitd.modelkit.manifest import content_key, encode_manifest
-from kitd.modelkit.media_type import CONFIG
+from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, parse_config
+from kitd.modelkit.dialect import Dialect
+from kitd.modelkit.manifest import content_key, encode_manifest, encode_modelpack_manifest
+from kitd.modelkit.media_type import CONFIG, MODELPACK_CONFIG, KitFormat
+from kitd.modelkit.modelpack import as_modelpack_layers, encode_modelpack_config
 from kitd.oci.descriptor import Descriptor, describe
 from kitd.oci.digest import Digest, digest_of
 from kitd.oci.manifest import parse_manifest
@@ -40,6 +46,9 @@ from kitd.queue.retry import RetryPolicy
 class PackArgs(msgspec.Struct, frozen=True, kw_only=True):
     """What to pack; `tags` are templates, `repository` is `registry/name`.
 
+    `model_pack` makes a ModelPack and no ModelKit of the layers. `source_date_epoch` are the
+    seconds that stand in for the time.
+
     With a `fingerprint` only the state that settled is packed, without one whatever is there. With
     a `reader` nothing is packed that he could not read himself.
     """
@@ -51,6 +60,9 @@ class PackArgs(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...]
     push: bool
     compression: str | None
+    layer_format: str | None = None
+    model_pack: bool = False
+    source_date_epoch: int | None = None
     fingerprint: str | None = None
     reader: Caller | None = None
 
@@ -110,20 +122,58 @@ def _layers(packed: Packed) -> tuple[Descriptor, ...]:
     return tuple(map(_layer, packed.layers))
 
 
-def created_at(settings: PackSettings, now_us: int) -> datetime:
-    """Return the time that a new kit bears."""
-    seconds = settings.source_date_epoch
+def created_at(seconds: int | None, now_us: int) -> datetime:
+    """Return the time that a new kit bears; `seconds` is what was asked for instead of now."""
     return datetime.fromtimestamp(now_us // 1_000_000 if seconds is None else seconds, UTC)
 
 
-def assemble(packed: Packed, settings: PackSettings, created: datetime) -> bytes:
-    """Return the manifest's bytes."""
-    return encode_manifest(
-        _config(packed),
-        _layers(packed),
-        settings.dialect,
-        cli_version=settings.cli_version,
-        created=f"{created:%Y-%m-%dT%H:%M:%SZ}",
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How the kit is described: the same layers make a ModelKit in a dialect, or a ModelPack."""
+
+    dialect: Dialect
+    layers: tuple[Descriptor, ...]
+    key: Digest
+    is_modelpack: bool
+
+
+def _form(args: PackArgs, packed: Packed, settings: PackSettings, created_s: int | None) -> _Form:
+    """Return the form that was asked for. Raises `UnsupportedKitError` where there is none."""
+    dialect, layers, config = _dialect(args, settings), _layers(packed), _config(packed)
+    if args.model_pack:
+        layers = as_modelpack_layers(layers)
+        key = content_key(config, layers, KitFormat.MODELPACK, created_s=created_s)
+    else:
+        # A dialect without time is not asked for one.
+        asked_s = None if dialect is Dialect.KIT_1_7 else created_s
+        key = content_key(config, layers, dialect, created_s=asked_s)
+    return _Form(dialect, layers, key, args.model_pack)
+
+
+def _dialect(args: PackArgs, settings: PackSettings) -> Dialect:
+    # There are no ModelPacks in the older one.
+    return Dialect.CURRENT if args.model_pack else settings.dialect
+
+
+async def _assemble(
+    form: _Form, packed: Packed, held: HeldCache, cli_version: str, created: datetime
+) -> bytes:
+    """Return the manifest's bytes; its config is in the cache then. Raises `KitdError`."""
+    time = f"{created:%Y-%m-%dT%H:%M:%SZ}"
+    config = _config(packed)
+    if not form.is_modelpack:
+        return encode_manifest(
+            config, form.layers, form.dialect, cli_version=cli_version, created=time
+        )
+    kitfile = await read(held, config, max_bytes=MAX_CONFIG_BYTES)
+    content = encode_modelpack_config(parse_config(kitfile), created=time)
+    await held.put(content)
+    return encode_modelpack_manifest(
+        describe(MODELPACK_CONFIG, content),
+        form.layers,
+        cli_version=cli_version,
+        created=time,
+        kitfile=kitfile.decode(),
     )
 
 
@@ -158,18 +208,25 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     context.when_over(held.release)
     packed = await _pack(args, ports, held, advanced)
     repository = parse_repository(args.repository)
-    created = created_at(settings, ports.clock.now_us())
-    key = content_key(_config(packed), _layers(packed), settings.dialect)
-    version = version_key(key, args)
-    existing = await _existing(ports, held, repository, key)
+    created_s = args.source_date_epoch
+    if created_s is None:
+        created_s = settings.source_date_epoch
+    created = created_at(created_s, ports.clock.now_us())
+    form = _form(args, packed, settings, created_s)
+    version = version_key(form.key, args)
+    existing = await _existing(ports, held, repository, form.key)
     effects: list[Effect] = []
     target = existing
     if target is None:
-        content = assemble(packed, settings, created)
+        content = await _assemble(form, packed, held, settings.cli_version, created)
         await held.put(content)
         target = describe(OCI_MANIFEST, content)
-        summary = KitSummary(packed.model_name, packed.author, key)
-        effects.append(RecordManifest(repository, target, parse_manifest(content), summary))
+        manifest = await run_blocking(parse_manifest, content)
+        summary = KitSummary(packed.model_name, packed.author, form.key)
+        effects.append(RecordManifest(repository, target, manifest, summary))
+    else:
+        manifest = await read_manifest(held, target)
+    assert manifest.config is not None
     # A project whose content is that of its last kit keeps its kit and its tags: no new version,
     # not even by name. What a person asked for by name is named in any case, and so is a kit that
     # the repository does not have, or has no more.
@@ -208,8 +265,8 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
         digest=target.digest,
         reference=str(reference or Reference(repository).pinned(target.digest)),
         tags=tags,
-        config=Blob(packed.config_digest, packed.config_size),
-        layers=_result_layers(packed),
+        config=Blob(manifest.config.digest, manifest.config.size),
+        layers=_result_layers(packed, form.layers),
         unchanged=existing is not None,
         sent=packed.sent_bytes,
         warnings=(*packed.warnings, *omitted),
@@ -226,7 +283,12 @@ async def _pack(
         with _head_start(destination, ports) as send:
             return await ports.packer.pack(
                 ports.settings.project(
-                    args.path, args.kitfile, args.reader, compression=args.compression
+                    args.path,
+                    args.kitfile,
+                    args.reader,
+                    dialect=_dialect(args, ports.settings),
+                    compression=args.compression,
+                    layer_format=args.layer_format,
                 ),
                 expected=args.fingerprint,
                 destination=destination,
@@ -290,16 +352,16 @@ async def _existing(
     return kit if await ports.catalog.with_content(repository, key) == kit else None
 
 
-def _result_layers(packed: Packed) -> tuple[Layer, ...]:
+def _result_layers(packed: Packed, described: Sequence[Descriptor]) -> tuple[Layer, ...]:
     return tuple(
         Layer(
-            layer.media_type,
+            descriptor.media_type,
             layer.digest,
             layer.size,
             layer.reused,
             elsewhere=layer.repository is not None,
         )
-        for layer in packed.layers
+        for layer, descriptor in zip(packed.layers, described, strict=True)
     )
 
 

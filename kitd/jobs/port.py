@@ -272,14 +272,16 @@ class PackSettings:
         kitfile: str | None,
         reader: Caller | None,
         *,
+        dialect: Dialect | None = None,
         compression: str | None = None,
+        layer_format: str | None = None,
     ) -> Project:
         """Return how a directory is packed; a scan for a pack has to agree in everything."""
         return Project(
             root=path,
             kitfile=kitfile,
-            dialect=self.dialect,
-            layer_format=self.layer_format,
+            dialect=dialect or self.dialect,
+            layer_format=layer_format or self.layer_format,
             compression=compression or self.compression,
             reader=reader,
         )

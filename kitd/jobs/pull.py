@@ -18,10 +18,11 @@ from kitd.content.verify import read, read_manifest
 from kitd.errors import Disposition, KitdError
 from kitd.jobs.port import HeldCache, Ports
 from kitd.jobs.transfer import Bytes, TransferResult
-from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, parse_config
+from kitd.modelkit.config_blob import MAX_CONFIG_BYTES
 from kitd.modelkit.errors import InvalidConfigError
 from kitd.modelkit.filter import parse_filter
-from kitd.modelkit.media_type import is_modelkit
+from kitd.modelkit.kit import read_kit
+from kitd.modelkit.media_type import kit_format
 from kitd.modelkit.unpack_plan import plan_unpack
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
@@ -160,23 +161,24 @@ async def _unwanted(
     if not filters:
         return frozenset()
     manifest = await read_manifest(remote, root)
-    if manifest.config is None or not is_modelkit(manifest):
+    if manifest.config is None or kit_format(manifest) is None:
         return frozenset()
     content = await read(remote, manifest.config, max_bytes=MAX_CONFIG_BYTES)
-    kitfile = await run_blocking(parse_config, content)
-    wanted = plan_unpack(manifest, kitfile, [parse_filter(text) for text in filters])
+    kit = await run_blocking(read_kit, manifest, content)
+    chosen = [parse_filter(text) for text in filters]
+    wanted = await run_blocking(plan_unpack, manifest, kit.kitfile, chosen)
     needed = {manifest.config.digest, *(layer.target.digest for layer in wanted)}
     return frozenset(layer.digest for layer in manifest.layers) - needed
 
 
 async def summarize(source: Fetcher, manifest: Manifest) -> KitSummary | None:
-    """Return what `list` shows about a ModelKit; None for other artifacts."""
+    """Return what `list` shows about a ModelKit or ModelPack; None for other artifacts."""
     config = manifest.config
-    if config is None or config.size > MAX_CONFIG_BYTES or not is_modelkit(manifest):
+    if config is None or config.size > MAX_CONFIG_BYTES or kit_format(manifest) is None:
         return None
     content = await read(source, config, max_bytes=MAX_CONFIG_BYTES)
     try:
-        package = (await run_blocking(parse_config, content)).package
+        package = (await run_blocking(read_kit, manifest, content)).kitfile.package
     except InvalidConfigError:
         # It was copied byte for byte and may be a newer tool's: what it says is just not known.
         return None

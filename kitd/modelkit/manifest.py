@@ -1,4 +1,4 @@
-"""Manifests of ModelKits, assembled byte for byte as `kit` does, and the key of their content."""
+"""Manifests of kits, assembled byte for byte as `kit` does, and the key of their content."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +12,8 @@ from kitd.oci.media_type import OCI_MANIFEST
 
 CLI_VERSION = "ml.kitops.modelkit.cli-version"
 CREATED = "org.opencontainers.image.created"
+KITFILE = "ml.kitops.modelkit.kitfile"
+"""Of a ModelPack: what a ModelKit's config would be."""
 
 
 def encode_manifest(
@@ -27,46 +29,77 @@ def encode_manifest(
     `created` is RFC 3339 in UTC without a fraction; kit 1.7 writes none, and neither does its
     dialect. Sources: OCI image spec, manifest.md; the digests under `tests/golden`.
     """
-    described = tuple(map(_descriptor, layers))
     if dialect is Dialect.KIT_1_7:
         return encode_json(
             {
                 "schemaVersion": 2,
                 "config": _descriptor(config),
-                "layers": described or None,
+                "layers": tuple(map(_descriptor, layers)) or None,
                 "annotations": {CLI_VERSION: cli_version},
             }
         )
     annotations = {CLI_VERSION: cli_version}
     if created is not None:
         annotations[CREATED] = created
+    return _encode(types.ARTIFACT, config, layers, annotations)
+
+
+def encode_modelpack_manifest(
+    config: Descriptor,
+    layers: Sequence[Descriptor],
+    *,
+    cli_version: str,
+    created: str,
+    kitfile: str,
+) -> bytes:
+    """Return the bytes of a ModelPack's manifest.
+
+    `kitfile` is the config that a ModelKit of the same layers has. Source: the CNCF model
+    specification, spec.md; the annotations are `kit`'s.
+    """
+    annotations = {CLI_VERSION: cli_version, KITFILE: kitfile, CREATED: created}
+    return _encode(types.MODELPACK_ARTIFACT, config, layers, annotations)
+
+
+def _encode(
+    artifact_type: str,
+    config: Descriptor,
+    layers: Sequence[Descriptor],
+    annotations: Mapping[str, str],
+) -> bytes:
     return encode_json(
         {
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
-            "artifactType": types.ARTIFACT,
+            "artifactType": artifact_type,
             "config": _descriptor(config),
-            "layers": described,
+            "layers": tuple(map(_descriptor, layers)),
             "annotations": annotations,
         }
     )
 
 
-def content_key(config: Descriptor, layers: Sequence[Descriptor], dialect: Dialect) -> Digest:
+def content_key(
+    config: Descriptor,
+    layers: Sequence[Descriptor],
+    form: Dialect | types.KitFormat,
+    *,
+    created_s: int | None = None,
+) -> Digest:
     """Return what two kits share exactly if they differ at most in when and by what they were made.
 
-    Covers the dialect, the config and the layers with their annotations; not the time and not the
-    version of the packing tool.
+    Covers the form that the manifest has, the ModelKit's config and the layers with their
+    annotations; not the time, unless a certain one was asked for (in seconds), and not the version
+    of the packing tool.
     """
-    return digest_of(
-        encode_json(
-            {
-                "dialect": dialect,
-                "config": _descriptor(config),
-                "layers": tuple(map(_descriptor, layers)),
-            }
-        )
-    )
+    document: dict[str, Json] = {
+        "dialect": form,
+        "config": _descriptor(config),
+        "layers": tuple(map(_descriptor, layers)),
+    }
+    if created_s is not None:
+        document["created"] = created_s
+    return digest_of(encode_json(document))
 
 
 def file_metadata(name: str, mode: int, size: int) -> str:

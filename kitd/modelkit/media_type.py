@@ -1,15 +1,36 @@
-"""Media types of ModelKits and their layers, written and parsed; CNCF ModelPack layers parsed."""
+"""Media types of ModelKits, of CNCF ModelPacks and of the layers of both, written and parsed."""
 
 import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from kitd.modelkit.errors import InvalidLayerTypeError
+from kitd.modelkit.errors import InvalidLayerTypeError, UnsupportedKitError
 from kitd.oci.manifest import Manifest
 
 CONFIG = "application/vnd.kitops.modelkit.config.v1+json"
 ARTIFACT = "application/vnd.kitops.modelkit.manifest.v1+json"
+MODELPACK_CONFIG = "application/vnd.cncf.model.config.v1+json"
+MODELPACK_ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
+
+_MODELPACK_SIGNS = frozenset(
+    {
+        MODELPACK_CONFIG,
+        MODELPACK_ARTIFACT,
+        # What the model specification called them up to v0.0.6.
+        "application/vnd.cnai.model.config.v1+json",
+        "application/vnd.cnai.model.manifest.v1+json",
+    }
+)
+
+
+class KitFormat(enum.StrEnum):
+    """The two ways in which a manifest describes a kit. They may share every layer."""
+
+    MODELKIT = "modelkit"
+    """KitOps' own: the config is the Kitfile."""
+    MODELPACK = "modelpack"
+    """The CNCF model specification's: the Kitfile is an annotation, if there is one."""
 
 
 class LayerKind(enum.StrEnum):
@@ -56,13 +77,33 @@ class LayerType:
     compression: Compression = Compression.NONE
 
     def __str__(self) -> str:
+        return f"application/vnd.kitops.modelkit.{self.kind}.v1.{self._encoding}"
+
+    @property
+    def as_modelpack(self) -> str:
+        """The ModelPack spelling. Raises `UnsupportedKitError` for what it has no word for."""
+        kind = _MODELPACK_NAMES.get(self.kind)
+        if kind is None:
+            raise UnsupportedKitError(
+                "MCP servers have no place in a ModelPack",
+                hint="pack a ModelKit, or take mcpServers out of the Kitfile",
+            )
+        if self.format is LayerFormat.RAW and self.compression is not Compression.NONE:
+            raise UnsupportedKitError(
+                "a ModelPack's raw layers cannot be compressed",
+                hint="pack with --compression none, or with --layer-format tar",
+            )
+        return f"application/vnd.cncf.model.{kind}.v1.{self._encoding}"
+
+    @property
+    def _encoding(self) -> str:
         suffix = "" if self.compression is Compression.NONE else f"+{self.compression}"
-        return f"application/vnd.kitops.modelkit.{self.kind}.v1.{self.format}{suffix}"
+        return f"{self.format}{suffix}"
 
 
 _MODELKIT_LAYER = re.compile(r"application/vnd\.kitops\.modelkit\.(\w+)\.v1\.(\w+)(?:\+(\w+))?")
 _MODELPACK_LAYER = re.compile(
-    r"application/vnd\.cncf\.model\.(\w+(?:\.\w+)?)\.v1\.(\w+)(?:\+(\w+))?"
+    r"application/vnd\.(?:cncf|cnai)\.model\.(\w+(?:\.\w+)?)\.v1\.(\w+)(?:\+(\w+))?"
 )
 _MODELKIT_KINDS = {str(kind): kind for kind in LayerKind}
 _COMPRESSIONS = {None: Compression.NONE, "gzip": Compression.GZIP, "zstd": Compression.ZSTD}
@@ -73,6 +114,7 @@ _MODELPACK_KINDS = {
     "dataset": LayerKind.DATASET,
     "doc": LayerKind.DOCS,
 }
+_MODELPACK_NAMES = {kind: name for name, kind in _MODELPACK_KINDS.items()}
 
 
 def parse_layer_type(media_type: str) -> LayerType:
@@ -97,9 +139,14 @@ def parse_layer_type(media_type: str) -> LayerType:
     raise InvalidLayerTypeError(f"{media_type[:160]!r} is not the type of a ModelKit's layer")
 
 
-def is_modelkit(manifest: Manifest) -> bool:
-    """Whether the manifest is a ModelKit's; either of its two signs is enough."""
-    config = manifest.config
-    return config is not None and (
-        manifest.artifact_type == ARTIFACT or config.media_type == CONFIG
-    )
+def kit_format(manifest: Manifest) -> KitFormat | None:
+    """Return which format a manifest has, or None if it is no kit's.
+
+    Artifact type and config type are two signs, and either is enough.
+    """
+    if manifest.config is None:
+        return None
+    signs = {manifest.artifact_type, manifest.config.media_type}
+    if signs & {ARTIFACT, CONFIG}:
+        return KitFormat.MODELKIT
+    return KitFormat.MODELPACK if signs & _MODELPACK_SIGNS else None

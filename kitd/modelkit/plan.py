@@ -21,7 +21,7 @@ FILE_PATH = "org.cncf.model.filepath"
 FILE_METADATA = "org.cncf.model.file.metadata+json"
 LAYER_SUBTYPE = "ml.kitops.modelkit.layer-subtype"
 
-_LAYER_KINDS = {
+LAYER_KINDS = {
     EntryKind.MODEL: LayerKind.MODEL,
     EntryKind.MODEL_PART: LayerKind.MODEL_PART,
     EntryKind.CODE: LayerKind.CODE,
@@ -30,6 +30,7 @@ _LAYER_KINDS = {
     EntryKind.PROMPT: LayerKind.CODE,
     EntryKind.MCP_SERVER: LayerKind.MCP_BUNDLE,
 }
+"""What a layer of each kind of entry is called."""
 _MCP_BUNDLE = LayerType(LayerKind.MCP_BUNDLE, LayerFormat.RAW)
 
 
@@ -88,7 +89,7 @@ def _layer_plan(
     if place.kind is EntryKind.MCP_SERVER:
         layer_type = _MCP_BUNDLE
     else:
-        layer_type = LayerType(_LAYER_KINDS[place.kind], layer_format, compression)
+        layer_type = LayerType(LAYER_KINDS[place.kind], layer_format, compression)
     annotations: dict[str, str] = {}
     if dialect is Dialect.CURRENT:
         annotations[FILE_PATH] = path

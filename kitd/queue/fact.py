@@ -25,6 +25,12 @@ class PackSource:
     push: bool
     compression: str | None = None
     """None is what the configuration says."""
+    layer_format: str | None = None
+    """As `compression`."""
+    model_pack: bool = False
+    """A ModelPack, and no ModelKit."""
+    source_date_epoch: int | None = None
+    """Seconds, instead of the time."""
     reader: Caller | None = None
     """Who asked, where nothing is to be read that he could not read."""
 

@@ -95,7 +95,7 @@ def test_current_dialect_gives_the_same_layers_and_config(case, expected, materi
     assert [digest_of(tar) for tar in kit.tars] == [layer["digest"] for layer in expected["layers"]]
     assert digest_of(kit.config) == expected["config"]["digest"]
     manifest = parse_manifest(kit.manifest)
-    assert types.is_modelkit(manifest)
+    assert types.kit_format(manifest) is types.KitFormat.MODELKIT
     assert all("org.cncf.model.filepath" in layer.annotations for layer in manifest.layers)
 
 
@@ -200,7 +200,7 @@ def test_what_kit_stored_can_be_read(kit_storage):
     for described in index.manifests:
         blobs = kit_storage / "blobs/sha256"
         manifest = parse_manifest((blobs / described.digest[7:]).read_bytes())
-        assert types.is_modelkit(manifest)
+        assert types.kit_format(manifest) is types.KitFormat.MODELKIT
         config = (blobs / manifest.config.digest[7:]).read_bytes()
         kitfile = parse_config(config)
         assert encode_config(kitfile) == config

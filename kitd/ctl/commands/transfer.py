@@ -6,19 +6,22 @@ from typing import Any
 from kitd.client import request
 from kitd.client.record import Job
 from kitd.client.request import Request
+from kitd.ctl.error import UsageError
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.follow import complete_job
 from kitd.ctl.format import plural, printable, size
 from kitd.ctl.session import Session
 
 
-def pack(
+def pack(  # noqa: PLR0913 - one for each of the command's options
     session: Session,
     *,
     directory: str,
     tag: str,
     kitfile: str | None,
     compression: str | None,
+    layer_format: str | None,
+    model_pack: bool,
     push: bool,
     detach: bool,
 ) -> int:
@@ -29,6 +32,9 @@ def pack(
         tag,
         kitfile=None if kitfile is None else _below(path, kitfile),
         compression=compression,
+        layer_format=layer_format,
+        model_pack=model_pack or None,
+        source_date_epoch=_source_date_epoch(),
         push=push or None,
     )
     with session.connect() as client:
@@ -45,6 +51,18 @@ def pack(
                 lines.append(_moved("pushed", document["push"]))
     session.terminal.show(document, "\n".join(lines))
     return ExitCode.DONE
+
+
+def _source_date_epoch() -> int | None:
+    """Return the seconds that the environment wants instead of the time, for equal digests."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(
+            f"SOURCE_DATE_EPOCH is {text[:40]!r}", hint="set it to seconds since 1970, or unset it"
+        )
+    return int(text)
 
 
 def _below(directory: str, file: str) -> str:

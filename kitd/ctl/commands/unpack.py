@@ -36,6 +36,8 @@ def unpack_kit(
     target = Path(os.path.abspath(dir or "."))
     with session.connect() as client, ProgressLine(session.terminal) as line:
         plan = _plan(session, client, reference, filter)
+        for note in plan.notes:
+            session.terminal.note(f"warning: {printable(note)}")
         total = sum(layer.size for layer in plan.layers)
         done = 0
 

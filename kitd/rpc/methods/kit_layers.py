@@ -34,21 +34,30 @@ class WireLayer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     digest: str
     size: int
     media_type: str
-    diff_id: str
+    diff_id: str | None
     kind: str
     name: str
     path: str
     elsewhere: bool
     """Whether the cache does not hold it: it comes from a registry when it is opened."""
+    mode: int | None
+    """The permission bits of the file that a raw layer is, where they are known."""
+    prefix: str
+    """The directory that a tar's names begin in: `.`, but for the oldest kits."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to extract; `yaml` is the Kitfile, or None where the filters leave it out."""
+    """What to extract; `yaml` is the Kitfile, or None where it is not to be written.
+
+    Filters may leave it out; one that nobody wrote has to be asked for. `notes` are what a person
+    should know who unpacks it.
+    """
 
     digest: str
     reference: str
     yaml: str | None
     layers: tuple[WireLayer, ...]
+    notes: tuple[str, ...]
 
 
 class OpenParams(Params, frozen=True):
@@ -68,9 +77,11 @@ async def plan(context: Context[Services], params: PlanParams) -> Plan:
     """Tell which layers an unpack needs."""
     filters = tuple(parse_filter(text) for text in params.filters)
     source, target = await find(context, params.reference, remote=False)
-    _, manifest, kitfile = await open_kit(source, target)
-    yaml = await run_blocking(kitfile_to_yaml, kitfile) if selects_kitfile(filters) else None
-    layers = plan_unpack(manifest, kitfile, filters)
+    _, manifest, kit = await open_kit(source, target)
+    yaml = None
+    if selects_kitfile(filters) and (filters or not kit.is_generated):
+        yaml = await run_blocking(kitfile_to_yaml, kit.kitfile)
+    layers = await run_blocking(plan_unpack, manifest, kit.kitfile, filters)
     store = context.services.store
     here = await run_blocking(
         lambda: {layer.target.digest for layer in layers if store.has(layer.target)}
@@ -89,9 +100,12 @@ async def plan(context: Context[Services], params: PlanParams) -> Plan:
                 name=layer.name,
                 path=layer.path,
                 elsewhere=layer.target.digest not in here,
+                mode=layer.mode,
+                prefix=layer.prefix,
             )
             for layer in layers
         ),
+        notes=kit.notes,
     )
 
 

@@ -5,11 +5,11 @@ import msgspec
 from kitd.blocking import run_blocking
 from kitd.content.store import Fetcher
 from kitd.content.verify import read
-from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, parse_config, to_document
+from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, to_document
 from kitd.modelkit.errors import UnsupportedKitError
-from kitd.modelkit.kitfile import Kitfile
+from kitd.modelkit.kit import Kit, read_kit
 from kitd.modelkit.manifest import CLI_VERSION
-from kitd.modelkit.media_type import is_modelkit
+from kitd.modelkit.media_type import kit_format
 from kitd.modelkit.yaml_writer import kitfile_to_yaml
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
@@ -57,20 +57,22 @@ class Which(Params, frozen=True):
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A kit's manifest and config."""
+    """A kit's manifest and Kitfile; `notes` are what a person should know who trusts in them."""
 
     digest: str
     cli_version: str
     kitfile: Facts
     manifest: msgspec.Raw
+    notes: tuple[str, ...]
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
-    """A kit's Kitfile, as data and as YAML."""
+    """A kit's Kitfile, as data and as YAML; `notes` as in `Inspection`."""
 
     digest: str
     kitfile: Facts
     yaml: str
+    notes: tuple[str, ...]
 
 
 async def list_kits(context: Context[Services], params: Repository) -> KitList:
@@ -106,36 +108,41 @@ async def find(
     return repository, await repository.resolve(reference.identifier)
 
 
-async def open_kit(source: Fetcher, target: Descriptor) -> tuple[bytes, Manifest, Kitfile]:
-    """Return a ModelKit's manifest, raw and parsed, and its config."""
+async def open_kit(source: Fetcher, target: Descriptor) -> tuple[bytes, Manifest, Kit]:
+    """Return a ModelKit's or ModelPack's manifest, raw and parsed, and what it says.
+
+    Raises `UnsupportedKitError` for anything else, `InvalidConfigError`, and what `read` does.
+    """
     content = await read(source, target, max_bytes=MAX_MANIFEST_BYTES)
     manifest = await run_blocking(parse_manifest, content, target.media_type)
-    if manifest.config is None or not is_modelkit(manifest):
+    if manifest.config is None or kit_format(manifest) is None:
         raise UnsupportedKitError(
             f"{target.digest} is not a ModelKit but {manifest.artifact_type or target.media_type}"
         )
     config = await read(source, manifest.config, max_bytes=MAX_CONFIG_BYTES)
-    return content, manifest, await run_blocking(parse_config, config)
+    return content, manifest, await run_blocking(read_kit, manifest, config)
 
 
 async def inspect(context: Context[Services], params: Which) -> Inspection:
     """Show a kit's manifest and config."""
     source, target = await find(context, params.reference, remote=params.remote)
-    content, manifest, kitfile = await open_kit(source, target)
+    content, manifest, kit = await open_kit(source, target)
     return Inspection(
         digest=target.digest,
         cli_version=manifest.annotations.get(CLI_VERSION, "unknown"),
-        kitfile=to_document(kitfile),
+        kitfile=to_document(kit.kitfile),
         manifest=msgspec.Raw(content),
+        notes=kit.notes,
     )
 
 
 async def info(context: Context[Services], params: Which) -> Info:
     """Show a kit's Kitfile."""
     source, target = await find(context, params.reference, remote=params.remote)
-    _, _, kitfile = await open_kit(source, target)
-    yaml = await run_blocking(kitfile_to_yaml, kitfile)
-    return Info(digest=target.digest, kitfile=to_document(kitfile), yaml=yaml)
+    _, _, kit = await open_kit(source, target)
+    yaml = await run_blocking(kitfile_to_yaml, kit.kitfile)
+    document = to_document(kit.kitfile)
+    return Info(digest=target.digest, kitfile=document, yaml=yaml, notes=kit.notes)
 
 
 METHODS: tuple[Method[Services], ...] = (

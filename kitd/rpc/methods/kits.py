@@ -1,8 +1,12 @@
 """`kits.pack`, `kits.push` and `kits.pull`: kits that are made and moved."""
 
+from typing import Annotated
+
+import msgspec
+
 from kitd.config.tag_template import parse_tag_template
 from kitd.modelkit.filter import parse_filter
-from kitd.modelkit.media_type import MEDIA_COMPRESSION
+from kitd.modelkit.media_type import MEDIA_COMPRESSION, LayerFormat
 from kitd.oci.reference import (
     DEFAULT_TAG,
     parse_reference,
@@ -18,15 +22,25 @@ from kitd.rpc.methods.services import Services
 from kitd.rpc.methods.wire import Queued
 from kitd.rpc.peer import Role
 
+MAX_EPOCH_S = 253_402_300_799
+"""The last second of the year 9999, after which RFC 3339 has no years."""
+
 
 class PackParams(Idempotent, frozen=True, kw_only=True):
-    """A directory and what its kit is called: `reference` may be `repository:tag,tag`."""
+    """A directory and what its kit is called: `reference` may be `repository:tag,tag`.
+
+    `model_pack` makes a CNCF ModelPack and no ModelKit; `source_date_epoch` are the seconds that
+    stand in for the time.
+    """
 
     path: str
     reference: str
     tags: tuple[str, ...] = ()
     kitfile: str | None = None
     compression: str | None = None
+    layer_format: LayerFormat | None = None
+    model_pack: bool = False
+    source_date_epoch: Annotated[int, msgspec.Meta(ge=0, le=MAX_EPOCH_S)] | None = None
     push: bool = False
 
 
@@ -60,6 +74,9 @@ async def pack(context: Context[Services], params: PackParams) -> Queued:
         tags=tuple(dict.fromkeys((reference.tag or DEFAULT_TAG, *more, *params.tags))),
         push=params.push,
         compression=params.compression,
+        layer_format=params.layer_format,
+        model_pack=params.model_pack,
+        source_date_epoch=params.source_date_epoch,
         reader=await require_directory(context, params.path),
     )
     if source.push and source.repository.is_local:

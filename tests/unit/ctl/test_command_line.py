@@ -60,6 +60,8 @@ def test_an_unknown_command_is_refused_with_the_nearest(words, hint):
                 "tag": "r:v1",
                 "kitfile": None,
                 "compression": None,
+                "layer_format": None,
+                "model_pack": False,
                 "push": True,
                 "detach": False,
             },

@@ -43,7 +43,7 @@ def test_kit_1_7_is_not_told_when():
 @pytest.mark.parametrize("dialect", list(Dialect))
 def test_both_dialects_are_modelkits(dialect):
     manifest = parse_manifest(encode_manifest(CONFIG, [LAYER], dialect, cli_version="1"))
-    assert types.is_modelkit(manifest)
+    assert types.kit_format(manifest) is types.KitFormat.MODELKIT
 
 
 def test_the_content_key_changes_with_config_layers_annotations_and_dialect():
