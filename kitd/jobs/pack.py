@@ -19,7 +19,12 @@ from kitd.errors import Disposition, KitdError
 from kitd.jobs.port import HeldCache, PackSettings, Ports
 from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, parse_config
 from kitd.modelkit.dialect import Dialect
-from kitd.modelkit.manifest import content_key, encode_manifest, encode_modelpack_manifest
+from kitd.modelkit.manifest import (
+    content_key,
+    encode_manifest,
+    encode_modelpack_manifest,
+    unpack_warnings,
+)
 from kitd.modelkit.media_type import CONFIG, MODELPACK_CONFIG, KitFormat
 from kitd.modelkit.modelpack import as_modelpack_layers, encode_modelpack_config
 from kitd.oci.descriptor import Descriptor, describe
@@ -269,7 +274,7 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
         layers=_result_layers(packed, form.layers),
         unchanged=existing is not None,
         sent=packed.sent_bytes,
-        warnings=(*packed.warnings, *omitted),
+        warnings=(*packed.warnings, *unpack_warnings(form.layers), *omitted),
     )
     return Done(result, tuple(effects), () if quiet else (fact,))
 

@@ -39,7 +39,7 @@ def read_kit(manifest: Manifest, config: bytes) -> Kit:
     text = manifest.annotations.get(KITFILE)
     if text is not None:
         try:
-            kitfile = parse_config(text.encode())
+            kitfile = parse_config(text.encode("utf-8", "surrogatepass"))
         except InvalidConfigError as error:
             notes = (f"the Kitfile in the manifest cannot be read: {error.message}",)
         else:

@@ -1,5 +1,6 @@
 """Manifests of kits, assembled byte for byte as `kit` does, and the key of their content."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from kitd.modelkit import media_type as types
@@ -100,6 +101,22 @@ def content_key(
     if created_s is not None:
         document["created"] = created_s
     return digest_of(encode_json(document))
+
+
+def unpack_warnings(layers: Sequence[Descriptor]) -> tuple[str, ...]:
+    """Return what of these layers `kit` 1.16 cannot unpack though they are well made, a line each.
+
+    It tells layers apart by their digest alone.
+    """
+    files = Counter(
+        layer.digest
+        for layer in layers
+        if types.parse_layer_type(layer.media_type).format is types.LayerFormat.RAW
+    )
+    equal = sum(count for count in files.values() if count > 1)
+    if not equal:
+        return ()
+    return (f"{equal} raw layers are equal files: kit 1.16 writes one of each, kitd all",)
 
 
 def file_metadata(name: str, mode: int, size: int) -> str:

@@ -130,7 +130,7 @@ def _metadata(layer: Descriptor) -> Reader | None:
     if not text:
         return None
     try:
-        document = read_object(text.encode(), max_bytes=MAX_METADATA_BYTES)
+        document = read_object(text.encode("utf-8", "surrogatepass"), max_bytes=MAX_METADATA_BYTES)
     except InvalidJsonError as error:
         raise InvalidConfigError(f"the file metadata of {layer.digest}: {error}") from error
     return Reader(document, InvalidConfigError, f"file metadata of {layer.digest}: ")

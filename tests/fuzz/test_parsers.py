@@ -24,12 +24,19 @@ from kitd.config.tag_template import parse_tag_template
 from kitd.errors import KitdError
 from kitd.gateway.byte_range import parse_content_range, parse_range
 from kitd.gateway.naming import repository_of
+from kitd.modelkit.config_blob import MAX_CONFIG_BYTES
 from kitd.modelkit.config_blob import parse_config as parse_kit_config
 from kitd.modelkit.filter import parse_filter
 from kitd.modelkit.ignore import IgnoreRules
+from kitd.modelkit.kit import read_kit
 from kitd.modelkit.kitfile import parse_kitfile
 from kitd.modelkit.media_type import parse_layer_type
+from kitd.modelkit.modelpack import layer_mode, parse_modelpack_config
+from kitd.modelkit.plan import FILE_METADATA, FILE_PATH
+from kitd.modelkit.unpack_plan import plan_unpack
+from kitd.modelkit.yaml_writer import kitfile_to_yaml
 from kitd.oci.challenge import parse_challenges
+from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import parse_digest
 from kitd.oci.manifest import parse_manifest
 from kitd.oci.reference import parse_reference, parse_tagged
@@ -226,6 +233,42 @@ FORMATS = {
     b".tar": [TARS[0]],
     b".parquet": [b"PAR1" + bytes(20) + struct.pack("<I", 20) + b"PAR1"],
 }
+MODELPACK_CONFIGS = [
+    b'{"descriptor":{"name":"a","authors":["b"],"licenses":["MIT"]},"modelfs":{"type":"layers",'
+    b'"diffIds":["%s"]},"config":{"format":"gguf"}}' % DIGEST.encode(),
+    b'{"modelfs":{"diff_ids":[]}}',
+]
+MODELPACKS = [
+    json.dumps(
+        {
+            "schemaVersion": 2,
+            "artifactType": "application/vnd.cncf.model.manifest.v1+json",
+            "config": {"mediaType": "application/json", "digest": DIGEST, "size": 2},
+            "layers": [
+                {
+                    "mediaType": "application/vnd.cncf.model.weight.v1.raw",
+                    "digest": DIGEST,
+                    "size": 1,
+                    "annotations": {FILE_PATH: "a", FILE_METADATA: '{"mode":420}'},
+                }
+            ],
+            "annotations": annotations,
+        }
+    ).encode()
+    for annotations in (
+        {},
+        {"ml.kitops.modelkit.kitfile": f'{{"model":{{"path":"a","digest":"{DIGEST}"}}}}'},
+    )
+]
+
+
+def plan_modelpack(data: bytes) -> None:
+    manifest = parse_manifest(data)
+    kit = read_kit(manifest, MODELPACK_CONFIGS[0])
+    plan_unpack(manifest, kit.kitfile, ())
+    kitfile_to_yaml(kit.kitfile)
+
+
 TARGETS = {
     "rpc framing": (frame, CALLS),
     "rpc answers": (protocol.decode_message, ANSWERS),
@@ -235,6 +278,15 @@ TARGETS = {
         parse_kit_config,
         [b'{"manifestVersion":"1.0.0","model":{"path":"a","parameters":{"x":[1,2.5e3,null]}}}'],
     ),
+    "modelpack config": (
+        lambda data: parse_modelpack_config(data, max_bytes=MAX_CONFIG_BYTES),
+        MODELPACK_CONFIGS,
+    ),
+    "file metadata": (
+        text(lambda value: layer_mode(Descriptor(TAR, DIGEST, 1, {FILE_METADATA: value}))),
+        [b'{"name":"a","mode":420,"uid":0,"size":1,"mtime":"1970-01-01T00:00:00Z","typeflag":48}'],
+    ),
+    "modelpack": (plan_modelpack, MODELPACKS),
     "configuration": (
         lambda data: parse_config(data, source="kitd.yaml", places=PLACES),
         [(ROOT / "config" / "kitd.example.yaml").read_bytes(), b"log: {level: info}\n"],

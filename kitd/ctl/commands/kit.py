@@ -58,6 +58,8 @@ def show_info(session: Session, *, reference: str, remote: bool) -> int:
     text = answer.get("yaml")
     if not isinstance(text, str):
         raise ProtocolError("the daemon sent no Kitfile")
+    for note in answer.get("notes") or ():
+        session.terminal.note(f"warning: {printable(str(note))}")
     lines = [printable(line) for line in text.splitlines()]
     session.terminal.show(answer, "\n".join(lines))
     return ExitCode.DONE

@@ -6,7 +6,12 @@ import pytest
 
 from kitd.modelkit import media_type as types
 from kitd.modelkit.dialect import Dialect
-from kitd.modelkit.manifest import content_key, encode_manifest, file_metadata
+from kitd.modelkit.manifest import (
+    content_key,
+    encode_manifest,
+    file_metadata,
+    unpack_warnings,
+)
 from kitd.oci.descriptor import Descriptor, describe
 from kitd.oci.digest import digest_of
 from kitd.oci.manifest import parse_manifest
@@ -58,6 +63,28 @@ def test_the_content_key_changes_with_config_layers_annotations_and_dialect():
     }
     assert len(keys) == 5
     assert content_key(CONFIG, [LAYER], Dialect.CURRENT) in keys
+
+
+def test_the_content_key_changes_with_the_form_and_with_a_time_that_was_asked_for():
+    keys = {
+        content_key(CONFIG, [LAYER], Dialect.CURRENT),
+        content_key(CONFIG, [LAYER], types.KitFormat.MODELPACK),
+        content_key(CONFIG, [LAYER], Dialect.CURRENT, created_s=0),
+        content_key(CONFIG, [LAYER], Dialect.CURRENT, created_s=1),
+    }
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize(
+    ("digests", "form", "warned"),
+    [("ab", "raw", False), ("aab", "raw", True), ("aa", "tar", False)],
+)
+def test_equal_files_are_too_much_for_kit(digests, form, warned):
+    layers = [
+        Descriptor(f"application/vnd.kitops.modelkit.code.v1.{form}", digest_of(name.encode()), 1)
+        for name in digests
+    ]
+    assert bool(unpack_warnings(layers)) == warned
 
 
 def test_a_raw_files_metadata():
