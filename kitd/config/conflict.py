@@ -54,6 +54,12 @@ def _dialect(config: Config) -> Iterator[Conflict]:
         yield Conflict(("modelkit", "compression"), f"{kit.dialect} cannot read zstd", hint)
     if kit.dialect is Dialect.KIT_1_7 and kit.layer_format is LayerFormat.RAW:
         yield Conflict(("modelkit", "layer_format"), f"{kit.dialect} cannot read raw layers", hint)
+    if kit.dialect is Dialect.KIT_1_7 and kit.model_pack:
+        yield Conflict(("modelkit", "model_pack"), f"{kit.dialect} has no ModelPacks", hint)
+    is_raw = kit.layer_format is LayerFormat.RAW
+    if kit.model_pack and is_raw and kit.compression is not Compression.NONE:
+        problem = "a ModelPack's raw layers cannot be compressed"
+        yield Conflict(("modelkit", "compression"), problem, "set it to none, or pack tar layers")
 
 
 def _client_certificate(config: Config) -> Iterator[Conflict]:

@@ -185,6 +185,7 @@ class ModelkitConfig:
     cli_version: str = "1.16.0"
     compression: Compression = Compression.NONE
     layer_format: LayerFormat = LayerFormat.TAR
+    model_pack: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,6 +113,7 @@ def _config(places: Places) -> Reader[model.Config]:
             cli_version=text,
             compression=choice(model.Compression),
             layer_format=choice(model.LayerFormat),
+            model_pack=boolean,
         ),
         workers=section(
             model.WorkersConfig, pack=_jobs, push=_jobs, pull=_jobs, mirror=_jobs, verify=_jobs

@@ -52,6 +52,7 @@ def pack_settings(config: model.ModelkitConfig, environ: Mapping[str, str]) -> P
         cli_version=config.cli_version,
         compression=config.compression,
         layer_format=config.layer_format,
+        model_pack=config.model_pack,
         source_date_epoch=int(epoch) if epoch.isdecimal() and len(epoch) < 12 else None,
     )
 

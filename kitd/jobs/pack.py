@@ -51,7 +51,8 @@ from kitd.queue.retry import RetryPolicy
 class PackArgs(msgspec.Struct, frozen=True, kw_only=True):
     """What to pack; `tags` are templates, `repository` is `registry/name`.
 
-    `model_pack` makes a ModelPack and no ModelKit of the layers. `source_date_epoch` are the
+    `model_pack` makes a ModelPack and no ModelKit of the layers; like all that is None, it is as
+    the configuration says. `source_date_epoch` are the
     seconds that stand in for the time.
 
     With a `fingerprint` only the state that settled is packed, without one whatever is there. With
@@ -66,7 +67,7 @@ class PackArgs(msgspec.Struct, frozen=True, kw_only=True):
     push: bool
     compression: str | None
     layer_format: str | None = None
-    model_pack: bool = False
+    model_pack: bool | None = None
     source_date_epoch: int | None = None
     fingerprint: str | None = None
     reader: Caller | None = None
@@ -145,19 +146,23 @@ class _Form:
 def _form(args: PackArgs, packed: Packed, settings: PackSettings, created_s: int | None) -> _Form:
     """Return the form that was asked for. Raises `UnsupportedKitError` where there is none."""
     dialect, layers, config = _dialect(args, settings), _layers(packed), _config(packed)
-    if args.model_pack:
+    if _is_modelpack(args, settings):
         layers = as_modelpack_layers(layers)
         key = content_key(config, layers, KitFormat.MODELPACK, created_s=created_s)
     else:
         # A dialect without time is not asked for one.
         asked_s = None if dialect is Dialect.KIT_1_7 else created_s
         key = content_key(config, layers, dialect, created_s=asked_s)
-    return _Form(dialect, layers, key, args.model_pack)
+    return _Form(dialect, layers, key, _is_modelpack(args, settings))
 
 
 def _dialect(args: PackArgs, settings: PackSettings) -> Dialect:
     # There are no ModelPacks in the older one.
-    return Dialect.CURRENT if args.model_pack else settings.dialect
+    return Dialect.CURRENT if _is_modelpack(args, settings) else settings.dialect
+
+
+def _is_modelpack(args: PackArgs, settings: PackSettings) -> bool:
+    return settings.model_pack if args.model_pack is None else args.model_pack
 
 
 async def _assemble(

@@ -263,6 +263,8 @@ class PackSettings:
     cli_version: str
     compression: str
     layer_format: str
+    model_pack: bool = False
+    """Whether ModelPacks are made where nobody says what to make."""
     source_date_epoch: int | None = None
     """Seconds; stands in for the time in `created`, for reproducible manifests."""
 

@@ -27,8 +27,8 @@ class PackSource:
     """None is what the configuration says."""
     layer_format: str | None = None
     """As `compression`."""
-    model_pack: bool = False
-    """A ModelPack, and no ModelKit."""
+    model_pack: bool | None = None
+    """Whether it is a ModelPack and no ModelKit; None as `compression`."""
     source_date_epoch: int | None = None
     """Seconds, instead of the time."""
     reader: Caller | None = None

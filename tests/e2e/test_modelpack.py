@@ -217,7 +217,7 @@ def test_a_modelpack_that_leads_out_of_the_target_is_refused(
     answer = daemon.kitctl("--json", "unpack", reference, "-d", target)
 
     assert answer.code == 1
-    assert answer.json["error"]["code"] == "invalid_layer"
+    assert answer.json["error"]["code"] == "unsafe_name"
     assert not (tmp_path / "inner").exists()
     assert not (tmp_path / "escaped").exists()
 
@@ -412,3 +412,16 @@ def test_kits_from_before_digests_were_recorded_are_unpacked(
     }
     daemon.json("unpack", reference, "-d", tmp_path / "one", "-f", "datasets:data/more/test.csv")
     assert set(files(tmp_path / "one")) == {"data/more/test.csv"}
+
+
+def test_watched_projects_are_packed_as_modelpacks_where_that_is_configured(
+    kitd, watched, docker_registry, skopeo
+):
+    """Saved, found in the registry."""
+    host = docker_registry.host
+    config = watched(f"{host}/team/demo") | {"modelkit": {"model_pack": True}}
+    daemon = kitd(config).start()
+    daemon.quiet()
+    name = f"docker://{host}/team/demo:latest"
+    manifest = json.loads(skopeo("inspect", "--raw", "--tls-verify=false", name))
+    assert manifest["artifactType"] == f"{CNCF}manifest.v1+json"

@@ -30,7 +30,7 @@ class PackParams(Idempotent, frozen=True, kw_only=True):
     """A directory and what its kit is called: `reference` may be `repository:tag,tag`.
 
     `model_pack` makes a CNCF ModelPack and no ModelKit; `source_date_epoch` are the seconds that
-    stand in for the time.
+    stand in for the time. What is not given is as the configuration says.
     """
 
     path: str
@@ -39,7 +39,7 @@ class PackParams(Idempotent, frozen=True, kw_only=True):
     kitfile: str | None = None
     compression: str | None = None
     layer_format: LayerFormat | None = None
-    model_pack: bool = False
+    model_pack: bool | None = None
     source_date_epoch: Annotated[int, msgspec.Meta(ge=0, le=MAX_EPOCH_S)] | None = None
     push: bool = False
 

@@ -321,6 +321,20 @@ def test_all_problems_are_reported_in_the_order_of_the_file(parse: Parse) -> Non
             ),
         ),
         (
+            "modelkit: {dialect: kit-1.7, model_pack: true}\n",
+            (
+                "1:42: modelkit.model_pack: kit-1.7 has no ModelPacks (set modelkit.dialect to"
+                " current)"
+            ),
+        ),
+        (
+            "modelkit: {model_pack: true, layer_format: raw, compression: gzip}\n",
+            (
+                "1:62: modelkit.compression: a ModelPack's raw layers cannot be compressed (set it"
+                " to none, or pack tar layers)"
+            ),
+        ),
+        (
             "registries: {r.example: {mirrors: [m.example, team/model]}}\n",
             "1:47: registries.r.example.mirrors[1]: 'team/model' names no registry",
         ),
