@@ -227,6 +227,7 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     existing = await _existing(ports, held, repository, form.key)
     effects: list[Effect] = []
     target = existing
+    config: Descriptor | None = _config(packed)
     if target is None:
         content = await _assemble(form, packed, held, settings.cli_version, created)
         await held.put(content)
@@ -234,9 +235,10 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
         manifest = await run_blocking(parse_manifest, content)
         summary = KitSummary(packed.model_name, packed.author, form.key)
         effects.append(RecordManifest(repository, target, manifest, summary))
-    else:
-        manifest = await read_manifest(held, target)
-    assert manifest.config is not None
+        config = manifest.config
+    elif form.is_modelpack:
+        config = (await read_manifest(held, target)).config
+    assert config is not None
     # A project whose content is that of its last kit keeps its kit and its tags: no new version,
     # not even by name. What a person asked for by name is named in any case, and so is a kit that
     # the repository does not have, or has no more.
@@ -275,7 +277,7 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
         digest=target.digest,
         reference=str(reference or Reference(repository).pinned(target.digest)),
         tags=tags,
-        config=Blob(manifest.config.digest, manifest.config.size),
+        config=Blob(config.digest, config.size),
         layers=_result_layers(packed, form.layers),
         unchanged=existing is not None,
         sent=packed.sent_bytes,

@@ -189,6 +189,23 @@ def test_a_raw_layer_is_one_file(target, unpack, suffix):
     assert (target / "models" / "w.bin").read_bytes() == b"weights"
 
 
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [(None, 0o644), (0o755, 0o755), (0o400, 0o400), (0o666, 0o644), (0o106755, 0o755)],
+)
+def test_a_raw_layer_may_what_it_may_and_no_more_than_the_umask_allows(
+    target, unpack, mode, expected
+):
+    unpack((layer_of(b"x", RAW, path="run.sh")._replace(mode=mode), b"x"))
+    assert stat.S_IMODE((target / "run.sh").stat().st_mode) == expected
+
+
+def test_names_may_begin_in_a_directory(target, unpack):
+    content = block(b"b", b"5") + tar(b__c=b"1")
+    unpack((layer_of(content)._replace(prefix="models/./a"), content))
+    assert (target / "models" / "a" / "b" / "c").read_bytes() == b"1"
+
+
 def test_progress_adds_up_to_the_stored_bytes(unpack):
     content = tar(a=b"x" * 2_500_000)
     steps: list[int] = []
@@ -290,6 +307,8 @@ HOSTILE: dict[str, bytes | tuple[Layer, bytes]] = {
     "raw without a name": (layer_of(b"x", RAW), b"x"),
     "raw outside": (layer_of(b"x", RAW, path="../evil"), b"x"),
     "raw absolute": (layer_of(b"x", RAW, path="/tmp/kitd-evil"), b"x"),
+    "begins outside": (layer_of(tar(evil=b"1"))._replace(prefix="a/../.."), tar(evil=b"1")),
+    "begins at the root": (layer_of(tar(evil=b"1"))._replace(prefix="/tmp"), tar(evil=b"1")),
 }
 
 
@@ -298,7 +317,7 @@ CODES = {
         "parent", "parent inside", "absolute", "dot", "dot slash", "empty name",
         "absolute by prefix", "parent by prefix", "parent by PAX", "absolute by PAX", "NUL by PAX",
         "empty by PAX", "parent by long name", "long name within", "too long", "too deep",
-        "raw without a name", "raw outside", "raw absolute",
+        "raw without a name", "raw outside", "raw absolute", "begins outside", "begins at the root",
     ),
     "unsupported_entry": (
         "hard link", "symbolic link", "link then through it", "character device", "block device",
