@@ -23,6 +23,7 @@ MAX_TRAILER_BYTES = 1 << 20
 """Zeros after the end of the archive, which writers use to fill a record."""
 
 _ZEROS = bytes(BLOCK_BYTES)
+_HERE = (b".", b"./")
 _REGULAR = (b"0", b"\0")
 _DIRECTORY, _PAX, _LONG_NAME = b"5", b"x", b"L"
 _REFUSED = {
@@ -141,10 +142,14 @@ class TarReader:
             elif header.kind == _PAX:
                 records = _parse_pax(self._extension(header))
                 header = _parse_header(self._block())
-            entry = _entry(header, long_name, records or {})
             count += 1
             if count > self._max_entries:
                 raise TooManyEntriesError(f"the layers hold more than {MAX_ENTRIES} entries")
+            is_plain = not (long_name or records or header.size)
+            if header.kind == _DIRECTORY and header.name in _HERE and is_plain:
+                # `tar -C dir .` begins with it; where the kit is unpacked is nobody's to describe.
+                continue
+            entry = _entry(header, long_name, records or {})
             self._unread_bytes = entry.size
             self._padding_bytes = -entry.size % BLOCK_BYTES
             yield entry

@@ -214,6 +214,14 @@ def test_progress_adds_up_to_the_stored_bytes(unpack):
     assert len(steps) > 1
 
 
+def test_the_directory_itself_is_passed_over(target, unpack):
+    """As `tar -C directory .` writes it; its mode is not the kit's to say."""
+    mode = target.stat().st_mode
+    unpack(block(b"./", b"5") + tar(a=b"1"))
+    assert os.listdir(target) == ["a"]
+    assert target.stat().st_mode == mode
+
+
 def test_zeros_after_the_end_are_what_other_tools_write(target, unpack):
     unpack(tar(a=b"1") + bytes(9216))
     assert (target / "a").exists()
@@ -225,8 +233,8 @@ HOSTILE: dict[str, bytes | tuple[Layer, bytes]] = {
     "parent": block(b"../evil") + END,
     "parent inside": block(b"a/../../evil") + END,
     "absolute": block(b"/tmp/kitd-evil") + END,
-    "dot": block(b".", b"5") + END,
-    "dot slash": block(b"./", b"5") + END,
+    "dot as a file": block(b".") + END,
+    "dot with content": block(b"./", b"5", octal(512)) + bytes(512) + END,
     "empty name": block(b"") + END,
     "absolute by prefix": block(b"evil", at_345=b"/tmp") + END,
     "parent by prefix": block(b"evil", at_345=b"..") + END,
@@ -314,7 +322,7 @@ HOSTILE: dict[str, bytes | tuple[Layer, bytes]] = {
 
 CODES = {
     "unsafe_name": (
-        "parent", "parent inside", "absolute", "dot", "dot slash", "empty name",
+        "parent", "parent inside", "absolute", "dot as a file", "empty name",
         "absolute by prefix", "parent by prefix", "parent by PAX", "absolute by PAX", "NUL by PAX",
         "empty by PAX", "parent by long name", "long name within", "too long", "too deep",
         "raw without a name", "raw outside", "raw absolute", "begins outside", "begins at the root",
