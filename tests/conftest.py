@@ -230,6 +230,12 @@ def start_cutting_proxy() -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture
+def zstd() -> str:
+    """Return the path of Debian's zstd."""
+    return require("zstd")
+
+
+@pytest.fixture
 def skopeo(tmp_path: Path) -> Callable[..., bytes]:
     """Run skopeo with its own empty home and return what it prints."""
     program = require("skopeo")

@@ -10,6 +10,7 @@ command -v git >/dev/null 2>&1 || missing="$missing git"
 command -v strace >/dev/null 2>&1 || missing="$missing strace"
 command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
+command -v zstd >/dev/null 2>&1 || missing="$missing zstd"
 command -v mkfs.btrfs >/dev/null 2>&1 || missing="$missing btrfs-progs"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then

@@ -11,6 +11,7 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator
 
+from kitd.client import zstd_frames
 from kitd.client.layer_feed import LayerFeed
 from kitd.client.record import Layer
 from kitd.client.tar_reader import CHUNK_BYTES
@@ -31,7 +32,7 @@ class LayerError(KitdError):
 
 
 def layer_format(layer: Layer) -> tuple[str, str]:
-    """Return the format (`tar` or `raw`) and the compression (`none` or `gzip`) of a layer.
+    """Return the format (`tar` or `raw`) and the compression (`none`, `gzip` or `zstd`) of a layer.
 
     Raises `LayerError` for others.
     """
@@ -41,12 +42,7 @@ def layer_format(layer: Layer) -> tuple[str, str]:
             f"the layer {layer.digest} has the unknown type {layer.media_type[:100]!r}"
         )
     form, compression = match[1], match[2] or "none"
-    if compression == "zstd":
-        raise LayerError(
-            f"the layer {layer.digest} is compressed with zstd, which is not supported yet",
-            hint="pack the kit with --compression gzip or none",
-        )
-    if compression not in ("none", "gzip"):
+    if compression not in ("none", "gzip", "zstd"):
         raise LayerError(f"the layer {layer.digest} has the unknown compression {compression!r}")
     return form, compression
 
@@ -81,7 +77,10 @@ class LayerStream:
         self._chunk = memoryview(b"")
 
     def read(self, size: int) -> bytes:
-        """Return 1 to `size` plain bytes, and none at the end. Raises `LayerError`, `FeedError`."""
+        """Return 1 to `size` plain bytes, and none at the end.
+
+        Raises `LayerError`, `FeedError`, `MissingLibraryError`.
+        """
         if not self._chunk:
             self._chunk = memoryview(next(self._chunks, b""))
         data = bytes(self._chunk[:size])
@@ -131,8 +130,10 @@ class LayerStream:
                 yield from self._stored_chunks()
                 return
             chunks = self._stored_chunks()
-        else:
+        elif self._compression == "gzip":
             chunks = self._inflated_chunks()
+        else:
+            chunks = self._unframed_chunks()
         for chunk in chunks:
             self._plain_hash.update(chunk)
             yield chunk
@@ -158,6 +159,15 @@ class LayerStream:
                     yield chunk
         if not member.eof:
             raise LayerError(f"the layer {self._layer.digest} ends in the middle of its gzip data")
+
+    def _unframed_chunks(self) -> Iterator[bytes]:
+        """Yield chunks of bounded size, however far the stored bytes expand."""
+        try:
+            yield from zstd_frames.plain_chunks(self._stored_chunks())
+        except zstd_frames.ZstdError as error:
+            raise LayerError(
+                f"the layer {self._layer.digest} is not what zstd writes: {error}"
+            ) from error
 
 
 def _hasher(digest: str) -> "hashlib._Hash":

@@ -21,7 +21,7 @@ JOB_STATES = (
     "superseded",
 )
 DELIVERY_STATES = ("accepted", "ignored", "malformed")
-COMPRESSIONS = ("none", "gzip", "gzip-fastest")
+COMPRESSIONS = ("none", "gzip", "gzip-fastest", "zstd")
 LAYER_FORMATS = ("tar", "raw")
 
 
@@ -107,7 +107,7 @@ COMMANDS = (
             Argument(("-f", "--kitfile"), "another Kitfile", metavar="KITFILE"),
             Argument(
                 ("--compression",),
-                "of the layers: none, gzip or gzip-fastest",
+                "of the layers: none, gzip, gzip-fastest or zstd",
                 metavar="C",
                 choices=COMPRESSIONS,
             ),

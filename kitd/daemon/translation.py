@@ -112,8 +112,5 @@ def _selection(tags: model.TagFilterConfig) -> Selection:
 
 def idle_sections(config: Config) -> tuple[str, ...]:
     """Return what is configured and not there yet; nobody should have to find out."""
-    configured = {
-        "metrics": config.metrics.listen is not None,
-        "modelkit.compression: zstd": config.modelkit.compression is model.Compression.ZSTD,
-    }
+    configured = {"metrics": config.metrics.listen is not None}
     return tuple(section for section, present in configured.items() if present)

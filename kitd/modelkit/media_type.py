@@ -64,6 +64,7 @@ MEDIA_COMPRESSION: Mapping[str, Compression] = {
     "none": Compression.NONE,
     "gzip": Compression.GZIP,
     "gzip-fastest": Compression.GZIP,
+    "zstd": Compression.ZSTD,
 }
 """What each setting that layers can be built with is called in a media type."""
 

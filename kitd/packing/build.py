@@ -16,6 +16,7 @@ from functools import partial
 
 from kitd.errors import printable
 from kitd.modelkit.plan import LayerPlan
+from kitd.packing.compress import block_threads, compressing
 from kitd.packing.cores import cores
 from kitd.packing.gate.lease import Leases
 from kitd.packing.layer import BuiltLayer, build_layer, write_layer
@@ -28,7 +29,8 @@ from kitd.store.blob_store import BlobStore, NoSpaceError
 
 REPORT_INTERVAL_S = 0.1
 MAX_AT_ONCE = 8
-"""Layers. Each takes up to four threads more, and 4 MiB, twice that when it is compressed."""
+"""Layers. Each takes up to four threads more, and 4 MiB; one that is compressed takes 8 MiB, and
+2 MiB for each thread that compresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ def build_layers(
     written: set[bytes] = set()
     done_bytes = sum(sizes) - sum(sizes[index] for index in missing)
     meter = _Meter(done_bytes, sum(sizes), tell)
+    threads = block_threads()
+    compress = compressing(recipe.compression, threads)
 
     def store(index: int) -> BuiltLayer:
         return build_layer(
@@ -123,7 +127,7 @@ def build_layers(
             recipe.plans[index],
             inputs.layers[index],
             destination.store,
-            compression=recipe.compression,
+            compress=compress,
             advanced=meter.advanced,
             leases=leases,
             may_leave=destination.streams is not None,
@@ -135,7 +139,7 @@ def build_layers(
             root,
             recipe.plans[index],
             inputs.layers[index],
-            compression=recipe.compression,
+            compress=compress,
             advanced=meter.advanced,
             leases=leases,
         )
@@ -184,7 +188,8 @@ def build_layers(
         tell(Built(inputs.keys[index] if proven else None, layer, pipe))
 
     missing.sort(key=lambda index: -sizes[index])
-    _run_all(build, missing, meter)
+    with threads:
+        _run_all(build, missing, meter)
     return BuiltLayers(
         tuple(layer for layer in layers if layer is not None),
         proven=not unproven,

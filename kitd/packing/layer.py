@@ -4,10 +4,8 @@ Where the bytes go is the caller's choice: into the blob store, or through a pip
 them on.
 """
 
-import hashlib
 import os
 import posixpath
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +15,8 @@ from kitd.errors import printable
 from kitd.modelkit.manifest import file_metadata
 from kitd.modelkit.media_type import Compression, LayerFormat, LayerKind
 from kitd.modelkit.plan import FILE_METADATA, LayerPlan
-from kitd.oci.digest import Digest, from_hash
+from kitd.oci.digest import Digest
+from kitd.packing.compress import Compress
 from kitd.packing.gate.lease import Leases
 from kitd.packing.mcp_bundle import bundle_problem
 from kitd.packing.reader import LayerReader, Writers, open_checked
@@ -25,8 +24,6 @@ from kitd.packing.scan import Entry, InputError
 from kitd.store.blob_store import BlobStore, Committed
 from kitd.store.buffer_ring import BufferRing
 from kitd.store.direct_ingest import DirectIngest
-
-_GZIP_LEVELS = {"gzip": 6, "gzip-fastest": 1}
 
 
 class _Encoder(Protocol):
@@ -50,42 +47,12 @@ class _Plain:
         return None
 
 
-class _Gzip:
-    """RFC 1952 with the header that `kit` writes: no name, no time, unknown system.
-
-    Deflates in a thread, which then is the one that fills the blob's ring.
-    """
-
-    def __init__(self, blob: BufferRing, level: int) -> None:
-        self._blob = blob
-        self._deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
-        self._plain = hashlib.sha256()
-        self._crc = 0
-        self._size = 0
-        self.ring = BufferRing(self._plain.update, self._encode)
-        fastest = 4 if level == 1 else 0
-        blob.write(bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, fastest, 255)))
-
-    def finish(self) -> Digest | None:
-        self.ring.drain()
-        self._blob.write(self._deflate.flush())
-        self._blob.write(self._crc.to_bytes(4, "little"))
-        self._blob.write((self._size % 2**32).to_bytes(4, "little"))
-        return from_hash(self._plain)
-
-    def _encode(self, data: memoryview) -> None:
-        self._crc = zlib.crc32(data, self._crc)
-        self._size += len(data)
-        self._blob.write(self._deflate.compress(data))
-
-
 @contextmanager
-def _encoder(compression: str, blob: BufferRing) -> Iterator[_Encoder]:
-    if compression == "none":
+def _encoder(compress: Compress | None, blob: BufferRing) -> Iterator[_Encoder]:
+    if compress is None:
         yield _Plain(blob)
     else:
-        encoder = _Gzip(blob, _GZIP_LEVELS[compression])
-        with encoder.ring:
+        with compress(blob) as encoder:
             yield encoder
 
 
@@ -116,7 +83,7 @@ def build_layer(
     entries: Sequence[Entry],
     store: BlobStore,
     *,
-    compression: str,
+    compress: Compress | None,
     advanced: Callable[[int], None],
     leases: Leases = Leases.TELL,
     may_leave: bool = False,
@@ -127,7 +94,7 @@ def build_layer(
     no room then; one that `may_leave` instead is given none that would be scarce. Raises
     `InputError`, `InputChangedError`, `StoreError`; then nothing stays behind.
     """
-    is_plain = _compression(plan, compression) == "none"
+    is_plain = _compress(plan, compress) is None
     with DirectIngest(store) as ingest:
         if is_plain and plan.type.format is LayerFormat.RAW:
             raw, annotations = _read_raw(root, plan, entries)
@@ -143,7 +110,7 @@ def build_layer(
             plan,
             entries,
             ingest,
-            compression=compression,
+            compress=compress,
             advanced=advanced,
             leases=leases,
         )
@@ -155,7 +122,7 @@ def write_layer(
     entries: Sequence[Entry],
     outlet: Outlet,
     *,
-    compression: str,
+    compress: Compress | None,
     advanced: Callable[[int], None],
     leases: Leases,
 ) -> BuiltLayer:
@@ -163,7 +130,7 @@ def write_layer(
 
     Raises `InputError`, `InputChangedError`, and what the outlet does.
     """
-    with _encoder(_compression(plan, compression), outlet.ring) as encoder:
+    with _encoder(_compress(plan, compress), outlet.ring) as encoder:
         reader = LayerReader(root, encoder.ring, advanced, leases)
         if plan.type.format is LayerFormat.RAW:
             raw, annotations = _read_raw(root, plan, entries)
@@ -191,9 +158,9 @@ def _read_raw(
     return raw, annotations
 
 
-def _compression(plan: LayerPlan, compression: str) -> str:
+def _compress(plan: LayerPlan, compress: Compress | None) -> Compress | None:
     # MCP bundles are stored as they are, whatever the kit's compression.
-    return "none" if plan.type.compression is Compression.NONE else compression
+    return None if plan.type.compression is Compression.NONE else compress
 
 
 def _only_file(plan: LayerPlan, entries: Sequence[Entry]) -> Entry:

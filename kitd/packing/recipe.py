@@ -130,7 +130,7 @@ def read_recipe(root: int, project: Project, *, watch: Watch | None = None) -> R
     dialect = Dialect(project.dialect)
     if project.compression not in MEDIA_COMPRESSION:
         raise UnsupportedKitError(
-            f"layers cannot be compressed with {project.compression} yet",
+            f"layers cannot be compressed with {project.compression[:40]!r}",
             hint=f"set modelkit.compression to one of {', '.join(MEDIA_COMPRESSION)}",
         )
     kitfile = parse_kitfile(content, name=name)

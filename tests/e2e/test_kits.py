@@ -6,6 +6,8 @@ import socket
 import time
 from pathlib import Path
 
+import pytest
+
 COMPRESSED = {"modelkit": {"compression": "gzip"}}
 """For large files without content: no room is demanded for all that they hold."""
 
@@ -133,15 +135,42 @@ def test_the_kit_1_7_dialect_packs_what_kit_packs(kitd, project):
     assert len(digests) == 1
 
 
-def test_gzip_layers_unpack_to_the_same_files(kitd, project, tmp_path):
+@pytest.mark.parametrize(
+    ("compression", "suffix"), [("gzip", "+gzip"), ("gzip-fastest", "+gzip"), ("zstd", "+zstd")]
+)
+def test_compressed_layers_unpack_to_the_same_files(kitd, project, tmp_path, compression, suffix):
     """The compression of one pack, asked for on the command line."""
     daemon = kitd().start()
-    packed = daemon.json("pack", project, "-t", "demo:gz", "--compression", "gzip")
+    packed = daemon.json("pack", project, "-t", "demo:small", "--compression", compression)
     target = tmp_path / "target"
-    daemon.json("unpack", "demo:gz", "-d", target)
+    daemon.json("unpack", "demo:small", "-d", target)
 
-    assert all(layer["mediaType"].endswith("+gzip") for layer in packed["layers"])
+    assert all(layer["mediaType"].endswith(suffix) for layer in packed["layers"])
     assert tree(target)["model.bin"] == tree(project)["model.bin"]
+
+
+def test_zstd_by_configuration_crosses_a_registry(kitd, project, docker_registry, skopeo, tmp_path):
+    """Packed and pushed by one kitd, copied by skopeo, unpacked by one that has nothing yet."""
+    here = kitd({"modelkit": {"compression": "zstd"}}).start()
+    here.json("pack", project, "-t", f"{docker_registry.host}/team/demo:v1", "--push")
+    pair = [f"docker://{docker_registry.host}/team/{name}:v1" for name in ("demo", "copy")]
+    skopeo("copy", "--src-tls-verify=false", "--dest-tls-verify=false", *pair)
+    target = tmp_path / "target"
+    kitd().start().json("unpack", f"{docker_registry.host}/team/copy:v1", "-d", target)
+
+    found, expected = tree(target), tree(project)
+    assert found.pop("Kitfile")
+    assert found.items() <= expected.items()
+    assert "model.bin" in found
+
+
+def test_what_kit_1_7_cannot_read_is_not_packed_for_it(kitd, project):
+    """It says what to do instead."""
+    daemon = kitd({"modelkit": {"dialect": "kit-1.7"}}).start()
+    refused = daemon.kitctl("pack", project, "-t", "demo:v1", "--compression", "zstd")
+    assert refused.code == 1
+    assert "kit 1.7 cannot read tar layers with compression zstd" in refused.err
+    assert "set modelkit.dialect to current" in refused.err
 
 
 def test_a_held_project_is_not_packed_until_released(

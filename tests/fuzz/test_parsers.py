@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from kitd.client import protocol
 from kitd.client.extract import OpenLayer, extract
@@ -296,6 +297,10 @@ TARGETS = {
     "gzip layer": (
         lambda data: unpack(data, TAR + "+gzip"),
         [gzip.compress(tar, mtime=0) for tar in TARS],
+    ),
+    "zstd layer": (
+        lambda data: unpack(data, TAR + "+zstd"),
+        [zstandard.compress(tar) for tar in TARS],
     ),
     "ignore rules": (
         lambda data: ignored(IgnoreRules.parse(data)),

@@ -6,12 +6,14 @@ import io
 import itertools
 import os
 import stat
+import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from kitd.client.extract import OpenLayer, extract
 from kitd.client.placement import Existing
@@ -182,9 +184,32 @@ def test_gzip_layers_are_inflated(target, unpack, members):
     assert (target / "a").stat().st_size == 3_000_000
 
 
-@pytest.mark.parametrize("suffix", ["", "+gzip"])
-def test_a_raw_layer_is_one_file(target, unpack, suffix):
-    stored = gzip.compress(b"weights") if suffix else b"weights"
+@pytest.mark.parametrize("frames", [1, 3])
+def test_zstd_layers_are_inflated(target, unpack, frames):
+    plain = tar(a=b"x" * 3_000_000)
+    cuts = [len(plain) * part // frames for part in range(frames + 1)]
+    stored = b"".join(zstandard.compress(plain[a:b]) for a, b in itertools.pairwise(cuts))
+    unpack((layer_of(stored, TAR + "+zstd", plain), stored))
+    assert (target / "a").stat().st_size == 3_000_000
+
+
+def test_without_the_library_a_zstd_layer_says_what_to_install(target, unpack, monkeypatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    stored = zstandard.compress(tar(a=b"1"))
+    with pytest.raises(KitdError) as caught:
+        unpack((layer_of(stored, TAR + "+zstd", tar(a=b"1")), stored))
+    assert caught.value.code == "missing_library"
+    assert f"{sys.executable} -m pip install zstandard" in caught.value.hint
+    assert snapshot(target) == {}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [("", bytes), ("+gzip", gzip.compress), ("+zstd", zstandard.compress)],
+    ids=["none", "gzip", "zstd"],
+)
+def test_a_raw_layer_is_one_file(target, unpack, suffix, compress):
+    stored = compress(b"weights")
     unpack((layer_of(stored, RAW + suffix, b"weights", "models/w.bin"), stored))
     assert (target / "models" / "w.bin").read_bytes() == b"weights"
 
@@ -228,6 +253,7 @@ def test_zeros_after_the_end_are_what_other_tools_write(target, unpack):
 
 
 SHORT_GZIP = gzip.compress(tar(a=b"1"))
+SHORT_ZSTD = zstandard.compress(tar(a=b"1"))
 
 HOSTILE: dict[str, bytes | tuple[Layer, bytes]] = {
     "parent": block(b"../evil") + END,
@@ -298,7 +324,13 @@ HOSTILE: dict[str, bytes | tuple[Layer, bytes]] = {
     "too long a blob": (layer_of(tar(evil=b"1"))._replace(size=1), tar(evil=b"1")),
     "unknown type of layer": (layer_of(tar(evil=b"1"), "text/plain"), tar(evil=b"1")),
     "unknown compression": (layer_of(tar(evil=b"1"), TAR + "+lzma"), tar(evil=b"1")),
-    "zstd": (layer_of(tar(evil=b"1"), TAR + "+zstd"), tar(evil=b"1")),
+    "zstd that is none": (layer_of(tar(evil=b"1"), TAR + "+zstd"), tar(evil=b"1")),
+    "zstd cut short": (layer_of(SHORT_ZSTD[:-1], TAR + "+zstd"), SHORT_ZSTD[:-1]),
+    "zstd with more behind": (
+        layer_of(SHORT_ZSTD + b"more", TAR + "+zstd", tar(a=b"1")),
+        SHORT_ZSTD + b"more",
+    ),
+    "zstd with another diffId": (layer_of(SHORT_ZSTD, TAR + "+zstd", b"another"), SHORT_ZSTD),
     "gzip that is none": (layer_of(tar(evil=b"1"), TAR + "+gzip"), tar(evil=b"1")),
     "gzip cut short": (
         layer_of(SHORT_GZIP[:-9], TAR + "+gzip", tar(a=b"1")),
@@ -340,8 +372,9 @@ CODES = {
     "unpack_io": ("component too long",),
     "invalid_layer": (
         "wrong digest", "wrong diffId", "digest of no kind", "too short", "too long a blob",
-        "unknown type of layer", "unknown compression", "zstd", "gzip that is none",
-        "gzip cut short", "gzip with more behind", "gzip with another diffId",
+        "unknown type of layer", "unknown compression", "gzip that is none",
+        "gzip cut short", "gzip with more behind", "gzip with another diffId", "zstd that is none",
+        "zstd cut short", "zstd with more behind", "zstd with another diffId",
     ),
 }  # fmt: skip
 """The codes of what is refused; of all others the archive is damaged."""
@@ -368,7 +401,8 @@ def test_a_hostile_layer_leaves_no_trace(tmp_path, target, unpack, name):
         ("fifo", "'evil' is a fifo"),
         ("parent by PAX", "'../evil' has a name that leads out"),
         ("same file twice", "'evil' twice"),
-        ("zstd", "zstd, which is not supported yet"),
+        ("zstd that is none", "is not what zstd writes: a frame begins with other bytes"),
+        ("zstd cut short", "is not what zstd writes: it ends in the middle of a frame"),
         ("size beyond the disk", "no space for 4611686018427387904 bytes of 'evil'"),
     ],
 )
@@ -384,6 +418,16 @@ def test_a_gzip_bomb_of_zeros_is_given_up_early(target, unpack):
     stored += b"".join(squeezer.compress(bytes(1 << 20)) for _ in range(64)) + squeezer.flush()
     with pytest.raises(KitdError, match="goes on after its end"):
         unpack((layer_of(stored, TAR + "+gzip"), stored))
+    assert snapshot(target) == {}
+
+
+def test_a_zstd_bomb_of_zeros_is_given_up_early(target, unpack):
+    # A terabyte in 32 MiB, a megabyte at a time: whoever inflates it all does not come back.
+    content, run = tar(a=b"1"), (128 << 13 | 1 << 1).to_bytes(3, "little") + b"\0"
+    header = b"\x28\xb5\x2f\xfd\x00\x70"
+    stored = zstandard.compress(content) + header + run * (8 << 20)
+    with pytest.raises(KitdError, match="goes on after its end"):
+        unpack((layer_of(stored, TAR + "+zstd"), stored))
     assert snapshot(target) == {}
 
 

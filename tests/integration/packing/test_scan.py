@@ -214,7 +214,13 @@ def test_a_kitfile_may_have_any_of_its_names(project, kitfile):
             ".kitignore",
         ),
         ({"Kitfile": "code: [{path: .}]", ".kitignore": "[a-"}, {}, "invalid_kitignore", "1"),
-        ({"Kitfile": "code: [{path: .}]"}, {"compression": "zstd"}, "unsupported_kit", "zstd"),
+        ({"Kitfile": "code: [{path: .}]"}, {"compression": "lzma"}, "unsupported_kit", "lzma"),
+        (
+            {"Kitfile": "code: [{path: .}]"},
+            {"compression": "zstd", "dialect": "kit-1.7"},
+            "unsupported_kit",
+            "kit 1.7 cannot read tar layers with compression zstd",
+        ),
     ],
 )
 def test_what_is_missing_or_broken_is_named(project, files, settings, code, said):
