@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks import (
     again,
     close,
+    compress,
     crowd,
     flat,
     hostile,
@@ -30,6 +31,7 @@ BENCHMARKS: Mapping[str, Callable[[Path, Settings], Iterator[str]]] = {
     "status": status.run,
     "save": save.run,
     "layers": layers.run,
+    "compress": compress.run,
     "again": again.run,
     "close": close.run,
     "memory": memory.run,

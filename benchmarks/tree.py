@@ -1,9 +1,13 @@
 """Projects to pack, of random bytes: nothing of them is in any cache by chance."""
 
+import itertools
 import json
 import os
+import struct
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import NormalDist
 
 BLOCK_BYTES = 1 << 24
 SMALL_BYTES = 4096
@@ -27,6 +31,39 @@ def write_model(root: Path, size_bytes: int) -> None:
     root.mkdir(parents=True)
     write_kitfile(root, model={"path": "model.bin"})
     write_bytes(root / "model.bin", size_bytes)
+
+
+def write_weights(root: Path, size_bytes: int) -> None:
+    """Write a project that is like a model: safetensors of bfloat16, an eighth of it text.
+
+    The upper bytes of the floats are distributed as those of small normal numbers are, the lower
+    ones evenly; one block in sixteen is zeros.
+    """
+    root.mkdir(parents=True)
+    write_kitfile(root, model={"path": "model.safetensors"}, datasets=[{"path": "text.txt"}])
+    text_bytes = size_bytes // 8
+    weights_bytes = (size_bytes - text_bytes) // 2 * 2
+    normal = NormalDist(0, 0.02)
+    upper = bytes(
+        struct.pack(">f", normal.inv_cdf((number + 0.5) / 256))[0] for number in range(256)
+    )
+    offsets = [0, weights_bytes]
+    tensor = {"dtype": "BF16", "shape": [weights_bytes // 2], "data_offsets": offsets}
+    header = json.dumps({"weight": tensor}).encode()
+    with (root / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for number, offset in enumerate(range(0, weights_bytes, BLOCK_BYTES)):
+            block = bytearray(min(BLOCK_BYTES, weights_bytes - offset))
+            if number % 16 < 15:
+                block[::2] = os.urandom(len(block) // 2)
+                block[1::2] = os.urandom(len(block) // 2).translate(upper)
+            file.write(block)
+    sources = sorted(Path(sysconfig.get_path("stdlib")).glob("[a-z]*/*.py"))
+    with (root / "text.txt").open("wb") as file:
+        for source in itertools.cycle(sources):
+            if file.tell() >= text_bytes:
+                break
+            file.write(source.read_bytes()[: text_bytes - file.tell()])
 
 
 def write_datasets(root: Path, count: int, size_bytes: int) -> None:
