@@ -17,6 +17,8 @@ from benchmarks.measure import Settings, peer
 from benchmarks.scene import Scene, daemon
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "conftest.py"
+COMPRESSIONS = ("none", "gzip", "gzip-fastest")
+"""Those that kit 1.7 reads. What is compressed has digests of its own and the same `diffId`s."""
 DIALECTS = {"current": "1.16.0", "kit-1.7": "1.7.0"}
 
 
@@ -31,7 +33,8 @@ def files(root: Path) -> dict[str, tuple[int, bytes]]:
 
 def verdict(scene: Scene, kit: str, root: Path, reference: str) -> str:
     """Unpack with both programs and compare."""
-    theirs, ours = scene.place / "kit" / root.name, scene.place / "kitctl" / root.name
+    where = Path(root.parent.name, root.name)
+    theirs, ours = scene.place / "kit" / where, scene.place / "kitctl" / where
     scene.kitctl("unpack", reference, "-d", str(ours))
     home = str(scene.place / "kit-home")
     for command in (
@@ -44,26 +47,40 @@ def verdict(scene: Scene, kit: str, root: Path, reference: str) -> str:
     return "trees equal" if files(theirs) == files(ours) else "TREES DIFFER"
 
 
-def check(scene: Scene, kit: str, dialect: str, address: str) -> Iterator[str]:
+def diff_ids(document: object) -> Iterator[str]:
+    """Yield every `diffId` in a document: digests of layers before compression."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield from (value,) if key == "diffId" else diff_ids(value)
+    elif isinstance(document, list):
+        for item in document:
+            yield from diff_ids(item)
+
+
+def check(scene: Scene, kit: str, dialect: str, address: str, compression: str) -> Iterator[str]:
     """Pack, push and compare every golden case."""
     golden = runpy.run_path(str(GOLDEN))
     for case, expected in zip(golden["CASES"], golden["EXPECTED"], strict=True):
         if not expected["ok"]:
             continue
-        root = scene.place / dialect / case["name"]
+        root = scene.place / dialect / compression / case["name"]
         root.mkdir(parents=True)
         golden["_materialise"](case, root)
-        reference = f"{address}/{dialect}/{case['name']}:v1"
-        packed: dict[str, Any] = json.loads(
-            scene.kitctl("--json", "pack", str(root), "-t", reference, "--push")
-        )
-        same = [layer["digest"] for layer in packed["layers"]] == [
-            layer["digest"] for layer in expected["layers"]
-        ] and packed["config"]["digest"] == expected["config"]["digest"]
-        if dialect == "kit-1.7":
-            same = same and packed["digest"] == expected["manifest"]["digest"]
+        reference = f"{address}/{dialect}/{compression}/{case['name']}:v1"
+        options = ["-t", reference, "--push", "--compression", compression]
+        packed: dict[str, Any] = json.loads(scene.kitctl("--json", "pack", str(root), *options))
+        plain = [layer["digest"] for layer in expected["layers"]]
+        if compression == "none":
+            same = [layer["digest"] for layer in packed["layers"]] == plain
+            same = same and packed["config"]["digest"] == expected["config"]["digest"]
+            if dialect == "kit-1.7":
+                same = same and packed["digest"] == expected["manifest"]["digest"]
+        else:
+            inspected = json.loads(scene.kitctl("--json", "inspect", reference))
+            same = set(diff_ids(inspected)) == set(plain)
         digests = "digests equal" if same else "DIGESTS DIFFER"
-        yield f"{dialect} {case['name']}: {digests}, {verdict(scene, kit, root, reference)}"
+        told = f"{digests}, {verdict(scene, kit, root, reference)}"
+        yield f"{dialect} {compression} {case['name']}: {told}"
 
 
 def run(place: Path, settings: Settings) -> Iterator[str]:
@@ -79,4 +96,5 @@ def run(place: Path, settings: Settings) -> Iterator[str]:
             "modelkit": {"dialect": dialect, "cli_version": version},
         }
         with daemon(place / f"with-{dialect}", config) as scene:
-            yield from check(scene, kit, dialect, scene.registry_address())
+            for compression in COMPRESSIONS:
+                yield from check(scene, kit, dialect, scene.registry_address(), compression)

@@ -123,7 +123,7 @@ def test_status_starts_light(peer):
         check=True,
     )
     loaded = set(done.stderr.split())
-    heavy = {"asyncio", "aiohttp", "msgspec", "yaml", "structlog", "sqlite3"}
+    heavy = {"asyncio", "aiohttp", "msgspec", "yaml", "structlog", "sqlite3", "zstandard"}
     heavy |= {"argparse", "dataclasses", "datetime", "shutil", "subprocess", "tarfile", "inspect"}
     assert not loaded & heavy
     rooms = {name.split(".")[1] for name in loaded if name.startswith("kitd.")}

@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import random
 import struct
+import subprocess
+import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -134,3 +136,11 @@ def test_few_blocks_wait_at_a_time(compression):
     threads = Counting(1)
     compressed(compression, CONTENT * 4, threads)
     assert 1 <= threads.most <= MAX_THREADS
+
+
+def test_a_worker_that_compresses_nothing_loads_no_library():
+    code = "import sys, kitd.packing.worker; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ran.stdout.split())
+    assert "kitd.packing.compress" in loaded
+    assert not loaded & {"zlib_ng", "zstandard"}
