@@ -73,11 +73,13 @@ def _requests(fact: KitFact) -> tuple[JobRequest, ...]:
                 digest=fact.digest,
                 target=str(fact.target),
                 tags=fact.tags,
+                parents=fact.parents,
+                with_parents=fact.with_parents,
             )
             return (_push(args, project=None, priority=HUMAN, why=_ASKED),)
-        case PullAsked(reference, filters):
+        case PullAsked(reference, filters, parents):
             name = str(reference.with_default_tag())
-            pull = PullArgs(reference=name, filters=filters)
+            pull = PullArgs(reference=name, filters=filters, parents=parents)
             return (PULL.request(pull, reference=name, priority=HUMAN, why=_ASKED),)
         case CacheCrowded(excess_bytes):
             why = f"the cache has {excess_bytes} bytes too many" if excess_bytes else "a full disk"

@@ -162,6 +162,7 @@ class AsyncClient:
         filters: Sequence[str] = (),
         *,
         existing: str = "refuse",
+        include_remote: bool = False,
     ) -> Unpacked:
         """Write a kit's files to a directory: see `Client.unpack`.
 
@@ -170,7 +171,13 @@ class AsyncClient:
 
         def unpack() -> Unpacked:
             with Client.connect(self._path) as client:
-                return client.unpack(reference, directory, filters, existing=existing)
+                return client.unpack(
+                    reference,
+                    directory,
+                    filters,
+                    existing=existing,
+                    include_remote=include_remote,
+                )
 
         return await asyncio.to_thread(unpack)
 

@@ -171,17 +171,27 @@ class Client:
         filters: Sequence[str] = (),
         *,
         existing: str = "refuse",
+        include_remote: bool = False,
         progress: Watch = False,
     ) -> Unpacked:
         """Write a kit's files, or those that `filters` select, to a directory of the caller's.
 
         A kit that the cache does not know is pulled first. `existing` says what becomes of files
-        that are there: `refuse`, `overwrite` or `keep`. Raises what `run` and
-        `kitd.client.extract.extract` raise; whatever it raises, the directory is as it was.
+        that are there: `refuse`, `overwrite` or `keep`. With `include_remote` this process fetches
+        remote datasets as the environment's `S3_*` say. Raises what `run` and
+        `kitd.client.unpack.unpack` raise; whatever it raises, the directory is as it was.
         """
         from kitd.client.unpack import unpack_kit  # noqa: PLC0415 - most commands unpack nothing
 
-        return unpack_kit(self, reference, directory, filters, existing=existing, progress=progress)
+        return unpack_kit(
+            self,
+            reference,
+            directory,
+            filters,
+            existing=existing,
+            include_remote=include_remote,
+            progress=progress,
+        )
 
     def kits(self, repository: str | None = None) -> tuple[Kit, ...]:
         """Return the kits of the cache, or of one repository. Raises what `call` raises."""

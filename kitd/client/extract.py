@@ -42,6 +42,14 @@ class OpenLayer(NamedTuple):
     handle: int
 
 
+class LooseFile(NamedTuple):
+    """A file that is in no layer: its name beneath the target, its size, and what it holds."""
+
+    path: str
+    size: int
+    chunks: Iterable[bytes]
+
+
 class Extraction(NamedTuple):
     """What was written: files that were kept are not counted."""
 
@@ -93,12 +101,14 @@ def extract(
     layers: Iterable[OpenLayer],
     *,
     kitfile: str | None,
+    files: Iterable[LooseFile] = (),
     existing: Existing = Existing.REFUSE,
     progress: Callable[[int], None],
 ) -> Extraction:
-    """Unpack layers, and the text of a Kitfile if there is one, into a directory.
+    """Unpack layers and further files, and the text of a Kitfile if there is one, into a directory.
 
     `layers` is consumed one by one; a descriptor is not used after the next layer was asked for.
+    So are `files`, after them.
     `progress` is told the number of stored bytes after each chunk. A missing target is created. An
     existing Kitfile with the same content is accepted; another one is replaced by
     `Existing.OVERWRITE` only.
@@ -113,6 +123,11 @@ def extract(
             stream = LayerStream(handle, layer, progress)
             _stage_layer(staging, tree, layer, stream)
             stream.finish()
+        for path, size, chunks in files:
+            name = clean_name(path.encode("utf-8", "surrogatepass"))
+            tree.check_file(name)
+            staging.check_space(name, size)
+            tree.add_file(name, staging.write(name, 0o644, chunks))
         placement = plan_placement(root, tree, existing)
         place(root, staging.handle, placement)
     written = [*placement.created.values(), *(item.file for item in placement.replaced.values())]
@@ -122,7 +137,7 @@ def extract(
 def _stage_layer(staging: _Staging, tree: Tree, layer: Layer, stream: LayerStream) -> None:
     form, _ = layer_format(layer)
     if form == "raw":
-        name = clean_name(layer.path.encode("utf-8", "surrogatepass"))
+        name = _beneath(layer, clean_name(layer.path.encode("utf-8", "surrogatepass")))
         mode = RAW_MODE if layer.mode is None else layer.mode & 0o777
         tree.check_file(name)
         tree.add_file(name, staging.write(name, mode, iter(lambda: stream.read(CHUNK_BYTES), b"")))
@@ -132,13 +147,20 @@ def _stage_layer(staging: _Staging, tree: Tree, layer: Layer, stream: LayerStrea
         prefix = clean_name(layer.prefix.encode("utf-8", "surrogatepass")) + b"/"
     archive = TarReader(stream.read, max_entries=tree.remaining_entries)
     for entry in archive.entries():
-        name = prefix + entry.name
+        name = _beneath(layer, prefix + entry.name)
         if entry.is_directory:
             tree.add_directory(name, entry.mode)
         else:
             tree.check_file(name)
             staging.check_space(name, entry.size)
             tree.add_file(name, staging.write(name, entry.mode, archive.content()))
+
+
+def _beneath(layer: Layer, name: bytes) -> bytes:
+    """Return where an entry of a layer goes. Raises `TarError`."""
+    if not layer.directory:
+        return name
+    return clean_name(layer.directory.encode("utf-8", "surrogatepass") + b"/" + name)
 
 
 def _stage_kitfile(

@@ -111,10 +111,36 @@ class Layer(NamedTuple):
     """The permission bits of the file that a raw layer is, where known."""
     prefix: str = "."
     """The directory that a tar's names begin in."""
+    kit: str = ""
+    """The digest of the manifest that has it; empty is that of the plan."""
+    directory: str = ""
+    """Where it goes, beneath the target; empty is the target itself."""
+
+
+class RemoteDataset(NamedTuple):
+    """A dataset that is in no layer: the file or directory `path` is what `remote_path` names.
+
+    `remote_hash` is the ETag that an object has to have.
+    """
+
+    path: str
+    remote_path: str
+    remote_hash: str
+
+
+class MissingKit(NamedTuple):
+    """A kit that an unpack needs and kitd does not know, and what it needs of it."""
+
+    reference: str
+    filters: tuple[str, ...]
 
 
 class UnpackPlan(NamedTuple):
-    """What an unpack writes: `kitfile` is YAML text, or None where filters leave it out."""
+    """What an unpack writes: `kitfile` is YAML text, or None where filters leave it out.
+
+    Layers of the kits that it builds on come first; `missing` are those to be pulled before it can
+    be told what all of them are.
+    """
 
     digest: str
     reference: str
@@ -122,6 +148,8 @@ class UnpackPlan(NamedTuple):
     layers: tuple[Layer, ...]
     notes: tuple[str, ...] = ()
     """What a person should know who unpacks it."""
+    remotes: tuple[RemoteDataset, ...] = ()
+    missing: tuple[MissingKit, ...] = ()
 
 
 class Mirror(NamedTuple):
@@ -416,7 +444,23 @@ def _read_layer(answer: Any) -> Layer:
         elsewhere=_optional(document, "elsewhere", bool) or False,
         mode=_optional(document, "mode", int),
         prefix=_optional(document, "prefix", str) or ".",
+        kit=_optional(document, "kit", str) or "",
+        directory=_optional(document, "directory", str) or "",
     )
+
+
+def _read_remote(answer: Any) -> RemoteDataset:
+    document = read_object(answer)
+    return RemoteDataset(
+        _field(document, "path", str),
+        _field(document, "remotePath", str),
+        _optional(document, "remoteHash", str) or "",
+    )
+
+
+def _read_missing(answer: Any) -> MissingKit:
+    document = read_object(answer)
+    return MissingKit(_field(document, "reference", str), _texts(document, "filters"))
 
 
 def read_unpack_plan(answer: Any) -> UnpackPlan:
@@ -428,6 +472,9 @@ def read_unpack_plan(answer: Any) -> UnpackPlan:
         kitfile=_optional(document, "yaml", str),
         layers=_records(document, "layers", _read_layer),
         notes=_texts(document, "notes"),
+        # Of an older daemon neither is known: it refuses what it cannot unpack.
+        remotes=_records({"remotes": [], **document}, "remotes", _read_remote),
+        missing=_records({"missing": [], **document}, "missing", _read_missing),
     )
 
 

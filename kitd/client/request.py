@@ -168,19 +168,38 @@ def pack(
 
 
 def push(
-    reference: str, target: str | None = None, *, idempotency_key: str | None = None
+    reference: str,
+    target: str | None = None,
+    *,
+    with_parents: bool | None = None,
+    idempotency_key: str | None = None,
 ) -> Request[record.Job]:
-    """Copy a kit from the cache to its registry, or to `target`."""
-    params = _given(reference=reference, target=target, idempotency_key=idempotency_key)
+    """Copy a kit from the cache to its registry, or to `target`, and what it builds on if asked."""
+    params = _given(
+        reference=reference,
+        target=target,
+        with_parents=with_parents,
+        idempotency_key=idempotency_key,
+    )
     return Request("kits.push", params, record.read_started)
 
 
 def pull(
-    reference: str, filters: Sequence[str] = (), *, idempotency_key: str | None = None
+    reference: str,
+    filters: Sequence[str] = (),
+    *,
+    parents: bool | None = None,
+    idempotency_key: str | None = None,
 ) -> Request[record.Job]:
-    """Copy a kit from its registry to the cache; with filters only the layers that they select."""
+    """Copy a kit from its registry to the cache; with filters only the layers that they select.
+
+    The kits it builds on come along unless `parents` is false.
+    """
     params = _given(
-        reference=reference, filters=list(filters) or None, idempotency_key=idempotency_key
+        reference=reference,
+        filters=list(filters) or None,
+        parents=parents,
+        idempotency_key=idempotency_key,
     )
     return Request("kits.pull", params, record.read_started)
 
@@ -201,9 +220,11 @@ def kit_info(reference: str, *, remote: bool = False) -> Request[Document]:
     return Request("kits.info", {"reference": reference, "remote": remote}, record.read_object)
 
 
-def plan_unpack(reference: str, filters: Sequence[str] = ()) -> Request[record.UnpackPlan]:
-    """Ask which layers an unpack of a cached kit needs."""
-    params = {"reference": reference, "filters": list(filters)}
+def plan_unpack(
+    reference: str, filters: Sequence[str] = (), *, include_remote: bool | None = None
+) -> Request[record.UnpackPlan]:
+    """Ask which layers an unpack of a cached kit needs, with remote datasets or without."""
+    params = _given(reference=reference, filters=list(filters), include_remote=include_remote)
     return Request("kits.plan", params, record.read_unpack_plan)
 
 

@@ -1,19 +1,27 @@
 """A planned unpack, from the daemon to a directory of the caller's."""
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from kitd.client import request
+from kitd.client import request, work
 from kitd.client.client import Client
 from kitd.client.connection import MAX_DESCRIPTORS, close_all
 from kitd.client.error import RpcError
-from kitd.client.extract import Extraction, OpenLayer, extract
+from kitd.client.extract import Extraction, LooseFile, OpenLayer, extract
 from kitd.client.outcome import Unpacked
 from kitd.client.placement import Existing
-from kitd.client.record import Layer, Progress, UnpackPlan
+from kitd.client.record import Layer, MissingKit, Progress, RemoteDataset, UnpackPlan
 from kitd.client.reference import has_registry
 from kitd.client.show import Watch, watching
+from kitd.errors import KitdError, printable
+
+
+class IncompleteKitError(KitdError):
+    """A kit refers to another that is not in the cache, and cannot be pulled."""
+
+    code = "incomplete_kit"
 
 
 def unpack_kit(
@@ -23,18 +31,17 @@ def unpack_kit(
     filters: Sequence[str],
     *,
     existing: str,
+    include_remote: bool,
     progress: Watch,
 ) -> Unpacked:
     """Unpack a kit, which is pulled first where the cache does not know it: `Client.unpack`."""
-    choice, asked = Existing(existing), request.plan_unpack(reference, filters)
-    try:
-        plan = client.call(asked)
-    except RpcError as error:
-        # Without a registry there is nowhere to pull it from.
-        if error.code != "not_found" or not has_registry(reference):
-            raise
-        client.pull(reference, filters, progress=progress)
-        plan = client.call(asked)
+    choice = Existing(existing)
+
+    def pull(missing: MissingKit) -> None:
+        asked = work.pull(missing.reference, missing.filters, parents=False)
+        client.run(asked, progress=progress)
+
+    plan = complete_plan(client, reference, filters, include_remote=include_remote, pull=pull)
     target = Path(os.path.abspath(directory))
     total, done = sum(layer.size for layer in plan.layers), 0
     with watching(progress) as watch:
@@ -44,8 +51,53 @@ def unpack_kit(
             done += count
             watch(Progress("unpacking", done, total))
 
-        extraction = unpack(client, plan, target, existing=choice, progress=advance)
+        extraction = unpack(
+            client,
+            plan,
+            target,
+            existing=choice,
+            stores=os.environ if include_remote else None,
+            progress=advance,
+        )
     return Unpacked(plan.digest, plan.reference, str(target), extraction.files, extraction.bytes)
+
+
+def complete_plan(
+    client: Client,
+    reference: str,
+    filters: Sequence[str],
+    *,
+    include_remote: bool,
+    pull: Callable[[MissingKit], None],
+) -> UnpackPlan:
+    """Return the plan of an unpack, once all that the cache does not know was pulled.
+
+    Of the kits that it refers to only what is needed of them is. Raises `IncompleteKitError`, and
+    what `Client.call` and `pull` raise.
+    """
+    asked = request.plan_unpack(reference, filters, include_remote=include_remote or None)
+    pulled: set[MissingKit] = set()
+    try:
+        plan = client.call(asked)
+    except RpcError as error:
+        # Without a registry there is nowhere to pull it from.
+        if error.code != "not_found" or not has_registry(reference):
+            raise
+        pull(MissingKit(reference, tuple(filters)))
+        plan = client.call(asked)
+    # Each round shows what the kit refers to that the one before has brought.
+    while plan.missing:
+        missing = plan.missing[0]
+        name = printable(missing.reference)
+        if missing in pulled or not has_registry(missing.reference):
+            raise IncompleteKitError(
+                f"{printable(reference)} needs {name}, which is not in the cache",
+                hint=f"pack it as {name}, or unpack less with a filter",
+            )
+        pulled.add(missing)
+        pull(missing)
+        plan = client.call(asked)
+    return plan
 
 
 def unpack(
@@ -54,23 +106,34 @@ def unpack(
     target: Path,
     *,
     existing: Existing = Existing.REFUSE,
+    stores: Mapping[str, str] | None = None,
     progress: Callable[[int], None],
 ) -> Extraction:
-    """Unpack what `kitd.client.request.plan_unpack` answered.
+    """Unpack what `kitd.client.request.plan_unpack` answered, and nothing of which is missing.
 
-    The daemon opens the layers, this process writes the files. Raises what `Client.call` and
-    `kitd.client.extract.extract` raise; whatever it raises, the target is as it was.
+    The daemon opens the layers, this process writes the files. With `stores`, an environment in
+    which `S3_*` say where objects are and who asks for them, it fetches remote datasets as well.
+    Raises what `Client.call` and `kitd.client.extract.extract` raise, and `RemoteDatasetError`;
+    whatever it raises, the target is as it was.
     """
-    layers = _open_layers(client, plan)
-    try:
-        return extract(target, layers, kitfile=plan.kitfile, existing=existing, progress=progress)
-    finally:
-        layers.close()
+    remotes = () if stores is None else plan.remotes
+    with (
+        closing(_open_layers(client, plan)) as layers,
+        closing(_open_remotes(remotes, stores or {}, progress)) as files,
+    ):
+        return extract(
+            target,
+            layers,
+            kitfile=plan.kitfile,
+            files=files,
+            existing=existing,
+            progress=progress,
+        )
 
 
 def _open_layers(client: Client, plan: UnpackPlan) -> Generator[OpenLayer]:
     for batch in _batches(plan.layers):
-        handles = client.open_layers(plan.digest, [layer.digest for layer in batch])
+        handles = client.open_layers(batch[0].kit or plan.digest, [layer.digest for layer in batch])
         try:
             for layer in batch:
                 yield OpenLayer(layer, handles[0])
@@ -83,9 +146,35 @@ def _batches(layers: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
     """Yield layers in order, to be opened together; what kitd fetches comes when it is read."""
     batch: list[Layer] = []
     for layer in layers:
-        if batch and (layer.elsewhere or batch[-1].elsewhere or len(batch) == MAX_DESCRIPTORS):
+        if batch and (
+            layer.elsewhere
+            or batch[-1].elsewhere
+            or layer.kit != batch[-1].kit
+            or len(batch) == MAX_DESCRIPTORS
+        ):
             yield batch
             batch = []
         batch.append(layer)
     if batch:
         yield batch
+
+
+def _open_remotes(
+    remotes: Sequence[RemoteDataset], stores: Mapping[str, str], progress: Callable[[int], None]
+) -> Generator[LooseFile]:
+    if not remotes:
+        return
+    # HTTP and TLS take longer to load than all else: few unpacks need them.
+    from kitd.client.object_store import open_object, store_of  # noqa: PLC0415
+
+    store = store_of(stores)
+    for remote in remotes:
+        with open_object(store, remote.remote_path, remote.remote_hash) as content:
+            chunks = _counted(content.chunks, progress)
+            yield LooseFile(remote.path, content.size, chunks)
+
+
+def _counted(chunks: Iterator[bytes], progress: Callable[[int], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        progress(len(chunk))
+        yield chunk

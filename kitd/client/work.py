@@ -53,9 +53,14 @@ def push(reference: str, target: str | None = None) -> Work[Moved]:
     return Work(request.push(reference, target), _moved)
 
 
-def pull(reference: str, filters: Sequence[str] = ()) -> Work[Moved]:
-    """Copy a kit from its registry to the cache; with filters only the layers they select."""
-    return Work(request.pull(reference, filters), _moved)
+def pull(
+    reference: str, filters: Sequence[str] = (), *, parents: bool | None = None
+) -> Work[Moved]:
+    """Copy a kit from its registry to the cache; with filters only the layers they select.
+
+    The kits it builds on come along unless `parents` is false.
+    """
+    return Work(request.pull(reference, filters, parents=parents), _moved)
 
 
 def _moved(job: Job, _followers: Sequence[Job]) -> Moved:

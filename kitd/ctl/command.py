@@ -132,6 +132,7 @@ COMMANDS = (
         (
             _REFERENCE,
             Argument(("target",), "where to, if elsewhere", metavar="DST", is_optional=True),
+            Argument(("--with-parents",), "push the kits it builds on as well"),
             _DETACH,
         ),
     ),
@@ -195,6 +196,7 @@ COMMANDS = (
             ),
             Argument(("-o", "--overwrite"), "replace files that exist"),
             Argument(("-i", "--ignore-existing"), "keep files that exist"),
+            Argument(("--include-remote",), "fetch remote datasets, from S3 and other kits"),
         ),
     ),
     Command(

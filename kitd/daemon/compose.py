@@ -43,6 +43,7 @@ from kitd.daemon.mirror_keeper import MirrorKeeper
 from kitd.daemon.notify import ServiceManager
 from kitd.daemon.own_registry import OwnRegistry
 from kitd.daemon.packer import Packer
+from kitd.daemon.parent_finder import ParentFinder
 from kitd.daemon.project_board import ProjectBoard
 from kitd.daemon.pulse import Pulse
 from kitd.daemon.reload import Reloader, Targets
@@ -323,7 +324,8 @@ async def _make_work(
     config, clock = ground.in_force.config, ground.clock
     settings = pack_settings(config.modelkit, ground.environ)
     root_monitor = RootMonitor()
-    packer = Packer(resources.pool, ledgers.memory, ground.store, resources.relays)
+    parents = ParentFinder(ledgers.catalog, ground.cache, resources.registries.repository)
+    packer = Packer(resources.pool, ledgers.memory, ground.store, resources.relays, parents)
     board = ProjectBoard(
         projects=ledgers.projects,
         jobs=ledgers.jobs,

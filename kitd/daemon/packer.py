@@ -17,6 +17,8 @@ from kitd import __version__
 from kitd.blocking import run_blocking
 from kitd.content.store import CollectedError
 from kitd.daemon.layer_relay import LayerRelay, LayerRelays
+from kitd.daemon.parent_finder import ParentFinder
+from kitd.errors import KitdError
 from kitd.jobs.port import Keep
 from kitd.ledger.pack_memory import PackMemory
 from kitd.oci.descriptor import Descriptor
@@ -25,13 +27,17 @@ from kitd.oci.reference import Repository, parse_repository
 from kitd.packing.order import (
     Advanced,
     Built,
+    Failed,
     Known,
     Notice,
     Opened,
     Packed,
     PackedLayer,
+    Parents,
     Planned,
     Project,
+    Referred,
+    Reply,
     Scanned,
     ScanOrder,
     Streaming,
@@ -39,6 +45,7 @@ from kitd.packing.order import (
     Unchanged,
     Watched,
     WatchedPart,
+    failed,
 )
 from kitd.packing.pool import WorkerPool
 from kitd.store.blob_store import BlobStore
@@ -63,9 +70,15 @@ class Packer:
     """Scans and packs projects. Implements `kitd.jobs.port.Packer`."""
 
     def __init__(
-        self, pool: WorkerPool, memory: PackMemory, store: BlobStore, relays: LayerRelays
+        self,
+        pool: WorkerPool,
+        memory: PackMemory,
+        store: BlobStore,
+        relays: LayerRelays,
+        parents: ParentFinder,
     ) -> None:
         self._pool = pool
+        self._parents = parents
         self._memory = memory
         self._store = store
         self._relays = relays
@@ -89,8 +102,10 @@ class Packer:
         """
         known = self._scans.pop(project, None) or await self._last_state(project)
 
-        async def hear(notice: Notice) -> Known | None:
+        async def hear(notice: Notice) -> Reply | None:
             match notice:
+                case Referred(reference):
+                    return await self.parents(reference, project)
                 case Opened():
                     opened(notice)
                 case WatchedPart() | Watched() if watched is not None:
@@ -143,7 +158,7 @@ class Packer:
         # Where another state is expected, a look at whether this one is still there says nothing.
         if last is not None and expected in (None, last.fingerprint):
             known = last.glance
-        attempt = _Attempt(self, keep, away, advanced, built)
+        attempt = _Attempt(self, project, keep, away, advanced, built)
         remote = None if destination is None else await self._relays.open(destination)
         sent_bytes = 0
         if remote is None:
@@ -208,6 +223,14 @@ class Packer:
     async def remember(self, key: str, thing: Packed | PackedLayer) -> None:
         """Remember what was made of all that the key stands for."""
         await self._memory.remember(_of_this_version(key), msgspec.json.encode(thing))
+
+    async def parents(self, reference: str, project: Project) -> Parents | Failed:
+        """Return the kit that a project refers to, and all that it builds on, or why not."""
+        try:
+            cached_only = project.reader is not None
+            return Parents(await self._parents.find(reference, cached_only=cached_only))
+        except KitdError as error:
+            return failed(error)
 
     async def known_layers(
         self, keys: tuple[str, ...], keep: Keep | None = None, away: "_Away | None" = None
@@ -291,21 +314,25 @@ class _Attempt:
     def __init__(
         self,
         packer: Packer,
+        project: Project,
         keep: Keep,
         away: _Away,
         advanced: Callable[[Advanced], None],
         built: Callable[[PackedLayer], None],
     ) -> None:
         self._packer = packer
+        self._project = project
         self._keep = keep
         self._away = away
         self._advanced = advanced
         self._built = built
         self.relay: LayerRelay | None = None
 
-    async def hear(self, notice: Notice) -> Known | None:
+    async def hear(self, notice: Notice) -> Reply | None:
         """Take note of what a worker says, and answer it."""
         match notice:
+            case Referred(reference):
+                return await self._packer.parents(reference, self._project)
             case Advanced():
                 self._advanced(notice)
             case Streaming() if self.relay is not None:

@@ -17,6 +17,7 @@ from kitd.content.store import CollectedError
 from kitd.content.verify import read, read_manifest
 from kitd.errors import Disposition, KitdError
 from kitd.jobs.port import HeldCache, PackSettings, Ports
+from kitd.modelkit.chain import require_no_cycle
 from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, parse_config
 from kitd.modelkit.dialect import Dialect
 from kitd.modelkit.manifest import (
@@ -257,6 +258,7 @@ async def run(args: PackArgs, context: JobContext, ports: Ports) -> Done:
             git_commit=packed.git_commit,
         ),
     )
+    require_no_cycle((Reference(repository, tag=tag) for tag in tags), packed.parents)
     effects += _away(packed, target)
     effects.append(MoveTags(repository, tags, target.digest))
     if args.project is not None:

@@ -22,4 +22,6 @@ class TransferResult(msgspec.Struct, frozen=True, kw_only=True):
     """With those of its referrers."""
     referrers: int = 0
     """How many came along: signatures and the like, and what refers to those."""
+    parents: tuple[str, ...] = ()
+    """The kits it builds on that came along, the nearest first."""
     notes: tuple[str, ...] = ()

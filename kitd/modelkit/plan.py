@@ -6,13 +6,13 @@ by whole elements: where kit 1.7 compares strings (a layer `data` keeps `data.cs
 `.`) or drops names that hold `..`, its files would be in no layer, and here they are packed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from kitd.modelkit.dialect import Dialect
 from kitd.modelkit.errors import UnsupportedKitError
 from kitd.modelkit.ignore import UNDECIDED, IgnoreRules
-from kitd.modelkit.kitfile import EntryKind, Kitfile, LayerEntry, layer_entries, model_reference
+from kitd.modelkit.kitfile import EntryKind, Kitfile, LayerEntry, layer_entries
 from kitd.modelkit.media_type import Compression, LayerFormat, LayerKind, LayerType
 from kitd.modelkit.path import clean_path
 from kitd.modelkit.validation import require_valid
@@ -60,17 +60,6 @@ def plan_layers(
     the dialect cannot pack.
     """
     require_valid(kitfile, dialect)
-    if reference := model_reference(kitfile):
-        raise UnsupportedKitError(
-            f"model.path refers to the ModelKit {reference}, which is not supported yet",
-            hint="unpack that kit into the project; a file with such a name has to be renamed",
-        )
-    for dataset in kitfile.datasets:
-        if dataset.remote_path:
-            raise UnsupportedKitError(
-                f"the remote dataset {dataset.remote_path[:200]!r} is not supported yet",
-                hint="download it and pack it as a local dataset",
-            )
     plain = layer_format is LayerFormat.TAR and compression is not Compression.ZSTD
     if dialect is Dialect.KIT_1_7 and not plain:
         raise UnsupportedKitError(
@@ -136,7 +125,13 @@ class Selection:
 
     __slots__ = ("_above_raw", "_above_tar", "_ignore", "_raw", "_stack", "_tar", "layers")
 
-    def __init__(self, layers: tuple[LayerPlan, ...], ignore: IgnoreRules) -> None:
+    def __init__(
+        self, layers: tuple[LayerPlan, ...], ignore: IgnoreRules, parents: Iterable[bytes] = ()
+    ) -> None:
+        """Begin a walk; `parents` are the paths of layers that other kits have.
+
+        What lies in these belongs to those kits, unless a layer of this one begins in there.
+        """
         self.layers = layers
         self._ignore = ignore
         self._tar: dict[bytes, tuple[int, ...]] = {}
@@ -153,6 +148,8 @@ class Selection:
                 for directory in directories:
                     above = self._above_tar.get(directory, ())
                     self._above_tar[directory] = (*above, number)
+        for path in parents:
+            self._tar.setdefault(path, ())
         self._stack = [_Directory(b"", self._tar.get(b".", ()), UNDECIDED)]
 
     def enter(self, path: bytes) -> bool:

@@ -96,6 +96,19 @@ class Known(msgspec.Struct, frozen=True, tag="known"):
     layers: Mapping[str, PackedLayer]
 
 
+class ParentKit(msgspec.Struct, frozen=True):
+    """A kit that a project's kit builds on: its reference, and its config as JSON."""
+
+    reference: str
+    config: str
+
+
+class Parents(msgspec.Struct, frozen=True, tag="parents"):
+    """Answers `Referred`: the kit that is referred to and those it builds on, nearest first."""
+
+    kits: tuple[ParentKit, ...]
+
+
 Order = ScanOrder | PackOrder
 
 
@@ -134,6 +147,12 @@ class Planned(msgspec.Struct, frozen=True, tag="planned"):
     """Asks which layers exist: a key is a layer's whole input in one word. `Known` answers."""
 
     keys: tuple[str, ...]
+
+
+class Referred(msgspec.Struct, frozen=True, tag="referred"):
+    """Asks for the kit that a Kitfile refers to. `Parents` answers, or `Failed`."""
+
+    reference: str
 
 
 class Advanced(msgspec.Struct, frozen=True, tag="advanced"):
@@ -193,6 +212,8 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True, tag="packed"):
     warnings: tuple[str, ...]
     sent_bytes: int = 0
     """What of the layers went elsewhere just now."""
+    parents: tuple[str, ...] = ()
+    """References to the kits that it builds on, the nearest first."""
 
 
 class Unchanged(msgspec.Struct, frozen=True, kw_only=True, tag="unchanged"):
@@ -214,8 +235,10 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
 Answer = Scanned | Packed | Unchanged | Failed
 """What ends an order."""
-Notice = Opened | WatchedPart | Watched | Planned | Advanced | Streaming | Built
+Notice = Opened | WatchedPart | Watched | Planned | Referred | Advanced | Streaming | Built
 """What comes before that."""
+Reply = Known | Parents | Failed
+"""What the daemon says to a notice that asks."""
 
 
 class WorkerError(KitdError):

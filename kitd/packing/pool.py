@@ -25,12 +25,12 @@ from kitd.packing.order import (
     Answer,
     Failed,
     Glance,
-    Known,
     Notice,
     Order,
     Packed,
     PackOrder,
     Project,
+    Reply,
     Scanned,
     ScanOrder,
     Streams,
@@ -56,8 +56,8 @@ HEAVY_BYTES = 64 << 20
 """What a worker may take to be kept: one that walked a very large tree does not shrink again."""
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-Hear = Callable[[Notice], Awaitable[Known | None]]
-"""Is told what a worker says before its answer, and replies to `Planned`."""
+Hear = Callable[[Notice], Awaitable[Reply | None]]
+"""Is told what a worker says before its answer, and replies to `Planned` and `Referred`."""
 
 
 class WorkerDiedError(KitdError):
@@ -174,7 +174,7 @@ class WorkerPool:
             raise WorkerError(answer)
         return answer
 
-    async def _say(self, process: asyncio.subprocess.Process, said: Order | Known) -> None:
+    async def _say(self, process: asyncio.subprocess.Process, said: Order | Reply) -> None:
         assert process.stdin is not None
         process.stdin.write(self._encoder.encode(said) + b"\n")
         async with self._silence():

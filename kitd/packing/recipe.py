@@ -6,19 +6,23 @@ import hashlib
 import os
 import posixpath
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kitd.caller import Caller
 from kitd.errors import printable
+from kitd.modelkit.chain import layer_paths, merge
+from kitd.modelkit.config_blob import parse_config
 from kitd.modelkit.dialect import Dialect
 from kitd.modelkit.errors import UnsupportedKitError
 from kitd.modelkit.ignore import KITIGNORE_NAME, MAX_KITIGNORE_BYTES, IgnoreRules
-from kitd.modelkit.kitfile import KITFILE_NAMES, Kitfile, parse_kitfile
+from kitd.modelkit.kitfile import KITFILE_NAMES, Kitfile, model_reference, parse_kitfile
 from kitd.modelkit.kitfile_yaml import MAX_KITFILE_BYTES
 from kitd.modelkit.media_type import MEDIA_COMPRESSION, LayerFormat
+from kitd.modelkit.path import clean_path
 from kitd.modelkit.plan import LayerPlan, Selection, plan_layers
 from kitd.modelkit.validation import require_valid
-from kitd.packing.order import Project
+from kitd.packing.order import ParentKit, Project
 from kitd.packing.reader import require_readable_files
 from kitd.packing.scan import (
     Entry,
@@ -33,6 +37,9 @@ from kitd.packing.scan import (
     require_paths,
     scan,
 )
+
+AskParents = Callable[[str], tuple[ParentKit, ...]]
+"""Returns the kit of a reference and all that it builds on. Raises `KitdError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +58,14 @@ class Recipe:
     """The Kitfile, the ignore rules and how the project is packed, in one word."""
     reader: Caller | None
     """On whose behalf it is read: see `Project`."""
+    parents: tuple[str, ...]
+    """References to the kits that it builds on."""
+    foreign: tuple[bytes, ...]
+    """Paths of what the parents have, and of what is remote: no layer takes these."""
 
     def selection(self) -> Selection:
         """Return the decisions for one walk."""
-        return Selection(self.plans, self.rules)
+        return Selection(self.plans, self.rules, self.foreign)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +130,13 @@ def _watch_settings(root: int, project: Project, watch: Watch) -> None:
                 watch(directory)
 
 
-def read_recipe(root: int, project: Project, *, watch: Watch | None = None) -> Recipe:
+def read_recipe(
+    root: int, project: Project, ask_parents: AskParents, *, watch: Watch | None = None
+) -> Recipe:
     """Read and check what a project asks for.
 
-    Raises `MissingInputError`, `InputError`, `KitfileError`, `UnsupportedKitError`.
+    Raises `MissingInputError`, `InputError`, `KitfileError`, `UnsupportedKitError`, and what
+    `ask_parents` does.
     """
     if watch is not None:
         _watch_settings(root, project, watch)
@@ -141,7 +155,15 @@ def read_recipe(root: int, project: Project, *, watch: Watch | None = None) -> R
         layer_format=LayerFormat(project.layer_format),
         compression=MEDIA_COMPRESSION[project.compression],
     )
+    parents: tuple[ParentKit, ...] = ()
+    if reference := model_reference(kitfile):
+        parents = ask_parents(str(reference))
+    foreign = _foreign(kitfile, parents, dialect, name)
     ignored = read_small(root, KITIGNORE_NAME, MAX_KITIGNORE_BYTES, project.reader) or b""
+    settings = [hashlib.sha256(ignored).hexdigest()]
+    if parents:
+        settings += [parent.reference for parent in parents]
+        settings.append(hashlib.sha256(b"\0".join(foreign)).hexdigest())
     return Recipe(
         kitfile=kitfile,
         dialect=dialect,
@@ -150,9 +172,22 @@ def read_recipe(root: int, project: Project, *, watch: Watch | None = None) -> R
         rules=IgnoreRules.parse(ignored),
         warnings=warnings,
         content=content,
-        digest=fingerprint(project, content, (hashlib.sha256(ignored).hexdigest(),)),
+        digest=fingerprint(project, content, settings),
         reader=project.reader,
+        parents=tuple(parent.reference for parent in parents),
+        foreign=foreign,
     )
+
+
+def _foreign(
+    kitfile: Kitfile, parents: tuple[ParentKit, ...], dialect: Dialect, name: str
+) -> tuple[bytes, ...]:
+    """Return the paths that no layer takes. Raises `KitfileError` where kits do not go together."""
+    kits = [parse_config(parent.config.encode()) for parent in parents]
+    if kits:
+        require_valid(merge(kitfile, kits), dialect, name=f"{name} with its parents")
+    remote = {clean_path(each.path) for each in kitfile.datasets if each.remote_path}
+    return tuple(path.encode() for path in sorted(remote.union(layer_paths(kits))))
 
 
 def look(root: int, project: Project, recipe: Recipe, *, watch: Watch | None = None) -> Inputs:

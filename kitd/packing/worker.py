@@ -34,6 +34,7 @@ from kitd.packing.git_head import head_commit
 from kitd.packing.glance import Watches, as_glance, is_racy, is_unchanged, take_sight
 from kitd.packing.order import (
     Answer,
+    Failed,
     Glance,
     Known,
     Notice,
@@ -42,13 +43,17 @@ from kitd.packing.order import (
     Packed,
     PackedLayer,
     PackOrder,
+    ParentKit,
+    Parents,
     Planned,
     Project,
+    Referred,
     Scanned,
     ScanOrder,
     Unchanged,
     Watched,
     WatchedPart,
+    WorkerError,
     failed,
 )
 from kitd.packing.recipe import Inputs, Recipe, look, read_recipe
@@ -73,6 +78,10 @@ class Daemon(Protocol):
         """Return the layers of these keys that need not be built."""
         ...
 
+    def parents(self, reference: str) -> tuple[ParentKit, ...]:
+        """Return the kit of a reference and all that it builds on. Raises `KitdError`."""
+        ...
+
 
 def run_scan(order: ScanOrder, daemon: Daemon, inotify: int | None) -> Scanned | Unchanged:
     """Return the state of a project. Raises `KitdError`."""
@@ -85,7 +94,7 @@ def run_scan(order: ScanOrder, daemon: Daemon, inotify: int | None) -> Scanned |
         status = os.fstat(root)
         daemon.tell(Opened(status.st_dev, status.st_ino))
         tree_finding = _tree_holds(root, project)
-        recipe = read_recipe(root, project, watch=watches.add)
+        recipe = read_recipe(root, project, daemon.parents, watch=watches.add)
         if order.known is not None and is_unchanged(root, recipe, order.known, watches):
             complete = True
             return Unchanged(holds=tree_finding.holds, warnings=tree_finding.warnings)
@@ -190,7 +199,7 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
     store = BlobStore(Path(order.cache), label=order.label)
     root = open_root(project.root, project.reader)
     try:
-        recipe = read_recipe(root, project)
+        recipe = read_recipe(root, project, daemon.parents)
         if order.known is not None and is_unchanged(root, recipe, order.known, Watches(None)):
             return Unchanged(git_commit=head_commit(root, project.reader))
         inputs = look(root, project, recipe)
@@ -224,7 +233,7 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
         )
         commit = head_commit(root, project.reader)
         if any(key not in known for key in inputs.keys):
-            _require_same(root, project, recipe, inputs)
+            _require_same(root, project, recipe, inputs, daemon)
     finally:
         os.close(root)
     glance = as_glance(recipe, inputs) if built.proven else None
@@ -244,9 +253,11 @@ def run_pack(order: PackOrder, daemon: Daemon) -> Packed | Unchanged:
     )
 
 
-def _require_same(root: int, project: Project, recipe: Recipe, inputs: Inputs) -> None:
+def _require_same(
+    root: int, project: Project, recipe: Recipe, inputs: Inputs, daemon: Daemon
+) -> None:
     """Check that what the layers took is still what they would take."""
-    again = read_recipe(root, project)
+    again = read_recipe(root, project, daemon.parents)
     if again.digest == recipe.digest:
         sight = take_sight(root, again, Watches(None), entries=inputs.tree.sight.entries)
         if sight == inputs.tree.sight:
@@ -284,6 +295,7 @@ def _packed(
         package_version=package.version or None,
         git_commit=commit,
         warnings=warnings,
+        parents=recipe.parents,
     )
 
 
@@ -318,6 +330,9 @@ class _Pipe:
         self._encoder = msgspec.json.Encoder()
         self._order_decoder: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
         self._known_decoder = msgspec.json.Decoder(Known)
+        self._parents_decoder: msgspec.json.Decoder[Parents | Failed] = msgspec.json.Decoder(
+            Parents | Failed
+        )
         self._lock = threading.Lock()
 
     def next_order(self) -> Order:
@@ -332,6 +347,13 @@ class _Pipe:
     def known_layers(self, keys: tuple[str, ...]) -> Mapping[str, PackedLayer]:
         self.tell(Planned(keys))
         return self._known_decoder.decode(self._lines.get()).layers
+
+    def parents(self, reference: str) -> tuple[ParentKit, ...]:
+        self.tell(Referred(reference))
+        reply = self._parents_decoder.decode(self._lines.get())
+        if isinstance(reply, Failed):
+            raise WorkerError(reply)
+        return reply.kits
 
 
 def _serve(pipe: _Pipe, inotify: int | None) -> None:

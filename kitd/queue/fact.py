@@ -70,14 +70,21 @@ class PushAsked:
     digest: Digest
     target: Repository
     tags: tuple[str, ...]
+    parents: tuple[str, ...] = ()
+    """Globs of where the kits it builds on may be looked for, and pushed to."""
+    with_parents: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PullAsked:
-    """A person wants a kit in the cache, or what `filters` select of it."""
+    """A person wants a kit in the cache, or what `filters` select of it.
+
+    `parents` are globs of where the kits it builds on may come from.
+    """
 
     reference: Reference
     filters: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,9 +71,12 @@ def _below(directory: str, file: str) -> str:
     return os.path.relpath(path, directory) if path.startswith(f"{directory}/") else path
 
 
-def push(session: Session, *, reference: str, target: str | None, detach: bool) -> int:
+def push(
+    session: Session, *, reference: str, target: str | None, with_parents: bool, detach: bool
+) -> int:
     """Copy a kit from the cache to a registry."""
-    return _transfer(session, request.push(reference, target), "pushed", detach=detach)
+    asked = request.push(reference, target, with_parents=with_parents or None)
+    return _transfer(session, asked, "pushed", detach=detach)
 
 
 def pull(session: Session, *, reference: str, detach: bool) -> int:
@@ -128,6 +131,8 @@ def _moved(done: str, document: dict[str, Any]) -> str:
     ]
     if referrers := document.get("referrers"):
         facts.append(f"with {plural(referrers, 'referrer')}")
+    if parents := document.get("parents"):
+        facts.append(f"with {', '.join(printable(str(parent)) for parent in parents)}")
     return f"{done} {_name(document)}" + (f": {', '.join(facts)}" if facts else "")
 
 

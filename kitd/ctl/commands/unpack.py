@@ -4,12 +4,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from kitd.client import Client, request
-from kitd.client.error import RpcError
+from kitd.client import request
 from kitd.client.placement import Existing
-from kitd.client.record import Progress, UnpackPlan
-from kitd.client.reference import has_registry
-from kitd.client.unpack import unpack
+from kitd.client.record import MissingKit, Progress
+from kitd.client.unpack import complete_plan, unpack
 from kitd.ctl.error import UsageError
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.follow import complete_job
@@ -26,6 +24,7 @@ def unpack_kit(
     filter: Sequence[str],  # noqa: A002
     overwrite: bool,
     ignore_existing: bool,
+    include_remote: bool,
 ) -> int:
     """Unpack a kit, pulling what is wanted of it first if the cache does not know it."""
     if overwrite and ignore_existing:
@@ -35,9 +34,18 @@ def unpack_kit(
         existing = Existing.OVERWRITE if overwrite else Existing.KEEP
     target = Path(os.path.abspath(dir or "."))
     with session.connect() as client, ProgressLine(session.terminal) as line:
-        plan = _plan(session, client, reference, filter)
+
+        def pull(missing: MissingKit) -> None:
+            session.terminal.note(f"pulling {printable(missing.reference)}")
+            asked = request.pull(missing.reference, missing.filters, parents=False)
+            complete_job(session, client, client.call(asked).id)
+
+        plan = complete_plan(client, reference, filter, include_remote=include_remote, pull=pull)
         for note in plan.notes:
             session.terminal.note(f"warning: {printable(note)}")
+        if plan.remotes and not include_remote:
+            left = plural(len(plan.remotes), "remote dataset")
+            session.terminal.note(f"warning: {left} left out: --include-remote fetches it as well")
         total = sum(layer.size for layer in plan.layers)
         done = 0
 
@@ -46,7 +54,14 @@ def unpack_kit(
             done += count
             line.update(Progress("unpacking", done, total))
 
-        extraction = unpack(client, plan, target, existing=existing, progress=advance)
+        extraction = unpack(
+            client,
+            plan,
+            target,
+            existing=existing,
+            stores=os.environ if include_remote else None,
+            progress=advance,
+        )
     document = {"digest": plan.digest, "files": extraction.files, "bytes": extraction.bytes}
     text = (
         f"unpacked {printable(plan.reference)}@{printable(plan.digest)} to {target}: "
@@ -54,16 +69,3 @@ def unpack_kit(
     )
     session.terminal.show(document, text)
     return ExitCode.DONE
-
-
-def _plan(session: Session, client: Client, reference: str, filters: Sequence[str]) -> UnpackPlan:
-    asked = request.plan_unpack(reference, filters)
-    try:
-        return client.call(asked)
-    except RpcError as error:
-        if error.code != "not_found" or not has_registry(reference):
-            raise
-    session.terminal.note(f"pulling {reference}")
-    pulled = client.call(request.pull(reference, filters))
-    complete_job(session, client, pulled.id)
-    return client.call(asked)

@@ -115,6 +115,11 @@ def require_reachable(context: Context[Services], repository: Repository) -> Non
     )
 
 
+def reach(context: Context[Services]) -> tuple[str, ...]:
+    """Return globs of all repositories that kitd may go to for the caller's sake."""
+    return ("**",) if is_admin(context) else tuple(map(str, context.access.repositories))
+
+
 def require_mirrorable(context: Context[Services], order: MirrorOrder) -> None:
     """Check that kitd may go to all ends of a mirror for the caller. Raises `DeniedError`."""
     for end in (order.source, order.target.repository):

@@ -15,7 +15,7 @@ from kitd.oci.reference import (
 from kitd.queue.fact import PackAsked, PackSource, PullAsked, PushAsked
 from kitd.rpc.error import InvalidParamsError
 from kitd.rpc.method import Context, Method, method
-from kitd.rpc.methods.access import require_directory, require_kitfile, require_reachable
+from kitd.rpc.methods.access import reach, require_directory, require_kitfile, require_reachable
 from kitd.rpc.methods.ask import ask
 from kitd.rpc.methods.idempotency import Idempotent
 from kitd.rpc.methods.services import Services
@@ -45,17 +45,26 @@ class PackParams(Idempotent, frozen=True, kw_only=True):
 
 
 class PushParams(Idempotent, frozen=True, kw_only=True):
-    """A kit of the cache, and another name for it if it is not to keep its own."""
+    """A kit of the cache, and another name for it if it is not to keep its own.
+
+    With `with_parents` the kits it builds on go along, each to its own repository, where they are
+    not there yet; without, the job only notes which are not.
+    """
 
     reference: str
     target: str | None = None
+    with_parents: bool = False
 
 
 class PullParams(Idempotent, frozen=True, kw_only=True):
-    """A kit in a registry; with `filters` only the layers that they select are fetched."""
+    """A kit in a registry; with `filters` only the layers that they select are fetched.
+
+    The kits it builds on come along, unless it is to be without `parents`.
+    """
 
     reference: str
     filters: tuple[str, ...] = ()
+    parents: bool = True
 
 
 async def pack(context: Context[Services], params: PackParams) -> Queued:
@@ -106,6 +115,8 @@ async def push(context: Context[Services], params: PushParams) -> Queued:
         digest=root.digest,
         target=target.repository,
         tags=() if tag is None else (tag,),
+        parents=reach(context),
+        with_parents=params.with_parents,
     )
     return await ask(context, fact)
 
@@ -121,7 +132,8 @@ async def pull(context: Context[Services], params: PullParams) -> Queued:
     require_reachable(context, reference.repository)
     for text in params.filters:
         parse_filter(text)
-    return await ask(context, PullAsked(reference, params.filters))
+    parents = reach(context) if params.parents else ()
+    return await ask(context, PullAsked(reference, params.filters, parents))
 
 
 METHODS: tuple[Method[Services], ...] = (

@@ -666,7 +666,7 @@ def test_unpack_pulls_a_kit_that_the_cache_does_not_have(
     done = kitctl("unpack", reference, "-d", str(tmp_path / "out"), "--json")
     assert json.loads(done.stdout)["files"] == 41
     assert done.stderr == f"pulling {reference}\n"
-    assert peer.made("kits.pull") == [{"reference": reference}]
+    assert peer.made("kits.pull") == [{"reference": reference, "parents": False}]
 
 
 def test_unpack_does_not_pull_what_has_no_registry(peer, kitctl, refusal):

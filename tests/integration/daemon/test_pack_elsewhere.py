@@ -10,7 +10,9 @@ import pytest
 from kitd.clock import SystemClock
 from kitd.daemon.layer_relay import LayerRelays
 from kitd.daemon.packer import Packer
+from kitd.daemon.parent_finder import ParentFinder
 from kitd.errors import KitdError
+from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
 from kitd.ledger.pack_memory import PackMemory
 from kitd.oci.reference import Repository
@@ -75,6 +77,10 @@ async def bench(tmp_path):
         yield bench
 
 
+async def nothing(_manifest):
+    """No kit is summarised here."""
+
+
 @asynccontextmanager
 async def bench_in(tmp_path):
     store = BlobStore(tmp_path / "cache")
@@ -91,7 +97,10 @@ async def bench_in(tmp_path):
         RegistryClient(lambda _: settings, surroundings, VolatileMemory()) as client,
     ):
         relays = LayerRelays(client.repository, over_bytes=lambda: OVER_BYTES)
-        yield Bench(Packer(pool, PackMemory(database, SystemClock()), store, relays), store)
+        catalog = Catalog(database, SystemClock(), nothing)
+        parents = ParentFinder(catalog, CacheContent(store), client.repository)
+        memory = PackMemory(database, SystemClock())
+        yield Bench(Packer(pool, memory, store, relays, parents), store)
 
 
 DOWN = {"fail_every": 1, "fail_status": 500, "fail_kinds": ()}

@@ -16,8 +16,10 @@ from kitd.clock import SystemClock
 from kitd.content.store import CollectedError
 from kitd.daemon.layer_relay import LayerRelays
 from kitd.daemon.packer import Packer
+from kitd.daemon.parent_finder import ParentFinder
 from kitd.errors import Disposition, KitdError
 from kitd.inotify import open_inotify, parse_events
+from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
 from kitd.ledger.pack_memory import PackMemory
 from kitd.packing.order import Opened, Packed, Planned, Project, Scanned, Unchanged
@@ -59,6 +61,10 @@ class Listening(WorkerPool):
         return listen
 
 
+async def nothing(_manifest):
+    """No kit is summarised here."""
+
+
 class Life:
     """A packer in one life of kitd; what it was told of the layers it built is in `built`."""
 
@@ -67,7 +73,9 @@ class Life:
         self.pool = pool
         self.store = store
         relays = LayerRelays(no_registry, over_bytes=lambda: None)
-        self.packer = Packer(pool, PackMemory(database, SystemClock()), store, relays)
+        self.catalog = Catalog(database, SystemClock(), nothing)
+        parents = ParentFinder(self.catalog, CacheContent(store), no_registry)
+        self.packer = Packer(pool, PackMemory(database, SystemClock()), store, relays, parents)
         self.leases = LeaseBook()
         self.held = CacheContent(store, self.leases).hold()
         self.built = []

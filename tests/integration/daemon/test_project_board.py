@@ -11,6 +11,7 @@ from kitd.clock import SystemClock
 from kitd.config.model import ProjectConfig, SettleConfig
 from kitd.daemon.layer_relay import LayerRelays
 from kitd.daemon.packer import Packer
+from kitd.daemon.parent_finder import ParentFinder
 from kitd.daemon.project_board import ProjectBoard
 from kitd.jobs.pack import NotAtRestError, PackArgs
 from kitd.jobs.port import PackSettings
@@ -25,6 +26,7 @@ from kitd.packing.pool import WorkerPool
 from kitd.queue.job import JobState, Lane
 from kitd.queue.retry import failure_of
 from kitd.store.blob_store import BlobStore
+from kitd.store.content import CacheContent
 from kitd.watch.inotify_hints import InotifyHints
 from kitd.watch.project_watcher import ChangeSources
 from kitd.watch.root_monitor import RootMonitor
@@ -79,15 +81,17 @@ def new_board(database, jobs, tmp_path):
             InotifyHints() as hints,
             WorkerPool(store.root, inotify=hints.descriptor) as pool,
         ):
+            catalog = Catalog(database, clock, nothing)
             board = ProjectBoard(
                 projects=ProjectLedger(database, clock),
                 jobs=jobs,
-                catalog=Catalog(database, clock, nothing),
+                catalog=catalog,
                 packer=Packer(
                     pool,
                     PackMemory(database, clock),
                     store,
                     LayerRelays(no_registry, over_bytes=lambda: None),
+                    ParentFinder(catalog, CacheContent(store), no_registry),
                 ),
                 sources=ChangeSources(hints, RootMonitor()),
                 settings=SETTINGS,

@@ -37,6 +37,7 @@ class Daemon:
         self.notices = []
         self.layers = {}
         self.asked = []
+        self.kits = {}
         self._reactions = {}
 
     def on(self, kind, reaction):
@@ -50,6 +51,9 @@ class Daemon:
     def known_layers(self, keys):
         self.asked.append(keys)
         return {key: self.layers[key] for key in keys if key in self.layers}
+
+    def parents(self, reference):
+        return self.kits[reference]
 
 
 @pytest.fixture

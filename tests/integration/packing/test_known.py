@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from kitd.inotify import open_inotify
+from kitd.modelkit.errors import KitfileError
 from kitd.modelkit.ignore import IgnoreRules
 from kitd.modelkit.plan import Selection
 from kitd.packing.glance import (
@@ -24,6 +25,7 @@ from kitd.packing.order import (
     Built,
     Packed,
     PackOrder,
+    ParentKit,
     Project,
     Scanned,
     ScanOrder,
@@ -132,6 +134,26 @@ def test_an_unchanged_project_is_not_even_planned(pack, tens, daemon):
     opened.close()
 
 
+def test_what_a_parent_has_by_now_belongs_to_the_state(pack, look, project, daemon):
+    """A project that did not change is packed anew where its parent has other paths."""
+    root = project({"Kitfile": "model: {path: 'base:v1'}\ncode: [{path: .}]", "a/x": "", "b/x": ""})
+    grow_old(root)
+    daemon.kits["base:v1"] = (ParentKit("base:v1", '{"model": {"path": "a"}}'),)
+    first = pack(root)
+    assert first.parents == ("base:v1",)
+    assert isinstance(pack(root, known=first.glance), Unchanged)
+    daemon.kits["base:v1"] = (ParentKit("base:v1", '{"model": {"path": "b"}}'),)
+    assert look(root, known=first.glance).fingerprint != first.fingerprint
+    assert pack(root, known=first.glance).layers[0].digest != first.layers[0].digest
+
+
+def test_kits_that_want_one_path_do_not_go_together(pack, project, daemon):
+    root = project({"Kitfile": "model: {path: 'base:v1'}\ncode: [{path: a}]", "a/x": ""})
+    daemon.kits["base:v1"] = (ParentKit("base:v1", '{"docs": [{"path": "./a/"}]}'),)
+    with pytest.raises(KitfileError, match=r"Kitfile with its parents: .* use the same path a"):
+        pack(root)
+
+
 def test_one_changed_layer_of_ten_is_the_only_one_that_is_read(pack, tens, daemon):
     first = pack(tens)
     daemon.notices.clear()
@@ -212,13 +234,17 @@ def test_a_change_within_one_step_of_the_clock_may_hide(newest_ns, looked_ns, ra
     assert (racy_until(newest_ns) > looked_ns) is racy
 
 
+def no_parents(reference):
+    raise AssertionError(f"nothing here refers to {reference}")
+
+
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_a_glance_in_parts_sees_what_a_walk_sees(project, parts):
     files = {f"d{number}/{deep}/f": "x" for number in range(10) for deep in ("a", "b/c")}
     root = project({"Kitfile": KITFILE, **files, "d1/link/x": "y"})
     (root / "d2/l").symlink_to("nowhere")
     handle = open_root(str(root))
-    recipe = read_recipe(handle, Project(root=str(root)))
+    recipe = read_recipe(handle, Project(root=str(root)), no_parents)
     whole = scan(handle, Selection(recipe.plans, IgnoreRules.parse(b""))).sight
     total = Sums()
     shares = [glance(handle, recipe.selection(), part=part, parts=parts) for part in range(parts)]
@@ -234,7 +260,7 @@ def test_two_processes_see_what_one_sees(project):
     files = {f"d{n}/x": "" for n in range(20)} | {f"empty{n}/x": "" for n in range(1000)}
     root = project({"Kitfile": "code: [{path: .}]", **files})
     handle = open_root(str(root))
-    recipe = read_recipe(handle, Project(root=str(root)))
+    recipe = read_recipe(handle, Project(root=str(root)), no_parents)
     seen = set()
     for number in (None, *range(20)):
         if number is not None:

@@ -66,7 +66,7 @@ def test_an_unknown_command_is_refused_with_the_nearest(words, hint):
                 "detach": False,
             },
         ),
-        ("push a", {"reference": "a", "target": None, "detach": False}),
+        ("push a", {"reference": "a", "target": None, "with_parents": False, "detach": False}),
         (
             "unpack r -f model -f docs:x -i",
             {
@@ -75,6 +75,7 @@ def test_an_unknown_command_is_refused_with_the_nearest(words, hint):
                 "filter": ["model", "docs:x"],
                 "overwrite": False,
                 "ignore_existing": True,
+                "include_remote": False,
             },
         ),
         (

@@ -7,7 +7,7 @@ from kitd.modelkit.errors import KitfileError, UnsupportedKitError
 from kitd.modelkit.ignore import IgnoreRules
 from kitd.modelkit.kitfile import parse_kitfile
 from kitd.modelkit.media_type import Compression, LayerFormat
-from kitd.modelkit.plan import plan_layers, select
+from kitd.modelkit.plan import Selection, plan_layers, select
 
 KITFILE = """\
 manifestVersion: 1.0.0
@@ -125,16 +125,37 @@ def test_raw_layers_are_single_files_and_kept_out_of_tars():
     assert chosen.layers_of(b"b/x", is_dir=False) == ()
 
 
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        ("model: {path: 'registry.example.com/team/base:v1'}", "registry.example.com/team/base:v1"),
-        ("datasets: [{path: d, remotePath: 's3://b/k', remoteHash: h}]", "s3://b/k"),
-    ],
-)
-def test_what_cannot_be_packed_yet_is_said(text, what):
-    with pytest.raises(UnsupportedKitError, match=f"{what}.*not supported yet"):
-        plan_layers(parse_kitfile(text.encode()), Dialect.CURRENT)
+def test_a_parent_and_what_is_remote_have_no_layer():
+    kitfile = (
+        b"model: {path: 'registry.example.com/team/base:v1', parts: [{path: head}]}\n"
+        b"datasets: [{path: far, remotePath: 's3://b/k', remoteHash: h}, {path: near}]\n"
+    )
+    layers = plan_layers(parse_kitfile(kitfile), Dialect.CURRENT)
+    assert [layer.path for layer in layers] == [b"head", b"near"]
+
+
+def test_what_parents_have_is_left_out_but_for_layers_that_begin_in_there():
+    layers = plan_layers(
+        parse_kitfile(b"code: [{path: .}]\ndatasets: [{path: base/own}]"), Dialect.CURRENT
+    )
+    chosen = Selection(layers, IgnoreRules.parse(b""), [b"base", b"lib/w.bin", b"."])
+    everything = {
+        "base": (1,),
+        "base.csv": (0,),
+        "base/m.bin": (),
+        "base/own": (1,),
+        "base/own/x": (1,),
+        "base/own.csv": (),
+        "lib": (0,),
+        "lib/w.bin": (),
+        "lib/w.bin.md": (0,),
+    }
+    found = {
+        path: chosen.layers_of(path.encode(), is_dir=path in ("base", "base/own", "lib"))
+        for path in everything
+    }
+    assert found == everything
+    assert chosen.enter(b"base")
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,8 @@ def test_a_push_after_a_pack_names_the_kit_by_digest():
         "target": str(REMOTE),
         "digest": KIT.digest,
         "tags": ["latest", "1.0"],
+        "parents": [],
+        "with_parents": False,
     }
 
 
