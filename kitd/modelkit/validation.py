@@ -31,6 +31,7 @@ MAX_FINDING = 400
 _PART_TYPE = re.compile(r"\w[\w.-]*", re.ASCII)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _S3 = "s3://"
+_S3_OBJECT = re.compile(r"s3://[^/?]+/[^?]+(\?versionId=.+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +180,10 @@ def _remote_errors(kitfile: Kitfile, places: Sequence[_Place]) -> Iterator[str]:
             if dataset.remote_hash:
                 yield f"remoteHash without remotePath (in dataset layer {index})"
         elif remote.startswith(_S3):
-            bucket, _, key = remote.removeprefix(_S3).partition("/")
-            if not bucket or not key:
+            if _S3_OBJECT.fullmatch(remote) is None:
                 yield f"{remote} does not name an S3 object (in dataset layer {index})"
+            if clean_path(dataset.path) == ".":
+                yield f"{remote} is one file and needs a path (in dataset layer {index})"
             if not dataset.remote_hash:
                 yield f"remoteHash is required for {remote} (in dataset layer {index})"
         elif reference_of(remote) is None:

@@ -235,3 +235,55 @@ def test_the_same_tag_in_child_and_parent_stays_two_kits(kitd, family, docker_re
 
     assert there.json("inspect", child)["digest"] == packed["digest"]
     assert there.json("inspect", base)["digest"] != packed["digest"]
+
+
+def test_a_child_is_what_kit_makes_of_it(kitd, tmp_path):
+    """The digests are those of kit 1.7.0, which packed these files one after the other."""
+    settings = {"dialect": "kit-1.7", "cli_version": "1.7.0"}
+    daemon = kitd({"modelkit": settings}).start()
+    base = write(
+        tmp_path / "base",
+        "package: {name: base}\nmodel: {name: m, path: model, parts: [{path: head}]}\n"
+        "code: [{path: lib}]\n",
+        {"model/w": "w\n", "head": "h\n", "lib/l.py": "l\n"},
+    )
+    child = write(
+        tmp_path / "child",
+        "package: {name: child}\nmodel: {name: c, path: 'base:v1'}\ncode: [{path: .}]\n",
+        {"lib/x.py": "x\n", "model/x": "x\n", "sub/s": "s\n"},
+    )
+    digests = [
+        daemon.json("pack", root, "-t", f"{root.name}:v1")["digest"] for root in (base, child)
+    ]
+
+    assert digests == [
+        "sha256:33510c05f3d1eb0b2e7b10dfb55346ecf2cb93b292557e42c04ade8f7220fd98",
+        "sha256:e3912a966da074b833c605eebe7c99aec4ce2d5ca566940461d05f9ca7979010",
+    ]
+
+
+def test_parents_without_a_registry_go_where_the_child_goes(kitd, family, docker_registry):
+    """Under their own names; whoever reads the note knows that the child does not say where."""
+    daemon = kitd().start()
+    family(daemon, "team/base:v1", "tuned:v1")
+    target = f"{docker_registry.host}/app/tuned:v1"
+    pushed = daemon.json("push", "tuned:v1", target, "--with-parents")
+
+    assert pushed["parents"] == [f"{docker_registry.host}/team/base:v1"]
+    assert any("names no registry" in note for note in pushed["notes"])
+
+
+def test_a_parents_tag_that_is_another_kit_is_left_alone(
+    kitd, family, new_project, docker_registry, tmp_path
+):
+    """A push of the child moves nobody else's tag."""
+    base, child = (f"{docker_registry.host}/{name}:v1" for name in ("team/base", "app/tuned"))
+    other = kitd().start()
+    there = other.json("pack", new_project(tmp_path / "other"), "-t", base, "--push")["digest"]
+    here = kitd().start()
+    family(here, base, child)
+    pushed = here.json("push", child, "--with-parents")
+
+    assert pushed["parents"] == []
+    assert any(there in note for note in pushed["notes"])
+    assert here.json("inspect", base, "--remote")["digest"] == there

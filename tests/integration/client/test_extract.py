@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from kitd.client.extract import OpenLayer, extract
+from kitd.client.extract import LooseFile, OpenLayer, extract
 from kitd.client.placement import Existing
 from kitd.client.record import Layer
+from kitd.client.tar_reader import TarError
 from kitd.errors import KitdError
 
 TAR = "application/vnd.kitops.modelkit.model.v1.tar"
@@ -596,3 +597,46 @@ def test_tars_of_the_standard_library_are_unpacked(target, unpack, tmp_path):
             archive.add(child, arcname=child.name)
     unpack(buffer.getvalue())
     assert snapshot(target) == snapshot(source)
+
+
+def test_a_layer_goes_beneath_its_directory(unpack, target):
+    content = tar(a=b"1", data__b=b"2")
+    raw = b"raw"
+    unpack(
+        (layer_of(content)._replace(directory="./sets//one/"), content),
+        (layer_of(raw, RAW, path="c")._replace(directory="sets"), raw),
+        content,
+    )
+    found = {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()}
+    assert found == {"sets/one/a", "sets/one/data/b", "sets/c", "a", "data/b"}
+
+
+@pytest.mark.parametrize("directory", ["..", "../x", "/etc", "a/../../b", "a\0b", "x/" * 300])
+def test_a_directory_that_leads_out_is_refused(unpack, target, directory):
+    content = tar(a=b"1")
+    with pytest.raises(TarError):
+        unpack((layer_of(content)._replace(directory=directory), content))
+    assert snapshot(target) == {}
+
+
+@pytest.mark.parametrize("path", ["..", "/etc/passwd", "a/../../b", ""])
+def test_a_file_that_leads_out_is_refused(unpack, target, path):
+    with pytest.raises(TarError):
+        unpack(tar(a=b"1"), files=[LooseFile(path, 1, [b"x"])])
+    assert snapshot(target) == {}
+
+
+def test_a_file_may_not_stand_where_a_layer_has_one(unpack, target):
+    with pytest.raises(TarError, match="twice"):
+        unpack(tar(a=b"1"), files=[LooseFile("a", 1, [b"x"])])
+    assert snapshot(target) == {}
+
+
+def test_a_file_that_breaks_off_takes_the_layers_with_it(unpack, target):
+    def chunks():
+        yield b"x"
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        unpack(tar(a=b"1"), files=[LooseFile("far/b", 2, chunks())])
+    assert snapshot(target) == {}

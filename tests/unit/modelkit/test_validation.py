@@ -81,6 +81,17 @@ def test_accepted_in_both_dialects(text, dialect):
             "datasets: [{path: d, remotePath: 's3://b', remoteHash: h}]",
             "does not name an S3 object",
         ),
+        *(
+            (
+                f"datasets: [{{path: d, remotePath: 's3://{place}', remoteHash: h}}]",
+                f"s3://{place} does not name an S3 object (in dataset layer 0)",
+            )
+            for place in ("b/", "/k", "b/?versionId=1", "b/k?versionId=", "b/k?acl")
+        ),
+        (
+            "datasets: [{path: ./, remotePath: 's3://b/k?versionId=1', remoteHash: h}]",
+            "s3://b/k?versionId=1 is one file and needs a path (in dataset layer 0)",
+        ),
         ("datasets: [{path: d, remoteHash: h}]", "remoteHash without remotePath"),
         ("datasets: [{path: d, remotePath: 'ftp://x'}]", "remotePath takes S3 URLs"),
         (
