@@ -228,6 +228,11 @@ def plan_unpack(
     return Request("kits.plan", params, record.read_unpack_plan)
 
 
+def generate_kitfile(listing: Document) -> Request[Document]:
+    """Ask for a Kitfile for a directory, as `kitd.client.listing.list_directory` saw it."""
+    return Request("kits.generate", listing, record.read_object)
+
+
 def list_mirrors() -> Request[tuple[record.Mirror, ...]]:
     """Ask for the mirrors of the configuration and how they stand."""
     return Request("mirrors.list", {}, record.read_mirrors)

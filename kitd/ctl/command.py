@@ -125,6 +125,24 @@ COMMANDS = (
         ),
     ),
     Command(
+        "init",
+        "init:init_kitfile",
+        "write a Kitfile for what is in a directory",
+        "init . --name sentiment",
+        (
+            Argument(("directory",), "the project's directory", metavar="DIR"),
+            Argument(("--name",), "what the kit is called", metavar="NAME"),
+            Argument(("--desc",), "what it is", metavar="TEXT"),
+            Argument(("--author",), "who made it", metavar="NAME", is_repeated=True),
+            Argument(("-f", "--force"), "replace the Kitfile that is there"),
+            Argument(
+                ("-o", "--output"),
+                "another file (default: DIR/Kitfile), - to print",
+                metavar="FILE",
+            ),
+        ),
+    ),
+    Command(
         "push",
         "transfer:push",
         "copy a kit to its registry, or to another reference",

@@ -9,6 +9,18 @@ class UsageError(KitdError):
     code = "usage"
 
 
+class FileExistsAlreadyError(KitdError):
+    """What is to be written exists, and nobody said that it may be replaced."""
+
+    code = "file_exists"
+
+
+class UnwritableFileError(KitdError):
+    """A file cannot be written where the person wants it."""
+
+    code = "unwritable"
+
+
 class InterruptedByUserError(KitdError):
     """The person pressed Ctrl-C. A job that was waited for goes on."""
 

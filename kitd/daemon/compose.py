@@ -76,6 +76,7 @@ from kitd.ledger.retention import Retention
 from kitd.ledger.transfer_ledger import TransferLedger
 from kitd.ledger.trouble import TroubleLedger
 from kitd.mirror.rule import rules_for
+from kitd.modelkit.dialect import Dialect
 from kitd.outbox.notifier import Notifier
 from kitd.outbox.sender import Surroundings as OutboxSurroundings
 from kitd.packing.pool import WorkerPool
@@ -516,6 +517,7 @@ def _make_services(
         reach=resources.reach,
         feed=resources.feeds.open,
         stopping=ground.stop.is_set,
+        dialect=Dialect(in_force.config.modelkit.dialect),
         effective_config=lambda: show_config(in_force.config),
         reload=reloader.reload,
     )

@@ -160,11 +160,12 @@ def _kind_errors(places: Sequence[_Place]) -> Iterator[str]:
     for place in places:
         if place.kind == "model" and reference_of(place.path) is not None:
             continue
-        if problem := _not_local(place.path):
+        if problem := not_local(place.path):
             yield f"invalid path for {place.kind} ({place.path}): {problem}"
 
 
-def _not_local(path: str) -> str | None:
+def not_local(path: str) -> str | None:
+    """Return why a path is taken for something else than a place in the project, if it is."""
     scheme = _SCHEME.match(path)
     if scheme is not None and scheme[1].lower() in {"http", "https"}:
         return "HTTP URLs are not supported in paths"

@@ -207,6 +207,7 @@ def matrix(daemon):
         "kits.pack": (OWNERS, lambda: {"path": tree, "reference": "team/other"}),
         "kits.push": (SUBMITTERS, lambda: {**kit_here(), "target": ALLOWED}),
         "kits.pull": (SUBMITTERS, lambda: {"reference": ALLOWED}),
+        "kits.generate": (EVERYBODY, nothing),
         "kits.list": (EVERYBODY, nothing),
         "kits.inspect": (EVERYBODY, kit_here),
         "kits.info": (EVERYBODY, kit_here),

@@ -16,6 +16,7 @@ from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.life import Life
 from kitd.ledger.mirror_ledger import MirrorLedger
 from kitd.mirror.rule import Rule
+from kitd.modelkit.dialect import Dialect
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.reference import Repository
 from kitd.queue.fact import Fact
@@ -194,5 +195,7 @@ class Services:
     """Opens a layer that is not in the cache for a user: `kitd.daemon.layer_feed.LayerFeeds`."""
     stopping: Callable[[], bool]
     effective_config: Callable[[], object]
+    dialect: Dialect
+    """What kits are packed in."""
     reload: Callable[[], Awaitable[Reloaded]]
     """Applies the configuration as it is now, or nothing of it."""
