@@ -16,6 +16,7 @@ import msgspec
 import kitd
 from kitd import __version__
 from kitd.errors import KitdError
+from kitd.jobs.import_kit import ImportResult
 from kitd.jobs.mirror.report import MirrorResult
 from kitd.jobs.pack import PackResult
 from kitd.jobs.port import Collected, Verified
@@ -91,11 +92,11 @@ empty if all was sent, else an error with `code`, `message` and `hint`.
 opened to be read, as proof that the caller can. Send it with the first byte of the line, in one
 `sendmsg` with nothing after the line. One is kept; more than four at once end the connection.
 
-**Results.** The `result` of a job that succeeded is a `PackResult` for pack, a `TransferResult` for
-push and pull, `MirrorResult` for mirror, `SurveyResult` for survey, `Collected` for collect,
-`Verified` for verify. A mirror that failed, or that will be tried again, has one too: what its last
-attempt made of each tag. `followed_by` names the jobs that its end asked for, such as the push
-after a pack.
+**Results.** The `result` of a job that succeeded is a `PackResult` for pack, an `ImportResult` for
+import, a `TransferResult` for push and pull, `MirrorResult` for mirror, `SurveyResult` for survey,
+`Collected` for collect, `Verified` for verify. A mirror that failed, or that will be tried again,
+has one too: what its last attempt made of each tag. `followed_by` names the jobs that its end asked
+for, such as the push after a pack.
 
 **Cancelling.** `$/cancelRequest` `{id}` takes back a call, not the job that it started; that is
 `jobs.cancel`.
@@ -197,7 +198,7 @@ def rpc_page() -> str:
     document = openrpc_document(METHODS, version=__version__)
     schemas: Mapping[str, Mapping[str, Any]] = document["components"]["schemas"]  # type: ignore[index]  # an OpenRPC document has them
     _, results = msgspec.json.schema_components(
-        (PackResult, TransferResult, MirrorResult, SurveyResult, Collected, Verified),
+        (PackResult, ImportResult, TransferResult, MirrorResult, SurveyResult, Collected, Verified),
         ref_template="#/components/schemas/{name}",
     )
     sections = (

@@ -10,6 +10,7 @@ from typing import assert_never
 import msgspec
 
 from kitd.jobs.collect import COLLECT, CollectArgs
+from kitd.jobs.import_kit import IMPORT, ImportArgs
 from kitd.jobs.mirror.kind import MIRROR
 from kitd.jobs.pack import PACK, PackArgs
 from kitd.jobs.pull import PULL, PullArgs
@@ -23,6 +24,7 @@ from kitd.queue.fact import (
     CacheCrowded,
     CollectAsked,
     Fact,
+    ImportAsked,
     KitFact,
     KitPacked,
     MirrorAsked,
@@ -81,6 +83,8 @@ def _requests(fact: KitFact) -> tuple[JobRequest, ...]:
             name = str(reference.with_default_tag())
             pull = PullArgs(reference=name, filters=filters, parents=parents)
             return (PULL.request(pull, reference=name, priority=HUMAN, why=_ASKED),)
+        case PullAsked() | ImportAsked():
+            return (_bring(fact),)
         case CacheCrowded(excess_bytes):
             why = f"the cache has {excess_bytes} bytes too many" if excess_bytes else "a full disk"
             return (COLLECT.request(CollectArgs(), why=why),)
@@ -90,6 +94,25 @@ def _requests(fact: KitFact) -> tuple[JobRequest, ...]:
             return (VERIFY.request(VerifyArgs(repair=repair), priority=HUMAN, why=_ASKED),)
         case _:
             assert_never(fact)
+
+
+def _bring(fact: PullAsked | ImportAsked) -> JobRequest:
+    """Return what brings in what a person wants: a kit, or a hub's files to make one of."""
+    if isinstance(fact, PullAsked):
+        name = str(fact.reference.with_default_tag())
+        pull = PullArgs(reference=name, filters=fact.filters)
+        return PULL.request(pull, reference=name, priority=HUMAN, why=_ASKED)
+    args = ImportArgs(
+        source=fact.source,
+        include=fact.include,
+        exclude=fact.exclude,
+        kitfile=fact.kitfile,
+        repository=str(fact.repository),
+        tags=fact.tags,
+        asker=fact.asker,
+    )
+    name = str(Reference(fact.repository, tag=fact.tags[0]))
+    return IMPORT.request(args, reference=name, priority=HUMAN, why=_ASKED)
 
 
 def _mirrors(fact: MirrorFact, rules: Sequence[Rule]) -> Iterator[JobRequest]:

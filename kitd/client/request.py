@@ -228,6 +228,29 @@ def plan_unpack(
     return Request("kits.plan", params, record.read_unpack_plan)
 
 
+def import_kit(
+    source: str,
+    *,
+    reference: str | None = None,
+    kitfile: str | None = None,
+    revision: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    idempotency_key: str | None = None,
+) -> Request[record.Job]:
+    """Make a kit of `org/name` or `datasets/org/name` of the hub; `kitfile` is a text."""
+    params = _given(
+        source=source,
+        reference=reference,
+        kitfile=kitfile,
+        revision=revision,
+        include=list(include) or None,
+        exclude=list(exclude) or None,
+        idempotency_key=idempotency_key,
+    )
+    return Request("kits.import", params, record.read_started)
+
+
 def generate_kitfile(listing: Document) -> Request[Document]:
     """Ask for a Kitfile for a directory, as `kitd.client.listing.list_directory` saw it."""
     return Request("kits.generate", listing, record.read_object)

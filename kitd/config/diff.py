@@ -20,6 +20,7 @@ LIVE: tuple[str, ...] = (
     "webhooks.sources",
     "retention",
     "notifications",
+    "hub",
 )
 """The keys, with all below them, that a reload applies; every other one takes a restart."""
 

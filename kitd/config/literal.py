@@ -152,6 +152,11 @@ def parse_endpoint(text: str) -> Endpoint:
     return Endpoint(text)
 
 
+def parse_hub_endpoint(text: str) -> str:
+    """Return the URL of a hub, without a query. Raises `InvalidValueError`."""
+    return parse_endpoint(text).url.rstrip("/")
+
+
 def check_endpoint(text: str) -> URL:
     """Return the URL of an HTTP endpoint. Raises `InvalidValueError`, which does not repeat it."""
     try:

@@ -352,6 +352,14 @@ class NotificationConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HubConfig:
+    """The hub that models and datasets are imported from, and the file that holds its token."""
+
+    endpoint: str = "https://huggingface.co"
+    token_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayConfig:
     """kitd's own OCI registry over the cache; `listen` None is off."""
 
@@ -382,6 +390,7 @@ class Config:
     mirrors: Mapping[str, MirrorConfig] = field(default_factory=dict, hash=False)
     webhooks: WebhooksConfig = WebhooksConfig()
     notifications: Mapping[str, NotificationConfig] = field(default_factory=dict, hash=False)
+    hub: HubConfig = HubConfig()
     registry: GatewayConfig = GatewayConfig()
     metrics: MetricsConfig = MetricsConfig()
 

@@ -15,6 +15,7 @@ from kitd.config.literal import (
     parse_endpoint,
     parse_event_types,
     parse_host,
+    parse_hub_endpoint,
     parse_kitfile,
     parse_location,
     parse_mode,
@@ -149,6 +150,9 @@ def _config(places: Places) -> Reader[model.Config]:
                 types=listing(parsed(parse_event_types), at_least=1),
                 secret_file=optional(path),
             ),
+        ),
+        hub=section(
+            model.HubConfig, endpoint=parsed(parse_hub_endpoint), token_file=optional(path)
         ),
         registry=section(model.GatewayConfig, listen=_listen_tcp, writable=boolean),
         metrics=section(model.MetricsConfig, listen=_listen_tcp),

@@ -143,6 +143,27 @@ COMMANDS = (
         ),
     ),
     Command(
+        "import",
+        "import_kit:import_kit",
+        "make a kit of a model or a dataset of Hugging Face",
+        "import org/name -t registry.example.com/team/name:v1 --exclude '*.bin'",
+        (
+            Argument(
+                ("repository",), "org/name, datasets/org/name, or its address", metavar="REPO"
+            ),
+            Argument(
+                ("-t", "--tag"),
+                "what to call the kit (default: org/name:latest)",
+                metavar="REF[,TAG...]",
+            ),
+            Argument(("-f", "--file"), "its Kitfile (default: one is written)", metavar="KITFILE"),
+            Argument(("--ref",), "a branch, tag or commit (default: main)", metavar="REVISION"),
+            Argument(("--include",), "only these: '*.json' …", metavar="GLOB", is_repeated=True),
+            Argument(("--exclude",), "none of these", metavar="GLOB", is_repeated=True),
+            _DETACH,
+        ),
+    ),
+    Command(
         "push",
         "transfer:push",
         "copy a kit to its registry, or to another reference",

@@ -33,6 +33,7 @@ from kitd.daemon.cache_keeper import CacheKeeper
 from kitd.daemon.collector import Collector
 from kitd.daemon.delivery_desk import DeliveryDesk, Sources
 from kitd.daemon.disk_guard import DiskGuard
+from kitd.daemon.importer import Importer
 from kitd.daemon.in_force import InForce
 from kitd.daemon.layer_feed import LayerFeeds, layer_feeds
 from kitd.daemon.layer_relay import LayerRelays
@@ -57,6 +58,8 @@ from kitd.doctor.patient import Patient
 from kitd.errors import KitdError
 from kitd.gateway.naming import registry_names
 from kitd.gateway.server import Gateway
+from kitd.importing.hub import HubClient
+from kitd.importing.settings import endpoint_in_force, read_settings
 from kitd.jobs import KINDS
 from kitd.jobs.ahead import UploadsAhead, uploads_ahead
 from kitd.jobs.port import Ports
@@ -161,6 +164,7 @@ class Resources:
     pool: WorkerPool
     ahead: UploadsAhead
     relays: LayerRelays
+    hub: HubClient
     reach: Reach
     feeds: LayerFeeds
 
@@ -174,6 +178,7 @@ class Work:
     executor: Executor[Ports]
     collector: Collector
     cache_keeper: CacheKeeper
+    importer: Importer
     mirror_keeper: MirrorKeeper
     desk: DeliveryDesk
 
@@ -259,6 +264,13 @@ async def open_resources(
         ahead = await stack.enter_async_context(uploads_ahead(ground.cache, registries.repository))
         reach = Reach(ground.cache, ledgers.catalog.places, registries.repository)
         feeds = await stack.enter_async_context(layer_feeds())
+        hub = await stack.enter_async_context(
+            HubClient(
+                lambda: read_settings(in_force.config.hub, ground.environ),
+                ground.secrets,
+                proxy=partial(_proxy, ground),
+            )
+        )
         yield Resources(
             registries=registries,
             hints=hinting,
@@ -267,6 +279,7 @@ async def open_resources(
             relays=LayerRelays(
                 registries.repository, lambda: in_force.config.cache.stream_over_bytes
             ),
+            hub=hub,
             reach=reach,
             feeds=feeds,
         )
@@ -352,6 +365,12 @@ async def _make_work(
         limits=lambda: ground.in_force.config.cache,
         clock=clock,
     )
+    importer = Importer(resources.hub, ground.store, ledgers.jobs)
+
+    def ended(job: Job) -> None:
+        board.job_ended(job)
+        importer.job_ended(job)
+
     executor: Executor[Ports] = Executor(
         ledgers.jobs,
         KINDS,
@@ -371,6 +390,7 @@ async def _make_work(
             verifier=Verifier(
                 ground.store, ground.cache, ledgers.cache, ledgers.catalog.places, remote
             ),
+            importer=importer,
             clock=clock,
             settings=settings,
         ),
@@ -378,7 +398,7 @@ async def _make_work(
         ground.disk_guard,
         follow=mirror_keeper.follow,
         progress=report,
-        finished=board.job_ended,
+        finished=ended,
     )
     ledgers.database.on_commit(executor.wake)
     cache_keeper = CacheKeeper(
@@ -396,6 +416,7 @@ async def _make_work(
         executor=executor,
         collector=collector,
         cache_keeper=cache_keeper,
+        importer=importer,
         mirror_keeper=mirror_keeper,
         desk=DeliveryDesk(
             ledgers.deliveries,
@@ -424,21 +445,23 @@ def _make_pulse(ground: Ground, ledgers: Ledgers, resources: Resources, work: Wo
 
 
 def _make_notifier(ground: Ground, ledgers: Ledgers) -> Notifier:
-    def proxy(url: URL) -> URL | None:
-        found = proxy_for(url, ground.environ)
-        if found is not None and found.password:
-            ground.secrets.learn(found.password, username=found.user)
-        return found
-
     surroundings = OutboxSurroundings(
         ledger=ledgers.outbox,
         instance=ledgers.life.instance,
         clock=ground.clock,
         secrets=ground.secrets,
-        proxy=proxy,
+        proxy=partial(_proxy, ground),
         draw=random.SystemRandom().random,
     )
     return Notifier(lambda: ground.in_force.config.notifications, ledgers.outbox, surroundings)
+
+
+def _proxy(ground: Ground, url: URL) -> URL | None:
+    """Return the environment's proxy for a URL. Raises `InvalidProxyError`."""
+    found = proxy_for(url, ground.environ)
+    if found is not None and found.password:
+        ground.secrets.learn(found.password, username=found.user)
+    return found
 
 
 def _make_reloader(
@@ -517,6 +540,7 @@ def _make_services(
         reach=resources.reach,
         feed=resources.feeds.open,
         stopping=ground.stop.is_set,
+        hub_endpoint=lambda: endpoint_in_force(in_force.config.hub, ground.environ),
         dialect=Dialect(in_force.config.modelkit.dialect),
         effective_config=lambda: show_config(in_force.config),
         reload=reloader.reload,
@@ -538,6 +562,7 @@ def parts_of(daemon: Daemon) -> Mapping[str, Callable[[], Coroutine[Any, Any, No
         "layout": lambda: keep_layout(ground.store, ledgers.catalog, ledgers.events),
         "cache": work.cache_keeper.run,
         "mirrors": work.mirror_keeper.run,
+        "imports": work.importer.run,
         "transfers": lambda: keep_transfers(ledgers.transfers, daemon.registries),
         "notifications": daemon.notifier.run,
         "fatal": lambda: _fail_with(ground.fatal),

@@ -7,7 +7,7 @@ each other: what follows a finished job is decided in `kitd.triggers`.
 
 from collections.abc import Mapping
 
-from kitd.jobs import collect, pack, pull, push, survey, verify
+from kitd.jobs import collect, import_kit, pack, pull, push, survey, verify
 from kitd.jobs.mirror.kind import MIRROR
 from kitd.jobs.port import Ports
 from kitd.queue.kind import AnyKind
@@ -18,6 +18,7 @@ KINDS: Mapping[str, AnyKind[Ports]] = {
         pack.PACK,
         push.PUSH,
         pull.PULL,
+        import_kit.IMPORT,
         MIRROR,
         survey.SURVEY,
         collect.COLLECT,

@@ -11,6 +11,7 @@ from collections.abc import (
 )
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -19,6 +20,7 @@ from kitd.caller import Caller
 from kitd.clock import Clock
 from kitd.content.shared import SharedReads
 from kitd.content.store import Fetcher, Need, Resolver, Tagger, Target
+from kitd.hub.tree import HubFile, HubSource, Snapshot
 from kitd.mirror.edge import Memory, Note
 from kitd.mirror.removal import Fate
 from kitd.modelkit.dialect import Dialect
@@ -235,6 +237,36 @@ class MirrorMemory(Protocol):
         ...
 
 
+class Importer(Protocol):
+    """A hub, and the disk for what comes from it: see `kitd.daemon.importer.Importer`."""
+
+    async def snapshot(self, source: HubSource) -> Snapshot:
+        """Return what a revision of a repository holds."""
+        ...
+
+    async def fetch(
+        self,
+        source: HubSource,
+        commit: str,
+        file: HubFile,
+        directory: Path,
+        advanced: Callable[[int], None],
+    ) -> int:
+        """Make a file complete, as its hash, in a directory; return how many bytes came.
+
+        `advanced` is told how many bytes of it are there.
+        """
+        ...
+
+    def place(self, job: int) -> Path:
+        """Return a job's directory, which is there until the job has ended. Blocks."""
+        ...
+
+    def has_room_for(self, size: int) -> bool:
+        """Whether the disk takes so many bytes. Blocks."""
+        ...
+
+
 class Catalog(Protocol):
     """What the cache holds by name: see `kitd.ledger.catalog.Catalog`."""
 
@@ -311,6 +343,7 @@ class Ports:
     """Yields the names of a registry's repositories."""
     collector: Collector
     verifier: Verifier
+    importer: Importer
     clock: Clock
     settings: PackSettings
     transfers: int = TRANSFERS

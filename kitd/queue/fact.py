@@ -6,6 +6,7 @@ The watcher, people, and finished jobs state facts; one pure function says which
 from dataclasses import dataclass
 
 from kitd.caller import Caller
+from kitd.hub.tree import HubSource
 from kitd.mirror.order import AS_USUAL, MirrorOrder, MirrorWish
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
@@ -87,6 +88,19 @@ class PullAsked:
     parents: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportAsked:
+    """A person wants a repository of a hub as a kit; `kitfile` is the text of its Kitfile."""
+
+    source: HubSource
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    kitfile: str | None
+    repository: Repository
+    tags: tuple[str, ...]
+    asker: int
+
+
 @dataclass(frozen=True, slots=True)
 class CacheCrowded:
     """The cache takes so many bytes more than its limits allow, or a disk is full."""
@@ -149,6 +163,7 @@ KitFact = (
     | KitPacked
     | PushAsked
     | PullAsked
+    | ImportAsked
     | CacheCrowded
     | CollectAsked
     | VerifyAsked

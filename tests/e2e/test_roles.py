@@ -132,6 +132,7 @@ def daemon(public_place, kitd):
             "rpc": {"mode": "0666", "access": rules},
             "workers": {"push": 1, "pull": 1, "mirror": 1},
             "mirrors": mirrors,
+            "hub": {"endpoint": "http://127.0.0.1:9"},
         }
     )
     running.place = public_place
@@ -208,6 +209,7 @@ def matrix(daemon):
         "kits.push": (SUBMITTERS, lambda: {**kit_here(), "target": ALLOWED}),
         "kits.pull": (SUBMITTERS, lambda: {"reference": ALLOWED}),
         "kits.generate": (EVERYBODY, nothing),
+        "kits.import": (SUBMITTERS, lambda: {"source": "team/model"}),
         "kits.list": (EVERYBODY, nothing),
         "kits.inspect": (EVERYBODY, kit_here),
         "kits.info": (EVERYBODY, kit_here),

@@ -8,12 +8,15 @@ import fcntl
 import os
 import stat
 from pathlib import PurePosixPath
+from urllib.parse import urlsplit
 
 import msgspec
 
 from kitd.blocking import run_blocking
 from kitd.caller import Caller
 from kitd.errors import NotFoundError
+from kitd.hub.tree import HubSource
+from kitd.jobs.import_kit import IMPORT, ImportArgs
 from kitd.jobs.mirror.kind import MIRROR
 from kitd.jobs.pack import PACK, PackArgs
 from kitd.jobs.survey import SURVEY
@@ -118,6 +121,14 @@ def require_reachable(context: Context[Services], repository: Repository) -> Non
 def reach(context: Context[Services]) -> tuple[str, ...]:
     """Return globs of all repositories that kitd may go to for the caller's sake."""
     return ("**",) if is_admin(context) else tuple(map(str, context.access.repositories))
+def require_hub(context: Context[Services], source: HubSource) -> None:
+    """Check that kitd may go to a repository of the hub for the caller's sake.
+
+    It is named as one of a registry would be: the hub's host, and its name in lower case. Raises
+    `DeniedError`.
+    """
+    host = urlsplit(context.services.hub_endpoint()).netloc
+    require_reachable(context, Repository(host.lower(), str(source).lower()))
 
 
 def require_mirrorable(context: Context[Services], order: MirrorOrder) -> None:
@@ -162,6 +173,8 @@ def require_reachable_again(context: Context[Services], job: Job) -> None:
         require_mirrorable(context, msgspec.json.decode(job.args, type=MirrorOrder))
     elif job.kind == SURVEY.name:
         require_surveyor(context)
+    elif job.kind == IMPORT.name:
+        require_hub(context, msgspec.json.decode(job.args, type=ImportArgs).source)
     elif job.kind != PACK.name or msgspec.json.decode(job.args, type=PackArgs).push:
         require_reachable(context, parse_reference(job.reference).repository)
 

@@ -195,6 +195,8 @@ class Services:
     """Opens a layer that is not in the cache for a user: `kitd.daemon.layer_feed.LayerFeeds`."""
     stopping: Callable[[], bool]
     effective_config: Callable[[], object]
+    hub_endpoint: Callable[[], str]
+    """The address of the hub in force."""
     dialect: Dialect
     """What kits are packed in."""
     reload: Callable[[], Awaitable[Reloaded]]

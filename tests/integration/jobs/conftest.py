@@ -54,7 +54,7 @@ def make_ports():
         others = dict.fromkeys(
             (
                 *("keeps", "catalog", "packer", "remote", "head_start", "collector"),
-                *("verifier", "mirrors", "reads", "mirror_remote", "repositories"),
+                *("verifier", "importer", "mirrors", "reads", "mirror_remote", "repositories"),
             )
         )
         settings = PackSettings(

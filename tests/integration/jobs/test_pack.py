@@ -53,6 +53,7 @@ class Workbench:
             repositories=None,
             collector=None,
             verifier=None,
+            importer=None,
             clock=clock,
             settings=PackSettings(
                 dialect=Dialect.CURRENT,

@@ -1,0 +1,299 @@
+"""Import: a model or a dataset of a hub, fetched, described by a Kitfile and packed.
+
+What is fetched lies in a directory of the job's under the names of its hashes, and is linked into a
+tree with the hub's names right before the pack. Whatever ends the job, the directory goes with it.
+"""
+
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from kitd.blocking import run_blocking
+from kitd.content.together import all_of
+from kitd.errors import KitdError
+from kitd.hub.tree import HubFile, HubSource, Snapshot, select
+from kitd.jobs import pack
+from kitd.jobs.port import Importer, Ports
+from kitd.licence import MAX_LICENCE_BYTES, recognize_licence
+from kitd.modelkit.dialect import Dialect
+from kitd.modelkit.generate import (
+    ListedDirectory,
+    ListedFile,
+    Listing,
+    generate,
+    is_licence,
+)
+from kitd.modelkit.kitfile import KITFILE_NAMES, Kitfile, Package, layer_entries, parse_kitfile
+from kitd.modelkit.path import clean_path
+from kitd.modelkit.validation import require_valid
+from kitd.modelkit.yaml_writer import kitfile_to_yaml
+from kitd.queue.job import Lane, Progress
+from kitd.queue.kind import Done, JobContext, JobKind
+from kitd.queue.retry import RetryPolicy
+
+MAX_KITFILE_CHARS = 256 << 10
+"""Of one that is given: it is kept with the job."""
+MAX_PATTERNS = 100
+
+
+class ImportArgs(msgspec.Struct, frozen=True, kw_only=True):
+    """What to import, and what its kit is called; `kitfile` is a Kitfile's text."""
+
+    source: HubSource
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    kitfile: str | None
+    repository: str
+    tags: tuple[str, ...]
+    asker: int | None = None
+    """Whose wish it is: nobody's takes the place of another's."""
+
+
+class ImportResult(pack.PackResult, frozen=True, kw_only=True):
+    """The kit, and where it comes from; `received` is how many bytes were fetched."""
+
+    source: str
+    revision: str
+    files: int
+    received: int
+
+
+class NothingToImportError(KitdError):
+    """A repository holds nothing, or the patterns leave nothing of it."""
+
+    code = "nothing_to_import"
+
+
+class NoRoomToImportError(KitdError):
+    """The disk is too small for what is to be imported, which is there twice for a while."""
+
+    code = "no_room_to_import"
+
+
+async def run(args: ImportArgs, context: JobContext, ports: Ports) -> Done:
+    """Import once. Raises `KitdError`."""
+    fetching = _Fetching(args.source, context, ports)
+    await fetching.prepare()
+    snapshot = await ports.importer.snapshot(args.source)
+    chosen = await run_blocking(select, snapshot.files, args.include, args.exclude)
+    if not chosen:
+        raise NothingToImportError(
+            f"{args.source} has no files" + (" that the patterns leave" if snapshot.files else ""),
+            hint="see --include and --exclude; * stands for any characters, also /",
+        )
+    notes: tuple[str, ...] = ()
+    if args.kitfile is None:
+        kitfile, notes = await _generated(args.source, snapshot, chosen, fetching, ports)
+    else:
+        kitfile = await run_blocking(parse_kitfile, args.kitfile.encode())
+    require_valid(kitfile, ports.settings.dialect)
+    needed = needed_by(kitfile, chosen)
+    await _require_room(needed, ports.importer)
+    await fetching.fetch(snapshot.commit, needed)
+    text = args.kitfile if args.kitfile is not None else kitfile_to_yaml(kitfile)
+    tree = await run_blocking(fetching.lay_out, needed, text)
+    done = await pack.run(_pack_args(args, tree), context, ports)
+    assert isinstance(done.result, pack.PackResult)
+    packed = msgspec.structs.asdict(done.result)
+    packed["warnings"] = (*notes, *done.result.warnings)
+    result = ImportResult(
+        **packed,
+        source=str(args.source),
+        revision=snapshot.commit,
+        files=len(needed),
+        received=fetching.received,
+    )
+    return Done(result, done.effects, done.facts)
+
+
+def _pack_args(args: ImportArgs, tree: Path) -> pack.PackArgs:
+    return pack.PackArgs(
+        project=None,
+        path=str(tree),
+        kitfile=KITFILE_NAMES[0],
+        repository=args.repository,
+        tags=args.tags,
+        push=False,
+        compression=None,
+    )
+
+
+class _Fetching:
+    """What one attempt fetches into its job's directory."""
+
+    def __init__(self, source: HubSource, context: JobContext, ports: Ports) -> None:
+        self._source = source
+        self._context = context
+        self._importer = ports.importer
+        self._transfers = ports.transfers
+        self._place = Path()
+        self._here: dict[str, int] = {}
+        self._done = 0
+        self.received = 0
+
+    @property
+    def _blobs(self) -> Path:
+        return self._place / "blobs"
+
+    async def prepare(self) -> None:
+        """Make the directory. Raises `StoreError`."""
+        self._place = await run_blocking(self._importer.place, self._context.job.id)
+        await run_blocking(lambda: self._blobs.mkdir(exist_ok=True))
+
+    async def fetch(self, commit: str, files: Collection[HubFile]) -> None:
+        """Fetch files, several at once; equal ones once. Raises `KitdError`."""
+        wanted = {file.identity: file for file in files}
+        total = sum(file.size for file in wanted.values())
+        waiting = list(wanted.values())
+        # The largest first: the last one decides when all are there.
+        waiting.sort(key=lambda file: file.size)
+
+        async def fetch_in_turn() -> None:
+            while waiting:
+                await self._fetch_one(commit, waiting.pop(), total)
+
+        await all_of(fetch_in_turn() for _ in range(min(self._transfers, len(wanted))))
+
+    async def _fetch_one(self, commit: str, file: HubFile, total: int) -> None:
+        def advanced(here: int) -> None:
+            self._done += here - self._here.get(file.identity, 0)
+            self._here[file.identity] = here
+            self._context.report(Progress("downloading", self._done, max(total, self._done)))
+
+        received = await self._importer.fetch(self._source, commit, file, self._blobs, advanced)
+        # Not in one line: others add to it while this one waits.
+        self.received += received
+
+    async def read(self, commit: str, file: HubFile) -> str:
+        """Return the text of a small file. Raises `KitdError`."""
+        await self.fetch(commit, [file])
+        content = await run_blocking((self._blobs / file.identity).read_bytes)
+        return content.decode("utf-8", "replace")
+
+    def lay_out(self, files: Sequence[HubFile], kitfile: str) -> Path:
+        """Return a directory with the files under their names, and the Kitfile. Blocks."""
+        tree = self._place / "tree"
+        shutil.rmtree(tree, ignore_errors=True)
+        tree.mkdir(mode=0o755)
+        for file in files:
+            path = tree / file.path
+            if path.parent != tree:
+                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            os.link(self._blobs / file.identity, path)
+        for name in KITFILE_NAMES:
+            (tree / name).unlink(missing_ok=True)
+        (tree / KITFILE_NAMES[0]).write_text(kitfile, encoding="utf-8")
+        return tree
+
+
+async def _generated(
+    source: HubSource,
+    snapshot: Snapshot,
+    files: Sequence[HubFile],
+    fetching: _Fetching,
+    ports: Ports,
+) -> tuple[Kitfile, tuple[str, ...]]:
+    """Return a Kitfile for what was chosen, and what is to be said about it."""
+    licence = ""
+    for file in sorted(files, key=lambda file: file.path):
+        is_text = "/" not in file.path and is_licence(file.path)
+        if is_text and not licence and file.size <= MAX_LICENCE_BYTES:
+            text = await fetching.read(snapshot.commit, file)
+            licence = await run_blocking(recognize_licence, text)
+    return await run_blocking(
+        draft_for, source, files, licence or snapshot.licence, ports.settings.dialect
+    )
+
+
+def draft_for(
+    source: HubSource, files: Sequence[HubFile], licence: str, dialect: Dialect
+) -> tuple[Kitfile, tuple[str, ...]]:
+    """Return a Kitfile for files of a hub, named after where they come from, and notes."""
+    owner, _, name = source.repository.rpartition("/")
+    package = Package(name=name, authors=(owner,) if owner else ())
+    draft = generate(listing_of(files), package, dialect, licence=licence)
+    notes = []
+    if draft.left_out:
+        notes.append(f"left out, as tools keep it for themselves: {', '.join(draft.left_out)}")
+    if draft.unusable:
+        notes.append(f"left out, as a Kitfile cannot name it: {', '.join(draft.unusable)}")
+    return draft.kitfile, tuple(notes)
+
+
+def listing_of(files: Sequence[HubFile]) -> Listing:
+    """Return paths as what a look into their directory and those in it would give."""
+    here: list[ListedFile] = []
+    inside: dict[str, list[ListedFile]] = {}
+    below: dict[str, set[str]] = {}
+    for file in files:
+        head, *rest = file.path.split("/", 2)
+        if not rest:
+            here.append(ListedFile(head, file.size))
+            continue
+        below.setdefault(head, set())
+        inside.setdefault(head, [])
+        if len(rest) == 1:
+            inside[head].append(ListedFile(rest[0], file.size))
+        else:
+            below[head].add(rest[0])
+    return Listing(files=tuple(here), directories=tuple(_directories(inside, below)))
+
+
+def _directories(
+    inside: Mapping[str, Sequence[ListedFile]], below: Mapping[str, Collection[str]]
+) -> list[ListedDirectory]:
+    return [
+        ListedDirectory(
+            name=name,
+            files=tuple(sorted(found, key=lambda file: file.name)),
+            directories=tuple(sorted(below[name])),
+            count=len(found),
+        )
+        for name, found in inside.items()
+    ]
+
+
+def needed_by(kitfile: Kitfile, files: Sequence[HubFile]) -> tuple[HubFile, ...]:
+    """Return the files that a layer takes, and those that say what no layer takes."""
+    paths = {clean_path(place.entry.path) for place in layer_entries(kitfile)}
+    if "." in paths:
+        return tuple(files)
+    return tuple(file for file in files if file.path == ".kitignore" or _is_below(file, paths))
+
+
+def _is_below(file: HubFile, paths: Collection[str]) -> bool:
+    path = file.path
+    while path:
+        if path in paths:
+            return True
+        path = path.rpartition("/")[0]
+    return False
+
+
+async def _require_room(files: Sequence[HubFile], importer: Importer) -> None:
+    """Check that the files fit, and the layers made of them. Raises `NoRoomToImportError`."""
+    size = sum({file.identity: file.size for file in files}.values())
+    if not await run_blocking(importer.has_room_for, size):
+        raise NoRoomToImportError(
+            f"the disk of the cache has no room for {size} bytes, and as many for the kit",
+            hint="free space, point cache.dir at a larger disk, or choose less with --include",
+        )
+
+
+def _key(args: ImportArgs) -> str:
+    source = f"{args.source}@{args.source.revision}"
+    return f"{source}>{args.repository}:{','.join(args.tags)}@{args.asker}"
+
+
+IMPORT: JobKind[ImportArgs, Ports] = JobKind(
+    name="import",
+    lane=Lane.PULL,
+    args=ImportArgs,
+    retry=RetryPolicy(max_attempts=8),
+    key=_key,
+    lock=lambda args: args.repository,
+    run=run,
+)
