@@ -45,9 +45,10 @@ class Quirks:
 class HubServer:
     """Two servers: the hub itself and the one that has large files. Use as a context manager."""
 
-    def __init__(self, root: Path, quirks: Quirks | None = None, repository: str = "Org/Name"):
+    def __init__(self, root: Path, quirks: Quirks | None = None, kind: str = "models"):
         self.root = root
-        self.repository = repository
+        self.repository = "Org/Name"
+        self.kind = kind
         self.quirks = quirks or Quirks()
         self.asked: list[tuple[str, str, str | None, str | None]] = []
         """Server, path, Authorization and Range of each request."""
@@ -113,12 +114,13 @@ class HubServer:
                 return web.Response(status=503, headers={"Retry-After": "0"})
         if quirks.token and request.headers.get("Authorization") != f"Bearer {quirks.token}":
             return web.Response(status=401)
-        api = f"/api/models/{self.repository}"
+        api = f"/api/{self.kind}/{self.repository}"
         if request.path == f"{api}/revision/main":
             return web.json_response({"sha": COMMIT, "tags": list(quirks.tags), "more": {}})
         if request.path == f"{api}/tree/{COMMIT}":
             return self._page(request)
-        prefix = f"/{self.repository}/resolve/{COMMIT}/"
+        place = self.repository if self.kind == "models" else f"{self.kind}/{self.repository}"
+        prefix = f"/{place}/resolve/{COMMIT}/"
         path = self.root / request.path.removeprefix(prefix)
         if not request.path.startswith(prefix) or not path.is_file():
             return web.Response(status=404)

@@ -153,3 +153,12 @@ def test_wrong_content_fails_in_the_end_and_is_told(daemon, hub):
     shown = daemon.json("jobs", "show", job)
     assert shown["error"]["code"] == "hub_content"
     assert daemon.json("list") == []
+
+
+def test_what_the_disk_has_no_room_for_is_not_begun(daemon, hub):
+    lfs = {"oid": "a" * 64, "size": 2**45}
+    hub.quirks.listed = [{"type": "file", "path": "model.gguf", "size": 2**45, "lfs": lfs}]
+    refused = daemon.kitctl("import", "Org/Name")
+    assert (refused.code, "has no room for" in refused.err) == (1, True)
+    assert [name for name, *_ in hub.asked if name == "storage"] == []
+    nothing_left(daemon)

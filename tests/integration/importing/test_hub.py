@@ -51,6 +51,16 @@ async def test_everything_arrives_and_equal_content_once(hub, content, tmp_path)
     assert not list((tmp_path / "blobs").glob("*.part"))
 
 
+async def test_a_dataset_has_addresses_of_its_own(hub, tmp_path):
+    server, client = await hub()
+    server.kind = "datasets"
+    source = hub_source("datasets/Org/Name", None)
+    snapshot = await client.snapshot(source)
+    for file in snapshot.files:
+        await fetch(client, source, COMMIT, file, tmp_path, lambda _: None)
+        assert (tmp_path / file.identity).stat().st_size == file.size
+
+
 async def test_the_token_goes_to_the_hub_and_to_nobody_else(hub, tmp_path):
     server, client = await hub(token=TOKEN)
     server.quirks.token = TOKEN
