@@ -6,7 +6,7 @@ import tempfile
 MAX_LICENCE_BYTES = 64 << 10
 """The longest licence that is known has 35 KiB."""
 
-_TAG = re.compile(r"SPDX-License-Identifier:[ \t]*([A-Za-z0-9.+-]{1,64})[ \t]*$", re.MULTILINE)
+_TAG = re.compile(r"SPDX-License-Identifier:[ \t]{0,8}([A-Za-z0-9.+-]{1,64})[ \t]*$", re.MULTILINE)
 
 
 def recognize_licence(text: str) -> str:
@@ -20,8 +20,10 @@ def recognize_licence(text: str) -> str:
     # The texts are a third of a megabyte, and few ask for them.
     from identify.identify import license_id  # noqa: PLC0415
 
-    content = text.encode("utf-8", "replace")
-    if not content.strip() or len(content) > MAX_LICENCE_BYTES:
+    # Empty lines mean nothing to the library, and many of them take its expressions minutes.
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    content = "\n".join(filter(None, lines)).encode("utf-8", "replace")
+    if not content or len(content) > MAX_LICENCE_BYTES:
         return ""
     # The library reads files only.
     with tempfile.NamedTemporaryFile(prefix="kitd-licence-") as file:

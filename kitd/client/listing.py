@@ -15,7 +15,7 @@ MAX_DOCUMENT_BYTES = 1_000_000
 """A request has at most a mebibyte."""
 MAX_LICENCE_BYTES = 64 << 10
 MAX_LICENCES = 4
-MAX_IGNORE_BYTES = 64 << 10
+MAX_IGNORE_BYTES = 16 << 10
 IGNORE_NAME = ".kitignore"
 _LICENCE = ("license", "licence", "copying")
 
@@ -92,7 +92,13 @@ class _Listing:
             name: _text(handle, name, MAX_LICENCE_BYTES) for name in licences[:MAX_LICENCES]
         }
         if IGNORE_NAME in names_here:
-            document["ignore"] = _text(handle, IGNORE_NAME, MAX_IGNORE_BYTES)
+            rules = _text(handle, IGNORE_NAME, MAX_IGNORE_BYTES + 1)
+            if len(rules) > MAX_IGNORE_BYTES:
+                raise ListingError(
+                    f"the {IGNORE_NAME} of {root} is larger than {MAX_IGNORE_BYTES} bytes",
+                    hint="write the Kitfile by hand; a pack takes the .kitignore as it is",
+                )
+            document["ignore"] = rules
         if len(json.dumps(document)) > MAX_DOCUMENT_BYTES:
             raise ListingError(
                 f"{root} and the directories in it hold more names than a Kitfile should have",

@@ -6,8 +6,9 @@ the last one, or the last life of kitd, stopped. It goes once the job has ended,
 
 import asyncio
 import contextlib
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -18,6 +19,7 @@ from kitd.errors import Disposition, KitdError, NotFoundError
 from kitd.hub.tree import HubFile, HubSource, Snapshot
 from kitd.importing.fetch import fetch
 from kitd.importing.hub import HubClient
+from kitd.modelkit.kitfile import KITFILE_NAMES
 from kitd.queue.job import TERMINAL, Job
 from kitd.store.blob_store import BlobStore, os_errors
 
@@ -25,7 +27,7 @@ DIRECTORY = "imports"
 """Below the cache's directory."""
 LOOK_S = 600.0
 """Jobs that are cancelled while they wait end without anybody's noticing it here."""
-_GONE = ".gone"
+_BLOBS, _TREE, _GONE = "blobs", "tree", ".gone"
 
 log = structlog.get_logger(__name__)
 
@@ -57,22 +59,57 @@ class Importer:
         source: HubSource,
         commit: str,
         file: HubFile,
-        directory: Path,
+        place: Path,
         advanced: Callable[[int], None],
     ) -> int:
-        """Make a file complete, as its hash, in a directory. Raises `KitdError`."""
-        return await fetch(self._hub, source, commit, file, directory, advanced)
+        """Make a file complete in a job's directory. Raises `KitdError`."""
+        return await fetch(self._hub, source, commit, file, place / _BLOBS, advanced)
 
     def place(self, job: int) -> Path:
         """Return a job's directory, made if it is not there. Blocks. Raises `StoreError`."""
         path = self._root / str(job)
         with os_errors("create", path):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (path / _BLOBS).mkdir(exist_ok=True)
         return path
 
-    def has_room_for(self, size: int) -> bool:
-        """Whether the disk takes so many bytes. Blocks. Raises `StoreError`."""
-        return self._store.has_room_for(size)
+    def read(self, place: Path, file: HubFile) -> bytes:
+        """Return the content of a small file that was fetched. Blocks. Raises `StoreError`."""
+        path = place / _BLOBS / file.identity
+        with os_errors("read", path):
+            return path.read_bytes()
+
+    def has_room_for(self, place: Path, files: Collection[HubFile]) -> bool:
+        """Whether the disk takes what is missing of files, and the layers made of all of them.
+
+        Blocks. Raises `StoreError`.
+        """
+        blobs = place / _BLOBS
+        missing = total = 0
+        with os_errors("look at", blobs):
+            for identity, size in {file.identity: file.size for file in files}.items():
+                total += size
+                missing += 0 if (blobs / identity).exists() else size
+        return self._store.has_room_for(total + missing)
+
+    def lay_out(self, place: Path, files: Collection[HubFile], kitfile: str) -> Path:
+        """Return a directory with files under their names, and the Kitfile.
+
+        Blocks. Raises `StoreError`, `NoSpaceError`.
+        """
+        tree = place / _TREE
+        with os_errors("write", tree):
+            if tree.exists():
+                shutil.rmtree(tree)
+            tree.mkdir(mode=0o755)
+            for file in files:
+                path = tree / file.path
+                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                os.link(place / _BLOBS / file.identity, path)
+            for name in KITFILE_NAMES:
+                (tree / name).unlink(missing_ok=True)
+            (tree / KITFILE_NAMES[0]).write_text(kitfile, encoding="utf-8")
+        return tree
 
     def job_ended(self, job: Job) -> None:
         """Take note that an attempt is over. Does not wait."""
@@ -102,7 +139,9 @@ class Importer:
 
     def _places(self) -> list[Path]:
         with os_errors("list", self._root):
-            return sorted(self._root.iterdir()) if self._root.exists() else []
+            found = list(self._root.iterdir()) if self._root.exists() else []
+        # What was left half removed first: its name may be needed.
+        return sorted(found, key=lambda path: path.name.isdecimal())
 
     async def _is_over(self, job: int) -> bool:
         try:

@@ -4,8 +4,6 @@ What is fetched lies in a directory of the job's under the names of its hashes, 
 tree with the hub's names right before the pack. Whatever ends the job, the directory goes with it.
 """
 
-import os
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from kitd.content.together import all_of
 from kitd.errors import KitdError
 from kitd.hub.tree import HubFile, HubSource, Snapshot, select
 from kitd.jobs import pack
-from kitd.jobs.port import Importer, Ports
+from kitd.jobs.port import Ports
 from kitd.licence import MAX_LICENCE_BYTES, recognize_licence
 from kitd.modelkit.dialect import Dialect
 from kitd.modelkit.generate import (
@@ -75,9 +73,10 @@ class NoRoomToImportError(KitdError):
 
 async def run(args: ImportArgs, context: JobContext, ports: Ports) -> Done:
     """Import once. Raises `KitdError`."""
-    fetching = _Fetching(args.source, context, ports)
-    await fetching.prepare()
-    snapshot = await ports.importer.snapshot(args.source)
+    importer = ports.importer
+    place = await run_blocking(importer.place, context.job.id)
+    fetching = _Fetching(args.source, place, context, ports)
+    snapshot = await importer.snapshot(args.source)
     chosen = await run_blocking(select, snapshot.files, args.include, args.exclude)
     if not chosen:
         raise NothingToImportError(
@@ -91,10 +90,15 @@ async def run(args: ImportArgs, context: JobContext, ports: Ports) -> Done:
         kitfile = await run_blocking(parse_kitfile, args.kitfile.encode())
     require_valid(kitfile, ports.settings.dialect)
     needed = needed_by(kitfile, chosen)
-    await _require_room(needed, ports.importer)
+    if not await run_blocking(importer.has_room_for, place, needed):
+        size = sum(file.size for file in needed)
+        raise NoRoomToImportError(
+            f"the disk of the cache has no room for {size} bytes, and as many for the kit",
+            hint="free space, point cache.dir at a larger disk, or choose less with --include",
+        )
     await fetching.fetch(snapshot.commit, needed)
     text = args.kitfile if args.kitfile is not None else kitfile_to_yaml(kitfile)
-    tree = await run_blocking(fetching.lay_out, needed, text)
+    tree = await run_blocking(importer.lay_out, place, needed, text)
     done = await pack.run(_pack_args(args, tree), context, ports)
     assert isinstance(done.result, pack.PackResult)
     packed = msgspec.structs.asdict(done.result)
@@ -124,24 +128,15 @@ def _pack_args(args: ImportArgs, tree: Path) -> pack.PackArgs:
 class _Fetching:
     """What one attempt fetches into its job's directory."""
 
-    def __init__(self, source: HubSource, context: JobContext, ports: Ports) -> None:
+    def __init__(self, source: HubSource, place: Path, context: JobContext, ports: Ports) -> None:
         self._source = source
+        self._place = place
         self._context = context
         self._importer = ports.importer
         self._transfers = ports.transfers
-        self._place = Path()
         self._here: dict[str, int] = {}
         self._done = 0
         self.received = 0
-
-    @property
-    def _blobs(self) -> Path:
-        return self._place / "blobs"
-
-    async def prepare(self) -> None:
-        """Make the directory. Raises `StoreError`."""
-        self._place = await run_blocking(self._importer.place, self._context.job.id)
-        await run_blocking(lambda: self._blobs.mkdir(exist_ok=True))
 
     async def fetch(self, commit: str, files: Collection[HubFile]) -> None:
         """Fetch files, several at once; equal ones once. Raises `KitdError`."""
@@ -163,30 +158,15 @@ class _Fetching:
             self._here[file.identity] = here
             self._context.report(Progress("downloading", self._done, max(total, self._done)))
 
-        received = await self._importer.fetch(self._source, commit, file, self._blobs, advanced)
+        received = await self._importer.fetch(self._source, commit, file, self._place, advanced)
         # Not in one line: others add to it while this one waits.
         self.received += received
 
     async def read(self, commit: str, file: HubFile) -> str:
         """Return the text of a small file. Raises `KitdError`."""
         await self.fetch(commit, [file])
-        content = await run_blocking((self._blobs / file.identity).read_bytes)
+        content = await run_blocking(self._importer.read, self._place, file)
         return content.decode("utf-8", "replace")
-
-    def lay_out(self, files: Sequence[HubFile], kitfile: str) -> Path:
-        """Return a directory with the files under their names, and the Kitfile. Blocks."""
-        tree = self._place / "tree"
-        shutil.rmtree(tree, ignore_errors=True)
-        tree.mkdir(mode=0o755)
-        for file in files:
-            path = tree / file.path
-            if path.parent != tree:
-                path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            os.link(self._blobs / file.identity, path)
-        for name in KITFILE_NAMES:
-            (tree / name).unlink(missing_ok=True)
-        (tree / KITFILE_NAMES[0]).write_text(kitfile, encoding="utf-8")
-        return tree
 
 
 async def _generated(
@@ -271,16 +251,6 @@ def _is_below(file: HubFile, paths: Collection[str]) -> bool:
             return True
         path = path.rpartition("/")[0]
     return False
-
-
-async def _require_room(files: Sequence[HubFile], importer: Importer) -> None:
-    """Check that the files fit, and the layers made of them. Raises `NoRoomToImportError`."""
-    size = sum({file.identity: file.size for file in files}.values())
-    if not await run_blocking(importer.has_room_for, size):
-        raise NoRoomToImportError(
-            f"the disk of the cache has no room for {size} bytes, and as many for the kit",
-            hint="free space, point cache.dir at a larger disk, or choose less with --include",
-        )
 
 
 def _key(args: ImportArgs) -> str:

@@ -249,10 +249,10 @@ class Importer(Protocol):
         source: HubSource,
         commit: str,
         file: HubFile,
-        directory: Path,
+        place: Path,
         advanced: Callable[[int], None],
     ) -> int:
-        """Make a file complete, as its hash, in a directory; return how many bytes came.
+        """Make a file complete in a job's directory; return how many bytes came.
 
         `advanced` is told how many bytes of it are there.
         """
@@ -262,8 +262,16 @@ class Importer(Protocol):
         """Return a job's directory, which is there until the job has ended. Blocks."""
         ...
 
-    def has_room_for(self, size: int) -> bool:
-        """Whether the disk takes so many bytes. Blocks."""
+    def read(self, place: Path, file: HubFile) -> bytes:
+        """Return the content of a small file that was fetched. Blocks."""
+        ...
+
+    def has_room_for(self, place: Path, files: Collection[HubFile]) -> bool:
+        """Whether the disk takes what is missing of files, and layers of all of them. Blocks."""
+        ...
+
+    def lay_out(self, place: Path, files: Collection[HubFile], kitfile: str) -> Path:
+        """Return a directory with files under their names, and the Kitfile. Blocks."""
         ...
 
 

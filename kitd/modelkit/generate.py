@@ -7,6 +7,7 @@ differs from `kit` is said in docs/init.md.
 
 import enum
 import posixpath
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -339,8 +340,9 @@ def _model(files: Sequence[ListedFile]) -> Model | None:
 def _servers(paths: Sequence[str]) -> Iterator[McpServer]:
     """Yield the servers, named after their files, or after their paths where these are alike."""
     names = [posixpath.basename(path).removesuffix(_MCP_BUNDLE) for path in paths]
+    uses = Counter(names)
     for path, name in zip(paths, names, strict=True):
-        is_own = name and names.count(name) == 1
+        is_own = name and uses[name] == 1
         yield McpServer(name=name if is_own else path, path=path)
 
 

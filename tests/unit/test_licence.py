@@ -47,6 +47,10 @@ def test_whole_texts_are_recognized_however_they_are_wrapped():
         MIT + OWN.read_text(),
         MIT.replace("free of charge", "for a fee") + "Only for non-commercial use. " * 10,
         "x" * 100_000,
+        "a" + "\n" * 60_000 + "b",
+        "a" + " \n" * 30_000 + "Copyright " * 500,
+        "SPDX-License-Identifier:" + " " * 60_000,
+        "SPDX-License-Identifier: " * 2_500,
     ],
 )
 def test_nothing_is_guessed(text):

@@ -20,10 +20,13 @@ from kitd.modelkit.kitfile import Package
 from kitd.modelkit.validation import require_valid
 from kitd.modelkit.yaml_writer import kitfile_to_yaml
 from kitd.rpc.error import InvalidParamsError
+from kitd.rpc.fairness import Cost
 from kitd.rpc.method import Context, Method, Params, method
 from kitd.rpc.methods.services import Services
 from kitd.rpc.peer import Role
 
+MAX_IGNORE_CHARS = 16 << 10
+"""Patterns are tried on every name, here and not in a worker's process."""
 MAX_LICENCES = 4
 """Files whose texts are compared with those that are known."""
 
@@ -91,6 +94,8 @@ def _generated(services: Services, params: GenerateParams) -> Generated:
             for directory in params.directories
         ),
     )
+    if len(params.ignore) > MAX_IGNORE_CHARS:
+        raise InvalidParamsError(f"the .kitignore has more than {MAX_IGNORE_CHARS} characters")
     rules = IgnoreRules.parse(params.ignore.encode("utf-8", "replace"))
     licence = _licence(params.licences)
     package = Package(
@@ -134,5 +139,7 @@ def _name(name: str) -> str:
 
 
 METHODS: tuple[Method[Services], ...] = (
-    method("kits.generate", Role.READ, GenerateParams, Generated, generate_kitfile),
+    method(
+        "kits.generate", Role.READ, GenerateParams, Generated, generate_kitfile, cost=Cost.OUTSIDE
+    ),
 )
