@@ -79,10 +79,6 @@ def _requests(fact: KitFact) -> tuple[JobRequest, ...]:
                 with_parents=fact.with_parents,
             )
             return (_push(args, project=None, priority=HUMAN, why=_ASKED),)
-        case PullAsked(reference, filters, parents):
-            name = str(reference.with_default_tag())
-            pull = PullArgs(reference=name, filters=filters, parents=parents)
-            return (PULL.request(pull, reference=name, priority=HUMAN, why=_ASKED),)
         case PullAsked() | ImportAsked():
             return (_bring(fact),)
         case CacheCrowded(excess_bytes):
@@ -100,7 +96,7 @@ def _bring(fact: PullAsked | ImportAsked) -> JobRequest:
     """Return what brings in what a person wants: a kit, or a hub's files to make one of."""
     if isinstance(fact, PullAsked):
         name = str(fact.reference.with_default_tag())
-        pull = PullArgs(reference=name, filters=fact.filters)
+        pull = PullArgs(reference=name, filters=fact.filters, parents=fact.parents)
         return PULL.request(pull, reference=name, priority=HUMAN, why=_ASKED)
     args = ImportArgs(
         source=fact.source,

@@ -225,6 +225,42 @@ def plan_unpack(
 ) -> Request[record.UnpackPlan]:
     """Ask which layers an unpack of a cached kit needs, with remote datasets or without."""
     params = _given(reference=reference, filters=list(filters), include_remote=include_remote)
+def tag_kit(
+    reference: str, target: str, *, idempotency_key: str | None = None
+) -> Request[Document]:
+    """Give a kit of the cache the name `target` as well: `repository:tag,tag...`."""
+    params = _given(reference=reference, target=target, idempotency_key=idempotency_key)
+    return Request("kits.tag", params, record.read_object)
+
+
+def remove_kit(
+    reference: str,
+    *,
+    force: bool = False,
+    remote: bool = False,
+    idempotency_key: str | None = None,
+) -> Request[Document]:
+    """Take a tag from a kit, or a kit from its repository, in the cache or in its registry."""
+    params = _given(
+        reference=reference,
+        force=force or None,
+        remote=remote or None,
+        idempotency_key=idempotency_key,
+    )
+    return Request("kits.remove", params, record.read_object)
+
+
+def remove_all_kits(
+    *, force: bool = False, idempotency_key: str | None = None
+) -> Request[Document]:
+    """Take all kits without a tag from the cache, or with `force` all kits."""
+    params = _given(force=force or None, idempotency_key=idempotency_key)
+    return Request("kits.remove_all", params, record.read_object)
+
+
+def plan_unpack(reference: str, filters: Sequence[str] = ()) -> Request[record.UnpackPlan]:
+    """Ask which layers an unpack of a cached kit needs."""
+    params = {"reference": reference, "filters": list(filters)}
     return Request("kits.plan", params, record.read_unpack_plan)
 
 

@@ -260,6 +260,33 @@ COMMANDS = (
         (_REFERENCE, _REMOTE),
     ),
     Command(
+        "tag",
+        "kit_names:tag_kit",
+        "give a kit of the cache another name",
+        "tag team/sentiment:v1 registry.example.com/team/sentiment:v1,latest",
+        (
+            _REFERENCE,
+            Argument(("target",), "the name, with further tags after commas", metavar="DST"),
+        ),
+    ),
+    Command(
+        "remove",
+        "kit_names:remove_kits",
+        "take a tag from a kit, or a kit from the cache or its registry",
+        "remove team/sentiment:v1",
+        (
+            Argument(
+                ("reference",),
+                "repository:tag[,TAG...] or repository@digest",
+                metavar="REF",
+                is_optional=True,
+            ),
+            Argument(("-f", "--force"), "the kit goes with all its tags, whoever needs it"),
+            Argument(("-a", "--all"), "kits of the cache without a tag; with --force all"),
+            _REMOTE,
+        ),
+    ),
+    Command(
         "jobs list",
         "jobs:list_jobs",
         "what was, is and will be done, newest first",

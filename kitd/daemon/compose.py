@@ -76,6 +76,7 @@ from kitd.ledger.outbox_ledger import OutboxLedger
 from kitd.ledger.pack_memory import PackMemory
 from kitd.ledger.project_ledger import ProjectLedger
 from kitd.ledger.retention import Retention
+from kitd.ledger.shelf import Shelf
 from kitd.ledger.transfer_ledger import TransferLedger
 from kitd.ledger.trouble import TroubleLedger
 from kitd.mirror.rule import rules_for
@@ -536,7 +537,9 @@ def _make_services(
         collector=work.collector,
         doctor=Doctor(patient),
         webhooks=work.desk,
+        shelf=Shelf(ledgers.database, clock),
         remote=resources.registries.repository,
+        origin=resources.registries.origin,
         reach=resources.reach,
         feed=resources.feeds.open,
         stopping=ground.stop.is_set,

@@ -89,7 +89,7 @@ def apply(connection: sqlite3.Connection, effect: Effect, now_us: int, job: Job 
                 [(manifest, blob, repository.registry, repository.name) for blob in blobs],
             )
         case MoveTags():
-            _move_tags(connection, effect, now_us, job)
+            move_tags(connection, effect, now_us, job)
         case RecordPack():
             connection.execute(
                 # The time and the job are those of the kit, not of a look that found it unchanged.
@@ -177,9 +177,10 @@ def _require_catalogued(connection: sqlite3.Connection, children: Sequence[Descr
         raise CollectedError(f"{row['value']} was removed before the index that lists it came")
 
 
-def _move_tags(
+def move_tags(
     connection: sqlite3.Connection, effect: MoveTags, now_us: int, job: Job | None
 ) -> None:
+    """Let tags name a manifest that their repository holds. Raises `CollectedError`."""
     registry, name = effect.repository.registry, effect.repository.name
     known = connection.execute(
         "SELECT 1 FROM repository_manifests WHERE registry = ? AND name = ? AND digest = ?",
@@ -210,6 +211,48 @@ def _move_tags(
             job=None if job is None else job.id,
             project=None if job is None else job.project,
         )
+
+
+def remove_tag(
+    connection: sqlite3.Connection, repository: Repository, tag: str, now_us: int
+) -> Digest:
+    """Remove a tag and return what it named. Raises `ContentNotFoundError`."""
+    row = connection.execute(
+        "DELETE FROM tags WHERE registry = ? AND name = ? AND tag = ? RETURNING digest",
+        (repository.registry, repository.name, tag),
+    ).fetchone()
+    if row is None:
+        raise ContentNotFoundError(
+            f"there is no tag {Reference(repository, tag=tag)} in the cache", hint="kitctl list"
+        )
+    subject = f"tag:{Reference(repository, tag=tag)}"
+    emit(connection, now_us, "tag.removed", subject, {"from": row["digest"]})
+    return Digest(row["digest"])
+
+
+def remove_manifest(
+    connection: sqlite3.Connection, repository: Repository, digest: Digest, now_us: int
+) -> None:
+    """Remove a manifest and its tags from a repository. Raises `ContentNotFoundError`."""
+    row = connection.execute(
+        "DELETE FROM repository_manifests WHERE registry = ? AND name = ? AND digest = ?"
+        " RETURNING digest",
+        (repository.registry, repository.name, digest),
+    ).fetchone()
+    if row is None:
+        raise ContentNotFoundError(
+            f"there is no {Reference(repository, digest=digest)} in the cache", hint="kitctl list"
+        )
+    connection.execute(
+        # An index of another repository may list it, and is complete only with it.
+        "DELETE FROM manifests WHERE digest = ? AND NOT EXISTS"
+        " (SELECT 1 FROM repository_manifests WHERE digest = manifests.digest)"
+        " AND NOT EXISTS"
+        " (SELECT 1 FROM manifest_children WHERE digest = manifests.digest)",
+        (digest,),
+    )
+    named = {"repository": str(repository)}
+    emit(connection, now_us, "kit.removed", f"kit:{digest}", named)
 
 
 def _descriptor(row: sqlite3.Row) -> Descriptor:
@@ -282,7 +325,7 @@ class Catalog:
             now_us = self._clock.now_us()
             _record_manifest(connection, RecordManifest(repository, target, manifest, kit), now_us)
             moved = MoveTags(repository, tuple(tags), target.digest)
-            _move_tags(connection, moved, now_us, None)
+            move_tags(connection, moved, now_us, None)
             also(connection)
 
         await self._database.write(transaction)
@@ -333,14 +376,7 @@ class Catalog:
         """Remove a tag. Raises `ContentNotFoundError`."""
 
         def transaction(connection: sqlite3.Connection) -> None:
-            row = connection.execute(
-                "DELETE FROM tags WHERE registry = ? AND name = ? AND tag = ? RETURNING digest",
-                (repository.registry, repository.name, tag),
-            ).fetchone()
-            if row is None:
-                raise ContentNotFoundError(f"there is no tag {repository}:{tag} in the cache")
-            subject = f"tag:{Reference(repository, tag=tag)}"
-            emit(connection, self._clock.now_us(), "tag.removed", subject, {"from": row["digest"]})
+            remove_tag(connection, repository, tag, self._clock.now_us())
             also(connection)
 
         await self._database.write(transaction)
@@ -351,23 +387,7 @@ class Catalog:
         """Remove a manifest and its tags from a repository. Raises `ContentNotFoundError`."""
 
         def transaction(connection: sqlite3.Connection) -> None:
-            row = connection.execute(
-                "DELETE FROM repository_manifests WHERE registry = ? AND name = ? AND digest = ?"
-                " RETURNING digest",
-                (repository.registry, repository.name, digest),
-            ).fetchone()
-            if row is None:
-                raise ContentNotFoundError(f"there is no {repository}@{digest} in the cache")
-            connection.execute(
-                # An index of another repository may list it, and is complete only with it.
-                "DELETE FROM manifests WHERE digest = ? AND NOT EXISTS"
-                " (SELECT 1 FROM repository_manifests WHERE digest = manifests.digest)"
-                " AND NOT EXISTS"
-                " (SELECT 1 FROM manifest_children WHERE digest = manifests.digest)",
-                (digest,),
-            )
-            named = {"repository": str(repository)}
-            emit(connection, self._clock.now_us(), "kit.removed", f"kit:{digest}", named)
+            remove_manifest(connection, repository, digest, self._clock.now_us())
             also(connection)
 
         await self._database.write(transaction)

@@ -213,6 +213,9 @@ def matrix(daemon):
         "kits.list": (EVERYBODY, nothing),
         "kits.inspect": (EVERYBODY, kit_here),
         "kits.info": (EVERYBODY, kit_here),
+        "kits.tag": (SUBMITTERS, lambda: {**kit_here(), "target": "team/model:v2"}),
+        "kits.remove": (SUBMITTERS, lambda: {"reference": "team/model:v2"}),
+        "kits.remove_all": (SUBMITTERS, nothing),
         "kits.plan": (EVERYBODY, kit_here),
         "kits.open": (EVERYBODY, lambda: {"digest": kit["digest"], "layers": [layer]}),
         "mirrors.list": (EVERYBODY, nothing),
@@ -354,6 +357,7 @@ def test_kitd_goes_only_where_a_rule_says_with_its_own_credentials(daemon):
         "kits.pull": {"reference": ELSEWHERE},
         "kits.inspect": {"reference": ELSEWHERE, "remote": True},
         "kits.info": {"reference": ELSEWHERE, "remote": True},
+        "kits.remove": {"reference": f"{ELSEWHERE}:v1", "remote": True},
         "kits.pack": {"path": root, "reference": ELSEWHERE, "push": True},
         "projects.add": project,
     }

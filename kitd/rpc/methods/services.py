@@ -7,7 +7,7 @@ from typing import Protocol
 from kitd.caller import Caller
 from kitd.content.reach import Reach
 from kitd.content.store import Fetcher
-from kitd.jobs.port import Remote
+from kitd.jobs.port import MirrorRemote, Remote
 from kitd.ledger.cache_ledger import CacheLedger
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.delivery_ledger import DeliveryFilter, StoredDelivery
@@ -15,9 +15,11 @@ from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.job_ledger import JobLedger
 from kitd.ledger.life import Life
 from kitd.ledger.mirror_ledger import MirrorLedger
+from kitd.ledger.shelf import Shelf
 from kitd.mirror.rule import Rule
 from kitd.modelkit.dialect import Dialect
 from kitd.oci.descriptor import Descriptor
+from kitd.oci.digest import Digest
 from kitd.oci.reference import Repository
 from kitd.queue.fact import Fact
 from kitd.queue.job import Job, JobRequest, Progress
@@ -169,6 +171,14 @@ class Running(Protocol):
         ...
 
 
+class Origin(MirrorRemote, Protocol):
+    """A repository in its registry, whatever is read in its place otherwise."""
+
+    async def delete_manifest(self, digest: Digest) -> bool:
+        """Delete a manifest with all its tags, whatever needs it; whether it was there."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """The daemon, as its methods see it."""
@@ -189,7 +199,9 @@ class Services:
     collector: Collector
     doctor: Doctor
     webhooks: Webhooks
+    shelf: Shelf
     remote: Callable[[Repository], Awaitable[Remote]]
+    origin: Callable[[Repository], Awaitable[Origin]]
     reach: Reach
     feed: Callable[[Descriptor, Fetcher, int], Awaitable[int]]
     """Opens a layer that is not in the cache for a user: `kitd.daemon.layer_feed.LayerFeeds`."""
