@@ -97,6 +97,17 @@ class Kit(NamedTuple):
     document: Document
 
 
+class RemoteKits(NamedTuple):
+    """Kits of a repository in its registry.
+
+    `others` tags name something else, `omitted` were not looked at.
+    """
+
+    kits: tuple[Kit, ...]
+    others: int
+    omitted: int
+
+
 class Layer(NamedTuple):
     """One layer of an unpack; `diff_id` is the digest of the uncompressed bytes, where known."""
 
@@ -431,6 +442,13 @@ def _read_kit(answer: Any) -> Kit:
 def read_kits(answer: Any) -> tuple[Kit, ...]:
     """Read a list of kits. Raises `ProtocolError`."""
     return _records(read_object(answer), "kits", _read_kit)
+
+
+def read_remote_kits(answer: Any) -> RemoteKits:
+    """Read a list of kits of a registry. Raises `ProtocolError`."""
+    document = read_object(answer)
+    others, omitted = (_optional(document, key, int) or 0 for key in ("others", "omitted"))
+    return RemoteKits(read_kits(document), others, omitted)
 
 
 def _read_layer(answer: Any) -> Layer:

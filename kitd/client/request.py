@@ -204,9 +204,18 @@ def pull(
     return Request("kits.pull", params, record.read_started)
 
 
-def list_kits(repository: str | None = None) -> Request[tuple[record.Kit, ...]]:
-    """Ask for the kits in the cache."""
-    return Request("kits.list", _given(repository=repository), record.read_kits)
+def list_kits(
+    repository: str | None = None, *, filters: Sequence[str] = ()
+) -> Request[tuple[record.Kit, ...]]:
+    """Ask for the kits in the cache; with filters for those that have what one selects."""
+    params = _given(repository=repository, filters=list(filters) or None)
+    return Request("kits.list", params, record.read_kits)
+
+
+def list_remote_kits(reference: str, *, filters: Sequence[str] = ()) -> Request[record.RemoteKits]:
+    """Ask for the kits of a repository in its registry, or for one by its tag."""
+    params = _given(reference=reference, filters=list(filters) or None)
+    return Request("kits.list_remote", params, record.read_remote_kits)
 
 
 def inspect_kit(reference: str, *, remote: bool = False) -> Request[Document]:
@@ -215,9 +224,10 @@ def inspect_kit(reference: str, *, remote: bool = False) -> Request[Document]:
     return Request("kits.inspect", params, record.read_object)
 
 
-def kit_info(reference: str, *, remote: bool = False) -> Request[Document]:
-    """Ask for a kit's Kitfile, as an object and as YAML text."""
-    return Request("kits.info", {"reference": reference, "remote": remote}, record.read_object)
+def kit_info(reference: str, *, remote: bool = False, path: str | None = None) -> Request[Document]:
+    """Ask for a kit's Kitfile, as an object and as YAML text, or for what a path leads to."""
+    params = _given(reference=reference, remote=remote, filter=path)
+    return Request("kits.info", params, record.read_object)
 
 
 def plan_unpack(

@@ -241,9 +241,21 @@ COMMANDS = (
     Command(
         "list",
         "kit:list_kits",
-        "kits in the cache",
-        "list team/sentiment",
-        (Argument(("repository",), "only this one", metavar="REPO", is_optional=True),),
+        "kits in the cache, or of a repository in its registry",
+        "list --remote registry.example.com/team/sentiment",
+        (
+            Argument(("repository",), "only this one", metavar="REPO", is_optional=True),
+            _REMOTE,
+            Argument(
+                ("-f", "--filter"),
+                "kits that have this: TYPE[,TYPE...][:NAME[,NAME...]]",
+                metavar="FILTER",
+                is_repeated=True,
+            ),
+            Argument(
+                ("--format",), "table, json, or fields: '{{.Repo}} {{.Size}}'", metavar="FORMAT"
+            ),
+        ),
     ),
     Command(
         "inspect",
@@ -255,9 +267,17 @@ COMMANDS = (
     Command(
         "info",
         "kit:show_info",
-        "a kit's Kitfile",
-        "info team/sentiment:v1",
-        (_REFERENCE, _REMOTE),
+        "a kit's Kitfile, or a part of it",
+        "info team/sentiment:v1 --filter .model.parts[0].path",
+        (
+            _REFERENCE,
+            _REMOTE,
+            Argument(
+                ("-f", "--filter"),
+                "only this: .model.name, .datasets[0].parameters …",
+                metavar="PATH",
+            ),
+        ),
     ),
     Command(
         "tag",

@@ -26,10 +26,27 @@ _NOT_LITERAL = re.compile(r"\A\s| (?:\n|\Z)")
 
 def kitfile_to_yaml(kitfile: Kitfile) -> str:
     """Return the Kitfile without digests, ending in a newline."""
-    return "".join(f"{line}\n" for line in _mapping(_without_digests(to_document(kitfile))))
+    return "".join(f"{line}\n" for line in _mapping(without_digests(to_document(kitfile))))
 
 
-def _without_digests(document: Mapping[str, Json]) -> Mapping[str, Json]:
+def value_to_yaml(value: Json) -> str:
+    """Return a part of a Kitfile, ending in a newline.
+
+    A text is written as it is: whoever asks for one wants it, and not YAML's quotes around it.
+    """
+    if isinstance(value, str):
+        return value if value.endswith("\n") else f"{value}\n"
+    if isinstance(value, Mapping) and value:
+        lines = _mapping(value)
+    elif isinstance(value, Sequence) and value:
+        lines = _list(value)
+    else:
+        lines = iter([_inline(value, flow=False)])
+    return "".join(f"{line}\n" for line in lines)
+
+
+def without_digests(document: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Return a config's JSON as its Kitfile would have it; `parameters` are left as they are."""
     stripped: dict[str, Json] = {}
     for key, value in document.items():
         if key in {"digest", "diffId"}:
@@ -37,10 +54,10 @@ def _without_digests(document: Mapping[str, Json]) -> Mapping[str, Json]:
         if key == "parameters" or isinstance(value, str):
             stripped[key] = value
         elif isinstance(value, Mapping):
-            stripped[key] = _without_digests(value)
+            stripped[key] = without_digests(value)
         elif isinstance(value, Sequence):
             stripped[key] = tuple(
-                _without_digests(item) if isinstance(item, Mapping) else item for item in value
+                without_digests(item) if isinstance(item, Mapping) else item for item in value
             )
     return stripped
 

@@ -1,23 +1,37 @@
 """`kits.list`, `kits.inspect` and `kits.info`: what kits there are and what is in them."""
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 import msgspec
 
 from kitd.blocking import run_blocking
 from kitd.content.store import Fetcher
 from kitd.content.verify import read
+from kitd.errors import NotFoundError
 from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, to_document
-from kitd.modelkit.errors import UnsupportedKitError
+from kitd.modelkit.errors import InvalidConfigError, UnsupportedKitError
+from kitd.modelkit.filter import Filter, parse_filter, selects, selects_kitfile
 from kitd.modelkit.kit import Kit, read_kit
+from kitd.modelkit.kitfile import Kitfile, layer_entries
+from kitd.modelkit.kitfile_path import find_in_kitfile
 from kitd.modelkit.manifest import CLI_VERSION
 from kitd.modelkit.media_type import kit_format
-from kitd.modelkit.yaml_writer import kitfile_to_yaml
+from kitd.modelkit.yaml_writer import kitfile_to_yaml, value_to_yaml, without_digests
 from kitd.oci.descriptor import Descriptor
-from kitd.oci.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from kitd.oci.digest import Digest
+from kitd.oci.manifest import (
+    MAX_MANIFEST_BYTES,
+    InvalidManifestError,
+    Manifest,
+    parse_manifest,
+)
 from kitd.oci.reference import (
     Reference,
     parse_reference,
     parse_repository,
 )
+from kitd.rpc.error import InvalidParamsError
 from kitd.rpc.fairness import Cost
 from kitd.rpc.method import Context, Method, Params, method
 from kitd.rpc.methods.access import require_reachable
@@ -25,11 +39,16 @@ from kitd.rpc.methods.services import Services
 from kitd.rpc.methods.wire import Facts
 from kitd.rpc.peer import Role
 
+MAX_FILTERS = 64
+NOT_A_KIT = (UnsupportedKitError, InvalidConfigError, InvalidManifestError, NotFoundError)
+"""What a manifest is of that is listed and is no kit, or is none any more."""
+
 
 class Repository(Params, frozen=True):
-    """One repository, or all."""
+    """One repository, or all; with `filters` the kits that have what one of them selects."""
 
     repository: str | None = None
+    filters: tuple[str, ...] = ()
 
 
 class WireKit(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -56,6 +75,12 @@ class Which(Params, frozen=True):
     remote: bool = False
 
 
+class InfoParams(Which, frozen=True):
+    """One kit, and what of its Kitfile is wanted, by a path: `.model.parts[0].path`."""
+
+    filter: str | None = None
+
+
 class Inspection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A kit's manifest and Kitfile; `notes` are what a person should know who trusts in them."""
 
@@ -67,31 +92,62 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
-    """A kit's Kitfile, as data and as YAML; `notes` as in `Inspection`."""
+    """A kit's Kitfile, as data and as YAML; `notes` as in `Inspection`.
+
+    With a filter `value` is what its path leads to, and `yaml` is that as text.
+    """
 
     digest: str
     kitfile: Facts
     yaml: str
     notes: tuple[str, ...]
+    value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 async def list_kits(context: Context[Services], params: Repository) -> KitList:
     """List the kits in the cache."""
+    filters = parse_filters(params.filters)
     repository = None if params.repository is None else parse_repository(params.repository)
     kits = await context.services.catalog.kits(repository)
     return KitList(
         tuple(
-            WireKit(
-                repo=str(Reference(kit.repository)),
-                digest=kit.digest,
-                tags=kit.tags,
-                model_name=kit.model_name,
-                size=kit.layer_bytes,
-                author=kit.author,
-            )
-            for kit in kits
+            [
+                WireKit(
+                    repo=str(Reference(kit.repository)),
+                    digest=kit.digest,
+                    tags=kit.tags,
+                    model_name=kit.model_name,
+                    size=kit.layer_bytes,
+                    author=kit.author,
+                )
+                for kit in kits
+                if not filters or await _is_selected(context.services, kit.digest, filters)
+            ]
         )
     )
+
+
+def parse_filters(texts: Sequence[str]) -> tuple[Filter, ...]:
+    """Read filters. Raises `InvalidFilterError`, `InvalidParamsError`."""
+    if len(texts) > MAX_FILTERS:
+        raise InvalidParamsError(f"at most {MAX_FILTERS} filters at once")
+    return tuple(parse_filter(text) for text in texts)
+
+
+def has_any(kitfile: Kitfile, filters: Sequence[Filter]) -> bool:
+    """Whether a kit has anything that one of the filters selects; without filters all have."""
+    return selects_kitfile(filters) or any(
+        selects(filters, place) for place in layer_entries(kitfile)
+    )
+
+
+async def _is_selected(services: Services, digest: Digest, filters: Sequence[Filter]) -> bool:
+    try:
+        target = await services.catalog.manifest(digest)
+        _, _, kit = await open_kit(services.cache, target)
+    except NOT_A_KIT:
+        return False
+    return has_any(kit.kitfile, filters)
 
 
 async def find(
@@ -136,17 +192,29 @@ async def inspect(context: Context[Services], params: Which) -> Inspection:
     )
 
 
-async def info(context: Context[Services], params: Which) -> Info:
-    """Show a kit's Kitfile."""
+async def info(context: Context[Services], params: InfoParams) -> Info:
+    """Show a kit's Kitfile, or a part of it."""
     source, target = await find(context, params.reference, remote=params.remote)
     _, _, kit = await open_kit(source, target)
-    yaml = await run_blocking(kitfile_to_yaml, kit.kitfile)
     document = to_document(kit.kitfile)
-    return Info(digest=target.digest, kitfile=document, yaml=yaml, notes=kit.notes)
+    if params.filter is None:
+        yaml = await run_blocking(kitfile_to_yaml, kit.kitfile)
+        return Info(digest=target.digest, kitfile=document, yaml=yaml, notes=kit.notes)
+    value = shown = find_in_kitfile(document, params.filter)
+    # As text, without the digests; unless one is asked for.
+    with suppress(NotFoundError):
+        shown = find_in_kitfile(without_digests(document), params.filter)
+    return Info(
+        digest=target.digest,
+        kitfile=document,
+        yaml=await run_blocking(value_to_yaml, shown),
+        notes=kit.notes,
+        value=msgspec.Raw(msgspec.json.encode(value)),
+    )
 
 
 METHODS: tuple[Method[Services], ...] = (
     method("kits.list", Role.READ, Repository, KitList, list_kits, cost=Cost.LEDGER),
     method("kits.inspect", Role.READ, Which, Inspection, inspect),
-    method("kits.info", Role.READ, Which, Info, info),
+    method("kits.info", Role.READ, InfoParams, Info, info),
 )
