@@ -146,6 +146,44 @@ class MissingKit(NamedTuple):
     filters: tuple[str, ...]
 
 
+class DiffLayer(NamedTuple):
+    """A layer of one of two kits, or of both; `here` if the cache of the daemon has it."""
+
+    layer: Layer
+    kind: str
+    name: str
+    here: bool
+
+
+class DiffSide(NamedTuple):
+    """One of two kits: `remote` if it was looked for in its registry."""
+
+    reference: str
+    digest: str
+    remote: bool
+
+
+class DiffAnnotation(NamedTuple):
+    """An annotation that is not the same; None where a kit has none."""
+
+    key: str
+    a: str | None
+    b: str | None
+
+
+class KitDiff(NamedTuple):
+    """What two kits share, and what only one has."""
+
+    identical: bool
+    a: DiffSide
+    b: DiffSide
+    annotations: tuple[DiffAnnotation, ...]
+    shared: tuple[DiffLayer, ...]
+    only_a: tuple[DiffLayer, ...]
+    only_b: tuple[DiffLayer, ...]
+    document: Document
+
+
 class UnpackPlan(NamedTuple):
     """What an unpack writes: `kitfile` is YAML text, or None where filters leave it out.
 
@@ -479,6 +517,45 @@ def _read_remote(answer: Any) -> RemoteDataset:
 def _read_missing(answer: Any) -> MissingKit:
     document = read_object(answer)
     return MissingKit(_field(document, "reference", str), _texts(document, "filters"))
+def _read_diff_layer(answer: Any) -> DiffLayer:
+    document = read_object(answer)
+    return DiffLayer(
+        _read_layer(document),
+        kind=_optional(document, "kind", str) or "",
+        name=_optional(document, "name", str) or "",
+        here=_field(document, "here", bool),
+    )
+
+
+def _read_diff_side(answer: Any) -> DiffSide:
+    document = read_object(answer)
+    return DiffSide(
+        _field(document, "reference", str),
+        _field(document, "digest", str),
+        _field(document, "remote", bool),
+    )
+
+
+def _read_diff_annotation(answer: Any) -> DiffAnnotation:
+    document = read_object(answer)
+    return DiffAnnotation(
+        _field(document, "key", str), _optional(document, "a", str), _optional(document, "b", str)
+    )
+
+
+def read_kit_diff(answer: Any) -> KitDiff:
+    """Read what two kits share. Raises `ProtocolError`."""
+    document = read_object(answer)
+    return KitDiff(
+        identical=_field(document, "identical", bool),
+        a=_read_diff_side(document.get("a")),
+        b=_read_diff_side(document.get("b")),
+        annotations=_records(document, "annotations", _read_diff_annotation),
+        shared=_records(document, "shared", _read_diff_layer),
+        only_a=_records(document, "only_a", _read_diff_layer),
+        only_b=_records(document, "only_b", _read_diff_layer),
+        document=document,
+    )
 
 
 def read_unpack_plan(answer: Any) -> UnpackPlan:

@@ -235,6 +235,11 @@ def plan_unpack(
 ) -> Request[record.UnpackPlan]:
     """Ask which layers an unpack of a cached kit needs, with remote datasets or without."""
     params = _given(reference=reference, filters=list(filters), include_remote=include_remote)
+def diff_kits(a: str, b: str) -> Request[record.KitDiff]:
+    """Ask what two kits share; `local://` and `remote://` before a reference say where it is."""
+    return Request("kits.diff", {"a": a, "b": b}, record.read_kit_diff)
+
+
 def tag_kit(
     reference: str, target: str, *, idempotency_key: str | None = None
 ) -> Request[Document]:

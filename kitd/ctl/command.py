@@ -280,6 +280,17 @@ COMMANDS = (
         ),
     ),
     Command(
+        "diff",
+        "kit_diff:diff_kits",
+        "what two kits share, and which layers and files only one has",
+        "diff team/sentiment:v1 remote://registry.example.com/team/sentiment:v2",
+        (
+            Argument(("a",), "a kit; local:// or remote:// before it says where", metavar="A"),
+            Argument(("b",), "another kit", metavar="B"),
+            Argument(("--layers",), "compare layers only, and read no files"),
+        ),
+    ),
+    Command(
         "tag",
         "kit_names:tag_kit",
         "give a kit of the cache another name",

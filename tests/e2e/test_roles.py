@@ -33,7 +33,7 @@ ADMINS = {ADMIN, DAEMON, ROOT}
 
 ALLOWED = "127.0.0.1:9/team/model"
 ELSEWHERE = "127.0.0.1:9/prod/model"
-LOOKS = {"kits.inspect", "kits.info", "kits.list_remote", "kits.remove"}
+LOOKS = {"kits.diff", "kits.inspect", "kits.info", "kits.list_remote", "kits.remove"}
 KITFILE = "manifestVersion: 1.0.0\nmodel: {path: w}\n"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becoming other users needs root")
@@ -213,6 +213,7 @@ def matrix(daemon):
         "kits.import": (SUBMITTERS, lambda: {"source": "team/model"}),
         "kits.list": (EVERYBODY, nothing),
         "kits.list_remote": (ADMINS | {SUBMIT, OWNER}, lambda: {"reference": ALLOWED}),
+        "kits.diff": (EVERYBODY, lambda: {"a": "team/model:v1", "b": "team/model:v1"}),
         "kits.inspect": (EVERYBODY, kit_here),
         "kits.info": (EVERYBODY, kit_here),
         "kits.tag": (SUBMITTERS, lambda: {**kit_here(), "target": "team/model:v2"}),
@@ -361,6 +362,7 @@ def test_kitd_goes_only_where_a_rule_says_with_its_own_credentials(daemon):
         "kits.info": {"reference": ELSEWHERE, "remote": True},
         "kits.remove": {"reference": ELSEWHERE, "remote": True},
         "kits.list_remote": {"reference": ELSEWHERE},
+        "kits.diff": {"a": "team/model:v1", "b": ELSEWHERE},
         "kits.pack": {"path": root, "reference": ELSEWHERE, "push": True},
         "projects.add": project,
     }

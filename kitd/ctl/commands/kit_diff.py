@@ -1,0 +1,147 @@
+"""`kitctl diff`: what two kits share, and which layers and files only one of them has."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from kitd.client import Client, request
+from kitd.client.diff import ChangedFile, File, FileDiff, compare_files, layers_elsewhere
+from kitd.client.protocol import Document
+from kitd.client.record import DiffLayer, DiffSide, KitDiff, Progress
+from kitd.ctl.exit_code import ExitCode
+from kitd.ctl.format import plural, printable, short_digest, size
+from kitd.ctl.progress import ProgressLine
+from kitd.ctl.session import Session
+from kitd.ctl.table import Column, render
+
+REMOTE_S = 120.0
+MAX_FILES = 100
+"""Files of each kind that are named on a screen."""
+MAX_FILES_AS_JSON = 10_000
+"""And as JSON; the others are counted in `omitted`."""
+_COLUMNS = (
+    Column("IN"),
+    Column("TYPE"),
+    Column("PATH", can_shrink=True, keeps_end=True),
+    Column("SIZE", is_right=True),
+    Column("DIGEST"),
+)
+
+
+def diff_kits(session: Session, *, a: str, b: str, layers: bool) -> int:
+    """Show what two kits share, and what they do not."""
+    with session.connect() as client:
+        diff = client.call(request.diff_kits(a, b), timeout_s=REMOTE_S)
+        files, why_not = None, None
+        if not diff.identical and not layers:
+            why_not = _why_not(diff)
+            files = None if why_not else _compare(session, client, diff)
+    document = {**diff.document, "files": None if files is None else _document(files)}
+    if diff.identical:
+        text = f"the kits are identical: {printable(diff.a.digest)}"
+    else:
+        text = "\n".join(_lines(session, diff, files))
+        if why_not:
+            session.terminal.note(f"files are not compared: {why_not}")
+    session.terminal.show(document, text)
+    return ExitCode.DONE
+
+
+def _why_not(diff: KitDiff) -> str | None:
+    lacking = layers_elsewhere(diff)
+    if not lacking:
+        return None
+    digests = {layer.layer.digest for layer in lacking}
+    side = diff.a if any(each.layer.digest in digests for each in diff.only_a) else diff.b
+    return printable(
+        f"{plural(len(digests), 'layer')} of {size(sum(each.layer.size for each in lacking))}"
+        f" would have to come first: kitctl pull {side.reference}"
+    )
+
+
+def _compare(session: Session, client: Client, diff: KitDiff) -> FileDiff:
+    total = sum(each.layer.size for each in (*diff.only_a, *diff.only_b))
+    done = 0
+    with ProgressLine(session.terminal) as line:
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            line.update(Progress("comparing", done, total))
+
+        return compare_files(client, diff, advance)
+
+
+def _document(files: FileDiff) -> Document:
+    most = MAX_FILES_AS_JSON
+    more = sum(max(0, len(each) - most) for each in (files.added, files.removed, files.changed))
+    return {
+        "added": [_file(file) for file in files.added[:most]],
+        "removed": [_file(file) for file in files.removed[:most]],
+        "changed": [
+            {"path": pair.a.path, "a": _content(pair.a), "b": _content(pair.b)}
+            for pair in files.changed[:most]
+        ],
+        "unchanged": files.unchanged,
+        "omitted": more,
+    }
+
+
+def _file(file: File) -> dict[str, Any]:
+    return {"path": file.path, **_content(file)}
+
+
+def _content(file: File) -> dict[str, Any]:
+    return {"size": file.size, "mode": f"{file.mode:04o}", "digest": f"sha256:{file.sha256}"}
+
+
+def _lines(session: Session, diff: KitDiff, files: FileDiff | None) -> list[str]:
+    lines = [_side("a", diff.a), _side("b", diff.b), ""]
+    for each in diff.annotations:
+        was, now = each.a or "nothing", each.b or "nothing"
+        lines.append(printable(f"{each.key}: {was} -> {now}"))
+    lines += [""] if diff.annotations else []
+    rows = [
+        *(_row("both", layer) for layer in diff.shared),
+        *(_row("a", layer) for layer in diff.only_a),
+        *(_row("b", layer) for layer in diff.only_b),
+    ]
+    lines += render(_COLUMNS, rows, width=session.terminal.width)
+    if files is not None:
+        lines += ["", *_changes(session, files)]
+    return lines
+
+
+def _side(letter: str, side: DiffSide) -> str:
+    where = "in its registry" if side.remote else "in the cache"
+    return printable(f"{letter}: {side.reference} ({short_digest(side.digest)}, {where})")
+
+
+def _row(where: str, each: DiffLayer) -> tuple[str, ...]:
+    layer = each.layer
+    return where, each.kind, layer.path, size(layer.size), short_digest(layer.digest)
+
+
+def _changes(session: Session, files: FileDiff) -> list[str]:
+    paint = session.terminal.paint
+    lines = _some(
+        [paint("red", f"- {printable(file.path)}  {size(file.size)}") for file in files.removed]
+    )
+    lines += _some(
+        [paint("green", f"+ {printable(file.path)}  {size(file.size)}") for file in files.added]
+    )
+    lines += _some([paint("yellow", _change(pair)) for pair in files.changed])
+    counts = f"{len(files.removed)} removed, {len(files.added)} added, {len(files.changed)} changed"
+    return [*lines, f"files: {counts}, {files.unchanged} unchanged in other layers"]
+
+
+def _change(pair: ChangedFile) -> str:
+    was, now = pair
+    facts = size(was.size) if was.size == now.size else f"{size(was.size)} -> {size(now.size)}"
+    if was.mode != now.mode:
+        facts += f", mode {was.mode:04o} -> {now.mode:04o}"
+    return f"~ {printable(was.path)}  {facts}"
+
+
+def _some(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - MAX_FILES
+    return [*lines[:MAX_FILES], f"… and {more} more"] if more > 0 else list(lines)
