@@ -430,6 +430,11 @@ def replay_deliveries(
     return Request("webhooks.replay", params, record.read_object)
 
 
+def registry_logins(registry: str) -> Request[Document]:
+    """Ask where the daemon looks for the credentials of a registry."""
+    return Request("registries.logins", {"registry": registry}, record.read_object)
+
+
 def reload_config() -> Request[Document]:
     """Apply the configuration file as it is: `applied`, and what `changed` or the `problems`."""
     return Request("system.reload", {}, record.read_object)

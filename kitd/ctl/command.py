@@ -479,6 +479,29 @@ COMMANDS = (
             Argument(("--source",), "with --since: only of this source", metavar="NAME"),
         ),
     ),
+    Command(
+        "login",
+        "login:log_in",
+        "keep a registry's password or token, where docker does",
+        "login registry.example.com -u ada --password-stdin",
+        (
+            Argument(("registry",), "its host, with a port or without", metavar="HOST"),
+            Argument(("-u", "--username"), "without it: an identity token", metavar="NAME"),
+            Argument(("--password-stdin",), "read the password or the token from stdin"),
+            Argument(
+                ("-p", "--password"),
+                "refused: whoever runs ps would see it",
+                metavar="PASSWORD",
+            ),
+        ),
+    ),
+    Command(
+        "logout",
+        "login:log_out",
+        "forget a registry's password or token",
+        "logout registry.example.com",
+        (Argument(("registry",), "its host, with a port or without", metavar="HOST"),),
+    ),
     Command("config show", "config:show_config", "the effective configuration", "config show"),
     Command("reload", "config:reload_config", "apply the changed configuration file", "reload"),
     Command(

@@ -50,7 +50,13 @@ from kitd.daemon.pulse import Pulse
 from kitd.daemon.reload import Reloader, Targets
 from kitd.daemon.transfer_keeper import keep_transfers
 from kitd.daemon.transfer_memory import LedgerMemory
-from kitd.daemon.translation import access_rules, lane_slots, pack_settings, registry_settings
+from kitd.daemon.translation import (
+    access_rules,
+    lane_slots,
+    login_places,
+    pack_settings,
+    registry_settings,
+)
 from kitd.daemon.verifier import Verifier
 from kitd.daemon.webhook_listener import WebhookListener
 from kitd.doctor.examination import Doctor
@@ -542,6 +548,9 @@ def _make_services(
         origin=resources.registries.origin,
         reach=resources.reach,
         feed=resources.feeds.open,
+        logins=lambda registry: login_places(
+            in_force.config.registries.get(registry, model.RegistryConfig()), ground.environ
+        ),
         stopping=ground.stop.is_set,
         hub_endpoint=lambda: endpoint_in_force(in_force.config.hub, ground.environ),
         dialect=Dialect(in_force.config.modelkit.dialect),

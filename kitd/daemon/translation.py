@@ -1,5 +1,6 @@
 """The configuration in the words of the rooms that it is for."""
 
+import os
 from collections.abc import Mapping
 
 from kitd.config import model
@@ -10,7 +11,9 @@ from kitd.mirror.order import Selection
 from kitd.mirror.rule import Rule
 from kitd.modelkit.dialect import Dialect
 from kitd.queue.job import Lane
+from kitd.registry import credentials as registry_credentials
 from kitd.registry import settings as registry
+from kitd.rpc.methods.wire import WireLogins
 from kitd.rpc.peer import AccessRule, Role
 
 
@@ -37,6 +40,19 @@ def registry_settings(config: model.RegistryConfig) -> registry.RegistrySettings
         chunk_bytes=config.upload.chunk_bytes,
         mirrors=tuple(map(_mirror, config.mirrors)),
     )
+
+
+def login_places(config: model.RegistryConfig, environ: Mapping[str, str]) -> WireLogins:
+    """Return where the credentials of a registry are looked for."""
+    source, files = "docker", registry_credentials.auth_paths(environ)
+    match config.credentials:
+        case model.BuiltinCredentials.ANONYMOUS:
+            source, files = "anonymous", ()
+        case model.PasswordFile(password_file=path) | model.TokenFile(token_file=path):
+            source, files = "file", (path,)
+        case _:
+            pass
+    return WireLogins(uid=os.geteuid(), source=source, files=tuple(map(str, files)))
 
 
 def _mirror(config: model.ReadMirrorConfig) -> registry.Mirror:

@@ -7,6 +7,7 @@ once; who sends many requests keeps what it found.
 
 import asyncio
 import base64
+import json
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ from kitd.registry.settings import (
     Anonymous,
     CredentialSource,
     DockerCredentials,
+    Given,
     PasswordFile,
     TokenFile,
 )
@@ -100,11 +102,11 @@ class AuthFile:
 
     def helper_for(self, registry: str) -> str | None:
         """Return the name of the helper that keeps the registry's credentials."""
-        return self.helpers.get(_key(registry)) or self.store
+        return self.helpers.get(entry_key(registry)) or self.store
 
     def entry_for(self, registry: str, repository: str | None) -> Credential | None:
         """Return the entry with the longest path that holds the repository."""
-        host = _key(registry)
+        host = entry_key(registry)
         parts = repository.split("/") if repository else []
         for length in range(len(parts), -1, -1):
             if entry := self.entries.get("/".join([host, *parts[:length]])):
@@ -129,9 +131,13 @@ async def find_credential(
             return Password(username, await run_blocking(_read_secret, path))
         case TokenFile(path):
             return IdentityToken(await run_blocking(_read_secret, path))
+        case Given("", secret):
+            return IdentityToken(secret)
+        case Given(username, secret):
+            return Password(username, secret)
         case DockerCredentials():
             for path in auth_paths(environment):
-                if credential := await _search(path, registry, repository, environment):
+                if credential := await search_file(path, registry, repository, environment):
                     return credential
             return None
 
@@ -140,7 +146,7 @@ def auth_paths(environment: Mapping[str, str]) -> tuple[Path, ...]:
     """Return the files to search, the first with an answer wins (containers-auth.json(5)).
 
     A file named by REGISTRY_AUTH_FILE is the only one. What systemd loaded for the service as
-    `registry-auth` comes before what a person left by logging in.
+    `registry-auth` comes before what a person left by logging in. The file of `kit` comes last.
     """
     if named := environment.get("REGISTRY_AUTH_FILE"):
         return (Path(named),)
@@ -160,7 +166,32 @@ def auth_paths(environment: Mapping[str, str]) -> tuple[Path, ...]:
         paths.append(Path(docker, "config.json"))
     if home:
         paths.append(Path(home, _OLD_NAME))
+    if kit := _home_of_kit(environment):
+        paths.append(Path(kit, "credentials.json"))
     return tuple(paths)
+
+
+def docker_file(environment: Mapping[str, str]) -> Path:
+    """Return the file that a login is written to: the one of docker, or REGISTRY_AUTH_FILE.
+
+    Raises `CredentialsError` where there is no home that it could be in.
+    """
+    if named := environment.get("REGISTRY_AUTH_FILE"):
+        return Path(named)
+    home = environment.get("HOME")
+    if docker := environment.get("DOCKER_CONFIG") or (home and f"{home}/.docker"):
+        return Path(docker, "config.json")
+    raise CredentialsError(
+        "neither HOME nor DOCKER_CONFIG says where a login could be stored", hint="set HOME"
+    )
+
+
+def _home_of_kit(environment: Mapping[str, str]) -> str | None:
+    if own := environment.get("KITOPS_HOME"):
+        return own
+    home = environment.get("HOME")
+    data = environment.get("XDG_DATA_HOME") or (home and f"{home}/.local/share")
+    return f"{data}/kitops" if data else None
 
 
 def parse_auth_file(content: bytes, path: Path) -> AuthFile:
@@ -171,22 +202,22 @@ def parse_auth_file(content: bytes, path: Path) -> AuthFile:
     try:
         document = read_object(content, max_bytes=MAX_AUTH_FILE_BYTES)
     except InvalidJsonError as error:
-        raise _malformed(path, str(error)) from None
+        raise malformed(path, str(error)) from None
     if path.name == _OLD_NAME:
         document = {"auths": document}
     entries = {}
     for key, entry in _object(document, "auths", path).items():
         if not isinstance(entry, Mapping):
-            raise _malformed(path, f"the entry of {key[:80]!r} is not an object")
+            raise malformed(path, f"the entry of {key[:80]!r} is not an object")
         try:
             credential = _credential(entry)
         except ValueError:
             # The cause would quote the secret.
-            raise _malformed(path, f"the entry of {key[:80]!r} cannot be decoded") from None
+            raise malformed(path, f"the entry of {key[:80]!r} cannot be decoded") from None
         if credential is not None:
-            entries[_key(key)] = credential
+            entries[entry_key(key)] = credential
     helpers = {
-        _key(host): name
+        entry_key(host): name
         for host, name in _object(document, "credHelpers", path).items()
         if isinstance(name, str)
     }
@@ -211,7 +242,7 @@ def _object(document: Mapping[str, Json], key: str, path: Path) -> Mapping[str, 
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise _malformed(path, f"{key} is not an object")
+        raise malformed(path, f"{key} is not an object")
     return value
 
 
@@ -237,7 +268,7 @@ def _login(username: str, secret: str) -> Credential | None:
     return Password(username, secret) if username and secret else None
 
 
-def _key(text: str) -> str:
+def entry_key(text: str) -> str:
     """Return `host[:port][/path]` for a key of a credentials file, whatever wrote it.
 
     URLs and the API versions in them are docker's old habit: only their host counts.
@@ -248,7 +279,8 @@ def _key(text: str) -> str:
     return host if scheme or path in ("", "v1", "v2") else f"{host}/{path}"
 
 
-def _malformed(path: Path, reason: str) -> CredentialsError:
+def malformed(path: Path, reason: str) -> CredentialsError:
+    """Return the error for a file with credentials that cannot be read."""
     return CredentialsError(
         f"cannot read the credentials in {path}: {reason}", hint="mend the file, or log in again"
     )
@@ -299,18 +331,25 @@ def _read_auth_file(path: Path) -> AuthFile | None:
         return None
 
 
-async def _search(
+async def search_file(
     path: Path, registry: str, repository: str | None, environment: Mapping[str, str]
 ) -> Credential | None:
-    """Return what one file, or the helper it names, has for the repository."""
+    """Return what one file, or the helper it names, has for the repository.
+
+    Raises `CredentialsError`.
+    """
     file = await run_blocking(_read_auth_file, path)
     if file is None:
         return None
-    if helper := file.helper_for(registry):
-        server = _HUB_KEY if registry == DOCKER_HUB else registry
-        if credential := await ask_helper(helper, server, environment):
-            return credential
+    helper, server = file.helper_for(registry), server_name(registry)
+    if helper and (credential := await ask_helper(helper, server, environment)):
+        return credential
     return file.entry_for(registry, repository)
+
+
+def server_name(registry: str) -> str:
+    """Return what docker's files and helpers call a registry."""
+    return _HUB_KEY if registry == DOCKER_HUB else registry
 
 
 async def ask_helper(name: str, server: str, environment: Mapping[str, str]) -> Credential | None:
@@ -319,23 +358,7 @@ async def ask_helper(name: str, server: str, environment: Mapping[str, str]) -> 
     Raises `CredentialsError` where it cannot be run, fails or takes longer than
     `HELPER_DEADLINE_S`.
     """
-    program = f"docker-credential-{name}"
-    path = shutil.which(program, path=environment.get("PATH", ""))
-    if _HELPER_NAME.fullmatch(name) is None or path is None:
-        raise CredentialsError(
-            f"the credential helper {program[:96]!r} is not on the PATH",
-            hint="install it, or remove it from the file with the registry credentials",
-        )
-    try:
-        async with asyncio.timeout(HELPER_DEADLINE_S):
-            status, output = await _run(path, server.encode(), environment)
-    except TimeoutError:
-        raise HelperTimeoutError(
-            f"{program} gave no answer for {server} within {HELPER_DEADLINE_S:.0f} s",
-            hint=f"try: echo {server} | {program} get",
-        ) from None
-    except OSError as error:
-        raise CredentialsError(f"cannot run {path}: {error.strerror}") from error
+    status, output = await _call_helper(name, "get", server.encode(), server, environment)
     if status != 0 and b"credentials not found" in output:
         return None
     reason = f"it ended with status {status}"
@@ -345,14 +368,72 @@ async def ask_helper(name: str, server: str, environment: Mapping[str, str]) -> 
         except ValueError as error:
             reason = str(error)
     raise CredentialsError(
-        f"{program} gave no credentials for {server}: {reason}",
-        hint=f"try: echo {server} | {program} get",
+        f"docker-credential-{name} gave no credentials for {server}: {reason}",
+        hint=f"try: echo {server} | docker-credential-{name} get",
     )
 
 
-async def _run(path: str, question: bytes, environment: Mapping[str, str]) -> tuple[int, bytes]:
+async def store_with_helper(
+    name: str, server: str, credential: Password | IdentityToken, environment: Mapping[str, str]
+) -> None:
+    """Let `docker-credential-<name>` keep a login. Raises what `ask_helper` raises."""
+    username = _IDENTITY_USER if isinstance(credential, IdentityToken) else credential.username
+    login = {"ServerURL": server, "Username": username, "Secret": credential.secret}
+    question = json.dumps(login).encode()
+    status, _ = await _call_helper(name, "store", question, server, environment)
+    if status != 0:
+        # What it printed may quote what it was given.
+        raise CredentialsError(
+            f"docker-credential-{name} did not store the login for {server}:"
+            f" it ended with status {status}",
+            hint="see whether its keyring is unlocked, or take it out of docker's config.json",
+        )
+
+
+async def erase_with_helper(name: str, server: str, environment: Mapping[str, str]) -> bool:
+    """Let `docker-credential-<name>` forget a login; whether it had one.
+
+    Raises what `ask_helper` raises.
+    """
+    if await ask_helper(name, server, environment) is None:
+        return False
+    status, _ = await _call_helper(name, "erase", server.encode(), server, environment)
+    if status != 0:
+        raise CredentialsError(
+            f"docker-credential-{name} did not forget the login for {server}:"
+            f" it ended with status {status}",
+            hint=f"try: echo {server} | docker-credential-{name} erase",
+        )
+    return True
+
+
+async def _call_helper(
+    name: str, action: str, question: bytes, server: str, environment: Mapping[str, str]
+) -> tuple[int, bytes]:
+    program = f"docker-credential-{name}"
+    path = shutil.which(program, path=environment.get("PATH", ""))
+    if _HELPER_NAME.fullmatch(name) is None or path is None:
+        raise CredentialsError(
+            f"the credential helper {program[:96]!r} is not on the PATH",
+            hint="install it, or remove it from the file with the registry credentials",
+        )
+    try:
+        async with asyncio.timeout(HELPER_DEADLINE_S):
+            return await _run(path, action, question, environment)
+    except TimeoutError:
+        raise HelperTimeoutError(
+            f"{program} gave no answer for {server} within {HELPER_DEADLINE_S:.0f} s",
+            hint=f"try: echo {server} | {program} get",
+        ) from None
+    except OSError as error:
+        raise CredentialsError(f"cannot run {path}: {error.strerror}") from error
+
+
+async def _run(
+    path: str, action: str, question: bytes, environment: Mapping[str, str]
+) -> tuple[int, bytes]:
     """Return the exit status and the first `MAX_HELPER_BYTES` of what the program printed."""
-    process = await spawn(path, "get", env=environment, stderr=asyncio.subprocess.DEVNULL)
+    process = await spawn(path, action, env=environment, stderr=asyncio.subprocess.DEVNULL)
     assert process.stdin is not None
     assert process.stdout is not None
     output = b""

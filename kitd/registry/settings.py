@@ -52,7 +52,15 @@ class TokenFile:
     token_file: Path
 
 
-CredentialSource = DockerCredentials | Anonymous | PasswordFile | TokenFile
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A login that is tried before it is stored: without a user it is an identity token."""
+
+    username: str
+    secret: str = field(repr=False)
+
+
+CredentialSource = DockerCredentials | Anonymous | PasswordFile | TokenFile | Given
 
 
 @dataclass(frozen=True, slots=True)

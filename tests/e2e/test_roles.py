@@ -231,6 +231,7 @@ def matrix(daemon):
         "cache.verify": (SUBMITTERS, nothing),
         "cache.pin": (SUBMITTERS, kit_here),
         "cache.unpin": (SUBMITTERS, kit_here),
+        "registries.logins": (EVERYBODY, lambda: {"registry": "registry.example.com"}),
         "config.show": (EVERYBODY, nothing),
         "webhooks.list": (EVERYBODY, nothing),
         "webhooks.replay": (ADMINS, lambda: {"ids": [1]}),

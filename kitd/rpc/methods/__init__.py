@@ -21,6 +21,7 @@ from kitd.rpc.methods import (
     kits,
     mirrors,
     projects,
+    registries,
     system,
     webhooks,
 )
@@ -43,6 +44,7 @@ _GROUPS = (
     *kit_layers.METHODS,
     *kit_names.METHODS,
     *mirrors.METHODS,
+    *registries.METHODS,
     *cache.METHODS,
     *config.METHODS,
     *webhooks.METHODS,

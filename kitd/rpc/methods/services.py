@@ -23,7 +23,7 @@ from kitd.oci.digest import Digest
 from kitd.oci.reference import Repository
 from kitd.queue.fact import Fact
 from kitd.queue.job import Job, JobRequest, Progress
-from kitd.rpc.methods.wire import Reloaded, WireCheck, WireProject, WireReason
+from kitd.rpc.methods.wire import Reloaded, WireCheck, WireLogins, WireProject, WireReason
 from kitd.store.blob_store import BlobStore
 from kitd.store.collection import Forecast
 from kitd.store.content import CacheContent
@@ -205,6 +205,8 @@ class Services:
     reach: Reach
     feed: Callable[[Descriptor, Fetcher, int], Awaitable[int]]
     """Opens a layer that is not in the cache for a user: `kitd.daemon.layer_feed.LayerFeeds`."""
+    logins: Callable[[str], WireLogins]
+    """Says where the credentials of a registry are looked for."""
     stopping: Callable[[], bool]
     effective_config: Callable[[], object]
     hub_endpoint: Callable[[], str]

@@ -101,6 +101,18 @@ class Empty(msgspec.Struct, frozen=True):
     """Nothing to tell but that it is done."""
 
 
+class WireLogins(msgspec.Struct, frozen=True, kw_only=True):
+    """Where kitd, which runs as user `uid`, looks for the credentials of a registry.
+
+    `source` is `docker` (what a login left in one of `files`, the first that has one), `file` (one
+    that the configuration names) or `anonymous`.
+    """
+
+    uid: int
+    source: str
+    files: tuple[str, ...]
+
+
 class WireHold(msgspec.Struct, frozen=True, kw_only=True):
     """What holds a project back: a gate, the file in question, and the gate's finding."""
 

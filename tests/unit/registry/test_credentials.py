@@ -43,6 +43,7 @@ def test_files_are_searched_in_the_order_of_the_containers_tools():
         "/conf/containers/auth.json",
         "/docker/config.json",
         "/home/ada/.dockercfg",
+        "/home/ada/.local/share/kitops/credentials.json",
     ]
     shared = Path(f"/run/containers/{os.getuid()}/auth.json")
     of_root = [shared] if os.access(shared, os.R_OK) else []
@@ -51,7 +52,11 @@ def test_files_are_searched_in_the_order_of_the_containers_tools():
         Path("/home/ada/.config/containers/auth.json"),
         Path("/home/ada/.docker/config.json"),
         Path("/home/ada/.dockercfg"),
+        Path("/home/ada/.local/share/kitops/credentials.json"),
     ]
+    kit = {"XDG_DATA_HOME": "/data"}
+    assert auth_paths(kit)[-1] == Path("/data/kitops/credentials.json")
+    assert auth_paths({**kit, "KITOPS_HOME": "/kit"})[-1] == Path("/kit/credentials.json")
     granted = {**environment, "CREDENTIALS_DIRECTORY": "/run/credentials/kitd.service"}
     assert auth_paths(granted)[0] == Path("/run/credentials/kitd.service/registry-auth")
     only = {**granted, "REGISTRY_AUTH_FILE": "/only.json"}
