@@ -37,7 +37,7 @@ def test_files_that_were_added_removed_and_changed_are_told(kitd, project):
     said = daemon.kitctl("diff", "demo:v1", "demo:v2").out.splitlines()
     assert said[0] == f"a: demo:v1 ({first[7:19]}, in the cache)"
     assert "~ data/run.sh  10 B, mode 0644 -> 0755" in said
-    assert said[-1] == "files: 1 removed, 1 added, 2 changed, 1 unchanged in other layers"
+    assert said[-1] == "files of layers that differ: 1 removed, 1 added, 2 changed, 1 unchanged"
     assert daemon.json("diff", "demo:v1", "demo:v2", "--layers")["files"] is None
 
 

@@ -25,12 +25,12 @@ def test_a_kit_gets_a_name_in_a_registry_and_is_pushed_under_it(kitd, project, d
     assert names(daemon) == {"demo": ["v1"], there: ["latest", "v1"]}
 
 
-def test_remove_tells_what_can_be_collected_and_a_collection_frees_it(kitd, project):
+def test_remove_tells_what_can_be_collected(kitd, project):
     daemon = kitd().start()
     pack(daemon, project, "demo:v1,stable")
     assert daemon.kitctl("remove", "demo:stable").out.splitlines() == [
         "untagged demo:stable",
-        "0 B more can be collected",
+        "nothing more can be collected",
     ]
     removed = daemon.json("remove", "demo:v1")
     blobs = sum(path.stat().st_size for path in (daemon.cache / "blobs/sha256").iterdir())
@@ -49,7 +49,7 @@ def test_remove_all_takes_kits_that_no_tag_names(kitd, project):
     pack(daemon, project, "demo:v1")
     said = daemon.kitctl("remove", "--all")
     assert said.out.splitlines()[0] == f"removed demo@{first}"
-    assert "kitctl cache gc frees them" in said.out
+    assert said.out.endswith("can be collected (kitctl cache gc)\n")
     assert names(daemon) == {"demo": ["v1"]}
     daemon.json("remove", "--all", "--force")
     assert names(daemon) == {}
@@ -69,7 +69,7 @@ def test_a_registry_that_takes_no_tags_away_is_not_made_to_delete_a_kit(
     assert daemon.kitctl("inspect", "--remote", f"{there}:v1").code == 0
 
     said = daemon.kitctl("remove", "--remote", "--force", f"{there}:v1")
-    assert said.out == f"removed {there}:v1 ({digest})\n"
+    assert said.out == f"removed {there}:v1 ({digest[7:19]})\n"
     assert daemon.kitctl("inspect", "--remote", f"{there}:v1").code == 1
     assert names(daemon) == {there: ["v1"]}, "the cache is another thing"
 

@@ -19,7 +19,7 @@ REMOTE_S = 120.0
 _NONE = "<none>"
 _NO_KITS = "No kits yet. Pack one with: kitctl pack DIR -t REF"
 _COLUMNS = (
-    Column("REPOSITORY", can_shrink=True),
+    Column("REPOSITORY", can_shrink=True, keeps_end=True),
     Column("TAG", can_shrink=True),
     Column("MAINTAINER", can_shrink=True),
     Column("NAME", can_shrink=True),

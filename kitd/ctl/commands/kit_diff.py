@@ -131,7 +131,7 @@ def _changes(session: Session, files: FileDiff) -> list[str]:
     )
     lines += _some([paint("yellow", _change(pair)) for pair in files.changed])
     counts = f"{len(files.removed)} removed, {len(files.added)} added, {len(files.changed)} changed"
-    return [*lines, f"files: {counts}, {files.unchanged} unchanged in other layers"]
+    return [*lines, f"files of layers that differ: {counts}, {files.unchanged} unchanged"]
 
 
 def _change(pair: ChangedFile) -> str:

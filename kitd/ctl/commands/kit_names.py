@@ -4,7 +4,7 @@ from kitd.client import request
 from kitd.client.protocol import Document
 from kitd.ctl.error import UsageError
 from kitd.ctl.exit_code import ExitCode
-from kitd.ctl.format import plural, printable, size
+from kitd.ctl.format import plural, printable, short_digest, size
 from kitd.ctl.session import Session
 
 REMOTE_S = 300.0
@@ -57,14 +57,14 @@ def _lines(removed: Document, *, remote: bool) -> list[str]:
         return ["nothing to remove"]
     if not remote:
         count = removed.get("collectable_bytes", 0)
-        free = "; kitctl cache gc frees them" if count else ""
-        lines.append(f"{size(count)} more can be collected{free}")
+        free = f"{size(count)} more can be collected (kitctl cache gc)"
+        lines.append(free if count else "nothing more can be collected")
     return lines
 
 
 def _gone(gone: Document) -> str:
     reference, digest = str(gone["reference"]), str(gone["digest"])
-    return f"removed {reference}" + ("" if digest in reference else f" ({digest})")
+    return f"removed {reference}" + ("" if digest in reference else f" ({short_digest(digest)})")
 
 
 def _some(lines: list[str]) -> list[str]:

@@ -41,7 +41,7 @@ def log_in(
     """Try a login, and keep it where it is good."""
     if password is not None:
         raise UsageError(
-            "a password on the command line can be read by every user of this machine (ps)",
+            "a password on the command line is seen by everybody who runs ps",
             hint=f"pipe it in: kitctl login {registry} -u NAME --password-stdin < FILE",
         )
     if password_stdin:
