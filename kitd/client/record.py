@@ -517,6 +517,8 @@ def _read_remote(answer: Any) -> RemoteDataset:
 def _read_missing(answer: Any) -> MissingKit:
     document = read_object(answer)
     return MissingKit(_field(document, "reference", str), _texts(document, "filters"))
+
+
 def _read_diff_layer(answer: Any) -> DiffLayer:
     document = read_object(answer)
     return DiffLayer(

@@ -235,6 +235,9 @@ def plan_unpack(
 ) -> Request[record.UnpackPlan]:
     """Ask which layers an unpack of a cached kit needs, with remote datasets or without."""
     params = _given(reference=reference, filters=list(filters), include_remote=include_remote)
+    return Request("kits.plan", params, record.read_unpack_plan)
+
+
 def diff_kits(a: str, b: str) -> Request[record.KitDiff]:
     """Ask what two kits share; `local://` and `remote://` before a reference say where it is."""
     return Request("kits.diff", {"a": a, "b": b}, record.read_kit_diff)
@@ -271,12 +274,6 @@ def remove_all_kits(
     """Take all kits without a tag from the cache, or with `force` all kits."""
     params = _given(force=force or None, idempotency_key=idempotency_key)
     return Request("kits.remove_all", params, record.read_object)
-
-
-def plan_unpack(reference: str, filters: Sequence[str] = ()) -> Request[record.UnpackPlan]:
-    """Ask which layers an unpack of a cached kit needs."""
-    params = {"reference": reference, "filters": list(filters)}
-    return Request("kits.plan", params, record.read_unpack_plan)
 
 
 def import_kit(

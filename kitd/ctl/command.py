@@ -104,7 +104,7 @@ COMMANDS = (
                 metavar="REF[,TAG...]",
                 is_required=True,
             ),
-            Argument(("-f", "--kitfile"), "another Kitfile", metavar="KITFILE"),
+            Argument(("-f", "--file", "--kitfile"), "another Kitfile", metavar="KITFILE"),
             Argument(
                 ("--compression",),
                 "of the layers: none, gzip, gzip-fastest or zstd",

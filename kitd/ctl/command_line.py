@@ -124,7 +124,7 @@ def _add(parser: "ArgumentParser", argument: Argument) -> None:
         return
     details: dict[str, Any] = {"type": argument.read, "choices": argument.choices}
     if argument.is_option:
-        details["required"] = argument.is_required
+        details |= {"required": argument.is_required, "dest": argument.parameter}
         if argument.is_repeated:
             details |= {"action": "append", "default": []}
     elif argument.is_repeated:

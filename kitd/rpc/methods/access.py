@@ -121,6 +121,8 @@ def require_reachable(context: Context[Services], repository: Repository) -> Non
 def reach(context: Context[Services]) -> tuple[str, ...]:
     """Return globs of all repositories that kitd may go to for the caller's sake."""
     return ("**",) if is_admin(context) else tuple(map(str, context.access.repositories))
+
+
 def require_hub(context: Context[Services], source: HubSource) -> None:
     """Check that kitd may go to a repository of the hub for the caller's sake.
 
