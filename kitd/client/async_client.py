@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, Unpack
 
 from kitd.client import request as requests
 from kitd.client import work
@@ -35,7 +35,7 @@ from kitd.client.protocol import (
     encode_request,
 )
 from kitd.client.record import Event, Job, Kit, read_event, read_subscription
-from kitd.client.request import Request
+from kitd.client.request import PackOptions, Request
 from kitd.client.subscription import CALL_TIMEOUT_S
 from kitd.client.work import Work
 from kitd.config.places import find_socket
@@ -137,19 +137,16 @@ class AsyncClient:
         self,
         directory: str | os.PathLike[str],
         reference: str,
-        *,
-        kitfile: str | None = None,
-        compression: str | None = None,
-        push: bool = False,
+        **options: Unpack[PackOptions],
     ) -> PackedKit:
         """Pack a directory as `reference`: see `Client.pack`."""
-        return await self.run(
-            work.pack(directory, reference, kitfile=kitfile, compression=compression, push=push)
-        )
+        return await self.run(work.pack(directory, reference, **options))
 
-    async def push(self, reference: str, target: str | None = None) -> Moved:
+    async def push(
+        self, reference: str, target: str | None = None, *, with_parents: bool = False
+    ) -> Moved:
         """Copy a kit of the cache to its registry, or to `target`: see `Client.push`."""
-        return await self.run(work.push(reference, target))
+        return await self.run(work.push(reference, target, with_parents=with_parents or None))
 
     async def pull(self, reference: str, filters: Sequence[str] = ()) -> Moved:
         """Copy a kit from its registry to the cache: see `Client.pull`."""

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
-from typing import Self, TypeVar
+from typing import Self, TypeVar, Unpack
 
 from kitd.client import request as requests
 from kitd.client import work
@@ -12,7 +12,7 @@ from kitd.client.error import ProtocolError
 from kitd.client.outcome import JobFailedError, Moved, PackedKit, Unpacked
 from kitd.client.protocol import Document
 from kitd.client.record import Event, Job, Kit, Progress
-from kitd.client.request import Request
+from kitd.client.request import PackOptions, Request
 from kitd.client.show import Watch, watching
 from kitd.client.subscription import CALL_TIMEOUT_S, Subscription
 from kitd.client.work import Work
@@ -139,21 +139,29 @@ class Client:
         directory: str | os.PathLike[str],
         reference: str,
         *,
-        kitfile: str | None = None,
-        compression: str | None = None,
-        push: bool = False,
         progress: Watch = False,
+        **options: Unpack[PackOptions],
     ) -> PackedKit:
-        """Pack a directory as `reference`, `repository:tag,tag...`, and `push` it if that is said.
+        """Pack a directory as `reference`, `repository:tag,tag...`, and push it if that is said.
 
-        `kitfile` is a path within the directory. Raises what `run` raises.
+        Raises what `run` raises.
         """
-        asked = work.pack(directory, reference, kitfile=kitfile, compression=compression, push=push)
-        return self.run(asked, progress=progress)
+        return self.run(work.pack(directory, reference, **options), progress=progress)
 
-    def push(self, reference: str, target: str | None = None, *, progress: Watch = False) -> Moved:
-        """Copy a kit of the cache to its registry, or to `target`. Raises what `run` raises."""
-        return self.run(work.push(reference, target), progress=progress)
+    def push(
+        self,
+        reference: str,
+        target: str | None = None,
+        *,
+        with_parents: bool = False,
+        progress: Watch = False,
+    ) -> Moved:
+        """Copy a kit of the cache to its registry, or to `target`, and what it builds on if asked.
+
+        Raises what `run` raises.
+        """
+        asked = work.push(reference, target, with_parents=with_parents or None)
+        return self.run(asked, progress=progress)
 
     def pull(
         self, reference: str, filters: Sequence[str] = (), *, progress: Watch = False

@@ -5,12 +5,12 @@ It is data, as requests are: `Client.run` and `AsyncClient.run` do it.
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar, Unpack
 
 from kitd.client import request
 from kitd.client.outcome import Moved, PackedKit, read_moved, read_packed
 from kitd.client.record import Job
-from kitd.client.request import Request
+from kitd.client.request import PackOptions, Request
 
 T = TypeVar("T")
 
@@ -27,30 +27,23 @@ class Work(NamedTuple, Generic[T]):
 def pack(
     directory: str | os.PathLike[str],
     reference: str,
-    *,
-    kitfile: str | None = None,
-    compression: str | None = None,
-    push: bool = False,
+    **options: Unpack[PackOptions],
 ) -> Work[PackedKit]:
-    """Pack a directory as `reference`, `repository:tag,tag...`, and `push` it where that is said.
-
-    `kitfile` is a path within the directory.
-    """
+    """Pack a directory as `reference`, `repository:tag,tag...`."""
 
     def read(job: Job, followers: Sequence[Job]) -> PackedKit:
         pushes = [read_moved(each) for each in followers if each.kind == "push"]
         return read_packed(job, pushes[0] if pushes else None)
 
-    path = os.path.abspath(directory)
-    start = request.pack(
-        path, reference, kitfile=kitfile, compression=compression, push=push or None
-    )
-    return Work(start, read, with_followers=push)
+    start = request.pack(os.path.abspath(directory), reference, **options)
+    return Work(start, read, with_followers=bool(options.get("push")))
 
 
-def push(reference: str, target: str | None = None) -> Work[Moved]:
-    """Copy a kit of the cache to its registry, or to `target`."""
-    return Work(request.push(reference, target), _moved)
+def push(
+    reference: str, target: str | None = None, *, with_parents: bool | None = None
+) -> Work[Moved]:
+    """Copy a kit of the cache to its registry, or to `target`, and what it builds on if asked."""
+    return Work(request.push(reference, target, with_parents=with_parents), _moved)
 
 
 def pull(

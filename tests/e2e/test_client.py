@@ -58,6 +58,14 @@ def test_an_unchanged_directory_is_told_as_that(connected, project):
     assert all(layer.reused for layer in second.layers)
 
 
+def test_a_model_pack_of_the_same_layers(connected, project):
+    kit = connected.pack(project, "demo:v1")
+    pack = connected.pack(project, "demo:model-pack", model_pack=True, source_date_epoch=0)
+    assert {layer.digest for layer in pack.layers} == {layer.digest for layer in kit.layers}
+    assert pack.digest != kit.digest
+    assert all(layer.reused for layer in pack.layers)
+
+
 def test_whoever_watches_is_told_how_far_it_is(connected, project):
     (project / "model.bin").write_bytes(os.urandom(64 << 20))
     seen = []
