@@ -45,8 +45,17 @@ class PushArgs(msgspec.Struct, frozen=True, kw_only=True):
 
 async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
     """Push once. Raises `KitdError`."""
+    root = await ports.catalog.resolve(parse_repository(args.source), args.digest)
+    try:
+        return await _push(args, root, context, ports)
+    except MismatchError:
+        # On the way it may have been changed by chance, and another try may do; here it stays so.
+        await require_sound(ports.cache, root)
+        raise
+
+
+async def _push(args: PushArgs, root: Descriptor, context: JobContext, ports: Ports) -> Done:
     source, target = parse_repository(args.source), parse_repository(args.target)
-    root = await ports.catalog.resolve(source, args.digest)
     missing, notes = await _missing_parents(args, root, ports)
     # Before the kit: who finds it finds what it builds on.
     parents = [await _push_parent(parent, context, ports) for parent in reversed(missing)]
@@ -117,14 +126,9 @@ async def _copy(
     def progress(done_bytes: int, total_bytes: int) -> None:
         context.report(Progress("pushing", done_bytes, total_bytes))
 
-    try:
-        report = await copy_graph(
-            ports.reach, remote, root, concurrency=ports.transfers, progress=progress
-        )
-    except MismatchError:
-        # On the way it may have been changed by chance, and another try may do; here it stays so.
-        await require_sound(ports.cache, root)
-        raise
+    report = await copy_graph(
+        ports.reach, remote, root, concurrency=ports.transfers, progress=progress
+    )
     mounted_bytes = remote.mounted_bytes
     skipped_bytes = report.skipped_bytes - mounted_bytes
     # Before the tags: who finds the kit by name finds its signatures, too.
