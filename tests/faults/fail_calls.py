@@ -201,12 +201,15 @@ class Life:
         """One life with the fault, one after it; return what is wrong."""
         plan.armed = 1
         ended = self.suffer(plan)
+        # The checkpoint at the end is a courtesy: all that was acknowledged is in the WAL by then.
+        is_closing = ended is None and not plan.hits
         if ended is None:
             self.daemon.signal(signal.SIGTERM)
         code = self.daemon.wait(DEADLINE_S)
         plan.armed = 0
         hit = plan.hit.decode()
         failed_sync = hit.partition(" ")[0] in SYNCING and hit != self.untold
+        failed_sync = failed_sync and not (is_closing and ".sqlite3" in hit)
         allowed = (
             {EX_IOERR} if failed_sync else {EX_IOERR, EX_TEMPFAIL, *([0] if ended is None else [])}
         )
