@@ -4,13 +4,12 @@ Named tuples for the reason of `kitd.client.record`. `document` is the job's res
 what a newer daemon adds.
 """
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from kitd.client.error import ProtocolError, RpcError
 from kitd.client.protocol import Document
-from kitd.client.record import Job
+from kitd.client.record import Job, read_field
 
-_T = TypeVar("_T")
 _DIGEST_CHARS = 19
 """`sha256:` and twelve digits."""
 
@@ -120,11 +119,11 @@ def read_packed(job: Job, pushed: Moved | None) -> PackedKit:
     document = _result(job)
     return PackedKit(
         job=job.id,
-        digest=_value(document, "digest", str),
-        reference=_value(document, "reference", str),
-        tags=tuple(map(str, _value(document, "tags", list))),
-        layers=tuple(map(_read_layer, _value(document, "layers", list))),
-        unchanged=_value(document, "unchanged", bool),
+        digest=read_field(document, "digest", str),
+        reference=read_field(document, "reference", str),
+        tags=tuple(map(str, read_field(document, "tags", list))),
+        layers=tuple(map(_read_layer, read_field(document, "layers", list))),
+        unchanged=read_field(document, "unchanged", bool),
         warnings=tuple(map(str, document.get("warnings") or ())),
         pushed=pushed,
         document=document,
@@ -134,11 +133,11 @@ def read_packed(job: Job, pushed: Moved | None) -> PackedKit:
 def read_moved(job: Job) -> Moved:
     """Read what a job of kind `push` or `pull` came to. Raises `ProtocolError`."""
     document = _result(job)
-    moved = _value(document, "bytes", dict)
+    moved = read_field(document, "bytes", dict)
     return Moved(
         job=job.id,
-        digest=_value(document, "digest", str),
-        reference=_value(document, "reference", str),
+        digest=read_field(document, "digest", str),
+        reference=read_field(document, "reference", str),
         sent=moved.get("sent") or 0,
         received=moved.get("received") or 0,
         mounted=moved.get("mounted") or 0,
@@ -152,10 +151,10 @@ def _read_layer(document: Any) -> PackedLayer:
     if not isinstance(document, dict):
         raise ProtocolError("the daemon's answer has a layer that is no object")
     return PackedLayer(
-        _value(document, "mediaType", str),
-        _value(document, "digest", str),
-        _value(document, "size", int),
-        _value(document, "reused", bool),
+        read_field(document, "mediaType", str),
+        read_field(document, "digest", str),
+        read_field(document, "size", int),
+        read_field(document, "reused", bool),
     )
 
 
@@ -163,16 +162,6 @@ def _result(job: Job) -> Document:
     if job.result is None:
         raise ProtocolError(f"the daemon does not say what became of job {job.id}")
     return job.result
-
-
-def _value(document: Document, key: str, kind: type[_T]) -> _T:
-    value = document.get(key)
-    if isinstance(value, kind):
-        return value
-    raise ProtocolError(
-        f"the daemon's answer has {value!r:.40} where {key!r} should be a {kind.__name__}",
-        hint="kitctl and kitd should have the same version: kitctl version",
-    )
 
 
 def _megabytes(count: int) -> str:

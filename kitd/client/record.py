@@ -302,7 +302,8 @@ class EventPage(NamedTuple):
     head_seq: int
 
 
-def _field(document: Document, key: str, kind: type[T]) -> T:
+def read_field(document: Document, key: str, kind: type[T]) -> T:
+    """Return what an answer has under a key. Raises `ProtocolError` if it is of another kind."""
     value = document.get(key)
     # JSON's true is no number, and Python's True is an int.
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
@@ -314,7 +315,7 @@ def _field(document: Document, key: str, kind: type[T]) -> T:
 
 
 def _optional(document: Document, key: str, kind: type[T]) -> T | None:
-    return None if document.get(key) is None else _field(document, key, kind)
+    return None if document.get(key) is None else read_field(document, key, kind)
 
 
 def _texts(document: Document, key: str) -> tuple[str, ...]:
@@ -322,16 +323,16 @@ def _texts(document: Document, key: str) -> tuple[str, ...]:
 
 
 def _numbers(document: Document, key: str) -> tuple[int, ...]:
-    return tuple(_field({key: item}, key, int) for item in _optional(document, key, list) or ())
+    return tuple(read_field({key: item}, key, int) for item in _optional(document, key, list) or ())
 
 
 def _records(document: Document, key: str, read: Callable[[Any], T]) -> tuple[T, ...]:
-    return tuple(read(item) for item in _field(document, key, list))
+    return tuple(read(item) for item in read_field(document, key, list))
 
 
 def read_object(answer: Any) -> Document:
     """Return the answer of a call that gives an object. Raises `ProtocolError`."""
-    return _field({"result": answer}, "result", dict)
+    return read_field({"result": answer}, "result", dict)
 
 
 def read_progress(answer: Any) -> Progress:
@@ -349,9 +350,9 @@ def read_job(answer: Any) -> Job:
     document = read_object(answer)
     progress, error = document.get("progress"), _optional(document, "error", dict)
     return Job(
-        id=_field(document, "id", int),
-        kind=_field(document, "kind", str),
-        state=_field(document, "state", str),
+        id=read_field(document, "id", int),
+        kind=read_field(document, "kind", str),
+        state=read_field(document, "state", str),
         project=_optional(document, "project", str),
         reference=_optional(document, "reference", str),
         attempt=_optional(document, "attempt", int) or 0,
@@ -371,8 +372,8 @@ def read_job(answer: Any) -> Job:
 
 def _read_failure(document: Document) -> Failure:
     return Failure(
-        _field(document, "code", str),
-        _field(document, "message", str),
+        read_field(document, "code", str),
+        read_field(document, "message", str),
         _optional(document, "hint", str),
     )
 
@@ -391,10 +392,10 @@ def read_event(answer: Any) -> Event:
     """Read an event. Raises `ProtocolError`."""
     document = read_object(answer)
     return Event(
-        seq=_field(document, "seq", int),
-        at=_field(document, "at", str),
-        type=_field(document, "type", str),
-        subject=_field(document, "subject", str),
+        seq=read_field(document, "seq", int),
+        at=read_field(document, "at", str),
+        type=read_field(document, "type", str),
+        subject=read_field(document, "subject", str),
         data=_optional(document, "data", dict) or {},
         document=document,
     )
@@ -407,22 +408,22 @@ def read_events(answer: Any) -> tuple[Event, ...]:
 
 def read_event_page(answer: Any) -> EventPage:
     """Read a page of the event log. Raises `ProtocolError`."""
-    return EventPage(read_events(answer), _field(answer, "head_seq", int))
+    return EventPage(read_events(answer), read_field(answer, "head_seq", int))
 
 
 def read_subscription(answer: Any) -> int:
     """Read the number of a new subscription. Raises `ProtocolError`."""
-    return _field(read_object(answer), "subscription", int)
+    return read_field(read_object(answer), "subscription", int)
 
 
 def read_project(answer: Any) -> Project:
     """Read a project. Raises `ProtocolError`."""
     document = read_object(answer)
     return Project(
-        name=_field(document, "name", str),
-        path=_field(document, "path", str),
-        reference=_field(document, "reference", str),
-        state=_field(document, "state", str),
+        name=read_field(document, "name", str),
+        path=read_field(document, "path", str),
+        reference=read_field(document, "reference", str),
+        state=read_field(document, "state", str),
         reason=_optional(document, "reason", str),
         last_digest=_optional(document, "last_digest", str),
         last_packed=_optional(document, "last_packed", str),
@@ -440,9 +441,9 @@ def read_status(answer: Any) -> Status:
     """Read the daemon's status. Raises `ProtocolError`."""
     document = read_object(answer)
     return Status(
-        daemon=_field(document, "daemon", dict),
+        daemon=read_field(document, "daemon", dict),
         projects=read_projects(document),
-        queue=_field(document, "queue", dict),
+        queue=read_field(document, "queue", dict),
         cache=_optional(document, "cache", dict) or {},
         degraded=_texts(document, "degraded"),
         document=document,
@@ -452,9 +453,9 @@ def read_status(answer: Any) -> Status:
 def _read_check(answer: Any) -> Check:
     document = read_object(answer)
     return Check(
-        _field(document, "name", str),
-        _field(document, "ok", bool),
-        _field(document, "detail", str),
+        read_field(document, "name", str),
+        read_field(document, "ok", bool),
+        read_field(document, "detail", str),
         _optional(document, "fix", str),
     )
 
@@ -467,11 +468,11 @@ def read_checks(answer: Any) -> tuple[Check, ...]:
 def _read_kit(answer: Any) -> Kit:
     document = read_object(answer)
     return Kit(
-        repository=_field(document, "repo", str),
-        digest=_field(document, "digest", str),
+        repository=read_field(document, "repo", str),
+        digest=read_field(document, "digest", str),
         tags=_texts(document, "tags"),
         model_name=_optional(document, "modelName", str),
-        size=_field(document, "size", int),
+        size=read_field(document, "size", int),
         author=_optional(document, "author", str),
         document=document,
     )
@@ -492,9 +493,9 @@ def read_remote_kits(answer: Any) -> RemoteKits:
 def _read_layer(answer: Any) -> Layer:
     document = read_object(answer)
     return Layer(
-        digest=_field(document, "digest", str),
-        size=_field(document, "size", int),
-        media_type=_field(document, "mediaType", str),
+        digest=read_field(document, "digest", str),
+        size=read_field(document, "size", int),
+        media_type=read_field(document, "mediaType", str),
         diff_id=_optional(document, "diffId", str) or None,
         path=_optional(document, "path", str) or "",
         elsewhere=_optional(document, "elsewhere", bool) or False,
@@ -508,15 +509,15 @@ def _read_layer(answer: Any) -> Layer:
 def _read_remote(answer: Any) -> RemoteDataset:
     document = read_object(answer)
     return RemoteDataset(
-        _field(document, "path", str),
-        _field(document, "remotePath", str),
+        read_field(document, "path", str),
+        read_field(document, "remotePath", str),
         _optional(document, "remoteHash", str) or "",
     )
 
 
 def _read_missing(answer: Any) -> MissingKit:
     document = read_object(answer)
-    return MissingKit(_field(document, "reference", str), _texts(document, "filters"))
+    return MissingKit(read_field(document, "reference", str), _texts(document, "filters"))
 
 
 def _read_diff_layer(answer: Any) -> DiffLayer:
@@ -525,23 +526,25 @@ def _read_diff_layer(answer: Any) -> DiffLayer:
         _read_layer(document),
         kind=_optional(document, "kind", str) or "",
         name=_optional(document, "name", str) or "",
-        here=_field(document, "here", bool),
+        here=read_field(document, "here", bool),
     )
 
 
 def _read_diff_side(answer: Any) -> DiffSide:
     document = read_object(answer)
     return DiffSide(
-        _field(document, "reference", str),
-        _field(document, "digest", str),
-        _field(document, "remote", bool),
+        read_field(document, "reference", str),
+        read_field(document, "digest", str),
+        read_field(document, "remote", bool),
     )
 
 
 def _read_diff_annotation(answer: Any) -> DiffAnnotation:
     document = read_object(answer)
     return DiffAnnotation(
-        _field(document, "key", str), _optional(document, "a", str), _optional(document, "b", str)
+        read_field(document, "key", str),
+        _optional(document, "a", str),
+        _optional(document, "b", str),
     )
 
 
@@ -549,7 +552,7 @@ def read_kit_diff(answer: Any) -> KitDiff:
     """Read what two kits share. Raises `ProtocolError`."""
     document = read_object(answer)
     return KitDiff(
-        identical=_field(document, "identical", bool),
+        identical=read_field(document, "identical", bool),
         a=_read_diff_side(document.get("a")),
         b=_read_diff_side(document.get("b")),
         annotations=_records(document, "annotations", _read_diff_annotation),
@@ -564,8 +567,8 @@ def read_unpack_plan(answer: Any) -> UnpackPlan:
     """Read the plan of an unpack. Raises `ProtocolError`."""
     document = read_object(answer)
     return UnpackPlan(
-        digest=_field(document, "digest", str),
-        reference=_field(document, "reference", str),
+        digest=read_field(document, "digest", str),
+        reference=read_field(document, "reference", str),
         kitfile=_optional(document, "yaml", str),
         layers=_records(document, "layers", _read_layer),
         notes=_texts(document, "notes"),
@@ -578,17 +581,17 @@ def read_unpack_plan(answer: Any) -> UnpackPlan:
 def _read_mirror(answer: Any) -> Mirror:
     document = read_object(answer)
     return Mirror(
-        name=_field(document, "name", str),
-        source=_field(document, "source", str),
+        name=read_field(document, "name", str),
+        source=read_field(document, "source", str),
         repositories=_texts(document, "repositories"),
         targets=_texts(document, "targets"),
         schedule=_optional(document, "schedule", str),
         last_started=_optional(document, "last_started", str),
         next_start=_optional(document, "next_start", str),
-        edges=_field(document, "edges", int),
-        failed=_field(document, "failed", int),
-        conflicts=_field(document, "conflicts", int),
-        gone=_field(document, "gone", int),
+        edges=read_field(document, "edges", int),
+        failed=read_field(document, "failed", int),
+        conflicts=read_field(document, "conflicts", int),
+        gone=read_field(document, "gone", int),
         last_equal=_optional(document, "last_equal", str),
         running=_numbers(document, "running"),
         document=document,
@@ -604,13 +607,13 @@ def _read_mirror_edge(answer: Any) -> MirrorEdge:
     document = read_object(answer)
     error = _optional(document, "error", dict)
     return MirrorEdge(
-        source=_field(document, "source", str),
-        target=_field(document, "target", str),
-        state=_field(document, "state", str),
+        source=read_field(document, "source", str),
+        target=read_field(document, "target", str),
+        state=read_field(document, "state", str),
         digest=_optional(document, "digest", str),
         last_equal=_optional(document, "last_equal", str),
         gone_since=_optional(document, "gone_since", str),
-        error=None if error is None else _field(error, "message", str),
+        error=None if error is None else read_field(error, "message", str),
         document=document,
     )
 
@@ -619,17 +622,17 @@ def read_mirror_edges(answer: Any) -> MirrorEdges:
     """Read edges of a mirror. Raises `ProtocolError`."""
     document = read_object(answer)
     return MirrorEdges(
-        _records(document, "edges", _read_mirror_edge), _field(document, "total", int)
+        _records(document, "edges", _read_mirror_edge), read_field(document, "total", int)
     )
 
 
 def _read_mirrored_tag(answer: Any) -> MirroredTag:
     document = read_object(answer)
     return MirroredTag(
-        source=_field(document, "source", str),
-        target=_field(document, "target", str),
+        source=read_field(document, "source", str),
+        target=read_field(document, "target", str),
         digest=_optional(document, "digest", str),
-        action=_field(document, "action", str),
+        action=read_field(document, "action", str),
         bytes=_optional(document, "bytes", int) or 0,
         why=_optional(document, "why", str),
         document=document,
@@ -639,11 +642,11 @@ def _read_mirrored_tag(answer: Any) -> MirroredTag:
 def read_mirrored(answer: Any) -> Mirrored:
     """Read the result of a job of kind `mirror`. Raises `ProtocolError`."""
     document = read_object(answer)
-    moved = _field(document, "bytes", dict)
-    counts = _field(document, "counts", dict)
+    moved = read_field(document, "bytes", dict)
+    counts = read_field(document, "counts", dict)
     return Mirrored(
         tags=_records(document, "edges", _read_mirrored_tag),
-        counts={str(action): _field(counts, action, int) for action in counts},
+        counts={str(action): read_field(counts, action, int) for action in counts},
         sent_bytes=_optional(moved, "sent", int) or 0,
         mounted_bytes=_optional(moved, "mounted", int) or 0,
         skipped_bytes=_optional(moved, "skipped", int) or 0,

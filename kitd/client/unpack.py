@@ -43,21 +43,14 @@ def unpack_kit(
 
     plan = complete_plan(client, reference, filters, include_remote=include_remote, pull=pull)
     target = Path(os.path.abspath(directory))
-    total, done = sum(layer.size for layer in plan.layers), 0
     with watching(progress) as watch:
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            watch(Progress("unpacking", done, total))
-
         extraction = unpack(
             client,
             plan,
             target,
             existing=choice,
             stores=os.environ if include_remote else None,
-            progress=advance,
+            progress=watch,
         )
     return Unpacked(plan.digest, plan.reference, str(target), extraction.files, extraction.bytes)
 
@@ -107,7 +100,7 @@ def unpack(
     *,
     existing: Existing = Existing.REFUSE,
     stores: Mapping[str, str] | None = None,
-    progress: Callable[[int], None],
+    progress: Callable[[Progress], None],
 ) -> Extraction:
     """Unpack what `kitd.client.request.plan_unpack` answered, and nothing of which is missing.
 
@@ -117,9 +110,16 @@ def unpack(
     whatever it raises, the target is as it was.
     """
     remotes = () if stores is None else plan.remotes
+    total, done = sum(layer.size for layer in plan.layers), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(Progress("unpacking", done, total))
+
     with (
         closing(_open_layers(client, plan)) as layers,
-        closing(_open_remotes(remotes, stores or {}, progress)) as files,
+        closing(_open_remotes(remotes, stores or {}, advance)) as files,
     ):
         return extract(
             target,
@@ -127,7 +127,7 @@ def unpack(
             kitfile=plan.kitfile,
             files=files,
             existing=existing,
-            progress=progress,
+            progress=advance,
         )
 
 

@@ -120,7 +120,7 @@ def run(disk: Path, place: Path, registry: str, layer_bytes: int) -> dict[str, o
     with life(place / "there", disk / "there", wrong) as client, peak_of(disk, seen, "unpack"):
         finish(client, client.call(request.pull(reference)).id)
         plan = client.call(request.plan_unpack(reference))
-        unpack(client, plan, target, progress=lambda _count: None)
+        unpack(client, plan, target, progress=lambda _progress: None)
     if digest_of(target / "model.bin") != digest_of(model):
         wrong.append("what was unpacked is not what was packed")
     shutil.rmtree(target)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kitd.client import request
 from kitd.client.placement import Existing
-from kitd.client.record import MissingKit, Progress
+from kitd.client.record import MissingKit
 from kitd.client.unpack import complete_plan, unpack
 from kitd.ctl.error import UsageError
 from kitd.ctl.exit_code import ExitCode
@@ -46,21 +46,13 @@ def unpack_kit(
         if plan.remotes and not include_remote:
             left = plural(len(plan.remotes), "remote dataset")
             session.terminal.note(f"warning: {left} left out: --include-remote fetches it as well")
-        total = sum(layer.size for layer in plan.layers)
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            line.update(Progress("unpacking", done, total))
-
         extraction = unpack(
             client,
             plan,
             target,
             existing=existing,
             stores=os.environ if include_remote else None,
-            progress=advance,
+            progress=line.update,
         )
     document = {"digest": plan.digest, "files": extraction.files, "bytes": extraction.bytes}
     text = (

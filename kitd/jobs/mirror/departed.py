@@ -1,10 +1,10 @@
 """Tags that are gone from the source: noted, and removed from the target once that is due."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from kitd.content.together import all_of
-from kitd.jobs.mirror.attempt import LOOKS, Attempt
+from kitd.jobs.mirror.attempt import LOOKS, Attempt, in_parts
 from kitd.mirror.decide import departures, subject_of
 from kitd.mirror.edge import Back, Eased, Edge, Forgotten, Gone, Memory, Note, Removed
 from kitd.mirror.order import Deletes
@@ -103,7 +103,7 @@ async def _foresee(attempt: Attempt, copies: Sequence[_Copy]) -> None:
         is_ours = theirs in (None, copy.digest)
         await _tell(attempt, copy, Fate(Outcome.REMOVED if is_ours else Outcome.MOVED))
 
-    for part in _parts(copies):
+    for part in in_parts(copies, LOOKS):
         await all_of(attempt.report.guarded(foresee(copy), (copy.edge,)) for copy in part)
 
 
@@ -134,7 +134,7 @@ async def _remove(attempt: Attempt, copies: Sequence[_Copy]) -> None:
         for tag, fate in (await remote.remove_with_manifests(going)).items():
             await _tell(attempt, by_tag[tag], fate)
 
-    for part in (copies[:1], *_parts(copies[1:])):
+    for part in (copies[:1], *in_parts(copies[1:], LOOKS)):
         if whole:
             # Who did not remove the first removes none.
             whole += part
@@ -154,7 +154,3 @@ async def _tell(attempt: Attempt, copy: _Copy, fate: Fate) -> None:
         await attempt.report.note(Forgotten(copy.edge) if is_theirs else Eased(copy.edge))
         why = _WHY[fate.outcome].format(fate.by)
         attempt.report.tell(copy.edge, copy.digest, "skipped", why=why)
-
-
-def _parts(copies: Sequence[_Copy]) -> Iterator[Sequence[_Copy]]:
-    return (copies[start : start + LOOKS] for start in range(0, len(copies), LOOKS))

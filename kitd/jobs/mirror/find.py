@@ -1,14 +1,12 @@
 """Which tags of the source are meant, and what they name now."""
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from itertools import islice
-from typing import TypeVar
 
 from kitd.blocking import run_blocking
 from kitd.content.store import ContentNotFoundError
 from kitd.content.together import all_of
 from kitd.errors import Disposition, KitdError
-from kitd.jobs.mirror.attempt import Attempt
+from kitd.jobs.mirror.attempt import Attempt, in_parts
 from kitd.jobs.mirror.source import PullsSpentError
 from kitd.mirror.decide import digest_tags, subject_of
 from kitd.mirror.edge import Eased
@@ -16,8 +14,6 @@ from kitd.mirror.order import Selection
 from kitd.mirror.select import admits, needs_ages, select
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Reference
-
-_T = TypeVar("_T")
 
 BATCH = 500
 """Tags that are looked at, and copied, before the next are: memory is for so many."""
@@ -63,8 +59,7 @@ class Finder:
 
     async def batches(self, names: Sequence[str]) -> AsyncIterator[Mapping[str, Digest]]:
         """Yield what tags name, so many at a time, and the digest tags that are about those."""
-        rest = iter(names)
-        while batch := list(islice(rest, BATCH)):
+        for batch in in_parts(names, BATCH):
             found = await self._resolve(batch)
             missing = self.gone.intersection(self._order.tags or ())
             if missing and self._order.rule is None:
@@ -73,7 +68,7 @@ class Finder:
                 raise ContentNotFoundError(f"there is no {gone}", hint="correct the tag")
             yield found
         # What is about manifests that were copied before, or belong to one that was.
-        for subjects in _parts(list(self._companions)):
+        for subjects in in_parts(list(self._companions), BATCH):
             yield await self._resolve(await self._about_agreed(subjects))
 
     async def about(self, manifests: Collection[Digest]) -> Mapping[str, Digest]:
@@ -136,7 +131,7 @@ class Finder:
         listed = await run_blocking(_admitted, select_by, tuple(self._source.listed or ()))
         made_us: dict[str, int | None] = dict.fromkeys(listed)
         if needs_ages(select_by):
-            for part in _parts(listed):
+            for part in in_parts(listed, BATCH):
                 digests = await self._resolve(part)
                 ages = await self._ages(set(digests.values()))
                 made_us |= {tag: ages.get(digest) for tag, digest in digests.items()}
@@ -214,7 +209,3 @@ class Finder:
 
 def _admitted(selection: Selection, tags: Sequence[str]) -> list[str]:
     return [tag for tag in tags if admits(selection, tag)]
-
-
-def _parts(items: Sequence[_T]) -> Iterable[Sequence[_T]]:
-    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))

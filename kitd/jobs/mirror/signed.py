@@ -1,11 +1,10 @@
 """What has come to refer to manifests that the target has already: signatures, SBOMs and so on."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 
 from kitd.content.store import ContentNotFoundError
 from kitd.content.together import all_of
-from kitd.jobs.mirror.attempt import Attempt
+from kitd.jobs.mirror.attempt import Attempt, in_parts
 from kitd.mirror.decide import subject_of
 from kitd.mirror.edge import Edge, Referred
 from kitd.oci.digest import Digest, parse_digest
@@ -73,8 +72,7 @@ async def _refer_to(attempt: Attempt, due: Iterable[tuple[Digest, Edge]]) -> Non
     work: dict[Digest, list[Edge]] = {}
     for digest, edge in due:
         work.setdefault(digest, []).append(edge)
-    rest = iter(work.items())
-    while part := tuple(islice(rest, AT_ONCE)):
+    for part in in_parts(list(work.items()), AT_ONCE):
         await all_of(
             attempt.report.guarded(_refer(attempt, digest, edges), edges) for digest, edges in part
         )
