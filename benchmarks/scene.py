@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ BIN = Path(sys.executable).parent
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 60.0
 COMMAND_DEADLINE_S = 900.0
+SENT = re.compile(r'"GET /v2/[^"]*" 20[06] (\d+)')
+"""A line of an access log in the combined format: the size is that of the answer's body."""
 
 
 class Scene:
@@ -88,15 +91,22 @@ class DockerRegistry:
 
     host: str
     pid: int
+    log_path: Path
+
+    def sent_bytes(self) -> int:
+        """Return how many bytes of bodies it has sent since it started, by its access log."""
+        return sum(map(int, SENT.findall(self.log_path.read_text())))
 
 
 @contextlib.contextmanager
-def docker_registry(program: str, place: Path) -> Iterator[DockerRegistry]:
+def docker_registry(
+    program: str, place: Path, *, access_log: bool = False
+) -> Iterator[DockerRegistry]:
     """Start Debian's registry on loopback, empty; stop it afterwards."""
     place.mkdir()
     config = {
         "version": "0.1",
-        "log": {"level": "info", "formatter": "json", "accesslog": {"disabled": True}},
+        "log": {"level": "info", "formatter": "json", "accesslog": {"disabled": not access_log}},
         "storage": {"filesystem": {"rootdirectory": str(place / "storage")}},
         "http": {"addr": "127.0.0.1:0", "secret": "bench"},
     }
@@ -113,7 +123,7 @@ def docker_registry(program: str, place: Path) -> Iterator[DockerRegistry]:
     try:
         wait_until(lambda: said in log_path.read_text(), process, log_path)
         host = log_path.read_text().partition(said)[2].partition('"')[0].partition(",")[0]
-        yield DockerRegistry(host, process.pid)
+        yield DockerRegistry(host, process.pid, log_path)
     finally:
         process.kill()
         process.wait(timeout=STOP_DEADLINE_S)
