@@ -9,7 +9,9 @@ import os
 import re
 import stat
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from kitd.client import zstd_frames
 from kitd.client.layer_feed import LayerFeed
@@ -23,6 +25,10 @@ _MEDIA_TYPE = re.compile(
 _DIGEST = re.compile(r"(sha256):[0-9a-f]{64}|(sha384):[0-9a-f]{96}|(sha512):[0-9a-f]{128}")
 _GZIP = 31
 """zlib's window size for a gzip wrapper, `16 + 15`."""
+_ASIDE_BYTES = 1 << 16
+"""A chunk from this size on is hashed by another thread: for less the way there takes too long."""
+_ASIDE_CHUNKS = 4
+"""So many are on their way to it at most."""
 
 
 class LayerError(KitdError):
@@ -61,8 +67,8 @@ class LayerStream:
         self._layer = layer
         self._progress = progress
         self._offset = 0
-        self._blob_hash = _hasher(layer.digest)
-        self._plain_hash = _hasher(layer.diff_id or layer.digest)
+        self._blob_hash = _AsideHash(layer.digest)
+        self._plain_hash = _AsideHash(layer.diff_id or layer.digest)
         _, self._compression = layer_format(layer)
         found = os.fstat(handle)
         self._read = self._pread
@@ -95,8 +101,7 @@ class LayerStream:
             (self._layer.digest, self._blob_hash),
             (self._layer.diff_id, self._plain_hash),
         ):
-            found = f"{hasher.name}:{hasher.hexdigest()}"
-            if promised is not None and found != promised:
+            if promised is not None and (found := hasher.digest()) != promised:
                 raise LayerError(
                     f"the content of the layer {promised} has the digest {found}",
                     hint="the kit is damaged: pull it again",
@@ -170,9 +175,35 @@ class LayerStream:
             ) from error
 
 
-def _hasher(digest: str) -> "hashlib._Hash":
-    match = _DIGEST.fullmatch(digest)
-    if match is None:
-        raise LayerError(f"{digest[:160]!r} is not a digest")
-    algorithm: str = match[match.lastindex or 1]
-    return hashlib.new(algorithm)
+class _AsideHash:
+    """A hash that another thread computes, while this one reads and writes."""
+
+    def __init__(self, digest: str) -> None:
+        """Raise `LayerError` for what is not a digest."""
+        match = _DIGEST.fullmatch(digest)
+        if match is None:
+            raise LayerError(f"{digest[:160]!r} is not a digest")
+        self._algorithm: str = match[match.lastindex or 1]
+        self._hash = hashlib.new(self._algorithm)
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: deque[Future[None]] = deque()
+
+    def update(self, chunk: bytes) -> None:
+        """Take the next chunk."""
+        if len(chunk) < _ASIDE_BYTES:
+            self._wait(0)
+            self._hash.update(chunk)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "hash")
+        self._wait(_ASIDE_CHUNKS - 1)
+        self._pending.append(self._pool.submit(self._hash.update, chunk))
+
+    def digest(self) -> str:
+        """Return the digest of all chunks."""
+        self._wait(0)
+        return f"{self._algorithm}:{self._hash.hexdigest()}"
+
+    def _wait(self, most: int) -> None:
+        while len(self._pending) > most:
+            self._pending.popleft().result()
