@@ -1,13 +1,12 @@
 """A Kitfile for a directory that has none, from the names and sizes in it. Pure.
 
-The rules are those of `kit init`: what a name ends in says what a file is, a directory is one entry
-if all that lies directly in it is of one kind, and whatever cannot be told is code. Where this
-differs from `kit` is said in docs/init.md.
+The rules are those of `kit init`, in the version of the dialect: what a name ends in says what a file
+is, a directory is one entry if all that lies directly in it is of one kind, and whatever cannot be
+told is code. Where this differs from `kit` is said in docs/init.md.
 """
 
 import enum
 import posixpath
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -31,8 +30,8 @@ from kitd.modelkit.validation import not_local
 
 CROWD = 1000
 """Files directly in one directory; one that has more is an entry as a whole."""
-MAX_UNPROCESSED = 5
-"""Directories that nothing can be told of; where there are more, all of the rest is code."""
+MAX_UNKNOWN = 5
+"""Files in the root that nothing can be told of, or directories in kit 1.7; more are one entry."""
 
 _MODEL = (
     ".safetensors", ".pkl", ".joblib", ".bin", ".pth", ".pt", ".mar", ".pt2", ".ptl", ".pb",
@@ -74,6 +73,10 @@ class FileKind(enum.Enum):
     PROMPT = enum.auto()
     MCP_SERVER = enum.auto()
     UNKNOWN = enum.auto()
+
+
+_ENTRIES = frozenset({FileKind.DOCS, FileKind.DATASET, FileKind.PROMPT})
+"""Kinds of which a whole directory is an entry that says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +187,8 @@ class _Sorting:
     docs: list[Docs] = field(default_factory=list)
     prompts: list[Prompt] = field(default_factory=list)
     servers: list[str] = field(default_factory=list)
-    unprocessed: list[str] = field(default_factory=list)
-    has_unknown: bool = False
+    unknown_directories: list[str] = field(default_factory=list)
+    unknown_files: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     nested_tools: dict[str, set[str]] = field(default_factory=dict)
     """Names of tools' directories and files, by the directory that holds them."""
@@ -224,9 +227,22 @@ class _Sorting:
             case FileKind.MCP_SERVER:
                 self.servers.append(file.name)
             case FileKind.UNKNOWN:
-                self.has_unknown = True
+                self.unknown_files.append(file.name)
             case _:
                 self._add_entry(kind, file.name)
+
+    def _directory_path(self, name: str) -> str:
+        """Return how kit spells a directory; only newer ones say that it is one."""
+        return name if self.dialect is Dialect.KIT_1_7 else f"{name}/"
+
+    def _add_directory_entry(self, kind: FileKind, name: str) -> None:
+        path = self._directory_path(name)
+        if kind in _ENTRIES:
+            self._add_entry(kind, path)
+        elif self.dialect is Dialect.KIT_1_7:
+            self.unknown_directories.append(path)
+        else:
+            self.code.append(Code(path=path))
 
     def _add_entry(self, kind: FileKind, path: str) -> None:
         match kind:
@@ -234,10 +250,8 @@ class _Sorting:
                 self.docs.append(Docs(path=path))
             case FileKind.DATASET:
                 self.datasets.append(Dataset(path=path))
-            case FileKind.PROMPT:
-                self.prompts.append(Prompt(path=path))
             case _:
-                self.unprocessed.append(path)
+                self.prompts.append(Prompt(path=path))
 
     def add_directory(self, directory: ListedDirectory) -> None:
         name = directory.name
@@ -256,9 +270,9 @@ class _Sorting:
             self.nested_tools[name] = tools
         files = [file for file in files if file.name not in tools]
         if name == _DOCS_NAME:
-            self.docs.append(Docs(path=name))
+            self._add_entry(FileKind.DOCS, self._directory_path(name))
         elif name in _CODE_NAMES:
-            self.code.append(Code(path=name))
+            self.code.append(Code(path=self._directory_path(name)))
         else:
             is_flat = tools.issuperset(nested)
             self._add_by_content(name, files, is_flat=is_flat, is_crowded=directory.count > CROWD)
@@ -283,7 +297,7 @@ class _Sorting:
         only = next(iter(kinds)) if len(kinds) == 1 else FileKind.UNKNOWN
         if is_crowded:
             # So many weights are arrays or records, and one entry each would be no Kitfile.
-            self._add_entry(FileKind.DATASET if only is FileKind.MODEL else only, name)
+            self._add_directory_entry(FileKind.DATASET if only is FileKind.MODEL else only, name)
             return
         self.models += self._usable(by_kind.get(FileKind.MODEL, ()))
         self.servers += [file.name for file in self._usable(by_kind.get(FileKind.MCP_SERVER, ()))]
@@ -294,7 +308,7 @@ class _Sorting:
                 file.name for file in self._usable(by_kind.get(FileKind.METADATA, ()))
             ]
         else:
-            self._add_entry(only, name)
+            self._add_directory_entry(only, name)
 
     def _usable(self, files: Sequence[ListedFile]) -> Iterator[ListedFile]:
         return (file for file in files if self._is_taken(file.name))
@@ -307,19 +321,28 @@ class _Sorting:
         else:
             parts = (ModelPart(path=path) for path in self.metadata)
             model = replace(model, parts=(*model.parts, *parts))
-        code = [*self.code, *(Code(path=path) for path in self.unprocessed)]
-        if self.has_unknown or len(self.unprocessed) > MAX_UNPROCESSED:
-            code = [Code(path=".")]
         return Kitfile(
             manifest_version=MANIFEST_VERSION,
             package=package,
             model=model,
-            code=tuple(code),
+            code=tuple(self._code()),
             datasets=tuple(datasets),
             docs=tuple(self.docs),
             prompts=tuple(self.prompts),
             mcp_servers=tuple(_servers(self.servers)),
         )
+
+    def _code(self) -> Iterator[Code]:
+        if self.dialect is Dialect.KIT_1_7:
+            if self.unknown_files or len(self.unknown_directories) > MAX_UNKNOWN:
+                yield Code(path=".")
+                return
+            yield from self.code
+            yield from (Code(path=path) for path in self.unknown_directories)
+            return
+        yield from self.code
+        rest = ["."] if len(self.unknown_files) > MAX_UNKNOWN else self.unknown_files
+        yield from (Code(path=path) for path in rest)
 
 
 def _model(files: Sequence[ListedFile]) -> Model | None:
@@ -338,12 +361,9 @@ def _model(files: Sequence[ListedFile]) -> Model | None:
 
 
 def _servers(paths: Sequence[str]) -> Iterator[McpServer]:
-    """Yield the servers, named after their files, or after their paths where these are alike."""
-    names = [posixpath.basename(path).removesuffix(_MCP_BUNDLE) for path in paths]
-    uses = Counter(names)
-    for path, name in zip(paths, names, strict=True):
-        is_own = name and uses[name] == 1
-        yield McpServer(name=name if is_own else path, path=path)
+    """Yield the servers, named after their paths without what these end in."""
+    for path in paths:
+        yield McpServer(name=path.removesuffix(_MCP_BUNDLE) or path, path=path)
 
 
 def _with_licence(kitfile: Kitfile, licence: str) -> Kitfile:
@@ -359,7 +379,7 @@ def _with_licence(kitfile: Kitfile, licence: str) -> Kitfile:
 
 def _ignore_lines(kitfile: Kitfile, sorting: _Sorting) -> Iterator[str]:
     entries: tuple[Entry, ...] = (*kitfile.code, *kitfile.datasets, *kitfile.docs, *kitfile.prompts)
-    whole = {entry.path for entry in entries}
+    whole = {entry.path.removesuffix("/") for entry in entries}
     if "." in whole:
         yield from map(_literal, sorting.left_out)
     nested: set[str] = set()

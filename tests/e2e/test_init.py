@@ -2,9 +2,17 @@
 
 import yaml
 
+FILES = {
+    "weights/base.gguf": 50,
+    "weights/config.json": 2,
+    "train.py": 9,
+    "src/lib.py": 9,
+    "src/__pycache__/lib.pyc": 9,
+}
+
 
 def make_project(root):
-    for name, size in {"weights/base.gguf": 50, "weights/config.json": 2, "train.py": 9}.items():
+    for name, size in FILES.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"x" * size)
     (root / ".git").mkdir()
@@ -29,13 +37,13 @@ def test_a_directory_gets_a_kitfile_that_packs(kitd, tmp_path):
             "license": "MIT",
             "parts": [{"path": "weights/config.json"}],
         },
-        "code": [{"path": "."}],
+        "code": [{"path": "src/"}, {"path": "train.py"}],
         "docs": [{"path": "LICENSE", "description": "License file"}],
     }
     assert "left out, as tools keep it for themselves: .git" in made.err
-    assert ".kitignore has: .git" in made.err
+    assert ".kitignore has: **/__pycache__" in made.err
     packed = daemon.json("pack", root, "-t", "demo:v1")
-    assert len(packed["layers"]) == 4
+    assert len(packed["layers"]) == 5
 
 
 def test_a_kitfile_is_replaced_only_if_somebody_says_so(kitd, tmp_path):
@@ -56,7 +64,7 @@ def test_a_kitfile_is_replaced_only_if_somebody_says_so(kitd, tmp_path):
     assert daemon.kitctl("init", root, "--force").code == 0
     assert (root / "Kitfile").read_text() == printed.out
     assert sorted(path.name for path in root.iterdir()) == [
-        ".git", "Kitfile", "LICENSE", "kitfile", "train.py", "weights",
+        ".git", "Kitfile", "LICENSE", "kitfile", "src", "train.py", "weights",
     ]  # fmt: skip
 
 

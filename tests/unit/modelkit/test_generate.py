@@ -64,8 +64,23 @@ def test_kitfiles_that_are_there_are_no_content():
     assert entries({"Kitfile": 1, "kitfile": 1, ".kitfile": 1, ".kitignore": 1}) == {}
 
 
-def test_directories_by_name_and_by_content():
-    """Special names first, then what nothing can be told of."""
+@pytest.mark.parametrize(
+    ("dialect", "code", "slash"),
+    [
+        (
+            Dialect.CURRENT,
+            ["both/", "build/", "deep/", "empty/", "lib/", "pkg/", "settings/", "src/"],
+            "/",
+        ),
+        (
+            Dialect.KIT_1_7,
+            ["build", "lib", "pkg", "src", "both", "deep", "empty", "settings"],
+            "",
+        ),
+    ],
+)
+def test_directories_by_name_and_by_content(dialect, code, slash):
+    """By name; in kit 1.7 special names first, then what nothing can be told of."""
     tree = {
         "build": {"Makefile": 1}, "lib": {}, "pkg": {"a.csv": 1}, "src": {"main.py": 1},
         "docs": {"logo.png": 1},
@@ -77,12 +92,12 @@ def test_directories_by_name_and_by_content():
         "settings": {"a.json": 1},
         "empty": {},
     }  # fmt: skip
-    assert entries(tree) == {
+    assert entries(tree, dialect) == {
         "model": ["weights/b.gguf"],
         "parts": ["weights/config.json"],
-        "code": ["build", "lib", "pkg", "src", "both", "deep", "empty", "settings"],
-        "datasets": ["records"],
-        "docs": ["docs", "guides"],
+        "code": code,
+        "datasets": [f"records{slash}"],
+        "docs": [f"docs{slash}", f"guides{slash}"],
     }
 
 
@@ -138,17 +153,25 @@ def test_files_by_suffix_and_the_rest_is_code():
     made = draft(tree).kitfile
     assert entries(tree) == {
         "model": ["model.safetensors"],
-        "code": ["."],
+        "code": ["train.py", "upper.CSV"],
         "datasets": ["a.tar"],
         "docs": ["LICENSE", "README", "notes.adoc"],
     }
     assert [entry.description for entry in made.docs] == ["License file", "Readme file", ""]
 
 
-def test_too_many_directories_of_code_are_one_entry():
+def test_more_than_five_files_of_code_are_one_entry_beside_the_directories():
+    files = {f"{n}.py": 1 for n in range(5)}
+    assert entries({"src": {}, **files})["code"] == ["src/", *files]
+    assert entries({"src": {}, "5.py": 1, **files}) == {"code": ["src/", "."]}
+
+
+def test_in_kit_1_7_one_file_of_code_or_six_directories_are_one_entry():
     tree = {"src": {}} | {f"module{n}": {"a.py": 1} for n in range(5)}
-    assert len(entries(tree)["code"]) == 6
-    assert entries(tree | {"module5": {}}) == {"code": ["."]}
+    assert len(entries(tree, Dialect.KIT_1_7)["code"]) == 6
+    assert entries(tree | {"module5": {}}, Dialect.KIT_1_7) == {"code": ["."]}
+    assert entries(tree | {"a.py": 1}, Dialect.KIT_1_7) == {"code": ["."]}
+    assert len(entries(tree | {"module5": {}})["code"]) == 7
 
 
 @pytest.mark.parametrize(
@@ -171,19 +194,23 @@ def test_what_agents_read_are_prompts():
         "skill": {"SKILL.md": 1, "run.py": 1, "scripts": {}},
     }  # fmt: skip
     assert entries(tree) == {
-        "prompts": ["AGENTS.md", "claude.md", "review.prompt.yaml", "asking", "skill"]
+        "prompts": ["AGENTS.md", "claude.md", "review.prompt.yaml", "asking/", "skill"]
     }
 
 
-def test_bundles_of_mcp_servers_are_named_after_their_files():
-    tree = {"web.mcpb": 1, "one": {"files.mcpb": 1}, "two": {"files.mcpb": 1, "main.py": 1}}
+def test_bundles_of_mcp_servers_are_named_after_their_paths():
+    tree = {
+        "web.mcpb": 1, ".mcpb": 1, "one": {"mail.mcpb": 1},
+        "two": {"files.mcpb": 1, "main.py": 1},
+    }  # fmt: skip
     kitfile = draft(tree).kitfile
     assert {server.name: server.path for server in kitfile.mcp_servers} == {
+        ".mcpb": ".mcpb",
         "web": "web.mcpb",
-        "one/files.mcpb": "one/files.mcpb",
-        "two/files.mcpb": "two/files.mcpb",
+        "one/mail": "one/mail.mcpb",
+        "two/files": "two/files.mcpb",
     }
-    assert [code.path for code in kitfile.code] == ["two"]
+    assert [code.path for code in kitfile.code] == ["two/"]
 
 
 def test_the_dialect_of_kit_1_7_has_neither():
@@ -203,25 +230,25 @@ def test_what_tools_keep_is_left_out_and_told():
 
 
 def test_what_whole_directories_would_take_all_the_same_is_for_kitignore():
-    made = draft({"main.py": 1, ".git": {}, "src": {"__pycache__": {}, "a.py": 1}})
-    assert made.ignore_lines == (".git", "**/__pycache__")
+    tree = {".git": {}, "src": {"__pycache__": {}, "a.py": 1}} | {f"{n}.py": 1 for n in range(6)}
+    assert draft(tree).ignore_lines == (".git", "**/__pycache__")
+    few = draft({"main.py": 1, ".git": {}, "src": {"__pycache__": {}}})
+    assert few.ignore_lines == ("**/__pycache__",)
     ignored = {".git", "src/__pycache__"}
-    told = draft(
-        {"main.py": 1, ".git": {}, "src": {"__pycache__": {}}}, is_ignored=ignored.__contains__
-    )
+    told = draft(tree, is_ignored=ignored.__contains__)
     assert (told.left_out, told.ignore_lines) == ((), ())
 
 
 def test_a_tools_directory_does_not_make_a_dataset_code():
     made = draft({"data": {"a.csv": 1, ".ipynb_checkpoints": {}}})
-    assert [entry.path for entry in made.kitfile.datasets] == ["data"]
+    assert [entry.path for entry in made.kitfile.datasets] == ["data/"]
     assert made.ignore_lines == ("**/.ipynb_checkpoints",)
 
 
 def test_what_is_ignored_is_nowhere():
     tree = {"a.csv": 1, "b.csv": 1, "data": {"a.csv": 1, "x.py": 1}, "old": {"m.pt": 1}}
     ignored = {"a.csv", "data/x.py", "old"}
-    assert entries(tree, is_ignored=ignored.__contains__) == {"datasets": ["b.csv", "data"]}
+    assert entries(tree, is_ignored=ignored.__contains__) == {"datasets": ["b.csv", "data/"]}
 
 
 def test_names_that_read_as_references_are_told_and_not_written():
@@ -237,7 +264,7 @@ def test_a_crowded_directory_is_one_entry(suffix, where):
     """One file stands for all of its kind."""
     crowd = ListedDirectory(name="many", files=(ListedFile(f"a.{suffix}", 1),), count=CROWD + 1)
     kitfile = generate(Listing(directories=(crowd,)), PACKAGE, Dialect.CURRENT).kitfile
-    assert [entry.path for entry in getattr(kitfile, where)] == ["many"]
+    assert [entry.path for entry in getattr(kitfile, where)] == ["many/"]
     assert kitfile.model is None
 
 
