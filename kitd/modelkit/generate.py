@@ -1,8 +1,8 @@
 """A Kitfile for a directory that has none, from the names and sizes in it. Pure.
 
-The rules are those of `kit init`, in the version of the dialect: what a name ends in says what a file
-is, a directory is one entry if all that lies directly in it is of one kind, and whatever cannot be
-told is code. Where this differs from `kit` is said in docs/init.md.
+The rules are those of `kit init`, in the version of the dialect: what a name ends in says what a
+file is, a directory is one entry if all that lies directly in it is of one kind, and whatever
+cannot be told is code. Where this differs from `kit` is said in docs/init.md.
 """
 
 import enum

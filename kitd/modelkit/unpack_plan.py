@@ -76,7 +76,7 @@ def _by_digest(manifest: Manifest, places: Sequence[LayerEntry]) -> Sequence[Des
     layers: dict[tuple[Digest | None, str | None], Descriptor] = {}
     for layer in manifest.layers:
         layers.setdefault((layer.digest, None), layer)
-        layers.setdefault((layer.digest, _annotated(layer)), layer)
+        layers.setdefault((layer.digest, annotated_path(layer)), layer)
     return [
         # Two equal files are one blob at two paths; the annotation tells them apart.
         layers.get((place.entry.digest, clean_path(place.entry.path)))
@@ -85,7 +85,8 @@ def _by_digest(manifest: Manifest, places: Sequence[LayerEntry]) -> Sequence[Des
     ]
 
 
-def _annotated(layer: Descriptor) -> str | None:
+def annotated_path(layer: Descriptor) -> str | None:
+    """Return where a layer's annotation says that its files belong, if it has one."""
     path = layer_path(layer)
     return None if not path else clean_path(path)
 
@@ -114,7 +115,7 @@ def _layer(place: LayerEntry, target: Descriptor) -> UnpackLayer:
         diff_id,
         place.kind,
         getattr(entry, "name", ""),
-        (_annotated(target) if is_raw else None) or path,
+        (annotated_path(target) if is_raw else None) or path,
         layer_mode(target) if is_raw else None,
         # Before KitOps recorded digests, names began in the directory that the entry is in.
         "." if entry.digest is not None or is_raw else posixpath.dirname(path) or ".",

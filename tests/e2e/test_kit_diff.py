@@ -1,6 +1,10 @@
 """What two kits share, and what only one has: by layer, and by file where the cache has both."""
 
 import hashlib
+import json
+import urllib.request
+
+from kitd.oci.media_type import OCI_MANIFEST
 
 
 def pack(daemon, project, name):
@@ -97,3 +101,43 @@ def test_a_modelpack_is_compared_with_a_modelkit(kitd, project):
     assert not diff["identical"]
     assert (diff["only_a"], diff["only_b"]) == ([], [])
     assert len(diff["shared"]) == 2
+
+
+def test_one_blob_at_two_paths_is_two_layers_whatever_the_config_says_of_them(
+    kitd, project, docker_registry
+):
+    """Equal files that no entry names are told apart by what the manifest says of their paths."""
+    daemon = kitd().start()
+    there = f"{docker_registry.host}/team/demo"
+    (project / "Kitfile").write_text("manifestVersion: 1.0.0\nmodel: {path: model.bin}\n")
+    daemon.json("pack", project, "-t", f"{there}:few", "--layer-format", "raw", "--push")
+    code = "code: [{path: a/empty}, {path: b/empty}]\n"
+    for name in ("a", "b"):
+        (project / name).mkdir()
+        (project / name / "empty").touch()
+    (project / "Kitfile").write_text(f"manifestVersion: 1.0.0\nmodel: {{path: model.bin}}\n{code}")
+    daemon.json("pack", project, "-t", f"{there}:all", "--layer-format", "raw", "--push")
+    manifest = {
+        **daemon.json("inspect", f"{there}:all")["manifest"],
+        "config": daemon.json("inspect", f"{there}:few")["manifest"]["config"],
+    }
+    text = json.dumps(manifest)
+    for tag, content in (("ab", text), ("cb", text.replace("a/empty", "c/empty"))):
+        put = urllib.request.Request(
+            f"http://{docker_registry.host}/v2/team/demo/manifests/{tag}",
+            content.encode(),
+            {"Content-Type": OCI_MANIFEST},
+            method="PUT",
+        )
+        with urllib.request.urlopen(put, timeout=10):
+            pass
+
+    def paths(one, other):
+        diff = daemon.json(
+            "diff", "--layers", f"remote://{there}:{one}", f"remote://{there}:{other}"
+        )
+        return [[layer["path"] for layer in diff[side]] for side in ("shared", "only_a", "only_b")]
+
+    assert paths("ab", "ab") == [["model.bin", "a/empty", "b/empty"], [], []]
+    assert paths("ab", "cb") == [["model.bin", "b/empty"], ["a/empty"], ["c/empty"]]
+    assert paths("few", "ab") == [["model.bin"], [], ["a/empty", "b/empty"]]

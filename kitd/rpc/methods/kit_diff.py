@@ -16,7 +16,7 @@ from kitd.content.store import ContentNotFoundError
 from kitd.modelkit.errors import InvalidConfigError, InvalidLayerTypeError
 from kitd.modelkit.kitfile import Kitfile
 from kitd.modelkit.media_type import parse_layer_type
-from kitd.modelkit.unpack_plan import UnpackLayer, plan_unpack
+from kitd.modelkit.unpack_plan import UnpackLayer, annotated_path, plan_unpack
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.manifest import Manifest
@@ -176,14 +176,16 @@ def _layers(
     known = {digest for digest, _ in found}
     for layer in manifest.layers:
         if layer.digest not in known:
-            found[layer.digest, ""] = WireDiffLayer(
+            # Equal files are one blob, and a layer for each of their paths.
+            path = annotated_path(layer) or ""
+            found[layer.digest, path] = WireDiffLayer(
                 digest=layer.digest,
                 size=layer.size,
                 media_type=layer.media_type,
                 diff_id=None,
                 kind=_kind(layer),
                 name="",
-                path="",
+                path=path,
                 mode=None,
                 prefix=".",
                 here=is_known and services.store.has(layer),
