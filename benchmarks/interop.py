@@ -1,8 +1,9 @@
-"""Not a race: the real `kit` pulls and unpacks what kitd packed and pushed, case by case.
+"""Not a race: the real `kit` pulls and unpacks what kitd packed and pushed, and the reverse.
 
-Uses the golden cases of the tests and kitd's own registry. Trees have to be equal, modes included.
-Where kit cannot unpack what kit itself packs (a file that a `.kitignore` takes back in below a
-directory that it leaves out), the line says so.
+Uses the golden cases of the tests and kitd's own registry. Trees have to be equal, modes included,
+those of directories too; kit 1.7 alone sets the sticky bit, which is no permission. Where kit
+cannot unpack what kit itself packs (a file that a `.kitignore` takes back in below a directory that
+it leaves out), the line says so.
 """
 
 import json
@@ -22,29 +23,40 @@ COMPRESSIONS = ("none", "gzip", "gzip-fastest")
 DIALECTS = {"current": "1.16.0", "kit-1.7": "1.7.0"}
 
 
-def files(root: Path) -> dict[str, tuple[int, bytes]]:
-    """Return every file but the Kitfile, which is written anew: its mode and content."""
+def tree(root: Path) -> dict[str, tuple[int, bytes | None]]:
+    """Return permissions, and what is in files, of all but the Kitfile, which is written anew."""
     return {
-        str(path.relative_to(root)): (path.stat().st_mode & 0o777, path.read_bytes())
+        str(path.relative_to(root)): (
+            path.lstat().st_mode & 0o777,
+            path.read_bytes() if path.is_file() else None,
+        )
         for path in root.rglob("*")
-        if path.is_file() and path.name != "Kitfile"
+        if path != root / "Kitfile"
     }
 
 
-def verdict(scene: Scene, kit: str, root: Path, reference: str) -> str:
-    """Unpack with both programs and compare."""
-    where = Path(root.parent.name, root.name)
+def verdict(scene: Scene, kit: str, root: Path, reference: str, *, pulls: bool = True) -> str:
+    """Unpack with both programs and compare; kit has it already unless it `pulls`."""
+    where = root.relative_to(scene.place)
     theirs, ours = scene.place / "kit" / where, scene.place / "kitctl" / where
     scene.kitctl("unpack", reference, "-d", str(ours))
+    commands = [["pull", reference]] if pulls else []
+    for command in (*commands, ["unpack", reference, "-d", str(theirs)]):
+        if failure := run_kit(scene, kit, *command):
+            return failure
+    return "trees equal" if tree(theirs) == tree(ours) else "TREES DIFFER"
+
+
+def run_kit(scene: Scene, kit: str, *command: str) -> str | None:
+    """Run kit with a home of its own; return what it says if it fails."""
     home = str(scene.place / "kit-home")
-    for command in (
-        [kit, "pull", reference, "--plain-http", "--config", home],
-        [kit, "unpack", reference, "-d", str(theirs), "--plain-http", "--config", home],
-    ):
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode != 0:
-            return f"kit {command[1]} failed: {done.stderr.strip().splitlines()[-1]}"
-    return "trees equal" if files(theirs) == files(ours) else "TREES DIFFER"
+    plain = ("--plain-http",) if command[0] != "pack" else ()
+    done = subprocess.run(
+        [kit, *command, *plain, "--config", home], check=False, capture_output=True, text=True
+    )
+    if done.returncode == 0:
+        return None
+    return f"kit {command[0]} failed: {done.stderr.strip().splitlines()[-1]}"
 
 
 def diff_ids(document: object) -> Iterator[str]:
@@ -83,8 +95,26 @@ def check(scene: Scene, kit: str, dialect: str, address: str, compression: str) 
         yield f"{dialect} {compression} {case['name']}: {told}"
 
 
+def check_reverse(scene: Scene, kit: str, address: str, compression: str) -> Iterator[str]:
+    """Let kit pack and push every golden case, and compare what both unpack of it."""
+    golden = runpy.run_path(str(GOLDEN))
+    for case, expected in zip(golden["CASES"], golden["EXPECTED"], strict=True):
+        if not expected["ok"]:
+            continue
+        root = scene.place / "of-kit" / compression / case["name"]
+        root.mkdir(parents=True)
+        golden["_materialise"](case, root)
+        reference = f"{address}/of-kit/{compression}/{case['name']}:v1"
+        told = (
+            run_kit(scene, kit, "pack", str(root), "-t", reference, "--compression", compression)
+            or run_kit(scene, kit, "push", reference)
+            or verdict(scene, kit, root, reference, pulls=False)
+        )
+        yield f"packed by kit {compression} {case['name']}: {told}"
+
+
 def run(place: Path, settings: Settings) -> Iterator[str]:
-    """Check both dialects."""
+    """Check both dialects, and what kit packs itself."""
     kit = peer("kit")
     if kit is None:
         yield "interop: kit is not on PATH"
@@ -97,4 +127,7 @@ def run(place: Path, settings: Settings) -> Iterator[str]:
         }
         with daemon(place / f"with-{dialect}", config) as scene:
             for compression in COMPRESSIONS:
-                yield from check(scene, kit, dialect, scene.registry_address(), compression)
+                address = scene.registry_address()
+                yield from check(scene, kit, dialect, address, compression)
+                if dialect == "kit-1.7":
+                    yield from check_reverse(scene, kit, address, compression)
