@@ -1,10 +1,12 @@
-"""What `kitctl list --format` takes of Go's templates: fields, `{{.Repo}}:{{.Tags}}`. Pure.
+"""What `kitctl list --format` takes of Go's templates. Pure.
 
-Conditions, loops and functions are refused: whoever programs has `--json`, and tools for that.
+These are fields, `{{.Repo}}:{{.Tags}}`, and one tag of several, `{{index .Tags 0}}`. Conditions,
+loops and other functions are refused: whoever programs has `--json`, and tools for that.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from kitd.client.record import Kit
 from kitd.ctl.error import UsageError
@@ -21,6 +23,8 @@ _FIELDS: Mapping[str, Callable[[Kit], str]] = {
     ".Author": lambda kit: kit.author or "",
 }
 
+_ONE_TAG = re.compile(r"index \.Tags ([0-9]{1,3})", re.ASCII)
+
 Parts = Sequence[str | Callable[[Kit], str]]
 
 
@@ -33,6 +37,8 @@ def parse_template(text: str) -> Parts:
             parts.append(piece)
         elif piece in _FIELDS:
             parts.append(_FIELDS[piece])
+        elif one := _ONE_TAG.fullmatch(piece):
+            parts.append(partial(_tag, index=int(one[1])))
         else:
             raise UsageError(
                 f"--format has no {piece[:40]!r}, only " + ", ".join(_FIELDS),
@@ -44,6 +50,11 @@ def parse_template(text: str) -> Parts:
             hint="write it like '{{.Repo}} {{.Size}}'",
         )
     return parts
+
+
+def _tag(kit: Kit, index: int) -> str:
+    """Return one tag; a kit that has fewer has none there, which Go takes for an error."""
+    return kit.tags[index] if index < len(kit.tags) else ""
 
 
 def fill_template(parts: Parts, kit: Kit) -> str:

@@ -12,6 +12,7 @@ KIT = Kit("team/m", "sha256:abc", ("v1", "v2"), "bert\x1b", 2048, None, {})
     [
         ("{{.Repo}}", "team/m\n"),
         ("{{ .Repo }}:{{ .Tags }}\\t{{.Size}}", "team/m:[v1 v2]\t2.0 KiB\n"),
+        ("{{ .Repo }}:{{ index .Tags 0 }}|{{index .Tags 1}}|{{index .Tags 2}}", "team/m:v1|v2|\n"),
         ("{{.Digest}}|{{.ModelName}}|{{.Author}}|\n", "sha256:abc|bert\ufffd||\n"),
     ],
 )
@@ -20,7 +21,17 @@ def test_fields_are_filled_in(template, line):
 
 
 @pytest.mark.parametrize(
-    "template", ["yaml", "{{range .Tags}}x{{end}}", "{{.repo}}", "{{.Repo | upper}}", "{{.Repo"]
+    "template",
+    [
+        "yaml",
+        "{{range .Tags}}x{{end}}",
+        "{{.repo}}",
+        "{{.Repo | upper}}",
+        "{{.Repo",
+        "{{index .Tags -1}}",
+        "{{index .Tags 9999}}",
+        "{{index .Repo 0}}",
+    ],
 )
 def test_the_rest_of_the_language_is_refused(template):
     with pytest.raises(UsageError):
