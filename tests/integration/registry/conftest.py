@@ -140,11 +140,16 @@ def _openssl(*arguments: str | Path, cwd: Path) -> None:
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An authority, what it signed, an authority that nobody knows, and an expired certificate."""
     home = tmp_path_factory.mktemp("pki")
-    (home / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:registry.example.com")
+    (home / "names").write_text(
+        "subjectAltName=IP:127.0.0.1,DNS:registry.example.com\n"
+        "authorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+    )
     new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     for name in ("ca", "stranger"):
         subject = ["-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem"]
-        _openssl(*new, "-x509", "-days", "2", *subject, cwd=home)
+        # Python 3.13 and later refuse an authority that does not say what its key is for.
+        use = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+        _openssl(*new, "-x509", "-days", "2", *use, *subject, cwd=home)
     for name, authority, days in (
         ("registry", "ca", 2),
         ("expired", "ca", -1),
