@@ -24,8 +24,9 @@ T = TypeVar("T")
 class Client:
     """A connection to the daemon and what it can be asked. Use as a context manager."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._connection = Connection(path)
 
     @classmethod
     def connect(cls, path: str | os.PathLike[str] | None = None) -> Self:
@@ -34,7 +35,7 @@ class Client:
         Raises `DaemonUnreachableError`, `AccessDeniedError`, `InvalidPlaceError`.
         """
         place = find_socket(os.environ, os.getuid()).path if path is None else os.fspath(path)
-        return cls(Connection(place))
+        return cls(place)
 
     def call(self, request: Request[T], *, timeout_s: float = CALL_TIMEOUT_S) -> T:
         """Send one of the requests of `kitd.client.request` and return its answer.
@@ -65,11 +66,11 @@ class Client:
     ) -> Subscription:
         """Subscribe to events: those recorded after `from_seq`, if given, and all new ones.
 
-        Raises what `call` raises.
+        Close it, or use it as a context manager. Raises what `call` raises.
         """
         filters = {"project": project, "job": job}
         given = {name: value for name, value in filters.items() if value is not None}
-        return Subscription(self._connection, given, from_seq)
+        return Subscription(self._path, given, from_seq)
 
     def follow(
         self, job: int, *, timeout_s: float | None = None

@@ -24,15 +24,20 @@ class Subscription:
     """Recorded events after a cursor, then what happens from now on, without a gap.
 
     A reader who is too slow for the daemon is put back where it stopped and misses no event.
-    Use as a context manager; leaving it ends the subscription.
+    It has a connection of its own, so that it ends whenever that does, and calls of its client may
+    be made meanwhile. For one thread. Use as a context manager, or call `close`.
     """
 
-    def __init__(self, connection: Connection, filters: Document, from_seq: int | None) -> None:
-        """Subscribe. Raises what `Client.call` raises."""
-        self._connection = connection
+    def __init__(self, path: str, filters: Document, from_seq: int | None) -> None:
+        """Connect to the socket at `path` and subscribe. Raises what `Client.call` raises."""
         self._filters = filters
         self._last_seq = from_seq
-        self._id = self._subscribe()
+        self._connection = Connection(path)
+        try:
+            self._id = self._subscribe()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def read(self, *, deadline: float | None = None) -> Event | JobProgress:
         """Return what comes next, waiting for it until `deadline` (monotonic seconds).
@@ -54,10 +59,8 @@ class Subscription:
                 return item
 
     def close(self) -> None:
-        """End the subscription. Raises what `Client.call` raises."""
-        self._connection.call(
-            "events.unsubscribe", {"subscription": self._id}, timeout_s=CALL_TIMEOUT_S
-        )
+        """End the subscription. Safe to call twice."""
+        self._connection.close()
 
     def _subscribe(self) -> int:
         cursor = {} if self._last_seq is None else {"from_seq": self._last_seq}
@@ -89,7 +92,5 @@ class Subscription:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # After an error, or Ctrl-C in the middle of a line, the connection is not for more calls.
-        if kind is None:
-            self.close()
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -3,13 +3,14 @@
 import asyncio
 import os
 import pty
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from kitd.client import AsyncClient, Client
-from kitd.client.error import RpcError
+from kitd.client import AsyncClient, Client, request
+from kitd.client.error import DeadlineExceededError, RpcError
 from kitd.client.outcome import JobFailedError
 from kitd.client.placement import ConflictError
 from kitd.client.record import Progress
@@ -106,6 +107,29 @@ async def test_the_same_without_waiting(kitd, project, docker_registry, tmp_path
         assert unpacked.files == 1
         with pytest.raises(JobFailedError):
             await client.pull(f"{docker_registry.host}/team/nothing:v1")
+
+
+@pytest.fixture
+def deaf_reference():
+    """A kit of a registry that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}/team/demo:v1"
+
+
+def test_a_job_can_be_waited_for_as_often_as_anybody_likes(connected, deaf_reference):
+    """Whichever way it is left, nothing of a subscription stays behind."""
+    job = connected.call(request.pull(deaf_reference))
+    for _ in range(10):
+        with pytest.raises(DeadlineExceededError):
+            connected.wait(job.id, timeout_s=0.01)
+    for _ in range(10):
+        for _item in connected.follow(job.id):
+            break
+    followed = [connected.follow(job.id) for _ in range(10)]
+    assert [next(each).id for each in followed] == [job.id] * 10
+    for each in followed:
+        each.close()
+    connected.call(request.cancel_job(job.id))
 
 
 def test_a_notebook_shows_results_and_believes_none_of_their_texts(connected, project):

@@ -220,24 +220,17 @@ def test_following_a_job_tells_progress_and_ends_with_its_last_state(peer, answe
             ),
         ),
     )
-    peer.on("events.unsubscribe", {})
     peer.on("jobs.get", job(state="running"), job(state="succeeded"))
     with Client.connect(peer.path) as client:
         running, moved, ended = client.follow(12)
     assert (running.state, ended.state) == ("running", "succeeded")
     assert moved == Progress("packing", 5, 10)
     # Subscribed before it looked, so that nothing falls in between.
-    assert [name for name, _ in peer.calls] == [
-        "events.subscribe",
-        "jobs.get",
-        "jobs.get",
-        "events.unsubscribe",
-    ]
+    assert [name for name, _ in peer.calls] == ["events.subscribe", "jobs.get", "jobs.get"]
 
 
 def test_waiting_goes_on_with_the_successor_of_a_superseded_job(peer, job):
     peer.on("events.subscribe", {"subscription": 1, "head_seq": 4})
-    peer.on("events.unsubscribe", {})
     peer.on("jobs.get", job(state="superseded", superseded_by=13), job(id=13))
     with Client.connect(peer.path) as client:
         assert client.wait(12).id == 13
@@ -257,8 +250,7 @@ def test_a_reader_that_lagged_goes_on_where_it_stopped(peer, answer, notify):
         answer({"subscription": 1, "head_seq": 4}, after=(notify(7, "kit.packed"), lagged)),
         answer({"subscription": 2, "head_seq": 9}, after=(notify(8, "kit.pushed", "", 2),)),
     )
-    with Client.connect(peer.path) as client:
-        subscription = client.subscribe(from_seq=6)
+    with Client.connect(peer.path) as client, client.subscribe(from_seq=6) as subscription:
         first, second = subscription.read(), subscription.read()
     assert isinstance(first, Event)
     assert isinstance(second, Event)
