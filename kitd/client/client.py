@@ -8,7 +8,7 @@ from typing import Self, TypeVar, Unpack
 from kitd.client import request as requests
 from kitd.client import work
 from kitd.client.connection import Connection, close_all
-from kitd.client.error import ProtocolError
+from kitd.client.error import ClientClosedError, ProtocolError
 from kitd.client.outcome import JobFailedError, Moved, PackedKit, Unpacked
 from kitd.client.protocol import Document
 from kitd.client.record import Event, Job, Kit, Progress
@@ -22,11 +22,16 @@ T = TypeVar("T")
 
 
 class Client:
-    """A connection to the daemon and what it can be asked. Use as a context manager."""
+    """A connection to the daemon and what it can be asked. Use as a context manager.
+
+    A connection that has ended, or on which a call was given up, is made anew by the next call. No
+    call is sent twice.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._connection = Connection(path)
+        self._is_closed = False
 
     @classmethod
     def connect(cls, path: str | os.PathLike[str] | None = None) -> Self:
@@ -43,7 +48,7 @@ class Client:
         Raises `RpcError` with the daemon's reason, `DeadlineExceededError`, `ProtocolError`,
         `DaemonUnreachableError`.
         """
-        result = self._connection.call(
+        result = self._connected().call(
             request.method, request.params, timeout_s=timeout_s, directory=request.directory
         )
         return request.read(result)
@@ -53,7 +58,7 @@ class Client:
 
         Raises what `call` raises.
         """
-        _, descriptors = self._connection.call_for_descriptors(
+        _, descriptors = self._connected().call_for_descriptors(
             "kits.open", {"digest": manifest, "layers": list(layers)}, timeout_s=CALL_TIMEOUT_S
         )
         if len(descriptors) != len(layers):
@@ -68,6 +73,7 @@ class Client:
 
         Close it, or use it as a context manager. Raises what `call` raises.
         """
+        self._require_open()
         filters = {"project": project, "job": job}
         given = {name: value for name, value in filters.items() if value is not None}
         return Subscription(self._path, given, from_seq)
@@ -218,7 +224,20 @@ class Client:
 
     def close(self) -> None:
         """Hang up. Safe to call twice."""
+        self._is_closed = True
         self._connection.close()
+
+    def _connected(self) -> Connection:
+        """Return a connection that the next call can be made on."""
+        self._require_open()
+        if not self._connection.is_idle:
+            self._connection.close()
+            self._connection = Connection(self._path)
+        return self._connection
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosedError("this client was closed", hint="connect another one")
 
     def __enter__(self) -> Self:
         return self

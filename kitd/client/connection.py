@@ -1,8 +1,8 @@
 """A blocking connection to the daemon: calls, notifications and file descriptors.
 
-One call at a time. Every wait has a deadline; a call that missed its own closes the connection,
-since nobody could tell its late answer from the next one. Descriptors that arrive with an answer
-belong to who asked for them, all others are closed at once.
+One call at a time. Every wait has a deadline. A call that ended in any other way than by its answer
+closes the connection: what of it was sent is not known, nor what of the answer is still to come.
+Descriptors that arrive with an answer belong to who asked for them, all others are closed at once.
 """
 
 # The module under `socket`, whose enumerations would be a tenth of the start-up of a command.
@@ -106,6 +106,20 @@ class Connection:
             self._socket.close()
             raise unreachable(path, error) from error
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the next call can be made: nobody hung up, and nothing was said unasked."""
+        if self._socket.fileno() < 0 or self._received:
+            return False
+        try:
+            self._socket.settimeout(0)
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def call(
         self, method: str, params: Document, *, timeout_s: float, directory: str | None = None
     ) -> Any:
@@ -131,24 +145,22 @@ class Connection:
 
         Those of `shown` go along with the request, and stay open here. Raises what `call` raises.
         """
-        deadline = time.monotonic() + timeout_s
         self._last_id += 1
+        line = encode_request(self._last_id, method, params)
+        deadline = time.monotonic() + timeout_s
         try:
-            self._send(encode_request(self._last_id, method, params), shown, deadline)
+            self._send(line, shown, deadline)
             response = self._response(deadline, f"{method}: no answer within {timeout_s:g} s")
-        except DeadlineExceededError:
+        except BaseException:
             self.close()
             raise
         # The kernel hands descriptors over with the first byte of their line, and one call is
         # under way at a time: what has arrived by now came with this answer.
         descriptors, self._descriptors = self._descriptors, []
-        if response.error is None and response.id == self._last_id:
+        if response.error is None:
             return response.result, descriptors
         close_all(descriptors)
-        # An error without an id says that the daemon could not read the request.
-        if response.error is not None and response.id in (self._last_id, None):
-            raise response.error
-        raise ProtocolError(f"kitd answered call {response.id!r}, which was not made")
+        raise response.error
 
     def notification(self, *, timeout_s: float) -> Notification:
         """Return the next notification, waiting for it.
@@ -156,10 +168,17 @@ class Connection:
         Raises `DeadlineExceededError`, `ProtocolError`, `DaemonUnreachableError`.
         """
         deadline = time.monotonic() + timeout_s
-        while not self._notifications:
-            message = self._receive(deadline, f"kitd was silent for {timeout_s:g} s")
-            if isinstance(message, Notification):
-                return message
+        try:
+            while not self._notifications:
+                message = self._receive(deadline, f"kitd was silent for {timeout_s:g} s")
+                if isinstance(message, Notification):
+                    return message
+        except DeadlineExceededError:
+            # Between two reads, so that the next one goes on here.
+            raise
+        except BaseException:
+            self.close()
+            raise
         return self._notifications.popleft()
 
     def close(self) -> None:
@@ -173,6 +192,9 @@ class Connection:
             if len(self._notifications) >= MAX_NOTIFICATIONS:
                 raise ProtocolError("kitd sent too many notifications during one call")
             self._notifications.append(message)
+        # An error without an id says that the daemon could not read the request.
+        if message.id != self._last_id and (message.id is not None or message.error is None):
+            raise ProtocolError(f"kitd answered call {message.id!r}, which was not made")
         return message
 
     def _send(self, line: bytes, shown: Sequence[int], deadline: float) -> None:

@@ -15,6 +15,12 @@ class AccessDeniedError(KitdError):
     code = "denied"
 
 
+class ClientClosedError(KitdError):
+    """A client was asked for something after it was closed."""
+
+    code = "client_closed"
+
+
 class DeadlineExceededError(KitdError):
     """The answer, or the end of a job, did not come in time."""
 

@@ -61,6 +61,10 @@ class Peer:
     path: Path
     handlers: dict[str, Callable[[dict], object]] = field(default_factory=dict)
     calls: list[tuple[str, dict]] = field(default_factory=list)
+    is_reading: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    talking: socket.socket | None = None
+    """Where the call came from that is being answered."""
 
     def on(self, method: str, *answers: object) -> None:
         """Answer the first call with the first answer and so on; the last one stays."""
@@ -75,6 +79,16 @@ class Peer:
     def made(self, method: str) -> list[dict]:
         return [params for name, params in self.calls if name == method]
 
+    def say(self, raw: bytes, descriptors: tuple[int, ...] = ()) -> None:
+        """Send a part of an answer."""
+        if raw:
+            rights = array.array("i", descriptors).tobytes()
+            self.talking.sendmsg([raw], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+
+    def wait_for_hang_up(self) -> None:
+        """Return once another connection has ended, on both sides."""
+        assert self.ended.acquire(timeout=10)
+
     def serve(self, listener: socket.socket) -> None:
         while True:
             try:
@@ -84,9 +98,19 @@ class Peer:
             threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
 
     def talk(self, connection: socket.socket) -> None:
+        try:
+            self.answer_all(connection)
+        finally:
+            self.ended.release()
+
+    def answer_all(self, connection: socket.socket) -> None:
+        self.is_reading.wait(10)
         with connection, connection.makefile("rb") as lines:
             try:
                 for line in lines:
+                    if not line.endswith(b"\n"):
+                        return
+                    self.talking = connection
                     request = json.loads(line)
                     assert request["jsonrpc"] == "2.0"
                     self.calls.append((request["method"], request["params"]))
@@ -134,6 +158,7 @@ def peer(tmp_path: Path) -> Iterator[Peer]:
         listener.bind(str(path))
         listener.listen()
         peer = Peer(path)
+        peer.is_reading.set()
         thread = threading.Thread(target=peer.serve, args=(listener,))
         thread.start()
         yield peer

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import signal
 import socket
+import threading
 import time
 from contextlib import aclosing
 
@@ -12,6 +14,7 @@ import pytest
 from kitd.client import AsyncClient, Client, request
 from kitd.client.error import (
     AccessDeniedError,
+    ClientClosedError,
     DaemonUnreachableError,
     DeadlineExceededError,
     ProtocolError,
@@ -108,13 +111,91 @@ def test_a_name_that_is_not_utf8_is_refused_before_it_is_sent(peer):
 def test_a_silent_daemon_is_given_up(peer, answer):
     peer.on("system.status", answer(silent=True))
     started = time.monotonic()
-    with Client.connect(peer.path) as client:
-        with pytest.raises(DeadlineExceededError):
-            client.call(request.status(), timeout_s=0.05)
-        # The late answer could be taken for another one: the connection is over.
-        with pytest.raises(DaemonUnreachableError):
-            client.call(request.status())
+    with Client.connect(peer.path) as client, pytest.raises(DeadlineExceededError):
+        client.call(request.status(), timeout_s=0.05)
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("begun", [b"", b'{"jsonrpc":"2.0","id":1,"resu'], ids=["none", "half"])
+def test_a_call_that_was_interrupted_costs_no_later_one(peer, job, begun):
+    """As by Ctrl-C, whatever of its answer had come."""
+    released = threading.Event()
+    handle = os.open("/dev/null", os.O_RDONLY)
+
+    def interrupt(params):
+        if params["id"] != 1:
+            return job(id=params["id"])
+        peer.say(begun, (handle,) if begun else ())
+        os.kill(os.getpid(), signal.SIGINT)
+        released.wait(10)
+        return job(id=1)
+
+    peer.on("system.ping", {})
+    peer.on("jobs.get", interrupt)
+    with Client.connect(peer.path) as client:
+        client.call(PING)
+        before = handles()
+        with pytest.raises(KeyboardInterrupt):
+            client.call(request.get_job(1))
+        released.set()
+        assert [client.call(request.get_job(number)).id for number in (2, 3)] == [2, 3]
+        peer.wait_for_hang_up()
+        assert handles() == before
+    os.close(handle)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        {"silent": True},
+        {"hang_up": True},
+        {"raw": b"nonsense\n"},
+        {"raw": b'{"jsonrpc":"2.0","id":99,"result":{}}\n'},
+        {"raw": b'{"jsonrpc":"2.0"', "hang_up": True},
+    ],
+    ids=["silent", "hang-up", "nonsense", "another id", "half an answer"],
+)
+def test_after_a_call_that_failed_the_next_one_connects_again(peer, answer, job, failure):
+    """And what failed is not sent again: the daemon may have done it."""
+    peer.on("jobs.get", answer(**failure), job())
+    with Client.connect(peer.path) as client:
+        with pytest.raises((DeadlineExceededError, DaemonUnreachableError, ProtocolError)):
+            client.call(request.get_job(11), timeout_s=0.2)
+        assert client.call(request.get_job(12)).id == 12
+    assert peer.made("jobs.get") == [{"id": 11}, {"id": 12}]
+
+
+def test_a_request_that_was_sent_in_part_costs_no_later_one(peer, job):
+    peer.on("jobs.get", job())
+    peer.is_reading.clear()
+    with Client.connect(peer.path) as client:
+        with pytest.raises(DeadlineExceededError, match="does not read"):
+            client.call(request.why("x" * 900_000), timeout_s=0.2)
+        peer.is_reading.set()
+        assert client.call(request.get_job(12)).id == 12
+    assert peer.calls == [("jobs.get", {"id": 12})]
+
+
+def test_a_daemon_that_was_started_again_is_connected_to_by_the_next_call(peer, answer, job):
+    """Which is sent once, because the end of the connection is seen before it is sent."""
+    line = json.dumps({"jsonrpc": "2.0", "id": 1, "result": job()}).encode() + b"\n"
+    peer.on("jobs.get", answer(raw=line, hang_up=True), job(id=13))
+    with Client.connect(peer.path) as client:
+        assert client.call(request.get_job(12)).id == 12
+        peer.wait_for_hang_up()
+        assert client.call(request.get_job(13)).id == 13
+    assert peer.made("jobs.get") == [{"id": 12}, {"id": 13}]
+
+
+def test_a_client_that_was_closed_stays_closed(peer, job):
+    peer.on("jobs.get", job())
+    with Client.connect(peer.path) as client:
+        client.close()
+    with pytest.raises(ClientClosedError):
+        client.call(request.get_job(12))
+    with pytest.raises(ClientClosedError):
+        client.subscribe()
+    assert peer.calls == []
 
 
 def test_a_daemon_that_hangs_up_is_told_apart_from_an_error(peer, answer):
