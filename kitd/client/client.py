@@ -2,13 +2,15 @@
 
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from _thread import allocate_lock
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Self, TypeVar, Unpack
 
 from kitd.client import request as requests
 from kitd.client import work
 from kitd.client.connection import Connection, close_all
-from kitd.client.error import ClientClosedError, ProtocolError
+from kitd.client.error import ClientClosedError, DeadlineExceededError, ProtocolError
 from kitd.client.outcome import JobFailedError, Moved, PackedKit, Unpacked
 from kitd.client.protocol import Document
 from kitd.client.record import Event, Job, Kit, Progress
@@ -26,12 +28,16 @@ class Client:
 
     A connection that has ended, or on which a call was given up, is made anew by the next call. No
     call is sent twice.
+    Threads may share it: their calls take turns, and each waits for its turn no longer than for its
+    answer. What is followed and subscribed to has connections of its own and holds up nobody.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._connection = Connection(path)
         self._is_closed = False
+        # The module under `threading`, for the reason of `kitd.client.connection`.
+        self._turn = allocate_lock()
 
     @classmethod
     def connect(cls, path: str | os.PathLike[str] | None = None) -> Self:
@@ -48,9 +54,10 @@ class Client:
         Raises `RpcError` with the daemon's reason, `DeadlineExceededError`, `ProtocolError`,
         `DaemonUnreachableError`.
         """
-        result = self._connected().call(
-            request.method, request.params, timeout_s=timeout_s, directory=request.directory
-        )
+        with self._connected(request.method, timeout_s) as (connection, left_s):
+            result = connection.call(
+                request.method, request.params, timeout_s=left_s, directory=request.directory
+            )
         return request.read(result)
 
     def open_layers(self, manifest: str, layers: Sequence[str]) -> list[int]:
@@ -58,9 +65,9 @@ class Client:
 
         Raises what `call` raises.
         """
-        _, descriptors = self._connected().call_for_descriptors(
-            "kits.open", {"digest": manifest, "layers": list(layers)}, timeout_s=CALL_TIMEOUT_S
-        )
+        params = {"digest": manifest, "layers": list(layers)}
+        with self._connected("kits.open", CALL_TIMEOUT_S) as (connection, left_s):
+            _, descriptors = connection.call_for_descriptors("kits.open", params, timeout_s=left_s)
         if len(descriptors) != len(layers):
             close_all(descriptors)
             raise ProtocolError(f"asked for {len(layers)} layers, got {len(descriptors)}")
@@ -223,17 +230,26 @@ class Client:
         return self.call(requests.list_jobs(state=state, kind=kind, project=project))
 
     def close(self) -> None:
-        """Hang up. Safe to call twice."""
+        """Hang up, also on a call that another thread waits for. Safe to call twice."""
         self._is_closed = True
-        self._connection.close()
-
-    def _connected(self) -> Connection:
-        """Return a connection that the next call can be made on."""
-        self._require_open()
-        if not self._connection.is_idle:
+        self._connection.interrupt()
+        with self._turn:
             self._connection.close()
-            self._connection = Connection(self._path)
-        return self._connection
+
+    @contextmanager
+    def _connected(self, method: str, timeout_s: float) -> Iterator[tuple[Connection, float]]:
+        """Give this thread a connection for one call, and the seconds that are left for it."""
+        deadline = time.monotonic() + timeout_s
+        if not self._turn.acquire(timeout=max(timeout_s, 0)):
+            raise DeadlineExceededError(f"{method}: calls of other threads took {timeout_s:g} s")
+        try:
+            self._require_open()
+            if not self._connection.is_idle:
+                self._connection.close()
+                self._connection = Connection(self._path)
+            yield self._connection, deadline - time.monotonic()
+        finally:
+            self._turn.release()
 
     def _require_open(self) -> None:
         if self._is_closed:

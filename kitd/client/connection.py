@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 from kitd.client.error import (
@@ -150,7 +151,7 @@ class Connection:
         deadline = time.monotonic() + timeout_s
         try:
             self._send(line, shown, deadline)
-            response = self._response(deadline, f"{method}: no answer within {timeout_s:g} s")
+            response = self._response(deadline, f"{method}: no answer within {round(timeout_s, 2):g} s")
         except BaseException:
             self.close()
             raise
@@ -180,6 +181,11 @@ class Connection:
             self.close()
             raise
         return self._notifications.popleft()
+
+    def interrupt(self) -> None:
+        """End the call that another thread waits for; it closes the connection."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Hang up. Safe to call twice."""

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
 import pytest
@@ -283,6 +284,54 @@ def test_descriptors_that_nobody_asked_for_are_closed(peer, answer, job):
         client.call(request.get_job(12))
         assert handles() == before
     os.close(handle)
+
+
+def test_threads_share_a_client(peer, answer, job, tmp_path):
+    """Each gets the answers, and the descriptors, of its own calls."""
+    (tmp_path / "0").write_bytes(b"0")
+    (tmp_path / "1").write_bytes(b"1")
+    opened = [os.open(tmp_path / name, os.O_RDONLY) for name in "01"]
+    peer.on("jobs.get", lambda params: job(id=params["id"]))
+    peer.on("kits.open", lambda params: answer({}, (opened[int(params["digest"])],)))
+
+    def ask(client, number):
+        for _ in range(50):
+            assert client.call(request.get_job(number)).id == number
+            (handle,) = client.open_layers(str(number % 2), ["sha256:a"])
+            with open(handle, "rb") as layer:
+                assert os.pread(layer.fileno(), 9, 0) == str(number % 2).encode()
+
+    with Client.connect(peer.path) as client, ThreadPoolExecutor(3) as threads:
+        for done in [threads.submit(ask, client, number) for number in (1, 2, 3)]:
+            done.result()
+    for handle in opened:
+        os.close(handle)
+
+
+def test_a_thread_waits_for_its_turn_no_longer_than_for_its_answer(peer, job):
+    asked, released = threading.Event(), threading.Event()
+    peer.on("system.why", lambda _params: asked.set() or (released.wait(10) and {}))
+    peer.on("jobs.get", job())
+    with Client.connect(peer.path) as client, ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(client.call, request.why("x"))
+        assert asked.wait(10)
+        with pytest.raises(DeadlineExceededError, match="other threads"):
+            client.call(request.get_job(12), timeout_s=0.05)
+        released.set()
+        assert slow.result() == {}
+        assert client.call(request.get_job(12)).id == 12
+
+
+def test_closing_ends_the_call_of_another_thread(peer):
+    asked, released = threading.Event(), threading.Event()
+    peer.on("system.why", lambda _params: asked.set() or (released.wait(10) and {}))
+    with Client.connect(peer.path) as client, ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(client.call, request.why("x"))
+        assert asked.wait(10)
+        client.close()
+        with pytest.raises(DaemonUnreachableError):
+            slow.result()
+        released.set()
 
 
 def test_following_a_job_tells_progress_and_ends_with_its_last_state(peer, answer, job, notify):
