@@ -151,7 +151,8 @@ class Connection:
         deadline = time.monotonic() + timeout_s
         try:
             self._send(line, shown, deadline)
-            response = self._response(deadline, f"{method}: no answer within {round(timeout_s, 2):g} s")
+            late = f"{method}: no answer within {round(timeout_s, 2):g} s"
+            response = self._response(deadline, late)
         except BaseException:
             self.close()
             raise

@@ -79,12 +79,6 @@ class Peer:
     def made(self, method: str) -> list[dict]:
         return [params for name, params in self.calls if name == method]
 
-    def say(self, raw: bytes, descriptors: tuple[int, ...] = ()) -> None:
-        """Send a part of an answer."""
-        if raw:
-            rights = array.array("i", descriptors).tobytes()
-            self.talking.sendmsg([raw], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-
     def wait_for_hang_up(self) -> None:
         """Return once another connection has ended, on both sides."""
         assert self.ended.acquire(timeout=10)

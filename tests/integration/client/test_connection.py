@@ -121,12 +121,11 @@ def test_a_silent_daemon_is_given_up(peer, answer):
 def test_a_call_that_was_interrupted_costs_no_later_one(peer, job, begun):
     """As by Ctrl-C, whatever of its answer had come."""
     released = threading.Event()
-    handle = os.open("/dev/null", os.O_RDONLY)
 
     def interrupt(params):
         if params["id"] != 1:
             return job(id=params["id"])
-        peer.say(begun, (handle,) if begun else ())
+        peer.talking.sendall(begun)
         os.kill(os.getpid(), signal.SIGINT)
         released.wait(10)
         return job(id=1)
@@ -142,7 +141,6 @@ def test_a_call_that_was_interrupted_costs_no_later_one(peer, job, begun):
         assert [client.call(request.get_job(number)).id for number in (2, 3)] == [2, 3]
         peer.wait_for_hang_up()
         assert handles() == before
-    os.close(handle)
 
 
 @pytest.mark.parametrize(
@@ -408,6 +406,76 @@ async def test_async_errors_are_those_of_the_blocking_client(peer, answer, refus
             await client.call(request.why("x"))
         with pytest.raises(DaemonUnreachableError):
             await client.call(request.why("x"))
+
+
+async def test_async_a_call_that_was_cancelled_costs_no_later_one(peer, tmp_path, job):
+    """Whatever of it was sent, and although the next one sends a descriptor past the stream."""
+    peer.on("kits.pack", {"job": job(reference="demo:v1")})
+    peer.on("system.why", {})
+    for _ in range(10):
+        peer.is_reading.clear()
+        async with AsyncClient.connect(peer.path) as client:
+            given_up = asyncio.create_task(client.call(request.why("x" * 900_000)))
+            # Far enough for the first bytes to be sent, and no farther while nobody reads.
+            done, _ = await asyncio.wait([given_up], timeout=0.01)
+            assert not done
+            given_up.cancel()
+            packing = asyncio.create_task(client.call(request.pack(str(tmp_path), "demo:v1")))
+            await asyncio.wait([packing], timeout=0.01)
+            peer.is_reading.set()
+            assert (await asyncio.wait_for(packing, 5)).reference == "demo:v1"
+    assert {method for method, _ in peer.calls} == {"system.why", "kits.pack"}
+
+
+async def test_async_a_call_that_was_cancelled_before_its_turn_is_not_sent(peer, job):
+    peer.on("system.why", {})
+    peer.on("jobs.get", lambda params: job(id=params["id"]))
+    peer.is_reading.clear()
+    async with AsyncClient.connect(peer.path) as client:
+        first = asyncio.create_task(client.call(request.why("x" * 900_000)))
+        second = asyncio.create_task(client.call(request.get_job(2)))
+        await asyncio.wait([first, second], timeout=0.01)
+        second.cancel()
+        third = asyncio.create_task(client.call(request.get_job(3)))
+        peer.is_reading.set()
+        assert (await first, (await third).id) == ({}, 3)
+    assert peer.made("jobs.get") == [{"id": 3}]
+
+
+async def test_async_an_error_without_an_id_ends_all_calls(peer, answer):
+    body = {"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "not JSON"}}
+    peer.on("system.status", answer(silent=True))
+    peer.on("system.why", answer(raw=json.dumps(body).encode() + b"\n"))
+    async with AsyncClient.connect(peer.path) as client:
+        calls = [
+            asyncio.create_task(client.call(asked, timeout_s=5))
+            for asked in (request.status(), request.why("x"))
+        ]
+        for call in calls:
+            with pytest.raises(RpcError, match="not JSON"):
+                await call
+
+
+async def test_async_calls_that_wait_are_told_when_the_client_is_left(peer, answer):
+    peer.on("system.status", answer(silent=True))
+    async with AsyncClient.connect(peer.path) as client:
+        waiting = asyncio.create_task(client.call(request.status()))
+        await asyncio.wait([waiting], timeout=0.01)
+    with pytest.raises(DaemonUnreachableError):
+        await waiting
+    with pytest.raises(ClientClosedError):
+        await client.call(request.status())
+
+
+async def test_async_after_the_end_of_a_connection_the_next_call_connects_again(peer, answer, job):
+    """And what failed is not sent again: the daemon may have done it."""
+    peer.on("jobs.get", answer(hang_up=True), lambda params: job(id=params["id"]))
+    async with AsyncClient.connect(peer.path) as client:
+        with pytest.raises(DaemonUnreachableError):
+            await client.call(request.get_job(11))
+        found = await asyncio.gather(*(client.call(request.get_job(n)) for n in (12, 13)))
+    assert [each.id for each in found] == [12, 13]
+    assert [params["id"] for params in peer.made("jobs.get")] == [11, 12, 13]
 
 
 async def test_async_connect_says_how_to_start_the_daemon(tmp_path):
