@@ -12,6 +12,7 @@ from typing import Self, TypeVar, Unpack
 
 from kitd.client import request as requests
 from kitd.client import work
+from kitd.client.absence import PATIENCE_S, Absence, naming
 from kitd.client.async_connection import AsyncConnection, connected, open_stream
 from kitd.client.client import Client
 from kitd.client.error import ClientClosedError
@@ -22,6 +23,7 @@ from kitd.client.request import PackOptions, Request
 from kitd.client.subscription import CALL_TIMEOUT_S
 from kitd.client.work import Work
 from kitd.config.places import find_socket
+from kitd.errors import KitdError
 
 T = TypeVar("T")
 
@@ -35,21 +37,26 @@ class AsyncClient:
     A connection that has ended is made anew by the next call. No call is sent twice.
     """
 
-    def __init__(self, path: str, connection: AsyncConnection) -> None:
+    def __init__(self, path: str, connection: AsyncConnection, patience_s: float) -> None:
         self._path = path
+        self._patience_s = patience_s
         self._connection = connection
         self._turn = asyncio.Lock()
         self._is_closed = False
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, path: str | os.PathLike[str] | None = None) -> AsyncIterator[Self]:
+    async def connect(
+        cls, path: str | os.PathLike[str] | None = None, *, patience_s: float = PATIENCE_S
+    ) -> AsyncIterator[Self]:
         """Connect to the socket at `path`, by default this user's daemon; hang up on leaving.
 
+        A job is waited for while the daemon is away, as when it is started again, for at most
+        `patience_s`.
         Raises `DaemonUnreachableError`, `AccessDeniedError`, `InvalidPlaceError`.
         """
         place = find_socket(os.environ, os.getuid()).path if path is None else os.fspath(path)
-        client = cls(place, AsyncConnection(await open_stream(place)))
+        client = cls(place, AsyncConnection(await open_stream(place)), patience_s)
         try:
             yield client
         finally:
@@ -82,11 +89,18 @@ class AsyncClient:
     async def wait(self, job: int) -> Job:
         """Return a job once it has ended, well or not; of a superseded job, its successor.
 
-        Raises what `call` raises. For a deadline use `asyncio.timeout`.
+        Raises `JobLostError` if the daemon stays away, and what `call` raises. For a deadline use
+        `asyncio.timeout`.
         """
+        absence = Absence(self._patience_s)
         while True:
             request = requests.wait_job(job, timeout_ms=_HOLD_S * 1000)
-            current = await self.call(request, timeout_s=_HOLD_S + CALL_TIMEOUT_S)
+            try:
+                current = await self.call(request, timeout_s=_HOLD_S + CALL_TIMEOUT_S)
+            except KitdError as error:
+                await asyncio.sleep(absence.pause_s(job, error))
+                continue
+            absence.end()
             if current.superseded_by is not None:
                 job = current.superseded_by
             elif current.is_terminal:
@@ -95,7 +109,9 @@ class AsyncClient:
     async def run(self, asked: Work[T]) -> T:
         """Have work done that takes a job, and return what it came to once that has ended.
 
-        Raises `JobFailedError`, and what `call` raises. Work that is not waited for goes on.
+        Raises `JobFailedError`, `JobLostError` if the daemon goes away and stays away, and what
+        `call` raises. Work that is not waited for goes on; what ends the wait for it has a note
+        that names the job.
         """
         job = await self.call(asked.start)
         ended = await self._complete(job.id)
@@ -106,7 +122,8 @@ class AsyncClient:
         return asked.read(ended, followers)
 
     async def _complete(self, job: int) -> Job:
-        ended = await self.wait(job)
+        with naming(job):
+            ended = await self.wait(job)
         if ended.state != "succeeded":
             raise JobFailedError(ended)
         return ended
@@ -145,7 +162,7 @@ class AsyncClient:
         """
 
         def unpack() -> Unpacked:
-            with Client.connect(self._path) as client:
+            with Client.connect(self._path, patience_s=self._patience_s) as client:
                 return client.unpack(
                     reference,
                     directory,

@@ -1,14 +1,16 @@
 """The blocking client: calls, subscriptions and jobs that are waited for."""
 
+import math
 import os
 import time
 from _thread import allocate_lock
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Self, TypeVar, Unpack
 
 from kitd.client import request as requests
 from kitd.client import work
+from kitd.client.absence import PATIENCE_S, RECONNECTING, Absence, naming
 from kitd.client.connection import Connection, close_all
 from kitd.client.error import ClientClosedError, DeadlineExceededError, ProtocolError
 from kitd.client.outcome import JobFailedError, Moved, PackedKit, Unpacked
@@ -19,6 +21,7 @@ from kitd.client.show import Watch, watching
 from kitd.client.subscription import CALL_TIMEOUT_S, Subscription
 from kitd.client.work import Work
 from kitd.config.places import find_socket
+from kitd.errors import KitdError
 
 T = TypeVar("T")
 
@@ -32,21 +35,26 @@ class Client:
     answer. What is followed and subscribed to has connections of its own and holds up nobody.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, patience_s: float) -> None:
         self._path = path
+        self._patience_s = patience_s
         self._connection = Connection(path)
         self._is_closed = False
         # The module under `threading`, for the reason of `kitd.client.connection`.
         self._turn = allocate_lock()
 
     @classmethod
-    def connect(cls, path: str | os.PathLike[str] | None = None) -> Self:
+    def connect(
+        cls, path: str | os.PathLike[str] | None = None, *, patience_s: float = PATIENCE_S
+    ) -> Self:
         """Connect to the socket at `path`, by default this user's daemon.
 
+        A job is waited for while the daemon is away, as when it is started again, for at most
+        `patience_s`.
         Raises `DaemonUnreachableError`, `AccessDeniedError`, `InvalidPlaceError`.
         """
         place = find_socket(os.environ, os.getuid()).path if path is None else os.fspath(path)
-        return cls(place)
+        return cls(place, patience_s)
 
     def call(self, request: Request[T], *, timeout_s: float = CALL_TIMEOUT_S) -> T:
         """Send one of the requests of `kitd.client.request` and return its answer.
@@ -91,32 +99,46 @@ class Client:
         """Yield a job as it is now, its progress, and the job again whenever it changed.
 
         The last item is the job in its final state; of a job that was superseded, its successor.
-        Close it where it is left earlier.
-        Raises `DeadlineExceededError` after `timeout_s`, and what `call` raises.
+        While the daemon is away it is looked for, and `RECONNECTING` told each time. Close it
+        where it is left earlier.
+        Raises `DeadlineExceededError` after `timeout_s`, `JobLostError` if the daemon stays away,
+        and what `call` raises.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        successor: int | None = job
-        while successor is not None:
-            job = successor
-            # Subscribing before looking: what happens in between is in the subscription.
-            with self.subscribe(job=job) as subscription:
-                current = self.call(requests.get_job(job))
-                yield current
-                while not current.is_terminal:
-                    item = subscription.read(deadline=deadline)
-                    if isinstance(item, Event):
-                        current = self.call(requests.get_job(job))
-                        yield current
-                    elif item.job == job:
-                        yield item.progress
-            successor = current.superseded_by
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        absence = Absence(self._patience_s)
+        wanted: int | None = job
+        while wanted is not None:
+            job = wanted
+            try:
+                # Subscribing before looking: what happens in between is in the subscription.
+                with self.subscribe(job=job) as subscription:
+                    current = self.call(requests.get_job(job))
+                    absence.end()
+                    yield current
+                    while not current.is_terminal:
+                        item = subscription.read(deadline=deadline)
+                        if isinstance(item, Event):
+                            current = self.call(requests.get_job(job))
+                            yield current
+                        elif item.job == job:
+                            yield item.progress
+                wanted = current.superseded_by
+            except KitdError as error:
+                if time.monotonic() >= deadline:
+                    raise
+                pause_s = absence.pause_s(job, error)
+                yield RECONNECTING
+                time.sleep(max(min(pause_s, deadline - time.monotonic()), 0))
+                if time.monotonic() >= deadline:
+                    raise DeadlineExceededError("the time is over, and kitd is away") from error
 
     def wait(self, job: int, *, timeout_s: float | None = None) -> Job:
         """Return a job once it has ended, well or not.
 
-        Raises `DeadlineExceededError` after `timeout_s`, and what `call` raises.
+        Raises what `follow` raises.
         """
-        *_, last = (item for item in self.follow(job, timeout_s=timeout_s) if isinstance(item, Job))
+        with closing(self.follow(job, timeout_s=timeout_s)) as items:
+            *_, last = (item for item in items if isinstance(item, Job))
         return last
 
     def run(self, asked: Work[T], *, progress: Watch = False) -> T:
@@ -124,7 +146,9 @@ class Client:
 
         `progress` is called with each `Progress`, or True to have it drawn in the terminal or the
         notebook.
-        Raises `JobFailedError`, and what `call` raises. Work that is not waited for goes on.
+        Raises `JobFailedError`, `JobLostError` if the daemon goes away and stays away, and what
+        `call` raises. Work that is not waited for goes on; what ends the wait for it, as Ctrl-C
+        does, has a note that names the job.
         """
         job = self.call(asked.start)
         with watching(progress) as watch:
@@ -138,11 +162,12 @@ class Client:
     def _complete(self, job: int, watch: Callable[[Progress], None]) -> Job:
         """Return a job once it has succeeded. Raises `JobFailedError`."""
         ended: Job | None = None
-        for item in self.follow(job):
-            if isinstance(item, Job):
-                ended = item
-            else:
-                watch(item)
+        with naming(job), closing(self.follow(job)) as items:
+            for item in items:
+                if isinstance(item, Job):
+                    ended = item
+                else:
+                    watch(item)
         assert ended is not None
         if ended.state != "succeeded":
             raise JobFailedError(ended)

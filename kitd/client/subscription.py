@@ -39,14 +39,14 @@ class Subscription:
             self._connection.close()
             raise
 
-    def read(self, *, deadline: float | None = None) -> Event | JobProgress:
+    def read(self, *, deadline: float = math.inf) -> Event | JobProgress:
         """Return what comes next, waiting for it until `deadline` (monotonic seconds).
 
         Raises `DeadlineExceededError` then, and when the daemon misses its heartbeats; and what
         `Client.call` raises.
         """
         while True:
-            remaining_s = math.inf if deadline is None else deadline - time.monotonic()
+            remaining_s = deadline - time.monotonic()
             if remaining_s <= 0:
                 raise DeadlineExceededError("the time is over")
             try:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 from kitd.client import Client
+from kitd.client.absence import RECONNECTING
 from kitd.client.error import DeadlineExceededError
 from kitd.client.outcome import JobFailedError
 from kitd.client.record import Job, Progress
@@ -42,12 +43,22 @@ def _follow(
     until: Callable[[Job], bool],
 ) -> Job:
     current: Job | None = None
+    is_away = False
     try:
         with (
             ProgressLine(session.terminal) as line,
             closing(client.follow(job, timeout_s=timeout_s)) as items,
         ):
             for item in items:
+                if item is RECONNECTING:
+                    if not is_away:
+                        line.clear()
+                        session.terminal.note(f"job {job}: kitd is away, waiting for it")
+                    is_away = True
+                    continue
+                if is_away:
+                    session.terminal.note(f"job {job}: kitd is back")
+                    is_away = False
                 if isinstance(item, Progress):
                     line.update(item)
                     continue

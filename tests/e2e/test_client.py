@@ -6,10 +6,12 @@ import pty
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from kitd.client import AsyncClient, Client, request
+from kitd.client.absence import RECONNECTING, JobLostError
 from kitd.client.error import DeadlineExceededError, RpcError
 from kitd.client.outcome import JobFailedError
 from kitd.client.placement import ConflictError
@@ -107,6 +109,96 @@ async def test_the_same_without_waiting(kitd, project, docker_registry, tmp_path
         assert unpacked.files == 1
         with pytest.raises(JobFailedError):
             await client.pull(f"{docker_registry.host}/team/nothing:v1")
+
+
+@pytest.fixture
+def restart(kitd, project, eventually):
+    """A daemon, and what starts it again once it packs something that it would never end."""
+    # Bytes of a file without content, of which hardly anything is written.
+    os.truncate(project / "model.bin", 16 << 30)
+    daemon = kitd({"modelkit": {"compression": "gzip"}}).start()
+
+    def packs():
+        (job,) = daemon.jobs("pack") or (None,)
+        return job and job["progress"] and job["progress"]["bytes"]
+
+    def restart():
+        eventually("the pack to write", packs)
+        assert daemon.stop() == 0
+        os.truncate(project / "model.bin", 1 << 20)
+        daemon.start()
+
+    return daemon, restart
+
+
+def test_a_job_that_is_waited_for_outlives_its_daemon(restart, project):
+    """It is found again by its number, and told of meanwhile."""
+    daemon, start_again = restart
+    seen = []
+    with Client.connect(daemon.socket) as client, ThreadPoolExecutor(1) as threads:
+        packing = threads.submit(client.pack, project, "demo:v1", progress=seen.append)
+        start_again()
+        kit = packing.result(30)
+        assert [each.digest for each in client.kits()] == [kit.digest]
+    assert RECONNECTING in seen
+    assert len(daemon.jobs("pack")) == 1
+
+
+async def test_the_same_on_an_event_loop(restart, project):
+    daemon, start_again = restart
+    async with AsyncClient.connect(daemon.socket) as client:
+        packing = asyncio.create_task(client.pack(project, "demo:v1"))
+        await asyncio.to_thread(start_again)
+        kit = await asyncio.wait_for(packing, 30)
+        assert [each.digest for each in await client.kits()] == [kit.digest]
+
+
+def test_whoever_waits_in_a_terminal_is_told_that_the_daemon_is_away(restart, project):
+    daemon, start_again = restart
+    with ThreadPoolExecutor(1) as threads:
+        packing = threads.submit(daemon.kitctl, "pack", project, "-t", "demo:v1")
+        start_again()
+        done = packing.result(30)
+    assert done.code == 0, done.err
+    assert done.err.splitlines()[:2] == [
+        "job 1: kitd is away, waiting for it",
+        "job 1: kitd is back",
+    ]
+
+
+def test_a_daemon_that_stays_away_leaves_the_number_of_the_job(kitd, deaf_reference):
+    daemon = kitd().start()
+    with Client.connect(daemon.socket, patience_s=0.2) as client:
+        job = client.call(request.pull(deaf_reference))
+        followed = client.follow(job.id)
+        next(followed)
+        daemon.kill()
+        with pytest.raises(JobLostError, match="away") as lost:
+            list(followed)
+    assert lost.value.job == job.id
+    assert f"kitctl jobs wait {job.id}" in lost.value.hint
+
+
+async def test_the_same_of_a_daemon_that_stays_away_on_an_event_loop(kitd, deaf_reference):
+    daemon = await asyncio.to_thread(kitd().start)
+    async with AsyncClient.connect(daemon.socket, patience_s=0.2) as client:
+        job = await client.call(request.pull(deaf_reference))
+        waiting = asyncio.create_task(client.wait(job.id))
+        await client.kits()
+        daemon.kill()
+        with pytest.raises(JobLostError) as lost:
+            await waiting
+    assert lost.value.job == job.id
+
+
+def test_an_interrupted_program_is_told_the_number_of_its_job(connected, project):
+    def interrupt(_progress):
+        raise KeyboardInterrupt
+
+    os.truncate(project / "model.bin", 16 << 30)
+    with pytest.raises(KeyboardInterrupt) as interrupted:
+        connected.pack(project, "demo:v1", compression="gzip", progress=interrupt)
+    assert interrupted.value.__notes__ == ["job 1 goes on: wait for it with client.wait(1)"]
 
 
 @pytest.fixture
