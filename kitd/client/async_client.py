@@ -16,7 +16,7 @@ from kitd.client.absence import PATIENCE_S, Absence, naming
 from kitd.client.async_connection import AsyncConnection, connected, open_stream
 from kitd.client.client import Client
 from kitd.client.error import ClientClosedError
-from kitd.client.outcome import JobFailedError, Moved, PackedKit, Unpacked
+from kitd.client.outcome import Choice, JobFailedError, Moved, PackedKit, Unpacked
 from kitd.client.protocol import SILENCE_S, Document, Response, encode_request
 from kitd.client.record import Event, Job, Kit, read_event, read_subscription
 from kitd.client.request import PackOptions, Request
@@ -153,7 +153,7 @@ class AsyncClient:
         directory: str | os.PathLike[str] = ".",
         filters: Sequence[str] = (),
         *,
-        existing: str = "refuse",
+        existing: Choice = "refuse",
         include_remote: bool = False,
     ) -> Unpacked:
         """Write a kit's files to a directory: see `Client.unpack`.

@@ -13,7 +13,7 @@ from kitd.client import work
 from kitd.client.absence import PATIENCE_S, RECONNECTING, Absence, naming
 from kitd.client.connection import Connection, close_all
 from kitd.client.error import ClientClosedError, DeadlineExceededError, ProtocolError
-from kitd.client.outcome import JobFailedError, Moved, PackedKit, Unpacked
+from kitd.client.outcome import Choice, JobFailedError, Moved, PackedKit, Unpacked
 from kitd.client.protocol import Document
 from kitd.client.record import Event, Job, Kit, Progress
 from kitd.client.request import PackOptions, Request
@@ -217,7 +217,7 @@ class Client:
         directory: str | os.PathLike[str] = ".",
         filters: Sequence[str] = (),
         *,
-        existing: str = "refuse",
+        existing: Choice = "refuse",
         include_remote: bool = False,
         progress: Watch = False,
     ) -> Unpacked:
@@ -225,7 +225,7 @@ class Client:
 
         A kit that the cache does not know is pulled first. `existing` says what becomes of files
         that are there: `refuse`, `overwrite` or `keep`. With `include_remote` this process fetches
-        remote datasets as the environment's `S3_*` say. Raises what `run` and
+        remote datasets as the environment's `S3_*` say. Raises `ArgumentError`, and what `run` and
         `kitd.client.unpack.unpack` raise; whatever it raises, the directory is as it was.
         """
         from kitd.client.unpack import unpack_kit  # noqa: PLC0415 - most commands unpack nothing

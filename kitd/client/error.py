@@ -21,6 +21,12 @@ class ClientClosedError(KitdError):
     code = "client_closed"
 
 
+class ArgumentError(KitdError):
+    """A client was given a value that it cannot do anything with."""
+
+    code = "invalid_argument"
+
+
 class DeadlineExceededError(KitdError):
     """The answer, or the end of a job, did not come in time."""
 

@@ -4,11 +4,14 @@ Named tuples for the reason of `kitd.client.record`. `document` is the job's res
 what a newer daemon adds.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from kitd.client.error import ProtocolError, RpcError
 from kitd.client.protocol import Document
 from kitd.client.record import Job, read_field
+
+Choice = Literal["refuse", "overwrite", "keep"]
+"""What becomes of files that are there where a kit is unpacked."""
 
 _DIGEST_CHARS = 19
 """`sha256:` and twelve digits."""
@@ -98,20 +101,27 @@ class PackedKit(NamedTuple):
 
 
 class Unpacked(NamedTuple):
-    """Files of a kit that were written to a directory."""
+    """Files of a kit that were written to a directory.
+
+    `notes` are what a person should know about it; `left_out` are the paths of remote datasets that
+    nobody asked to have fetched.
+    """
 
     digest: str
     reference: str
     directory: str
     files: int
     bytes: int
+    notes: tuple[str, ...]
+    left_out: tuple[str, ...]
 
     def _repr_html_(self) -> str:
-        return _html(
-            self.reference,
-            self.digest,
-            {"files": str(self.files), "size": _megabytes(self.bytes), "in": self.directory},
-        )
+        facts = {"files": str(self.files), "size": _megabytes(self.bytes), "in": self.directory}
+        if self.left_out:
+            facts["left out, as it is remote"] = ", ".join(self.left_out)
+        if self.notes:
+            facts["notes"] = "; ".join(self.notes)
+        return _html(self.reference, self.digest, facts)
 
 
 def read_packed(job: Job, pushed: Moved | None) -> PackedKit:

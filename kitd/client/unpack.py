@@ -8,9 +8,9 @@ from pathlib import Path
 from kitd.client import request, work
 from kitd.client.client import Client
 from kitd.client.connection import MAX_DESCRIPTORS, close_all
-from kitd.client.error import RpcError
+from kitd.client.error import ArgumentError, RpcError
 from kitd.client.extract import Extraction, LooseFile, OpenLayer, extract
-from kitd.client.outcome import Unpacked
+from kitd.client.outcome import Choice, Unpacked
 from kitd.client.placement import Existing
 from kitd.client.record import Layer, MissingKit, Progress, RemoteDataset, UnpackPlan
 from kitd.client.reference import has_registry
@@ -30,19 +30,18 @@ def unpack_kit(
     directory: str | os.PathLike[str],
     filters: Sequence[str],
     *,
-    existing: str,
+    existing: Choice,
     include_remote: bool,
     progress: Watch,
 ) -> Unpacked:
     """Unpack a kit, which is pulled first where the cache does not know it: `Client.unpack`."""
-    choice = Existing(existing)
+    choice, target = _choice(existing), _target(directory)
 
     def pull(missing: MissingKit) -> None:
         asked = work.pull(missing.reference, missing.filters, parents=False)
         client.run(asked, progress=progress)
 
     plan = complete_plan(client, reference, filters, include_remote=include_remote, pull=pull)
-    target = Path(os.path.abspath(directory))
     with watching(progress) as watch:
         extraction = unpack(
             client,
@@ -52,7 +51,37 @@ def unpack_kit(
             stores=os.environ if include_remote else None,
             progress=watch,
         )
-    return Unpacked(plan.digest, plan.reference, str(target), extraction.files, extraction.bytes)
+    left_out = () if include_remote else tuple(remote.path for remote in plan.remotes)
+    return Unpacked(
+        digest=plan.digest,
+        reference=plan.reference,
+        directory=str(target),
+        files=extraction.files,
+        bytes=extraction.bytes,
+        notes=plan.notes,
+        left_out=left_out,
+    )
+
+
+def _choice(existing: str) -> Existing:
+    try:
+        return Existing(existing)
+    except ValueError:
+        choices = ", ".join(each.value for each in Existing)
+        raise ArgumentError(
+            f"existing is {existing!r:.60}", hint=f"say one of: {choices}"
+        ) from None
+
+
+def _target(directory: str | os.PathLike[str]) -> Path:
+    target = os.path.abspath(directory)
+    try:
+        is_name = b"\0" not in os.fsencode(target)
+    except UnicodeEncodeError:
+        is_name = False
+    if not is_name:
+        raise ArgumentError(f"{printable(target)} is not the name of a directory")
+    return Path(target)
 
 
 def complete_plan(

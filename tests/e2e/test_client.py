@@ -12,7 +12,7 @@ import pytest
 
 from kitd.client import AsyncClient, Client, request
 from kitd.client.absence import RECONNECTING, JobLostError
-from kitd.client.error import DeadlineExceededError, RpcError
+from kitd.client.error import ArgumentError, DeadlineExceededError, RpcError
 from kitd.client.outcome import JobFailedError
 from kitd.client.placement import ConflictError
 from kitd.client.record import Progress
@@ -90,8 +90,27 @@ def test_what_fails_says_why(connected, project, free_address):
     assert failed.value.job.state == "failed"
     assert failed.value.code == failed.value.job.error.code
     assert "missing.bin" in str(failed.value)
-    with pytest.raises(ValueError, match="replace"):
-        connected.unpack("demo:v1", project, existing="replace")
+
+
+@pytest.mark.parametrize(
+    ("directory", "existing"), [("out", "replace"), ("o\0ut", "keep"), ("\ud800", "keep")]
+)
+def test_a_value_that_is_none_is_refused_before_anything_is_done(connected, directory, existing):
+    with pytest.raises(ArgumentError):
+        connected.unpack("demo:v1", directory, existing=existing)
+
+
+def test_an_unpack_says_what_it_left_out(connected, project, tmp_path):
+    (project / "Kitfile").write_text(
+        "manifestVersion: 1.0.0\npackage: {name: demo}\nmodel: {path: model.bin}\n"
+        "datasets: [{path: far/<b>.csv, remotePath: 's3://data/train.csv', remoteHash: abc}]\n"
+    )
+    connected.pack(project, "demo:v1")
+    unpacked = connected.unpack("demo:v1", tmp_path / "out")
+    assert unpacked.left_out == ("far/<b>.csv",)
+    assert unpacked.notes == ()
+    assert "far/&lt;b&gt;.csv" in unpacked._repr_html_()
+    assert connected.unpack("demo:v1", tmp_path / "model", ["model"]).left_out == ()
 
 
 async def test_the_same_without_waiting(kitd, project, docker_registry, tmp_path):
