@@ -15,6 +15,7 @@ from kitd.client import work
 from kitd.client.absence import PATIENCE_S, Absence, naming
 from kitd.client.async_connection import AsyncConnection, connected, open_stream
 from kitd.client.client import Client
+from kitd.client.connection import socket_path
 from kitd.client.error import ClientClosedError
 from kitd.client.outcome import Choice, JobFailedError, Moved, PackedKit, Unpacked
 from kitd.client.protocol import SILENCE_S, Document, Response, encode_request
@@ -22,7 +23,6 @@ from kitd.client.record import Event, Job, Kit, read_event, read_subscription
 from kitd.client.request import PackOptions, Request
 from kitd.client.subscription import CALL_TIMEOUT_S
 from kitd.client.work import Work
-from kitd.config.places import find_socket
 from kitd.errors import KitdError
 
 T = TypeVar("T")
@@ -53,9 +53,10 @@ class AsyncClient:
 
         A job is waited for while the daemon is away, as when it is started again, for at most
         `patience_s`.
-        Raises `DaemonUnreachableError`, `AccessDeniedError`, `InvalidPlaceError`.
+        Raises `DaemonUnreachableError`, `AccessDeniedError`, `ArgumentError`,
+        `InvalidPlaceError`.
         """
-        place = find_socket(os.environ, os.getuid()).path if path is None else os.fspath(path)
+        place = socket_path(path)
         client = cls(place, AsyncConnection(await open_stream(place)), patience_s)
         try:
             yield client

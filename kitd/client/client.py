@@ -11,7 +11,7 @@ from typing import Self, TypeVar, Unpack
 from kitd.client import request as requests
 from kitd.client import work
 from kitd.client.absence import PATIENCE_S, RECONNECTING, Absence, naming
-from kitd.client.connection import Connection, close_all
+from kitd.client.connection import Connection, close_all, socket_path
 from kitd.client.error import ClientClosedError, DeadlineExceededError, ProtocolError
 from kitd.client.outcome import Choice, JobFailedError, Moved, PackedKit, Unpacked
 from kitd.client.protocol import Document
@@ -20,7 +20,6 @@ from kitd.client.request import PackOptions, Request
 from kitd.client.show import Watch, watching
 from kitd.client.subscription import CALL_TIMEOUT_S, Subscription
 from kitd.client.work import Work
-from kitd.config.places import find_socket
 from kitd.errors import KitdError
 
 T = TypeVar("T")
@@ -51,10 +50,10 @@ class Client:
 
         A job is waited for while the daemon is away, as when it is started again, for at most
         `patience_s`.
-        Raises `DaemonUnreachableError`, `AccessDeniedError`, `InvalidPlaceError`.
+        Raises `DaemonUnreachableError`, `AccessDeniedError`, `ArgumentError`,
+        `InvalidPlaceError`.
         """
-        place = find_socket(os.environ, os.getuid()).path if path is None else os.fspath(path)
-        return cls(place, patience_s)
+        return cls(socket_path(path), patience_s)
 
     def call(self, request: Request[T], *, timeout_s: float = CALL_TIMEOUT_S) -> T:
         """Send one of the requests of `kitd.client.request` and return its answer.

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from kitd.client.error import (
     AccessDeniedError,
+    ArgumentError,
     DaemonUnreachableError,
     DeadlineExceededError,
     ProtocolError,
@@ -31,7 +32,8 @@ from kitd.client.protocol import (
     decode_message,
     encode_request,
 )
-from kitd.config.places import SYSTEM_SOCKET
+from kitd.config.places import SYSTEM_SOCKET, find_socket
+from kitd.errors import printable
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_DESCRIPTORS = 32
@@ -39,6 +41,21 @@ MAX_DESCRIPTORS = 32
 CHUNK_BYTES = 1 << 16
 
 _INTEGER_BYTES = 4
+
+
+def socket_path(path: str | os.PathLike[str] | None) -> str:
+    """Return where to connect to, by default this user's daemon.
+
+    Raises `ArgumentError`, `InvalidPlaceError`.
+    """
+    place = find_socket(os.environ, os.getuid()).path if path is None else os.fspath(path)
+    try:
+        is_name = b"\0" not in os.fsencode(place)
+    except UnicodeEncodeError:
+        is_name = False
+    if not is_name:
+        raise ArgumentError(f"{printable(place)} is not the name of a socket")
+    return place
 
 
 def unreachable(path: str, error: OSError) -> DaemonUnreachableError | AccessDeniedError:

@@ -15,6 +15,7 @@ import pytest
 from kitd.client import AsyncClient, Client, request
 from kitd.client.error import (
     AccessDeniedError,
+    ArgumentError,
     ClientClosedError,
     DaemonUnreachableError,
     DeadlineExceededError,
@@ -215,6 +216,15 @@ def test_a_dead_socket_says_how_to_start_the_daemon(tmp_path):
         dead.bind(str(path))
     with pytest.raises(DaemonUnreachableError, match="refused"):
         Client.connect(path)
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800"])
+async def test_a_path_that_is_none_is_refused(path):
+    with pytest.raises(ArgumentError):
+        Client.connect(path)
+    with pytest.raises(ArgumentError):
+        async with AsyncClient.connect(path):
+            pass
 
 
 def test_a_path_too_long_for_a_socket_is_unreachable(tmp_path):
