@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_FILES = 20_000
 """As many as a manifest may name layers."""
+MAX_ENTRIES = 2 * MAX_FILES
+"""Files, and the directories that are listed with them."""
 MAX_BYTES = 64 * 2**40
 """Of all files together."""
 MAX_PATH_BYTES = 1024
@@ -86,6 +88,14 @@ class Snapshot:
     """As the hub has it; "" where it says none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list of files; `entries` counts the directories on it, too."""
+
+    files: tuple[HubFile, ...]
+    entries: int
+
+
 class _Lfs(msgspec.Struct, frozen=True):
     oid: str
     size: int
@@ -140,13 +150,14 @@ def parse_revision(content: bytes) -> tuple[str, str]:
     return revision.sha, known[0] if len(known) == 1 else ""
 
 
-def parse_page(content: bytes) -> tuple[HubFile, ...]:
-    """Return the files of one page. Raises `HubError`, `InvalidHubTreeError`."""
+def parse_page(content: bytes) -> Page:
+    """Return what is on one page. Raises `HubError`, `InvalidHubTreeError`."""
     try:
         entries = _ENTRIES.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HubError(f"the hub's list of files cannot be read: {error}") from error
-    return tuple(_file(entry) for entry in entries if entry.type != "directory")
+    files = tuple(_file(entry) for entry in entries if entry.type != "directory")
+    return Page(files, len(entries))
 
 
 def _file(entry: _Entry) -> HubFile:

@@ -29,6 +29,7 @@ from kitd.hub.error import (
     InvalidHubTreeError,
 )
 from kitd.hub.tree import (
+    MAX_ENTRIES,
     MAX_FILES,
     HubFile,
     HubSource,
@@ -43,8 +44,12 @@ from kitd.retry_after import parse_retry_after
 from kitd.secret import Secrets
 
 CHUNK_BYTES = 1 << 20
-MAX_ANSWER_BYTES = 32 << 20
+MAX_REVISION_BYTES = 1 << 20
+MAX_PAGE_BYTES = 4 << 20
+"""A page is read at once: while that goes on, nothing else does."""
 MAX_PAGES = 1000
+MAX_LIST_BYTES = 64 << 20
+"""Of all pages together."""
 MAX_REDIRECTS = 5
 ATTEMPTS = 5
 """Of one request, while nothing comes of it."""
@@ -107,15 +112,28 @@ class HubClient:
         api = f"api/{_plural(source.type)}/{source.repository}"
         revision = quote(source.revision, safe="")
         about = _below(settings.endpoint, f"{api}/revision/{revision}")
-        content, _ = await self.patiently(partial(self._json, settings, about))
-        commit, licence = parse_revision(content)
+        content, _ = await self.patiently(
+            partial(self._json, settings, about, MAX_REVISION_BYTES)
+        )
+        commit, licence = await run_blocking(parse_revision, content)
         files: list[HubFile] = []
+        entries = read_bytes = 0
         page = _below(settings.endpoint, f"{api}/tree/{commit}?recursive=true")
         for _ in range(MAX_PAGES):
-            content, following = await self.patiently(partial(self._json, settings, page))
-            files += await run_blocking(parse_page, content)
+            content, following = await self.patiently(
+                partial(self._json, settings, page, MAX_PAGE_BYTES)
+            )
+            found = await run_blocking(parse_page, content)
+            files += found.files
+            entries += found.entries
+            read_bytes += len(content)
             if len(files) > MAX_FILES:
                 raise InvalidHubTreeError(f"{source} has more than {MAX_FILES} files")
+            if entries > MAX_ENTRIES or read_bytes > MAX_LIST_BYTES:
+                raise InvalidHubTreeError(
+                    f"the list of files of {source} has more than {MAX_ENTRIES} entries,"
+                    f" or {MAX_LIST_BYTES >> 20} MiB"
+                )
             if following is None:
                 await run_blocking(check_tree, files)
                 return Snapshot(commit=commit, files=tuple(files), licence=licence)
@@ -163,7 +181,9 @@ class HubClient:
             self._secrets.learn(settings.token)
         return settings
 
-    async def _json(self, settings: HubSettings, url: URL) -> tuple[bytes, URL | None]:
+    async def _json(
+        self, settings: HubSettings, url: URL, max_bytes: int
+    ) -> tuple[bytes, URL | None]:
         """Return a document, and where the next page is."""
         async with self._get(settings, url, {}) as answer:
             response = answer.response
@@ -172,8 +192,8 @@ class HubClient:
             content = bytearray()
             async for chunk in answer.chunks():
                 content += chunk
-                if len(content) > MAX_ANSWER_BYTES:
-                    raise HubError(f"an answer of {url.host} has more than 32 MiB")
+                if len(content) > max_bytes:
+                    raise HubError(f"an answer of {url.host} has more than {max_bytes} bytes")
             return bytes(content), _next_page(settings, url, response)
 
     @asynccontextmanager

@@ -11,9 +11,9 @@ from kitd.hub.error import (
     HubUnavailableError,
     InvalidHubTreeError,
 )
-from kitd.hub.tree import HubFile, hub_source
+from kitd.hub.tree import MAX_ENTRIES, HubFile, hub_source
 from kitd.importing.fetch import fetch
-from kitd.importing.hub import ATTEMPTS
+from kitd.importing.hub import ATTEMPTS, MAX_PAGE_BYTES, MAX_REVISION_BYTES
 
 SOURCE = hub_source("Org/Name", None)
 TOKEN = "hf_a-secret-of-somebody"
@@ -184,6 +184,35 @@ async def test_pages_without_end_have_one(hub):
     server, client = await hub(page=0)
     server.quirks.listed = [{"type": "directory", "path": "d"}]
     with pytest.raises(HubError, match="next page"):
+        await client.snapshot(SOURCE)
+
+
+async def test_directories_without_end_have_one(hub):
+    directory = {"type": "directory", "path": "d"}
+    server, client = await hub(page=20_000, listed=[directory] * (5 * MAX_ENTRIES))
+    with pytest.raises(InvalidHubTreeError, match="more than 40000 entries"):
+        await client.snapshot(SOURCE)
+    assert sum("/tree/" in path for _, path, _, _ in server.asked) == 3
+
+
+async def test_a_list_has_so_many_bytes_at_most(hub):
+    directory = {"type": "directory", "path": "d" * (3 << 20)}
+    server, client = await hub(page=1, listed=[directory] * 30)
+    with pytest.raises(InvalidHubTreeError, match="64 MiB"):
+        await client.snapshot(SOURCE)
+    assert sum("/tree/" in path for _, path, _, _ in server.asked) == 22
+
+
+@pytest.mark.parametrize(
+    "quirks",
+    [
+        {"tags": ("x" * MAX_REVISION_BYTES,)},
+        {"listed": [{"type": "directory", "path": "d" * MAX_PAGE_BYTES}]},
+    ],
+)
+async def test_answers_are_no_larger_than_can_be_read_at_once(hub, quirks):
+    _, client = await hub(**quirks)
+    with pytest.raises(HubError, match="has more than"):
         await client.snapshot(SOURCE)
 
 

@@ -67,10 +67,11 @@ def test_a_page_gives_files_with_what_they_have_to_be():
         entry("d/a.json"),
         entry("w.bin", lfs=lfs, xetHash="x"),
     )
-    assert found == (
+    assert found.files == (
         HubFile(path="d/a.json", size=3, blob=BLOB, sha256=""),
         HubFile(path="w.bin", size=10**12, blob="", sha256=SHA256),
     )
+    assert found.entries == 3
 
 
 @pytest.mark.parametrize(
