@@ -18,6 +18,12 @@ MAX_LICENCES = 4
 MAX_IGNORE_BYTES = 16 << 10
 IGNORE_NAME = ".kitignore"
 _LICENCE = ("license", "licence", "copying")
+TELLING_NAMES = frozenset({
+    ".gitignore", ".gitattributes", ".gitmodules", ".gitkeep", ".hgignore", ".dvcignore",
+    ".dockerignore", ".kitd-hold", ".env", ".ds_store", ".lsoverride", "thumbs.db", "desktop.ini",
+    "ehthumbs.db", "agents.md", "skill.md", "claude.md",
+})  # fmt: skip
+"""Files that mean something by their whole names, in lower case: kitd has them by heart, too."""
 
 
 class ListingError(KitdError):
@@ -117,13 +123,21 @@ class _Listing:
         files = [entry for entry in named if entry.is_file(follow_symlinks=False)]
         count = len(files)
         if count > CROWD:
+            telling = [entry for entry in files if entry.name.lower() in TELLING_NAMES]
             # One of each kind stands for the others.
-            files = list({os.path.splitext(entry.name)[1]: entry for entry in files}.values())
+            kinds = {_kind(entry.name): entry for entry in files}
+            files = list(dict.fromkeys((*telling, *kinds.values())))
         told: list[Document] = [
             {"name": entry.name, "size": entry.stat(follow_symlinks=False).st_size}
             for entry in files[:CROWD]
         ]
         return told, directories, count
+
+
+def _kind(name: str) -> tuple[str, bool]:
+    """Return what names share that are of one kind."""
+    _, dot, suffix = name.rpartition(".")
+    return dot + suffix if dot else "", ".prompt" in name.lower()
 
 
 def _is_text(name: str) -> bool:

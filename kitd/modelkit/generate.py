@@ -42,7 +42,8 @@ _METADATA = (".json", ".yaml", ".xml", ".txt")
 _DOCS = (".md", ".adoc", ".html", ".pdf")
 _DATASET = (".tar", ".zip", ".parquet", ".csv")
 _MCP_BUNDLE = ".mcpb"
-_AGENTS = frozenset({"agents.md", "skill.md", "claude.md"})
+AGENT_FILES = frozenset({"agents.md", "skill.md", "claude.md"})
+"""In lower case."""
 _SKILL = "skill.md"
 _CODE_NAMES = frozenset({"src", "pkg", "lib", "build"})
 _DOCS_NAME = "docs"
@@ -131,7 +132,7 @@ def kind_of(name: str, dialect: Dialect) -> FileKind:
     """Return what a file is by its name; kit 1.7 knows neither prompts nor MCP servers."""
     lower = name.lower()
     if dialect is not Dialect.KIT_1_7:
-        if lower in _AGENTS or ".prompt" in lower:
+        if lower in AGENT_FILES or ".prompt" in lower:
             return FileKind.PROMPT
         if name.endswith(_MCP_BUNDLE):
             return FileKind.MCP_SERVER

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from kitd.client.listing import CROWD, ListingError, list_directory
+from kitd.client.listing import CROWD, TELLING_NAMES, ListingError, list_directory
+from kitd.modelkit.generate import AGENT_FILES, TOOL_FILES
 
 
 def test_two_levels_are_told_without_links_and_special_files(tmp_path):
@@ -52,6 +53,21 @@ def test_a_crowd_is_told_by_one_of_each_kind(tmp_path):
         ".npy",
     ]
     assert directory["count"] == CROWD + 2
+
+
+def test_names_that_mean_something_are_told_of_any_crowd(tmp_path):
+    (tmp_path / "many").mkdir()
+    telling = (".env", "LICENSE", "Makefile", "SKILL.md", "a.prompt.md", "Thumbs.db", ".gitignore")
+    for name in (*telling, "z", "zz.md", "zz.db", ".zz", *(f"{n}.npy" for n in range(CROWD))):
+        (tmp_path / "many" / name).touch()
+    (directory,) = list_directory(tmp_path).document["directories"]
+    told = {file["name"] for file in directory["files"]}
+    assert told >= {".env", "SKILL.md", "a.prompt.md", "Thumbs.db", ".gitignore"}
+    assert len(told) < 15
+
+
+def test_the_client_knows_the_names_that_kitd_knows():
+    assert {name.lower() for name in TOOL_FILES} | AGENT_FILES == TELLING_NAMES
 
 
 def test_what_cannot_be_told_is_counted(tmp_path):
