@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Collection
+import threading
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -49,6 +50,9 @@ class Importer:
         self._jobs = jobs
         self._root = store.root / DIRECTORY
         self._ended = asyncio.Event()
+        self._in_use: set[int] = set()
+        """Jobs whose attempts have a directory. A sweep and a beginning exclude each other."""
+        self._use = threading.Lock()
 
     async def snapshot(self, source: HubSource) -> Snapshot:
         """Return what a revision of a repository holds. Raises `KitdError`."""
@@ -68,9 +72,10 @@ class Importer:
     def place(self, job: int) -> Path:
         """Return a job's directory, made if it is not there. Blocks. Raises `StoreError`."""
         path = self._root / str(job)
-        with os_errors("create", path):
+        with self._use, os_errors("create", path):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             (path / _BLOBS).mkdir(exist_ok=True)
+            self._in_use.add(job)
         return path
 
     def read(self, place: Path, file: HubFile) -> bytes:
@@ -113,29 +118,38 @@ class Importer:
 
     def job_ended(self, job: Job) -> None:
         """Take note that an attempt is over. Does not wait."""
-        del job
+        self._in_use.discard(job.id)
         self._ended.set()
 
     async def run(self) -> NoReturn:
         """Take away what belongs to no job any more, until cancelled."""
         while True:
             self._ended.clear()
-            try:
+            with self._noted():
                 await self.sweep()
-            except KitdError as error:
-                if error.disposition is Disposition.FATAL:
-                    raise
-                log.warning("imports.not_swept", code=error.code, error=error.message)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._ended.wait()
 
     async def sweep(self) -> None:
-        """Take away the directories of jobs that have ended. Raises `KitdError`."""
+        """Take away the directories of jobs that have ended. Raises `KitdError`.
+
+        One that cannot be removed is noted, and keeps no other here.
+        """
         for path in await run_blocking(self._places):
-            if path.name.isdecimal() and not await self._is_over(int(path.name)):
-                continue
-            await run_blocking(_remove, path)
+            with self._noted():
+                if not path.name.isdecimal() or await self._is_over(int(path.name)):
+                    await run_blocking(self._remove, path)
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Let no error through but one that ends kitd."""
+        try:
+            yield
+        except KitdError as error:
+            if error.disposition is Disposition.FATAL:
+                raise
+            log.warning("imports.not_swept", code=error.code, error=error.message)
 
     def _places(self) -> list[Path]:
         with os_errors("list", self._root):
@@ -143,17 +157,20 @@ class Importer:
         # What was left half removed first: its name may be needed.
         return sorted(found, key=lambda path: path.name.isdecimal())
 
+    def _remove(self, path: Path) -> None:
+        gone = path.with_suffix(_GONE)
+        with os_errors("remove", path):
+            if path != gone:
+                with self._use:
+                    # Since it was looked for, somebody may have retried the job.
+                    if int(path.name) in self._in_use:
+                        return
+                    # At once: who does that from now on begins with a directory of his own.
+                    path.rename(gone)
+            shutil.rmtree(gone)
+
     async def _is_over(self, job: int) -> bool:
         try:
             return (await self._jobs.job(job)).state in TERMINAL
         except NotFoundError:
             return True
-
-
-def _remove(path: Path) -> None:
-    gone = path.with_suffix(_GONE)
-    with os_errors("remove", path):
-        if path != gone:
-            # At once: who retries the job meanwhile begins with a directory of his own.
-            path.rename(gone)
-        shutil.rmtree(gone)

@@ -44,9 +44,37 @@ async def test_only_what_belongs_to_a_job_that_goes_on_stays(store):
         (importer.place(number) / "blobs" / "x").write_text("x")
     # A removal that was cut short.
     (importer.place(2).with_suffix(".gone") / "blobs").mkdir(parents=True)
+    importer.job_ended(SimpleNamespace(id=2))
+    importer.job_ended(SimpleNamespace(id=4))
     await importer.sweep()
     assert sorted(path.name for path in (store.root / DIRECTORY).iterdir()) == ["1", "3"]
     assert (importer.place(1) / "blobs" / "x").read_text() == "x"
+
+
+async def test_what_cannot_be_removed_keeps_nothing_else(store):
+    importer = Importer(None, store, Jobs())
+    for number in (1, 2, 3):
+        importer.place(number)
+        importer.job_ended(SimpleNamespace(id=number))
+    # A removal that was cut short, of which a file is what a directory should be.
+    (store.root / DIRECTORY / "2.gone").write_text("x")
+    await importer.sweep()
+    assert sorted(path.name for path in (store.root / DIRECTORY).iterdir()) == ["2", "2.gone"]
+
+
+async def test_a_job_that_is_retried_meanwhile_keeps_its_directory(store):
+    class Retried(Jobs):
+        """Is retried, and begins, right after it was said to be over."""
+
+        async def job(self, number):
+            importer.place(number)
+            return SimpleNamespace(state=JobState.FAILED)
+
+    importer = Importer(None, store, Retried())
+    (importer.place(5) / "blobs" / "x").write_text("x")
+    importer.job_ended(SimpleNamespace(id=5))
+    await importer.sweep()
+    assert (store.root / DIRECTORY / "5" / "blobs" / "x").read_text() == "x"
 
 
 def test_files_are_laid_out_under_their_names_with_one_kitfile(store):
