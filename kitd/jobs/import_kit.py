@@ -4,7 +4,7 @@ What is fetched lies in a directory of the job's under the names of its hashes, 
 tree with the hub's names right before the pack. Whatever ends the job, the directory goes with it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,18 +12,21 @@ import msgspec
 from kitd.blocking import run_blocking
 from kitd.content.together import all_of
 from kitd.errors import KitdError
+from kitd.hub.error import InvalidHubTreeError
 from kitd.hub.tree import HubFile, HubSource, Snapshot, select
 from kitd.jobs import pack
 from kitd.jobs.port import Ports
 from kitd.licence import MAX_LICENCE_BYTES, recognize_licence
 from kitd.modelkit.dialect import Dialect
 from kitd.modelkit.generate import (
+    CROWD,
     ListedDirectory,
     ListedFile,
     Listing,
     generate,
     is_licence,
 )
+from kitd.modelkit.ignore import KITIGNORE_NAME
 from kitd.modelkit.kitfile import KITFILE_NAMES, Kitfile, Package, layer_entries, parse_kitfile
 from kitd.modelkit.path import clean_path
 from kitd.modelkit.validation import require_valid
@@ -88,8 +91,9 @@ async def run(args: ImportArgs, context: JobContext, ports: Ports) -> Done:
         kitfile, notes = await _generated(args.source, snapshot, chosen, fetching, ports)
     else:
         kitfile = await run_blocking(parse_kitfile, args.kitfile.encode())
-    require_valid(kitfile, ports.settings.dialect)
-    needed = needed_by(kitfile, chosen)
+    await run_blocking(require_valid, kitfile, ports.settings.dialect)
+    needed = await run_blocking(needed_by, kitfile, chosen)
+    require_place_for_kitfile(needed)
     if not await run_blocking(importer.has_room_for, place, needed):
         size = sum(file.size for file in needed)
         raise NoRoomToImportError(
@@ -97,7 +101,9 @@ async def run(args: ImportArgs, context: JobContext, ports: Ports) -> Done:
             hint="free space, point cache.dir at a larger disk, or choose less with --include",
         )
     await fetching.fetch(snapshot.commit, needed)
-    text = args.kitfile if args.kitfile is not None else kitfile_to_yaml(kitfile)
+    text = args.kitfile
+    if text is None:
+        text = await run_blocking(kitfile_to_yaml, kitfile)
     tree = await run_blocking(importer.lay_out, place, needed, text)
     done = await pack.run(_pack_args(args, tree), context, ports)
     assert isinstance(done.result, pack.PackResult)
@@ -191,10 +197,20 @@ async def _generated(
 def draft_for(
     source: HubSource, files: Sequence[HubFile], licence: str, dialect: Dialect
 ) -> tuple[Kitfile, tuple[str, ...]]:
-    """Return a Kitfile for files of a hub, named after where they come from, and notes."""
+    """Return a Kitfile for files of a hub, named after where they come from, and notes.
+
+    Raises `InvalidHubTreeError` where so many files are in the root that it would be none to read.
+    """
     owner, _, name = source.repository.rpartition("/")
     package = Package(name=name, authors=(owner,) if owner else ())
-    draft = generate(listing_of(files), package, dialect, licence=licence)
+    listing = listing_of(files)
+    if len(listing.files) > CROWD:
+        raise InvalidHubTreeError(
+            f"{source} holds {len(listing.files)} files in its root, which is more than a Kitfile"
+            " should name",
+            hint="give a Kitfile with -f, or choose some files with --include",
+        )
+    draft = generate(listing, package, dialect, licence=licence)
     notes = []
     if draft.left_out:
         notes.append(f"left out, as tools keep it for themselves: {', '.join(draft.left_out)}")
@@ -242,6 +258,17 @@ def needed_by(kitfile: Kitfile, files: Sequence[HubFile]) -> tuple[HubFile, ...]
     if "." in paths:
         return tuple(files)
     return tuple(file for file in files if file.path == ".kitignore" or _is_below(file, paths))
+
+
+def require_place_for_kitfile(files: Iterable[HubFile]) -> None:
+    """Check that no directory is called like a Kitfile. Raises `InvalidHubTreeError`."""
+    for file in files:
+        head, slash, _ = file.path.partition("/")
+        if slash and head in (*KITFILE_NAMES, KITIGNORE_NAME):
+            raise InvalidHubTreeError(
+                f"{head} is a directory, and has to be a file",
+                hint=f"leave it out with --exclude '{head}/*'",
+            )
 
 
 def _is_below(file: HubFile, paths: Collection[str]) -> bool:

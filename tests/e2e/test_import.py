@@ -162,3 +162,13 @@ def test_what_the_disk_has_no_room_for_is_not_begun(daemon, hub):
     assert (refused.code, "has no room for" in refused.err) == (1, True)
     assert [name for name, *_ in hub.asked if name == "storage"] == []
     nothing_left(daemon)
+
+
+@pytest.mark.parametrize("name", ["Kitfile", ".kitignore"])
+def test_a_directory_in_the_place_of_a_kitfile_fails_at_once(daemon, content, name):
+    (content / name).mkdir()
+    (content / name / "a.json").write_text("[]")
+    refused = daemon.kitctl("import", "Org/Name")
+    assert (refused.code, f"leave it out with --exclude '{name}/*'" in refused.err) == (1, True)
+    nothing_left(daemon)
+    daemon.json("import", "Org/Name", "--exclude", f"{name}/*")

@@ -1,0 +1,32 @@
+"""What of a hub's files becomes a Kitfile, and what cannot."""
+
+import pytest
+
+from kitd.hub.error import InvalidHubTreeError
+from kitd.hub.tree import HubFile, hub_source
+from kitd.jobs.import_kit import draft_for, require_place_for_kitfile
+from kitd.modelkit.dialect import Dialect
+from kitd.modelkit.generate import CROWD
+
+SOURCE = hub_source("Org/Name", None)
+
+
+def files(*paths):
+    return [HubFile(path=path, size=1, blob="a" * 40, sha256="") for path in paths]
+
+
+def test_a_root_with_more_files_than_a_kitfile_should_name_is_refused():
+    many = files(*(f"{number}.json" for number in range(CROWD + 1)))
+    with pytest.raises(InvalidHubTreeError, match="1001 files in its root") as caught:
+        draft_for(SOURCE, many, "", Dialect.CURRENT)
+    assert "-f" in (caught.value.hint or "")
+    kitfile, _ = draft_for(SOURCE, many[:CROWD], "", Dialect.CURRENT)
+    assert len(kitfile.datasets) == CROWD
+
+
+@pytest.mark.parametrize("name", ["Kitfile", "kitfile", ".kitfile", ".kitignore"])
+def test_a_directory_in_the_place_of_a_kitfile_is_refused(name):
+    with pytest.raises(InvalidHubTreeError, match="is a directory") as caught:
+        require_place_for_kitfile(files("a.json", f"{name}/a.json"))
+    assert f"--exclude '{name}/*'" in (caught.value.hint or "")
+    require_place_for_kitfile(files(name, f"d/{name}/a.json", f"{name}s/a.json"))
