@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -20,6 +20,7 @@ from kitd.errors import Disposition, KitdError, NotFoundError
 from kitd.hub.tree import HubFile, HubSource, Snapshot
 from kitd.importing.fetch import fetch
 from kitd.importing.hub import HubClient
+from kitd.importing.ignored import find_ignored
 from kitd.modelkit.kitfile import KITFILE_NAMES
 from kitd.queue.job import TERMINAL, Job
 from kitd.store.blob_store import BlobStore, os_errors
@@ -83,6 +84,10 @@ class Importer:
         path = place / _BLOBS / file.identity
         with os_errors("read", path):
             return path.read_bytes()
+
+    async def ignored(self, rules: bytes, paths: Sequence[str]) -> frozenset[str]:
+        """Return which files a .kitignore leaves out. Raises `KitdError`."""
+        return await find_ignored(rules, paths)
 
     def has_room_for(self, place: Path, files: Collection[HubFile]) -> bool:
         """Whether the disk takes what is missing of files, and the layers made of all of them.

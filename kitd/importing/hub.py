@@ -112,9 +112,7 @@ class HubClient:
         api = f"api/{_plural(source.type)}/{source.repository}"
         revision = quote(source.revision, safe="")
         about = _below(settings.endpoint, f"{api}/revision/{revision}")
-        content, _ = await self.patiently(
-            partial(self._json, settings, about, MAX_REVISION_BYTES)
-        )
+        content, _ = await self.patiently(partial(self._json, settings, about, MAX_REVISION_BYTES))
         commit, licence = await run_blocking(parse_revision, content)
         files: list[HubFile] = []
         entries = read_bytes = 0

@@ -4,7 +4,7 @@ What is fetched lies in a directory of the job's under the names of its hashes, 
 tree with the hub's names right before the pack. Whatever ends the job, the directory goes with it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,7 +26,7 @@ from kitd.modelkit.generate import (
     generate,
     is_licence,
 )
-from kitd.modelkit.ignore import KITIGNORE_NAME
+from kitd.modelkit.ignore import KITIGNORE_NAME, MAX_KITIGNORE_BYTES
 from kitd.modelkit.kitfile import KITFILE_NAMES, Kitfile, Package, layer_entries, parse_kitfile
 from kitd.modelkit.path import clean_path
 from kitd.modelkit.validation import require_valid
@@ -86,13 +86,15 @@ async def run(args: ImportArgs, context: JobContext, ports: Ports) -> Done:
             f"{args.source} has no files" + (" that the patterns leave" if snapshot.files else ""),
             hint="see --include and --exclude; * stands for any characters, also /",
         )
+    ignored = await _ignored(snapshot, chosen, fetching, ports)
     notes: tuple[str, ...] = ()
     if args.kitfile is None:
-        kitfile, notes = await _generated(args.source, snapshot, chosen, fetching, ports)
+        taken = tuple(file for file in chosen if file.path not in ignored)
+        kitfile, notes = await _generated(args.source, snapshot, taken, fetching, ports)
     else:
         kitfile = await run_blocking(parse_kitfile, args.kitfile.encode())
     await run_blocking(require_valid, kitfile, ports.settings.dialect)
-    needed = await run_blocking(needed_by, kitfile, chosen)
+    needed = await run_blocking(needed_by, kitfile, chosen, ignored)
     require_place_for_kitfile(needed)
     if not await run_blocking(importer.has_room_for, place, needed):
         size = sum(file.size for file in needed)
@@ -170,9 +172,28 @@ class _Fetching:
 
     async def read(self, commit: str, file: HubFile) -> str:
         """Return the text of a small file. Raises `KitdError`."""
+        return (await self.read_bytes(commit, file)).decode("utf-8", "replace")
+
+    async def read_bytes(self, commit: str, file: HubFile) -> bytes:
+        """Return the content of a small file. Raises `KitdError`."""
         await self.fetch(commit, [file])
-        content = await run_blocking(self._importer.read, self._place, file)
-        return content.decode("utf-8", "replace")
+        return await run_blocking(self._importer.read, self._place, file)
+
+
+async def _ignored(
+    snapshot: Snapshot, files: Sequence[HubFile], fetching: _Fetching, ports: Ports
+) -> frozenset[str]:
+    """Return which files the .kitignore among them leaves out. Raises `KitdError`."""
+    rules = next((file for file in files if file.path == KITIGNORE_NAME), None)
+    if rules is None:
+        return frozenset()
+    if rules.size > MAX_KITIGNORE_BYTES:
+        raise InvalidHubTreeError(
+            f"{KITIGNORE_NAME} has more than {MAX_KITIGNORE_BYTES} bytes",
+            hint=f"leave it out with --exclude {KITIGNORE_NAME}",
+        )
+    content = await fetching.read_bytes(snapshot.commit, rules)
+    return await ports.importer.ignored(content, [file.path for file in files])
 
 
 async def _generated(
@@ -252,12 +273,31 @@ def _directories(
     ]
 
 
-def needed_by(kitfile: Kitfile, files: Sequence[HubFile]) -> tuple[HubFile, ...]:
-    """Return the files that a layer takes, and those that say what no layer takes."""
+def needed_by(
+    kitfile: Kitfile, files: Sequence[HubFile], ignored: Collection[str] = ()
+) -> tuple[HubFile, ...]:
+    """Return the files that a layer takes, and those that say what no layer takes.
+
+    Of what is ignored as much as keeps a path of the Kitfile there: its layer may be empty.
+    """
     paths = {clean_path(place.entry.path) for place in layer_entries(kitfile)}
-    if "." in paths:
-        return tuple(files)
-    return tuple(file for file in files if file.path == ".kitignore" or _is_below(file, paths))
+    below = [file for file in files if "." in paths or paths.intersection(_above(file))]
+    needed = [file for file in below if file.path not in ignored]
+    absent = paths.difference(*map(_above, needed))
+    for file in below:
+        if file.path in ignored and (kept := absent.intersection(_above(file))):
+            needed.append(file)
+            absent -= kept
+    rules = [file for file in files if file.path == KITIGNORE_NAME and file not in needed]
+    return (*needed, *rules)
+
+
+def _above(file: HubFile) -> Iterator[str]:
+    """Yield a file's path, and those of the directories it is in."""
+    path = file.path
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
 
 
 def require_place_for_kitfile(files: Iterable[HubFile]) -> None:
@@ -269,15 +309,6 @@ def require_place_for_kitfile(files: Iterable[HubFile]) -> None:
                 f"{head} is a directory, and has to be a file",
                 hint=f"leave it out with --exclude '{head}/*'",
             )
-
-
-def _is_below(file: HubFile, paths: Collection[str]) -> bool:
-    path = file.path
-    while path:
-        if path in paths:
-            return True
-        path = path.rpartition("/")[0]
-    return False
 
 
 def _key(args: ImportArgs) -> str:

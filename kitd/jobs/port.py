@@ -266,6 +266,10 @@ class Importer(Protocol):
         """Return the content of a small file that was fetched. Blocks."""
         ...
 
+    async def ignored(self, rules: bytes, paths: Sequence[str]) -> frozenset[str]:
+        """Return which files a .kitignore leaves out."""
+        ...
+
     def has_room_for(self, place: Path, files: Collection[HubFile]) -> bool:
         """Whether the disk takes what is missing of files, and layers of all of them. Blocks."""
         ...

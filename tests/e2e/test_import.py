@@ -172,3 +172,22 @@ def test_a_directory_in_the_place_of_a_kitfile_fails_at_once(daemon, content, na
     assert (refused.code, f"leave it out with --exclude '{name}/*'" in refused.err) == (1, True)
     nothing_left(daemon)
     daemon.json("import", "Org/Name", "--exclude", f"{name}/*")
+
+
+def test_what_kitignore_leaves_out_is_neither_fetched_nor_named(daemon, hub, content, tmp_path):
+    (content / ".kitignore").write_text("onnx\n*.json\n")
+    made = daemon.json("import", "Org/Name")
+    assert made["files"] == 3
+    assert {path for path, times in hub.counts().items() if times} == {
+        ".kitignore",
+        "README.md",
+        "model.safetensors",
+    }
+    daemon.json("unpack", "org/name", "-d", tmp_path / "unpacked")
+    kitfile = yaml.safe_load((tmp_path / "unpacked" / "Kitfile").read_text())
+    assert kitfile["model"].get("parts") is None
+    nothing_left(daemon)
+    kitfile = tmp_path / "mine.yaml"
+    kitfile.write_text("manifestVersion: 1.0.0\ncode: [{path: onnx}, {path: README.md}]\n")
+    mine = daemon.json("import", "Org/Name", "-t", "mine", "-f", kitfile)
+    assert (mine["files"], mine["received"]) == (3, 5000 + 21 + 12)

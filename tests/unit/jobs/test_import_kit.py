@@ -4,9 +4,10 @@ import pytest
 
 from kitd.hub.error import InvalidHubTreeError
 from kitd.hub.tree import HubFile, hub_source
-from kitd.jobs.import_kit import draft_for, require_place_for_kitfile
+from kitd.jobs.import_kit import draft_for, needed_by, require_place_for_kitfile
 from kitd.modelkit.dialect import Dialect
 from kitd.modelkit.generate import CROWD
+from kitd.modelkit.kitfile import parse_kitfile
 
 SOURCE = hub_source("Org/Name", None)
 
@@ -30,3 +31,21 @@ def test_a_directory_in_the_place_of_a_kitfile_is_refused(name):
         require_place_for_kitfile(files("a.json", f"{name}/a.json"))
     assert f"--exclude '{name}/*'" in (caught.value.hint or "")
     require_place_for_kitfile(files(name, f"d/{name}/a.json", f"{name}s/a.json"))
+
+
+@pytest.mark.parametrize(
+    ("entries", "ignored", "needed"),
+    [
+        ("data", [], [".kitignore", "data/a", "data/b"]),
+        ("data", [".kitignore", "data/a", "x"], [".kitignore", "data/b"]),
+        # Its layer is empty, and its path has to be there.
+        ("data", [".kitignore", "data/a", "data/b"], [".kitignore", "data/a"]),
+        (".", [".kitignore", "data/a", "data/b"], [".kitignore", "x"]),
+        ("x", ["x"], [".kitignore", "x"]),
+        ("absent", [], [".kitignore"]),
+    ],
+)
+def test_what_is_ignored_is_not_needed(entries, ignored, needed):
+    kitfile = parse_kitfile(f"manifestVersion: 1.0.0\ncode: [{{path: {entries}}}]".encode())
+    found = needed_by(kitfile, files(".kitignore", "data/a", "data/b", "x"), ignored)
+    assert sorted(file.path for file in found) == needed
