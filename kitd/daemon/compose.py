@@ -42,7 +42,7 @@ from kitd.daemon.ledger_keeper import keep_ledger
 from kitd.daemon.log import configure_logs
 from kitd.daemon.mirror_keeper import MirrorKeeper
 from kitd.daemon.notify import ServiceManager
-from kitd.daemon.own_registry import OwnRegistry
+from kitd.daemon.own_registry import Onward, OwnRegistry
 from kitd.daemon.packer import Packer
 from kitd.daemon.parent_finder import ParentFinder
 from kitd.daemon.project_board import ProjectBoard
@@ -187,6 +187,7 @@ class Work:
     cache_keeper: CacheKeeper
     importer: Importer
     mirror_keeper: MirrorKeeper
+    onward: Onward
     desk: DeliveryDesk
 
 
@@ -363,6 +364,7 @@ async def _make_work(
         ledgers.jobs.enqueue,
         ledgers.jobs.under_way,
     )
+    onward = Onward(ledgers.jobs, mirror_keeper.follow_changes)
     remote = resources.registries.repository
     collector = Collector(
         store=ground.store,
@@ -403,7 +405,11 @@ async def _make_work(
         ),
         lane_slots(config.workers),
         ground.disk_guard,
-        follow=mirror_keeper.follow,
+        follow=lambda fact: tuple(
+            request
+            for each in (fact, *onward.implied(fact))
+            for request in mirror_keeper.follow(each)
+        ),
         progress=report,
         finished=ended,
     )
@@ -425,6 +431,7 @@ async def _make_work(
         cache_keeper=cache_keeper,
         importer=importer,
         mirror_keeper=mirror_keeper,
+        onward=onward,
         desk=DeliveryDesk(
             ledgers.deliveries,
             sources,
@@ -543,7 +550,7 @@ def _make_services(
         collector=work.collector,
         doctor=Doctor(patient),
         webhooks=work.desk,
-        shelf=Shelf(ledgers.database, clock),
+        shelf=Shelf(ledgers.database, clock, work.onward.after),
         remote=resources.registries.repository,
         origin=resources.registries.origin,
         reach=resources.reach,
@@ -586,7 +593,7 @@ def parts_of(daemon: Daemon) -> Mapping[str, Callable[[], Coroutine[Any, Any, No
 
 @asynccontextmanager
 async def open_registry(
-    ground: Ground, ledgers: Ledgers, mirror_keeper: MirrorKeeper
+    ground: Ground, ledgers: Ledgers, onward: Onward
 ) -> AsyncIterator[str | None]:
     """Open kitd's own registry, if one is configured; give its `host:port`."""
     config = ground.in_force.config.registry
@@ -598,10 +605,10 @@ async def open_registry(
         if not ground.fatal.done():
             ground.fatal.set_exception(error)
 
-    catalog = OwnRegistry(ledgers.catalog, ledgers.jobs, mirror_keeper.follow_changes)
+    catalog = OwnRegistry(ledgers.catalog, onward)
     gateway = Gateway(ground.store, catalog, ground.leases, writable=config.writable, fatal=fatal)
     async with gateway.listen(config.listen.host, config.listen.port) as (host, port):
-        catalog.names = registry_names(replace(config.listen, port=port))
+        onward.names = registry_names(replace(config.listen, port=port))
         yield f"{host}:{port}"
 
 

@@ -130,7 +130,7 @@ async def serve(
         registry = await stack.enter_async_context(
             crew.host(
                 "registry",
-                open_registry(ground, ledgers, daemon.work.mirror_keeper),
+                open_registry(ground, ledgers, daemon.work.onward),
                 close_s=REGISTRY_S,
             )
         )

@@ -5,14 +5,14 @@ Nothing is removed from the disk here: a collection does that, of what no kit ne
 """
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from kitd.clock import Clock
 from kitd.content.store import ContentNotFoundError
 from kitd.errors import KitdError
-from kitd.ledger.catalog import NAMED, move_tags, remove_manifest, remove_tag
+from kitd.ledger.catalog import NAMED, Also, move_tags, remove_manifest, remove_tag
 from kitd.ledger.database import Database
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Reference, Repository
@@ -73,6 +73,22 @@ class Removal:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Alteration:
+    """A tag of a repository names something else or, if `is_gone`, nothing any more.
+
+    Without a tag some kit went with its tags.
+    """
+
+    repository: Repository
+    tag: str | None
+    is_gone: bool
+
+
+Follow = Callable[[Sequence[Alteration]], Awaitable[Also]]
+"""Returns what is written in the transaction that alters names."""
+
+
 _ALONG = """
 WITH RECURSIVE along (digest) AS (
   SELECT ?1
@@ -109,11 +125,12 @@ SELECT (SELECT reference FROM pins WHERE digest = ?1) AS pinned_as,
 
 
 class Shelf:
-    """Writes names into the catalogue, and takes them out."""
+    """Writes names into the catalogue, and takes them out; `follow` says what comes of it."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, follow: Follow) -> None:
         self._database = database
         self._clock = clock
+        self._follow = follow
 
     async def tag(self, source: Reference, target: Repository, tags: Sequence[str]) -> Digest:
         """Let tags of a repository name the kit that `source` names; return its digest.
@@ -121,6 +138,7 @@ class Shelf:
         In another repository of the cache the kit is then, too, with all that belongs to it.
         Raises `ContentNotFoundError`.
         """
+        also = await self._follow([Alteration(target, tag, is_gone=False) for tag in tags])
 
         def transaction(connection: sqlite3.Connection) -> Digest:
             digest = _resolve(connection, source)
@@ -131,6 +149,7 @@ class Shelf:
                 )
             moved = MoveTags(target, tuple(tags), digest)
             move_tags(connection, moved, self._clock.now_us(), None)
+            also(connection)
             return digest
 
         return await self._database.write(transaction)
@@ -142,8 +161,16 @@ class Shelf:
         and nobody is asked whether he needs it. All of it or nothing: raises
         `ContentNotFoundError`, `KitNeededError`.
         """
+        # With force a tag takes others along, which only a look at all finds.
+        altered = {
+            Alteration(each.repository, None if force else each.tag, is_gone=True): None
+            for each in references
+        }
+        also = await self._follow(tuple(altered))
         return await self._database.write(
-            partial(_remove, references=references, force=force, now_us=self._clock.now_us())
+            partial(
+                _remove, references=references, force=force, now_us=self._clock.now_us(), also=also
+            )
         )
 
     async def remove_all(self, *, force: bool) -> Removal:
@@ -160,8 +187,20 @@ class Shelf:
             after: tuple[str, ...] | None = ("", "", "")
             while after is not None:
                 rows = await self._database.read(_CANDIDATES, (*after, force, BATCH_KITS))
+                repositories = dict.fromkeys(
+                    Repository(row["registry"], row["name"]) for row in rows
+                )
+                also = await self._follow(
+                    [Alteration(each, None, is_gone=True) for each in repositories]
+                )
                 batch = await self._database.write(
-                    partial(_remove_rows, rows=rows, force=force, now_us=self._clock.now_us())
+                    partial(
+                        _remove_rows,
+                        rows=rows,
+                        force=force,
+                        now_us=self._clock.now_us(),
+                        also=also,
+                    )
                 )
                 known = {kept.reference for kept in total.kept}
                 fresh = tuple(kept for kept in batch.kept if kept.reference not in known)
@@ -192,7 +231,12 @@ def _resolve(connection: sqlite3.Connection, reference: Reference) -> Digest:
 
 
 def _remove(
-    connection: sqlite3.Connection, *, references: Sequence[Reference], force: bool, now_us: int
+    connection: sqlite3.Connection,
+    *,
+    references: Sequence[Reference],
+    force: bool,
+    now_us: int,
+    also: Also,
 ) -> Removal:
     total, taken = Removal(), set[Digest]()
     for reference, digest in [(each, _resolve(connection, each)) for each in references]:
@@ -212,11 +256,17 @@ def _remove(
         taken.add(digest)
         freed_bytes = _take(connection, repository, digest, now_us)
         total = total.and_then(Removal(removed=gone, collectable_bytes=freed_bytes))
+    also(connection)
     return total
 
 
 def _remove_rows(
-    connection: sqlite3.Connection, *, rows: Collection[sqlite3.Row], force: bool, now_us: int
+    connection: sqlite3.Connection,
+    *,
+    rows: Collection[sqlite3.Row],
+    force: bool,
+    now_us: int,
+    also: Also,
 ) -> Removal:
     removed, kept, freed_bytes = [], [], 0
     for row in rows:
@@ -234,6 +284,8 @@ def _remove_rows(
             # Somebody else was faster.
             continue
         removed.append(Gone(reference, digest))
+    if removed:
+        also(connection)
     return Removal(removed=tuple(removed), kept=tuple(kept), collectable_bytes=freed_bytes)
 
 

@@ -333,3 +333,30 @@ def test_what_is_pushed_into_kitds_own_registry_goes_on_by_itself(
     # Whether it has been there shows once it is there: another job looks, and copies nothing.
     assert [job["state"] for job in daemon.jobs("mirror")] == ["succeeded"] * (jobs + 1)
     assert daemon.kitctl("--json", "events").out.count('"kit.mirrored"') == 2
+
+
+def test_what_is_packed_and_named_here_goes_on_from_kitds_own_registry(
+    kitd, start_docker_registry, tmp_path, free_address, digest_of, eventually
+):
+    """It serves the cache, which changes by more than pushes."""
+    target = start_docker_registry()
+    mirror = {
+        "source": f"localhost:{free_address.rpartition(':')[2]}/team/model",
+        "targets": [f"{target.host}/ml/model"],
+        "referrers": False,
+    }
+    daemon = kitd({"registry": {"listen": free_address}, "mirrors": {"onward": mirror}}).start()
+    project = tmp_path / "plain"
+    project.mkdir()
+    (project / "w.bin").write_bytes(b"w" * 100)
+    (project / "Kitfile").write_text("manifestVersion: 1.0.0\nmodel: {path: w.bin}\n")
+    made = daemon.json("pack", project, "-t", "team/model:packed")
+    daemon.json("tag", "team/model:packed", "team/model:named")
+
+    def arrived(tag):
+        edges = daemon.json("mirror", "edges", "onward")
+        return any(edge["target"].endswith(f":{tag}") for edge in edges)
+
+    for tag in ("packed", "named"):
+        eventually(f"{tag} to be copied", lambda tag=tag: arrived(tag))
+        assert digest_of(target.host, f"ml/model:{tag}") == made["digest"]

@@ -1,21 +1,24 @@
 """What is pushed into kitd's own registry is followed by its mirrors, in the same transaction."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from kitd.clock import SystemClock
 from kitd.content.store import CollectedError, ContentNotFoundError
-from kitd.daemon.own_registry import OwnRegistry
+from kitd.daemon.own_registry import Onward, OwnRegistry
 from kitd.ledger import life
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
 from kitd.ledger.job_ledger import JobFilter, JobLedger
+from kitd.ledger.shelf import Shelf
 from kitd.oci.descriptor import describe
 from kitd.oci.digest import digest_of
 from kitd.oci.manifest import parse_manifest
 from kitd.oci.media_type import OCI_EMPTY, OCI_INDEX, OCI_MANIFEST
-from kitd.oci.reference import LOCAL, Repository, parse_repository
+from kitd.oci.reference import LOCAL, Reference, Repository, parse_repository
+from kitd.queue.fact import KitPacked, RepositoryChanged
 from kitd.queue.job import JobRequest, Lane
 from kitd.webhooks.delivery import Action, Change
 
@@ -53,8 +56,11 @@ class World:
         self.database = database
         self.jobs = JobLedger(database, clock, epoch)
         self.catalog = Catalog(database, clock, no_kit)
-        self.registry = OwnRegistry(self.catalog, self.jobs, self.follow)
-        self.registry.names = NAMES
+        onward = Onward(self.jobs, self.follow)
+        onward.names = NAMES
+        self.onward = onward
+        self.registry = OwnRegistry(self.catalog, onward)
+        self.shelf = Shelf(database, clock, onward.after)
         self.told = []
 
     async def follow(self, registry, changes):
@@ -135,6 +141,48 @@ async def test_a_tag_and_a_manifest_that_go_are_followed(world):
     assert len(await world.asked()) == 2 * len(NAMES)
 
 
+async def test_what_people_do_to_names_is_followed(world):
+    await world.catalog.commit(MODEL, KIT, ("v1",), KIT_READ)
+    copy = Repository(LOCAL, "team/copy")
+    await world.shelf.tag(Reference(MODEL, tag="v1"), copy, ("a", "b"))
+    assert world.told_once(Change("team/copy", "a"), Change("team/copy", "b"))
+    assert f"{NAMES[0]}/team/copy:b" in await world.asked()
+    await world.shelf.remove([Reference(copy, tag="a")], force=False)
+    assert world.told_once(Change("team/copy", "a", action=Action.DELETE))
+    await world.shelf.remove([Reference(copy, tag="b")], force=True)
+    assert world.told_once(Change("team/copy", action=Action.DELETE))
+    await world.registry.untag(MODEL, "v1")
+    world.told.clear()
+    asked = await world.asked()
+    await world.shelf.remove_all(force=False)
+    assert set(world.told) == {(n, Change("team/model", action=Action.DELETE)) for n in NAMES}
+    assert await world.asked() == asked | {f"{name}/team/model:None" for name in NAMES}
+
+
+async def test_names_that_do_not_change_ask_for_nothing(world):
+    await world.catalog.commit(MODEL, KIT, ("v1",), KIT_READ)
+    await world.shelf.remove_all(force=False)
+    for attempt in (
+        world.shelf.tag(Reference(MODEL, tag="absent"), MODEL, ("v2",)),
+        world.shelf.remove([Reference(MODEL, tag="absent")], force=False),
+    ):
+        with pytest.raises(ContentNotFoundError):
+            await attempt
+    assert await world.asked() == set()
+
+
+async def test_what_is_packed_here_is_in_the_registry(world):
+    fact = KitPacked(
+        project=None, repository=MODEL, target=KIT, tags=("v1",), push=False, priority=0
+    )
+    assert world.onward.implied(fact) == [
+        RepositoryChanged(repository=Repository(name, "team/model"), tags=("v1",)) for name in NAMES
+    ]
+    other = parse_repository("registry.example.com/team/x")
+    assert world.onward.implied(replace(fact, repository=other)) == ()
+    assert world.onward.implied(replace(fact, tags=())) == ()
+
+
 async def test_what_is_refused_asks_for_nothing(world):
     entry = {"mediaType": OCI_MANIFEST, "digest": KIT.digest, "size": KIT.size}
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
@@ -160,6 +208,9 @@ async def test_what_cannot_be_followed_is_not_there_either(world):
         world.registry.commit(MODEL, KIT, ("v1",), KIT_READ),
         world.registry.untag(MODEL, "old"),
         world.registry.remove(MODEL, KIT.digest),
+        world.shelf.tag(Reference(MODEL, tag="old"), MODEL, ("new",)),
+        world.shelf.remove([Reference(MODEL, tag="old")], force=False),
+        world.shelf.remove_all(force=True),
     ):
         with pytest.raises(Exception, match="no more jobs"):
             await attempt

@@ -65,7 +65,10 @@ def catalog(database, clock):
 
 @pytest.fixture
 def shelf(database, clock):
-    return Shelf(database, clock)
+    async def follow(_alterations):
+        return lambda _connection: None
+
+    return Shelf(database, clock, follow)
 
 
 @pytest.fixture
