@@ -16,9 +16,9 @@ import msgspec
 import kitd
 from kitd import __version__
 from kitd.errors import KitdError
+from kitd.jobs.assembly import PackResult
 from kitd.jobs.import_kit import ImportResult
 from kitd.jobs.mirror.report import MirrorResult
-from kitd.jobs.pack import PackResult
 from kitd.jobs.port import Collected, Verified
 from kitd.jobs.survey import SurveyResult
 from kitd.jobs.transfer import TransferResult

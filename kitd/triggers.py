@@ -9,10 +9,11 @@ from typing import assert_never
 
 import msgspec
 
+from kitd.jobs.assembly import PackArgs
 from kitd.jobs.collect import COLLECT, CollectArgs
 from kitd.jobs.import_kit import IMPORT, ImportArgs
 from kitd.jobs.mirror.kind import MIRROR
-from kitd.jobs.pack import PACK, PackArgs
+from kitd.jobs.pack import PACK
 from kitd.jobs.pull import PULL, PullArgs
 from kitd.jobs.push import PUSH, PushArgs
 from kitd.jobs.survey import SURVEY, SurveyArgs

@@ -21,7 +21,8 @@ from kitd.config.model import KITFILE, ProjectConfig
 from kitd.daemon.packer import Packer
 from kitd.errors import KitdError
 from kitd.hold import Hold
-from kitd.jobs.pack import PACK, NotAtRestError, PackArgs
+from kitd.jobs.assembly import NotAtRestError, PackArgs
+from kitd.jobs.pack import PACK
 from kitd.jobs.port import PackSettings
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.job_ledger import JobLedger

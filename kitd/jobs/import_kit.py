@@ -14,7 +14,7 @@ from kitd.content.together import all_of
 from kitd.errors import KitdError
 from kitd.hub.error import InvalidHubTreeError
 from kitd.hub.tree import HubFile, HubSource, Snapshot, select
-from kitd.jobs import pack
+from kitd.jobs.assembly import PackArgs, PackResult, pack
 from kitd.jobs.port import Ports
 from kitd.licence import MAX_LICENCE_BYTES, recognize_licence
 from kitd.modelkit.dialect import Dialect
@@ -53,7 +53,7 @@ class ImportArgs(msgspec.Struct, frozen=True, kw_only=True):
     """Whose wish it is: nobody's takes the place of another's."""
 
 
-class ImportResult(pack.PackResult, frozen=True, kw_only=True):
+class ImportResult(PackResult, frozen=True, kw_only=True):
     """The kit, and where it comes from; `received` is how many bytes were fetched."""
 
     source: str
@@ -107,8 +107,8 @@ async def run(args: ImportArgs, context: JobContext, ports: Ports) -> Done:
     if text is None:
         text = await run_blocking(kitfile_to_yaml, kitfile)
     tree = await run_blocking(importer.lay_out, place, needed, text)
-    done = await pack.run(_pack_args(args, tree), context, ports)
-    assert isinstance(done.result, pack.PackResult)
+    done = await pack(_pack_args(args, tree), context, ports)
+    assert isinstance(done.result, PackResult)
     packed = msgspec.structs.asdict(done.result)
     packed["warnings"] = (*notes, *done.result.warnings)
     result = ImportResult(
@@ -121,8 +121,8 @@ async def run(args: ImportArgs, context: JobContext, ports: Ports) -> Done:
     return Done(result, done.effects, done.facts)
 
 
-def _pack_args(args: ImportArgs, tree: Path) -> pack.PackArgs:
-    return pack.PackArgs(
+def _pack_args(args: ImportArgs, tree: Path) -> PackArgs:
+    return PackArgs(
         project=None,
         path=str(tree),
         kitfile=KITFILE_NAMES[0],

@@ -295,7 +295,7 @@ class Catalog(Protocol):
         ...
 
     async def packed_version(self, project: str) -> str | None:
-        """Return what names a project's last version: see `kitd.jobs.pack.version_key`."""
+        """Return what names a project's last version: see `kitd.jobs.assembly.version_key`."""
         ...
 
 

@@ -16,9 +16,10 @@ from kitd.blocking import run_blocking
 from kitd.caller import Caller
 from kitd.errors import NotFoundError
 from kitd.hub.tree import HubSource
+from kitd.jobs.assembly import PackArgs
 from kitd.jobs.import_kit import IMPORT, ImportArgs
 from kitd.jobs.mirror.kind import MIRROR
-from kitd.jobs.pack import PACK, PackArgs
+from kitd.jobs.pack import PACK
 from kitd.jobs.survey import SURVEY
 from kitd.mirror.order import MirrorOrder
 from kitd.oci.reference import Repository, parse_reference, parse_repository

@@ -13,7 +13,7 @@ from kitd.daemon.layer_relay import LayerRelays
 from kitd.daemon.packer import Packer
 from kitd.daemon.parent_finder import ParentFinder
 from kitd.daemon.project_board import ProjectBoard
-from kitd.jobs.pack import NotAtRestError, PackArgs
+from kitd.jobs.assembly import NotAtRestError, PackArgs
 from kitd.jobs.port import PackSettings
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database

@@ -8,7 +8,8 @@ import pytest
 from kitd.clock import SystemClock
 from kitd.content.store import CollectedError
 from kitd.errors import Disposition, KitdError, UnavailableError
-from kitd.jobs.pack import PACK, NotAtRestError, PackArgs
+from kitd.jobs.assembly import NotAtRestError, PackArgs
+from kitd.jobs.pack import PACK
 from kitd.jobs.port import PackSettings, Ports
 from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database

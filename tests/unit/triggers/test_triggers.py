@@ -5,7 +5,8 @@ import json
 import msgspec
 import pytest
 
-from kitd.jobs.pack import PACK, PackArgs
+from kitd.jobs.assembly import PackArgs
+from kitd.jobs.pack import PACK
 from kitd.oci.descriptor import describe
 from kitd.oci.media_type import OCI_MANIFEST
 from kitd.oci.reference import parse_reference, parse_repository
