@@ -6,7 +6,8 @@ last matching pattern decides. `Kitfile`, its other spellings and `.kitignore` i
 are always left out.
 
 Neighbouring patterns of one sign are compiled to one rule: a set of literal paths, two tuples of
-prefixes and suffixes and one regular expression. A walk passes each directory's verdict on to
+prefixes and suffixes, one regular expression, and automata for what an expression could take for
+ever on. A walk passes each directory's verdict on to
 what lies in it, so a path costs at most one look at each rule after the one that decided its
 directory, and a list without `!` is a single rule. A verdict is the number of the deciding rule.
 """
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from kitd.modelkit.errors import KitignoreError
+from kitd.modelkit.ignore_automaton import Automaton, Token, automaton_for
 from kitd.modelkit.kitfile import KITFILE_NAMES
 
 KITIGNORE_NAME = ".kitignore"
@@ -39,6 +41,8 @@ class _Pattern:
     ignores: bool
     expression: str | None
     """A regular expression for the whole path; None where `text` needs none."""
+    automaton: Automaton | None = None
+    """What is used instead of the expression where that would backtrack too much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +54,18 @@ class _Rule:
     prefixes: tuple[bytes, ...]
     suffixes: tuple[bytes, ...]
     expression: re.Pattern[str] | None
+    automata: tuple[Automaton, ...]
 
     def matches(self, path: bytes) -> bool:
         if path in self.paths or path.endswith(self.suffixes) or path.startswith(self.prefixes):
             return True
-        return (
-            self.expression is not None
-            # One byte that is not UTF-8 counts as one character, as it does in Go.
-            and self.expression.fullmatch(path.decode("utf-8", "surrogateescape")) is not None
-        )
+        if self.expression is None and not self.automata:
+            return False
+        # One byte that is not UTF-8 counts as one character, as it does in Go.
+        text = path.decode("utf-8", "surrogateescape")
+        if self.expression is not None and self.expression.fullmatch(text) is not None:
+            return True
+        return any(automaton.matches(text) for automaton in self.automata)
 
 
 class IgnoreRules:
@@ -131,9 +138,20 @@ def _patterns(content: bytes) -> Iterator[_Pattern]:
         if not pattern and not ignores:
             raise _error(number, written, "an exception without a pattern")
         try:
-            yield _Pattern(pattern, ignores=ignores, expression=_expression(pattern))
+            yield _pattern(pattern, ignores=ignores)
         except ValueError as error:
             raise _error(number, written, str(error)) from error
+
+
+def _pattern(text: str, *, ignores: bool) -> _Pattern:
+    """Return a pattern, ready to be matched. Raises ValueError."""
+    expression, tokens = _expression(text), list(_tokens(text))
+    inner = [token for token in tokens[:-1] if token.wild]
+    spans = sum(token.spans for token in inner)
+    # With one of them a path is looked through once for each of its directories, at most.
+    if expression is not None and spans and len(inner) > 1:
+        return _Pattern(text, ignores=ignores, expression=None, automaton=automaton_for(tokens))
+    return _Pattern(text, ignores=ignores, expression=expression)
 
 
 def _error(number: int, written: str, problem: str) -> KitignoreError:
@@ -148,9 +166,12 @@ def _compile(patterns: Sequence[_Pattern], *, ignores: bool) -> _Rule:
     prefixes: list[str] = []
     suffixes: list[str] = []
     expressions: list[str] = []
+    automata: list[Automaton] = []
     for pattern in patterns:
         text = pattern.text
-        if pattern.expression is not None:
+        if pattern.automaton is not None:
+            automata.append(pattern.automaton)
+        elif pattern.expression is not None:
             expressions.append(pattern.expression)
         elif text.startswith(_ANY_NAME):
             suffixes.append(text.removeprefix(_ANY_NAME))
@@ -167,6 +188,7 @@ def _compile(patterns: Sequence[_Pattern], *, ignores: bool) -> _Rule:
         tuple(map(_encode, prefixes)),
         tuple(map(_encode, suffixes)),
         re.compile("|".join(expressions)) if expressions else None,
+        tuple(automata),
     )
 
 
@@ -192,25 +214,12 @@ def _expression(pattern: str) -> str | None:
     return "".join(_pieces(tokens))
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    """One element of a pattern."""
-
-    text: str
-    """`*`, `**` (which takes a slash behind it along), or a character's or a class's expression."""
-    wild: bool = False
-    special: bool = False
-    """Not a plain character: an expression is needed."""
-    spans: bool = False
-    """May match a slash."""
-
-
-def _is_name(tokens: Sequence[_Token]) -> bool:
+def _is_name(tokens: Sequence[Token]) -> bool:
     """Whether the tokens are plain characters of one path element."""
     return not any(token.wild or token.special or token.spans for token in tokens)
 
 
-def _tokens(pattern: str) -> Iterator[_Token]:
+def _tokens(pattern: str) -> Iterator[Token]:
     position = 0
     while position < len(pattern):
         character = pattern[position]
@@ -218,24 +227,24 @@ def _tokens(pattern: str) -> Iterator[_Token]:
         if character == "*":
             if pattern.startswith("*", position):
                 position += 2 if pattern.startswith("*/", position) else 1
-                yield _Token("**", wild=True, spans=True)
+                yield Token("**", wild=True, spans=True)
             else:
-                yield _Token("*", wild=True, special=True)
+                yield Token("*", wild=True, special=True)
         elif character == "?":
-            yield _Token("[^/]", special=True)
+            yield Token("[^/]", special=True)
         elif character == "[":
             expression, position = _class(pattern, position)
             # A negated class of Go's regular expressions takes a slash as well.
-            yield _Token(expression, special=True, spans=True)
+            yield Token(expression, special=True, spans=True)
         elif character == "\\":
             if position == len(pattern):
                 raise ValueError("nothing follows the backslash")
-            yield _Token(re.escape(pattern[position]), special=True)
+            yield Token(re.escape(pattern[position]), special=True)
             position += 1
         elif character == "]":
-            yield _Token(r"\]", special=True)
+            yield Token(r"\]", special=True)
         else:
-            yield _Token(re.escape(character), spans=character == "/")
+            yield Token(re.escape(character), spans=character == "/")
 
 
 def _class(pattern: str, position: int) -> tuple[str, int]:
@@ -264,7 +273,7 @@ def _class_character(pattern: str, position: int) -> tuple[str, int]:
     return pattern[position], position + 1
 
 
-def _pieces(tokens: Sequence[_Token]) -> Iterator[str]:
+def _pieces(tokens: Sequence[Token]) -> Iterator[str]:
     place = 0
     while place < len(tokens):
         token = tokens[place]
@@ -285,7 +294,7 @@ def _pieces(tokens: Sequence[_Token]) -> Iterator[str]:
                 place += len(between)
 
 
-def _until_star(tokens: Sequence[_Token]) -> list[str] | None:
+def _until_star(tokens: Sequence[Token]) -> list[str] | None:
     """Return what stands before the next `*` of this path element, None if there is none."""
     between: list[str] = []
     for token in tokens:

@@ -1,13 +1,16 @@
 """Ignore rules against a literal, slow reading of the same patterns; any bytes; any walk."""
 
 import contextlib
+import re
 
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+from kitd.modelkit import ignore
 from kitd.modelkit.dialect import Dialect
 from kitd.modelkit.errors import KitignoreError
 from kitd.modelkit.ignore import IgnoreRules
+from kitd.modelkit.ignore_automaton import automaton_for
 from kitd.modelkit.kitfile import parse_kitfile
 from kitd.modelkit.plan import select
 
@@ -56,6 +59,26 @@ def test_rules_agree_with_a_literal_reading(patterns, paths):
     rules = IgnoreRules.parse("\n".join(lines).encode())
     for path in paths:
         assert rules.matches(path) == is_ignored(patterns, path.decode()), path
+
+
+MESSY = st.lists(
+    st.sampled_from(["**", "*", "**/", "/", "a", "b", "?", "[ab]", "[^a]", "\\\\n", "."]),
+    min_size=2,
+    max_size=9,
+).map("".join)
+
+
+@given(MESSY, st.lists(st.text("ab/.\n", min_size=1, max_size=12), min_size=1, max_size=6))
+@settings(max_examples=500)
+def test_an_automaton_is_the_regular_expression_that_it_stands_for(pattern, paths):
+    try:
+        tokens = list(ignore._tokens(pattern))
+    except ValueError:
+        reject()
+    expression = re.compile("".join(ignore._pieces(tokens)))
+    automaton = automaton_for(tokens)
+    for path in paths:
+        assert automaton.matches(path) == (expression.fullmatch(path) is not None), path
 
 
 @given(st.binary(max_size=60), PATHS)

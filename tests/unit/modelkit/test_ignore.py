@@ -106,6 +106,13 @@ def test_a_pattern_of_many_stars_does_not_take_forever_on_a_long_name():
     assert rules.matches(b"a" * 254 + b"b")
 
 
+@pytest.mark.timeout(5)
+def test_a_pattern_of_many_directories_does_not_take_forever_on_a_deep_path():
+    rules = IgnoreRules.parse(b"**/*a**/*a**/*a**/*a**/*a**/b")
+    assert not rules.matches(b"/".join([b"aaaaaaaa"] * 256))
+    assert rules.matches(b"/".join([*[b"aaaaaaaa"] * 256, b"b"]))
+
+
 def test_only_exceptions_make_an_ignored_directory_worth_entering():
     assert not IgnoreRules.parse(b"a\n*/b\n").has_exceptions
     assert IgnoreRules.parse(b"a\n!a/b\n").has_exceptions
