@@ -110,8 +110,7 @@ def extract(
     `layers` is consumed one by one; a descriptor is not used after the next layer was asked for.
     So are `files`, after them.
     `progress` is told the number of stored bytes after each chunk. A missing target is created. An
-    existing Kitfile with the same content is accepted; another one is replaced by
-    `Existing.OVERWRITE` only.
+    existing Kitfile with the same content is never in the way.
     Raises `LayerError`, `TarError`, `ConflictError`, `WriteError`, `NoSpaceError`; whatever it
     raises, the target is as it was.
     """
@@ -166,12 +165,15 @@ def _beneath(layer: Layer, name: bytes) -> bytes:
 def _stage_kitfile(
     root: int, staging: _Staging, tree: Tree, content: bytes, existing: Existing
 ) -> None:
-    if existing is not Existing.OVERWRITE:
+    if existing is Existing.REFUSE:
         with os_errors(KITFILE), suppress(FileNotFoundError):
             found = os.lstat(KITFILE, dir_fd=root)
             if stat.S_ISREG(found.st_mode) and _has_content(root, KITFILE, content):
                 return
-            raise ConflictError("there is another Kitfile already", hint="--overwrite replaces it")
+            raise ConflictError(
+                "there is another Kitfile already",
+                hint="--overwrite replaces it, --ignore-existing keeps it",
+            )
     tree.check_file(KITFILE)
     tree.add_file(KITFILE, staging.write(KITFILE, 0o644, (content,)))
 

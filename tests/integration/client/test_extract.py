@@ -516,14 +516,20 @@ def test_the_same_kitfile_is_accepted(target, unpack, existing):
     assert (target / "Kitfile").read_text() == "name: x\n"
 
 
-@pytest.mark.parametrize("existing", [Existing.REFUSE, Existing.KEEP])
 @pytest.mark.parametrize("other", ["name: y\n", "name: x\nmore: 1\n", ""])
-def test_another_kitfile_is_refused(target, unpack, existing, other):
+def test_another_kitfile_is_refused(target, unpack, other):
     (target / "Kitfile").write_text(other)
     before = snapshot(target)
     with pytest.raises(KitdError, match="another Kitfile"):
-        unpack(tar(a=b"1"), kitfile="name: x\n", existing=existing)
+        unpack(tar(a=b"1"), kitfile="name: x\n")
     assert snapshot(target) == before
+
+
+def test_keep_keeps_another_kitfile(target, unpack):
+    (target / "Kitfile").write_text("name: y\n")
+    assert unpack(tar(a=b"1"), kitfile="name: x\n", existing=Existing.KEEP) == (1, 1)
+    assert (target / "Kitfile").read_text() == "name: y\n"
+    assert (target / "a").read_bytes() == b"1"
 
 
 def test_overwrite_replaces_another_kitfile(target, unpack):
