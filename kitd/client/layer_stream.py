@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from kitd.client import zstd_frames
 from kitd.client.layer_feed import LayerFeed
+from kitd.client.pieces import Pieces
 from kitd.client.record import Layer
 from kitd.client.tar_reader import CHUNK_BYTES
 from kitd.errors import KitdError
@@ -69,6 +70,7 @@ class LayerStream:
         self._offset = 0
         self._blob_hash = _AsideHash(layer.digest)
         self._plain_hash = _AsideHash(layer.diff_id or layer.digest)
+        self._pieces = Pieces(layer.digest)
         _, self._compression = layer_format(layer)
         found = os.fstat(handle)
         self._read = self._pread
@@ -85,7 +87,7 @@ class LayerStream:
     def read(self, size: int) -> bytes:
         """Return 1 to `size` plain bytes, and none at the end.
 
-        Raises `LayerError`, `FeedError`, `MissingLibraryError`.
+        Raises `LayerError`, `FeedError`, `MissingLibraryError`, `TooManyPiecesError`.
         """
         if not self._chunk:
             self._chunk = memoryview(next(self._chunks, b""))
@@ -152,6 +154,7 @@ class LayerStream:
             while pending or (len(chunk) == CHUNK_BYTES and not member.eof):
                 if member.eof:
                     # A gzip file may be several, one after another (RFC 1952, section 2.2).
+                    self._pieces.begin()
                     member = zlib.decompressobj(_GZIP)
                 try:
                     chunk = member.decompress(pending, CHUNK_BYTES)
@@ -161,6 +164,7 @@ class LayerStream:
                     ) from error
                 pending = member.unused_data if member.eof else member.unconsumed_tail
                 if chunk:
+                    self._pieces.take(len(chunk))
                     yield chunk
         if not member.eof:
             raise LayerError(f"the layer {self._layer.digest} ends in the middle of its gzip data")
@@ -168,7 +172,7 @@ class LayerStream:
     def _unframed_chunks(self) -> Iterator[bytes]:
         """Yield chunks of bounded size, however far the stored bytes expand."""
         try:
-            yield from zstd_frames.plain_chunks(self._stored_chunks())
+            yield from zstd_frames.plain_chunks(self._stored_chunks(), self._pieces)
         except zstd_frames.ZstdError as error:
             raise LayerError(
                 f"the layer {self._layer.digest} is not what zstd writes: {error}"

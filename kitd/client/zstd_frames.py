@@ -8,6 +8,7 @@ library's own readers of streams keep silent. The client loads it here and nowhe
 import sys
 from collections.abc import Iterator
 
+from kitd.client.pieces import Pieces
 from kitd.errors import KitdError
 
 MAX_WINDOW_BYTES = 128 << 20
@@ -34,10 +35,10 @@ class MissingLibraryError(KitdError):
     code = "missing_library"
 
 
-def plain_chunks(stored: Iterator[bytes]) -> Iterator[bytes]:
+def plain_chunks(stored: Iterator[bytes], pieces: Pieces) -> Iterator[bytes]:
     """Yield chunks of 1 to `MAX_BLOCK_BYTES` bytes.
 
-    Raises `ZstdError`, `MissingLibraryError`, and what `stored` does.
+    Raises `ZstdError`, `MissingLibraryError`, `TooManyPiecesError`, and what `stored` does.
     """
     try:
         import zstandard  # noqa: PLC0415 - only what is compressed with zstd needs it
@@ -52,6 +53,7 @@ def plain_chunks(stored: Iterator[bytes]) -> Iterator[bytes]:
     is_done = False
     try:
         while not is_done:
+            pieces.begin()
             magic = source.take(len(_MAGIC))
             if int.from_bytes(magic, "little") in _SKIPPED_MAGIC:
                 source.skip(int.from_bytes(source.take(4), "little"))
@@ -65,7 +67,9 @@ def plain_chunks(stored: Iterator[bytes]) -> Iterator[bytes]:
                 frame = frames.decompressobj(write_size=MAX_BLOCK_BYTES)
                 frame.decompress(start)
                 for stretch in _stretches(source, has_checksum=about.has_checksum):
+                    pieces.begin()
                     if plain := frame.decompress(stretch):
+                        pieces.take(len(plain))
                         yield plain
                 if not frame.eof:
                     raise ZstdError("a frame is shorter than it says")

@@ -432,6 +432,22 @@ def test_a_zstd_bomb_of_zeros_is_given_up_early(target, unpack):
     assert snapshot(target) == {}
 
 
+@pytest.mark.parametrize("content", [b"", b"x"])
+def test_gzip_members_that_hold_next_to_nothing_are_given_up_early(target, unpack, content):
+    stored = gzip.compress(content) * 1_100
+    with pytest.raises(KitdError) as caught:
+        unpack((layer_of(stored, RAW + "+gzip", content * 1_100, "a"), stored))
+    assert caught.value.code == "too_many_pieces"
+    assert snapshot(target) == {}
+
+
+def test_a_gzip_member_for_each_entry_is_read(target, unpack):
+    """As writers do whose archives are read in parts."""
+    plain = [block(b"%d" % number) for number in range(5_000)] + [END]
+    stored = b"".join(gzip.compress(part) for part in plain)
+    assert unpack((layer_of(stored, TAR + "+gzip", b"".join(plain)), stored)) == (5_000, 0)
+
+
 LINK_CASES = [
     lambda target: (target / "d").symlink_to(target.parent),
     lambda target: ((target / "x").mkdir(), (target / "d").symlink_to("x")),

@@ -6,6 +6,7 @@ import random
 import pytest
 import zstandard
 
+from kitd.client.pieces import FREE_PIECES, Pieces, TooManyPiecesError
 from kitd.client.zstd_frames import MAX_BLOCK_BYTES, MAX_WINDOW_BYTES, ZstdError, plain_chunks
 
 SKIPPED = (0x184D2A5F).to_bytes(4, "little") + (5).to_bytes(4, "little") + b"\x28\xb5\x2f\xfd!"
@@ -23,7 +24,7 @@ def fed(stored, step):
 
 
 def read(stored, step=1 << 20):
-    chunks = list(plain_chunks(fed(stored, step)))
+    chunks = list(plain_chunks(fed(stored, step), Pieces("sha256:0")))
     assert all(0 < len(chunk) <= MAX_BLOCK_BYTES for chunk in chunks)
     return b"".join(chunks)
 
@@ -89,3 +90,26 @@ def test_a_window_has_a_limit(log, fits):
 def test_what_is_no_frame_is_refused(frame, words):
     with pytest.raises(ZstdError, match=words):
         read(frame)
+
+
+EMPTY_BLOCKS = b"\x28\xb5\x2f\xfd\x00\x70" + bytes(3) * 2_000
+EMPTY_SKIPPED = (0x184D2A50).to_bytes(4, "little") + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        zstandard.compress(b"") * (FREE_PIECES + 1),
+        EMPTY_BLOCKS,
+        EMPTY_SKIPPED * (FREE_PIECES + 1),
+        zstandard.compress(b"x") * (FREE_PIECES + 1),
+    ],
+    ids=["frames", "blocks", "skipped", "a byte each"],
+)
+def test_pieces_that_hold_next_to_nothing_are_given_up_early(stored):
+    with pytest.raises(TooManyPiecesError, match="sha256:0"):
+        read(stored)
+
+
+def test_as_many_pieces_as_their_content_takes_are_read():
+    assert read(zstandard.compress(b"x" * 600) * 5_000) == b"x" * 3_000_000
