@@ -23,7 +23,7 @@ from kitd.client.placement import (
     plan_placement,
 )
 from kitd.client.record import Layer
-from kitd.client.tar_reader import CHUNK_BYTES, TarReader, clean_name, printable
+from kitd.client.tar_reader import CHUNK_BYTES, MAX_ENTRIES, TarReader, clean_name, printable
 from kitd.client.tree import StagedFile, Tree
 
 KITFILE = b"Kitfile"
@@ -31,6 +31,8 @@ RAW_MODE = 0o644
 """Of a file of which the kit does not say what it may."""
 FREE_BYTES = 64 << 20
 """What an unpack leaves free on the disk."""
+FREE_INODES = 100
+"""So many files and directories more may then be made there."""
 
 _STAGING_PREFIX = ".kitd-unpack-"
 
@@ -55,6 +57,14 @@ class Extraction(NamedTuple):
 
     files: int
     bytes: int
+
+
+class _Disk(NamedTuple):
+    """What an unpack may take of a disk."""
+
+    free_bytes: int
+    free_inodes: int
+    block_bytes: int
 
 
 class _Staging:
@@ -86,14 +96,31 @@ class _Staging:
 
     def check_space(self, name: bytes, size: int) -> None:
         """Raise `NoSpaceError` before bytes are written that the disk cannot hold."""
-        with os_errors(name):
-            disk = os.fstatvfs(self.handle)
-        free = disk.f_bavail * disk.f_frsize - FREE_BYTES
-        if size > max(free, 0):
+        free = self._disk(name).free_bytes
+        if size > free:
             raise NoSpaceError(
-                f"no space for {size} bytes of '{printable(name)}': the disk has {max(free, 0)}",
+                f"no space for {size} bytes of '{printable(name)}': the disk has {free}",
                 hint="free disk space, or unpack to a larger disk",
             )
+
+    def check_directories(self, count: int) -> None:
+        """Raise `NoSpaceError` before directories are made that the disk cannot hold."""
+        disk = self._disk(b".")
+        # Most file systems take a block for each.
+        most = min(disk.free_inodes, disk.free_bytes // disk.block_bytes)
+        if count > most:
+            raise NoSpaceError(
+                f"no space for {count} directories: the disk has some for {most}",
+                hint="free disk space, or unpack to a larger disk",
+            )
+
+    def _disk(self, name: bytes) -> _Disk:
+        with os_errors(name):
+            disk = os.fstatvfs(self.handle)
+        # Some file systems do not count files, and say so by a total of none.
+        inodes = disk.f_favail - FREE_INODES if disk.f_files else MAX_ENTRIES
+        free_bytes = disk.f_bavail * disk.f_frsize - FREE_BYTES
+        return _Disk(max(free_bytes, 0), max(inodes, 0), disk.f_frsize)
 
 
 def extract(
@@ -128,6 +155,7 @@ def extract(
             staging.check_space(name, size)
             tree.add_file(name, staging.write(name, 0o644, chunks))
         placement = plan_placement(root, tree, existing)
+        staging.check_directories(len(placement.directories))
         place(root, staging.handle, placement)
     written = [*placement.created.values(), *(item.file for item in placement.replaced.values())]
     return Extraction(len(written), sum(file.size for file in written))

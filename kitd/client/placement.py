@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from kitd.client.tar_reader import printable
-from kitd.client.tree import StagedFile, Tree, depth_first, parent_of
+from kitd.client.tree import StagedFile, Tree, parent_of
 from kitd.client.walker import Walker
 from kitd.errors import KitdError
 
@@ -99,7 +99,8 @@ def plan_placement(root: int, tree: Tree, existing: Existing) -> Placement:
         return None
 
     with Walker(root) as walker:
-        for name in sorted(tree.directories, key=depth_first):
+        # Sorted, a directory comes before what it holds, and that is all in one place.
+        for name in sorted(tree.directories):
             mode = mode_of(walker, name)
             if mode is None:
                 directories[name] = tree.directories[name]
@@ -108,7 +109,7 @@ def plan_placement(root: int, tree: Tree, existing: Existing) -> Placement:
                     f"'{printable(name)}' is {_what(mode)}, and the kit has a directory there",
                     hint="unpack into another directory",
                 )
-        for name in sorted(tree.files, key=depth_first):
+        for name in sorted(tree.files):
             mode = mode_of(walker, name)
             if mode is None:
                 created[name] = tree.files[name]

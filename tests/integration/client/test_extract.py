@@ -11,6 +11,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import zstandard
@@ -662,3 +663,23 @@ def test_a_file_that_breaks_off_takes_the_layers_with_it(unpack, target):
     with pytest.raises(ConnectionError):
         unpack(tar(a=b"1"), files=[LooseFile("far/b", 2, chunks())])
     assert snapshot(target) == {}
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [{"f_favail": 110, "f_files": 1000}, {"f_bavail": (64 << 20) // 4096 + 15}],
+    ids=["inodes", "blocks"],
+)
+def test_directories_that_the_disk_cannot_hold_are_not_begun(target, unpack, monkeypatch, disk):
+    room = {"f_favail": 1 << 30, "f_files": 1 << 31, "f_bavail": 1 << 30, "f_frsize": 4096} | disk
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(**room))
+    with pytest.raises(KitdError, match="no space for 20 directories") as caught:
+        unpack(block(b"d/" * 20 + b"f") + END)
+    assert caught.value.code == "no_space"
+    assert snapshot(target) == {}
+
+
+def test_a_disk_that_does_not_count_files_is_written_to(target, unpack, monkeypatch):
+    room = {"f_favail": 0, "f_files": 0, "f_bavail": 1 << 30, "f_frsize": 4096}
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(**room))
+    assert unpack(tar(d__a=b"1")) == (1, 1)
