@@ -1,17 +1,19 @@
 """From the staging directory to the final names: all of it, or nothing.
 
 Every conflict is looked for before the first name changes, and a failure after that is undone step
-by step, newest first. What is left to chance is a `kill -9` between two renames.
+by step, newest first. What is left to chance is a `kill -9` between two renames: the files that
+were replaced are then still in the staging directory.
 """
 
 import enum
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from kitd.client.rename import rename_to_free
 from kitd.client.tar_reader import printable
 from kitd.client.tree import StagedFile, Tree, parent_of
 from kitd.client.walker import Walker
@@ -140,60 +142,121 @@ def _what(mode: int) -> str:
     return "a file" if stat.S_ISREG(mode) else "a special file"
 
 
-def place(root: int, staging: int, placement: Placement) -> None:
+def place(
+    root: int,
+    staging: int,
+    placement: Placement,
+    between_steps: Callable[[], None] = lambda: None,
+) -> None:
     """Give the files of the open directory `staging` their names below `root`.
 
-    Raises `ConflictError`, `WriteError`, `NoSpaceError`; whatever it raises, KeyboardInterrupt
-    included, everything below `root` is as it was before.
+    Raises `ConflictError`, `WriteError`, `NoSpaceError`, and what `between_steps` does; whatever it
+    raises, everything below `root` is as it was before. Who calls it in the main thread has to
+    hold signals back: `HeldSignals`.
     """
-    with Walker(root) as walker, ExitStack() as undo:
-        narrowed: list[tuple[bytes, int]] = []
-        for name, mode in placement.directories.items():
-            with os_errors(name):
-                _make_directory(walker, name, mode, narrowed)
-            undo.callback(_remove_directory, walker, name)
-        for name, file in placement.created.items():
-            undo.callback(_remove_file, walker, name, file)
-            with os_errors(name):
-                _create(walker, staging, name, file)
-        for name, replacement in placement.replaced.items():
-            undo.callback(_restore, walker, staging, name, replacement.file)
-            with os_errors(name):
-                _replace(walker, staging, name, replacement)
-        for name, mode in reversed(narrowed):
-            with os_errors(name):
-                os.fchmod(walker.open(name), mode)
-        undo.pop_all()
+    made: list[bytes] = []
+    created: list[bytes] = []
+    replaced: list[bytes] = []
+    narrowed: list[tuple[bytes, int]] = []
+    with Walker(root) as walker:
+        staged = _Staged(staging)
+        try:
+            for name, mode in placement.directories.items():
+                between_steps()
+                with os_errors(name):
+                    _make_directory(walker, name, mode, made, narrowed)
+            for name, file in placement.created.items():
+                between_steps()
+                created.append(name)
+                with os_errors(name):
+                    _create(walker, staged, name, file)
+            for name, replacement in placement.replaced.items():
+                between_steps()
+                replaced.append(name)
+                with os_errors(name):
+                    _replace(walker, staged, name, replacement)
+            for name, mode in reversed(narrowed):
+                with os_errors(name):
+                    os.fchmod(walker.open(name), mode)
+            between_steps()
+        except BaseException:
+            for name in reversed(replaced):
+                _restore(walker, staged, name, placement.replaced[name].file)
+            for name in reversed(created):
+                _remove_file(walker, staged, name, placement.created[name])
+            for name in reversed(made):
+                _remove_directory(walker, name)
+            raise
     for replacement in placement.replaced.values():
         with suppress(OSError):
             os.unlink(_backup(replacement.file), dir_fd=staging)
 
 
+class _Staged:
+    """The staging directory, and which file is which."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self._device = os.fstat(handle).st_dev
+
+    def is_same(self, found: os.stat_result, file: StagedFile) -> bool:
+        """Whether what was found is what was staged."""
+        return (found.st_dev, found.st_ino) == (self._device, file.inode)
+
+    def require_same(self, found: os.stat_result, name: bytes, file: StagedFile) -> None:
+        """Raise `WriteError` where somebody put another file in the place of the staged one."""
+        if not self.is_same(found, file):
+            raise WriteError(
+                f"'{printable(name)}' was exchanged while the kit was unpacked",
+                hint="unpack where only you can write",
+            )
+
+
 def _make_directory(
-    walker: Walker, name: bytes, mode: int, narrowed: list[tuple[bytes, int]]
+    walker: Walker,
+    name: bytes,
+    mode: int,
+    made: list[bytes],
+    narrowed: list[tuple[bytes, int]],
 ) -> None:
     """Create a directory that this user can fill; note the mode it gets once it is full."""
     parent, _, last = name.rpartition(b"/")
-    os.mkdir(last, mode | 0o700, dir_fd=walker.open(parent))
+    handle = walker.open(parent)
+    made.append(name)
+    try:
+        os.mkdir(last, mode | 0o700, dir_fd=handle)
+    except OSError:
+        made.pop()
+        raise
     if mode & 0o700 != 0o700:
         # What the umask left of the mode is known only now.
-        made = stat.S_IMODE(os.fstat(walker.open(name)).st_mode)
-        narrowed.append((name, made & ~(0o700 & ~mode)))
+        found = stat.S_IMODE(os.fstat(walker.open(name)).st_mode)
+        narrowed.append((name, found & ~(0o700 & ~mode)))
 
 
-def _create(walker: Walker, staging: int, name: bytes, file: StagedFile) -> None:
+def _create(walker: Walker, staged: _Staged, name: bytes, file: StagedFile) -> None:
     parent, _, last = name.rpartition(b"/")
     handle = walker.open(parent)
     try:
-        _link(str(file.number).encode(), staging, last, handle)
+        is_link = _link(str(file.number).encode(), staged.handle, last, handle)
     except FileExistsError:
         raise ConflictError(
             f"'{printable(name)}' appeared while the kit was unpacked", hint="unpack again"
         ) from None
+    # Where there are no links, a file's number need not stay the same.
+    if is_link:
+        try:
+            staged.require_same(os.lstat(last, dir_fd=handle), name, file)
+        except WriteError:
+            os.unlink(last, dir_fd=handle)
+            raise
 
 
-def _link(source: bytes, source_directory: int, target: bytes, target_directory: int) -> None:
-    """Give a file a second name that must be free, or move it where links are not possible."""
+def _link(source: bytes, source_directory: int, target: bytes, target_directory: int) -> bool:
+    """Give a file a second name that must be free, or move it where links are not possible.
+
+    Returns whether it has both names now.
+    """
     try:
         os.link(
             source,
@@ -205,16 +268,27 @@ def _link(source: bytes, source_directory: int, target: bytes, target_directory:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        os.rename(source, target, src_dir_fd=source_directory, dst_dir_fd=target_directory)
+        rename_to_free(source, source_directory, target, target_directory)
+        return False
+    return True
 
 
-def _replace(walker: Walker, staging: int, name: bytes, replacement: Replacement) -> None:
+def _replace(walker: Walker, staged: _Staged, name: bytes, replacement: Replacement) -> None:
     parent, _, last = name.rpartition(b"/")
     handle = walker.open(parent)
-    staged = str(replacement.file.number).encode()
-    os.chmod(staged, replacement.mode, dir_fd=staging)
-    _link(last, handle, _backup(replacement.file), staging)
-    os.rename(staged, last, src_dir_fd=staging, dst_dir_fd=handle)
+    source = str(replacement.file.number).encode()
+    is_link = _link(last, handle, _backup(replacement.file), staged.handle)
+    # Some files may not be opened even by their owner, and chmod follows links: a descriptor that
+    # can do nothing else stands for the file itself.
+    opened = os.open(source, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=staged.handle)
+    try:
+        found = os.fstat(opened)
+        if is_link or not stat.S_ISREG(found.st_mode):
+            staged.require_same(found, name, replacement.file)
+        os.chmod(f"/proc/self/fd/{opened}", replacement.mode)
+    finally:
+        os.close(opened)
+    os.rename(source, last, src_dir_fd=staged.handle, dst_dir_fd=handle)
 
 
 def _backup(file: StagedFile) -> bytes:
@@ -230,16 +304,24 @@ def _remove_directory(walker: Walker, name: bytes) -> None:
         os.rmdir(last, dir_fd=walker.open(parent))
 
 
-def _remove_file(walker: Walker, name: bytes, file: StagedFile) -> None:
+def _remove_file(walker: Walker, staged: _Staged, name: bytes, file: StagedFile) -> None:
     parent, _, last = name.rpartition(b"/")
     with suppress(OSError):
         handle = walker.open(parent)
         # It may be somebody else's: an undo is noted before what it undoes.
-        if os.lstat(last, dir_fd=handle).st_ino == file.inode:
+        if staged.is_same(os.lstat(last, dir_fd=handle), file):
             os.unlink(last, dir_fd=handle)
 
 
-def _restore(walker: Walker, staging: int, name: bytes, file: StagedFile) -> None:
+def _restore(walker: Walker, staged: _Staged, name: bytes, file: StagedFile) -> None:
     parent, _, last = name.rpartition(b"/")
     with suppress(OSError):
-        os.rename(_backup(file), last, src_dir_fd=staging, dst_dir_fd=walker.open(parent))
+        handle = walker.open(parent)
+        kept = os.lstat(_backup(file), dir_fd=staged.handle)
+        with suppress(FileNotFoundError):
+            found = os.lstat(last, dir_fd=handle)
+            if (found.st_dev, found.st_ino) == (kept.st_dev, kept.st_ino):
+                # rename(2) leaves two names of one file as they are.
+                os.unlink(_backup(file), dir_fd=staged.handle)
+                return
+        os.rename(_backup(file), last, src_dir_fd=staged.handle, dst_dir_fd=handle)

@@ -1,5 +1,7 @@
 """Giving files their names: what happens when that fails half-way."""
 
+import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +45,7 @@ def test_replaced_files_are_put_back(tmp_path, handles, staged):
         place(*handles, Placement({}, {}, replaced))
     assert names(tmp_path / "root") == {"a": "mine", "b": "mine"}
     assert (tmp_path / "root" / "a").stat().st_ino == inode
+    assert list((tmp_path / "staging").iterdir()) == []
 
 
 def test_created_files_and_directories_are_removed(tmp_path, handles, staged):
@@ -72,3 +75,79 @@ def test_backups_are_gone_after_success(tmp_path, handles, staged):
     place(*handles, Placement({}, {}, {b"a": Replacement(staged, 0o600)}))
     assert names(tmp_path / "root") == {"a": "theirs"}
     assert list((tmp_path / "staging").iterdir()) == []
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Path:
+    """A file of the caller that another user has put into the place of the staged one."""
+    path = tmp_path / "another"
+    path.write_text("secret")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.parametrize("exchange", ["symlink_to", "hardlink_to"])
+@pytest.mark.parametrize("mine", [None, "mine"])
+def test_what_was_put_in_the_place_of_a_staged_file_is_not_placed(
+    tmp_path, handles, staged, another, exchange, mine
+):
+    (tmp_path / "staging" / "1").rename(tmp_path / "taken")
+    getattr(tmp_path / "staging" / "1", exchange)(another)
+    placement = Placement({}, {b"a": staged}, {})
+    if mine is not None:
+        (tmp_path / "root" / "a").write_text(mine)
+        placement = Placement({}, {}, {b"a": Replacement(staged, 0o666)})
+    with pytest.raises(WriteError, match="'a' was exchanged"):
+        place(*handles, placement)
+    assert another.stat().st_mode & 0o777 == 0o600
+    assert names(tmp_path / "root") == ({} if mine is None else {"a": mine})
+    assert os.listdir(tmp_path / "root") == list(names(tmp_path / "root"))
+
+
+@pytest.fixture(params=["renameat2", "without it"])
+def without_links(request, monkeypatch):
+    """As on vfat; there are systems and C libraries without renameat2 as well."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    if request.param != "renameat2":
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+
+
+@pytest.mark.usefixtures("without_links")
+def test_without_links_a_file_that_appeared_meanwhile_stays(tmp_path, handles, staged):
+    (tmp_path / "root" / "a").write_text("mine")
+    with pytest.raises(ConflictError, match="appeared"):
+        place(*handles, Placement({}, {b"a": staged}, {}))
+    assert names(tmp_path / "root") == {"a": "mine"}
+
+
+@pytest.mark.usefixtures("without_links")
+def test_without_links_files_are_moved(tmp_path, handles, staged):
+    (tmp_path / "staging" / "2").write_text("new")
+    (tmp_path / "root" / "a").write_text("mine")
+    new = StagedFile(2, (tmp_path / "staging" / "2").stat().st_ino, 3)
+    place(*handles, Placement({}, {b"b": new}, {b"a": Replacement(staged, 0o600)}))
+    assert names(tmp_path / "root") == {"a": "theirs", "b": "new"}
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+@pytest.mark.usefixtures("without_links")
+def test_without_links_a_failure_is_undone(tmp_path, handles, staged):
+    (tmp_path / "root" / "a").write_text("mine")
+    replaced = {b"a": Replacement(staged, 0o600), b"b": Replacement(NOT_STAGED, 0o600)}
+    with pytest.raises(WriteError):
+        place(*handles, Placement({}, {b"c": NOT_STAGED}, {}))
+    with pytest.raises(WriteError):
+        place(*handles, Placement({}, {}, replaced))
+    assert names(tmp_path / "root") == {"a": "mine"}
+    assert os.listdir(tmp_path / "root") == ["a"]
+
+
+def test_a_file_that_nobody_may_open_is_replaced(tmp_path, handles, staged):
+    (tmp_path / "staging" / "1").chmod(0)
+    (tmp_path / "root" / "a").write_text("mine")
+    place(*handles, Placement({}, {}, {b"a": Replacement(staged, 0o640)}))
+    assert (tmp_path / "root" / "a").stat().st_mode & 0o777 == 0o640
