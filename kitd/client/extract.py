@@ -6,13 +6,13 @@ do the files get their names. Nothing outside the target is ever written.
 """
 
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from kitd.client.held_signals import HeldSignals
 from kitd.client.layer_stream import LayerStream, layer_format
 from kitd.client.placement import (
     ConflictError,
@@ -23,6 +23,7 @@ from kitd.client.placement import (
     plan_placement,
 )
 from kitd.client.record import Layer
+from kitd.client.staging import open_staging, sweep
 from kitd.client.tar_reader import CHUNK_BYTES, MAX_ENTRIES, TarReader, clean_name, printable
 from kitd.client.tree import StagedFile, Tree
 
@@ -33,8 +34,6 @@ FREE_BYTES = 64 << 20
 """What an unpack leaves free on the disk."""
 FREE_INODES = 100
 """So many files and directories more may then be made there."""
-
-_STAGING_PREFIX = ".kitd-unpack-"
 
 
 class OpenLayer(NamedTuple):
@@ -53,10 +52,15 @@ class LooseFile(NamedTuple):
 
 
 class Extraction(NamedTuple):
-    """What was written: files that were kept are not counted."""
+    """What was written: files that were kept are not counted.
+
+    `backups` are directories in the target in which an unpack that was killed has left the files
+    that it had replaced.
+    """
 
     files: int
     bytes: int
+    backups: tuple[str, ...] = ()
 
 
 class _Disk(NamedTuple):
@@ -139,26 +143,32 @@ def extract(
     `progress` is told the number of stored bytes after each chunk. A missing target is created. An
     existing Kitfile with the same content is never in the way.
     Raises `LayerError`, `TarError`, `ConflictError`, `WriteError`, `NoSpaceError`; whatever it
-    raises, the target is as it was.
+    raises, the target is as it was, but for what unpacks that were killed have left there: that is
+    removed. A signal that comes when all files have their names raises what it raises once
+    everything is tidy, and then they keep them.
     """
-    with _directory(target) as root, _staging(root) as staging:
-        tree = Tree()
-        if kitfile is not None:
-            _stage_kitfile(root, staging, tree, kitfile.encode("utf-8", "surrogatepass"), existing)
-        for layer, handle in layers:
-            stream = LayerStream(handle, layer, progress)
-            _stage_layer(staging, tree, layer, stream)
-            stream.finish()
-        for path, size, chunks in files:
-            name = clean_name(path.encode("utf-8", "surrogatepass"))
-            tree.check_file(name)
-            staging.check_space(name, size)
-            tree.add_file(name, staging.write(name, 0o644, chunks))
-        placement = plan_placement(root, tree, existing)
-        staging.check_directories(len(placement.directories))
-        place(root, staging.handle, placement)
+    with HeldSignals() as signals, _directory(target) as root, open_staging(root) as staged:
+        staging, tree = _Staging(staged), Tree()
+        with signals.let_through():
+            backups = sweep(root)
+            if kitfile is not None:
+                _stage_kitfile(
+                    root, staging, tree, kitfile.encode("utf-8", "surrogatepass"), existing
+                )
+            for layer, handle in layers:
+                stream = LayerStream(handle, layer, progress)
+                _stage_layer(staging, tree, layer, stream)
+                stream.finish()
+            for path, size, chunks in files:
+                name = clean_name(path.encode("utf-8", "surrogatepass"))
+                tree.check_file(name)
+                staging.check_space(name, size)
+                tree.add_file(name, staging.write(name, 0o644, chunks))
+            placement = plan_placement(root, tree, existing)
+            staging.check_directories(len(placement.directories))
+        place(root, staged, placement, signals.deliver)
     written = [*placement.created.values(), *(item.file for item in placement.replaced.values())]
-    return Extraction(len(written), sum(file.size for file in written))
+    return Extraction(len(written), sum(file.size for file in written), backups)
 
 
 def _stage_layer(staging: _Staging, tree: Tree, layer: Layer, stream: LayerStream) -> None:
@@ -238,26 +248,3 @@ def _directory(target: Path) -> Iterator[int]:
             with suppress(OSError):
                 path.rmdir()
         raise
-
-
-@contextmanager
-def _staging(root: int) -> Iterator[_Staging]:
-    """Make a staging directory, and remove it with all that is left in it."""
-    name = _STAGING_PREFIX + secrets.token_hex(8)
-    with os_errors(name.encode()):
-        os.mkdir(name, 0o700, dir_fd=root)
-    try:
-        with os_errors(name.encode()):
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            handle = os.open(name, flags, dir_fd=root)
-        try:
-            yield _Staging(handle)
-        finally:
-            for left in os.listdir(handle):
-                # A backup that could not be put back is the last copy of somebody's file.
-                if left.isdigit():
-                    os.unlink(left, dir_fd=handle)
-            os.close(handle)
-    finally:
-        with suppress(OSError):
-            os.rmdir(name, dir_fd=root)

@@ -58,7 +58,7 @@ def unpack_kit(
         directory=str(target),
         files=extraction.files,
         bytes=extraction.bytes,
-        notes=plan.notes,
+        notes=plan.notes + backup_notes(target, extraction),
         left_out=left_out,
     )
 
@@ -82,6 +82,15 @@ def _target(directory: str | os.PathLike[str]) -> Path:
     if not is_name:
         raise ArgumentError(f"{printable(target)} is not the name of a directory")
     return Path(target)
+
+
+def backup_notes(target: Path, extraction: Extraction) -> tuple[str, ...]:
+    """Return what to say of files that an unpack which was killed had replaced in the target."""
+    return tuple(
+        f"{printable(str(target / name))} has files that an unpack which was killed had replaced:"
+        " move back what you need, and remove it"
+        for name in extraction.backups
+    )
 
 
 def complete_plan(

@@ -134,7 +134,8 @@ def unpack(tmp_path: Path, target: Path) -> Unpack:
         options = {"kitfile": None, "progress": lambda _: None} | options
         generator = opened()
         try:
-            return extract(into, generator, **options)
+            done = extract(into, generator, **options)
+            return done.files, done.bytes
         finally:
             generator.close()
 
