@@ -7,7 +7,8 @@ from pathlib import Path
 from kitd.client import request
 from kitd.client.placement import Existing
 from kitd.client.record import MissingKit
-from kitd.client.unpack import complete_plan, unpack
+from kitd.client.unpack import backup_notes, complete_plan, unpack
+from kitd.ctl.ending_signals import taken_back_by_signals
 from kitd.ctl.error import UsageError
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.follow import complete_job
@@ -33,7 +34,11 @@ def unpack_kit(
     if overwrite or ignore_existing:
         existing = Existing.OVERWRITE if overwrite else Existing.KEEP
     target = Path(os.path.abspath(dir or "."))
-    with session.connect() as client, ProgressLine(session.terminal) as line:
+    with (
+        taken_back_by_signals(),
+        session.connect() as client,
+        ProgressLine(session.terminal) as line,
+    ):
 
         def pull(missing: MissingKit) -> None:
             session.terminal.note(f"pulling {printable(missing.reference)}")
@@ -54,6 +59,8 @@ def unpack_kit(
             stores=os.environ if include_remote else None,
             progress=line.update,
         )
+    for note in backup_notes(target, extraction):
+        session.terminal.note(f"warning: {note}")
     document = {"digest": plan.digest, "files": extraction.files, "bytes": extraction.bytes}
     text = (
         f"unpacked {printable(plan.reference)}@{printable(plan.digest)} to {target}: "

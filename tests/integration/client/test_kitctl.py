@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -683,6 +684,69 @@ def test_quiet_leaves_the_result(peer, kitctl, kit, job, ended, refusal, tmp_pat
     done = kitctl("-q", "unpack", "r.example.com/s:v1", "-d", str(tmp_path / "out"))
     assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout.startswith("unpacked ")
+
+
+@pytest.fixture
+def waiting(peer, answer):
+    """A layer that is half sent and goes no further."""
+    here, there = socket.socketpair()
+    content = block_of("model.bin", 10_000)
+    there.sendall(len(content).to_bytes(4) + content)
+    digest = "sha256:" + "bb" * 32
+    layer = {
+        "digest": digest,
+        "size": 20_480,
+        "mediaType": "application/vnd.kitops.modelkit.model.v1.tar",
+        "diffId": digest,
+        "kind": "model",
+        "name": None,
+        "path": "model.bin",
+        "elsewhere": True,
+    }
+    plan = {"digest": Kit.digest, "reference": "s:v1", "yaml": None, "layers": [layer]}
+    peer.on("kits.plan", plan)
+    peer.on("kits.open", answer({"count": 1}, (here.fileno(),)))
+    with here, there:
+        yield
+
+
+def block_of(name: str, size: int) -> bytes:
+    """Return a tar's header of a file, and half of the file."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    return member.tobuf() + bytes(size // 2)
+
+
+@pytest.mark.usefixtures("waiting")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_an_unpack_that_is_told_to_end_takes_back_what_it_began(peer, tmp_path, number):
+    target = tmp_path / "on" / "the" / "way"
+    (tmp_path / "on").mkdir()
+    command = [sys.executable, "-m", "kitd.ctl.main", "--socket", str(peer.path)]
+    kitctl = subprocess.Popen(
+        [*command, "unpack", "s:v1", "-d", str(target)], stderr=subprocess.PIPE
+    )
+    with kitctl:
+        deadline_s = time.monotonic() + 30
+        while not any(path.stat().st_size for path in target.glob(".kitd-unpack-*/1")):
+            assert time.monotonic() < deadline_s
+            assert kitctl.poll() is None
+            time.sleep(0.01)
+        kitctl.send_signal(number)
+        _, said = kitctl.communicate(timeout=30)
+    assert kitctl.returncode == (130 if number == signal.SIGINT else -number)
+    assert b"Traceback" not in said
+    assert list((tmp_path / "on").iterdir()) == []
+
+
+def test_files_that_a_killed_unpack_had_replaced_are_told(kitctl, kit, tmp_path):
+    left = tmp_path / "out" / (".kitd-unpack-" + "0" * 16)
+    left.mkdir(parents=True, mode=0o700)
+    for name in ("unpack", "old-1"):
+        (left / name).touch()
+    done = kitctl("unpack", "team/s:v1", "-d", str(tmp_path / "out"))
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"warning: {left} has files that an unpack which was killed")
 
 
 def test_completion_is_printed(kitctl):
