@@ -3,13 +3,13 @@
 The syntax is that of .dockerignore, matched as moby/patternmatcher does: patterns are anchored at
 the project's root, a pattern that matches a directory holds for everything beneath it, and the
 last matching pattern decides. `Kitfile`, its other spellings and `.kitignore` itself, in the root,
-are always left out.
+are always left out, and what an unpack keeps for itself, anywhere.
 
 Neighbouring patterns of one sign are compiled to one rule: a set of literal paths, two tuples of
-prefixes and suffixes, one regular expression, and automata for what an expression could take for
-ever on. A walk passes each directory's verdict on to
-what lies in it, so a path costs at most one look at each rule after the one that decided its
-directory, and a list without `!` is a single rule. A verdict is the number of the deciding rule.
+prefixes and suffixes, a part of paths, one regular expression, and automata for what an expression
+could take for ever on. A walk passes each directory's verdict on to what lies in it, so a path costs
+at most one look at each rule after the one that decided its directory, and a list without `!` is a
+single rule. A verdict is the number of the deciding rule.
 """
 
 import posixpath
@@ -23,6 +23,8 @@ from kitd.modelkit.ignore_automaton import Automaton, Token, automaton_for
 from kitd.modelkit.kitfile import KITFILE_NAMES
 
 KITIGNORE_NAME = ".kitignore"
+STAGING_PREFIX = ".kitd-unpack-"
+"""What the directory begins with in which an unpack keeps files until they are all good."""
 MAX_KITIGNORE_BYTES = 1024 * 1024
 MAX_PATTERNS = 4096
 MAX_WILDCARDS = 16
@@ -53,10 +55,13 @@ class _Rule:
     paths: frozenset[bytes]
     prefixes: tuple[bytes, ...]
     suffixes: tuple[bytes, ...]
+    part: bytes | None
     expression: re.Pattern[str] | None
     automata: tuple[Automaton, ...]
 
     def matches(self, path: bytes) -> bool:
+        if self.part is not None and self.part in path:
+            return True
         if path in self.paths or path.endswith(self.suffixes) or path.startswith(self.prefixes):
             return True
         if self.expression is None and not self.automata:
@@ -76,7 +81,7 @@ class IgnoreRules:
     def __init__(self, patterns: Sequence[_Pattern]) -> None:
         always = [
             _Pattern(name, ignores=True, expression=None)
-            for name in (*KITFILE_NAMES, KITIGNORE_NAME)
+            for name in (*KITFILE_NAMES, KITIGNORE_NAME, f"**/{STAGING_PREFIX}**")
         ]
         self._rules = tuple(
             _compile(list(group), ignores=ignores)
@@ -165,6 +170,7 @@ def _compile(patterns: Sequence[_Pattern], *, ignores: bool) -> _Rule:
     paths: list[str] = []
     prefixes: list[str] = []
     suffixes: list[str] = []
+    part = None
     expressions: list[str] = []
     automata: list[Automaton] = []
     for pattern in patterns:
@@ -173,6 +179,10 @@ def _compile(patterns: Sequence[_Pattern], *, ignores: bool) -> _Rule:
             automata.append(pattern.automaton)
         elif pattern.expression is not None:
             expressions.append(pattern.expression)
+        elif text.startswith("**/") and text.endswith("**"):
+            # Written by kitd alone: an expression stands for any other with two wildcards.
+            prefixes.append(text[3:-2])
+            part = _encode(text[2:-2])
         elif text.startswith(_ANY_NAME):
             suffixes.append(text.removeprefix(_ANY_NAME))
         elif text.startswith("**"):
@@ -187,6 +197,7 @@ def _compile(patterns: Sequence[_Pattern], *, ignores: bool) -> _Rule:
         frozenset(map(_encode, paths)),
         tuple(map(_encode, prefixes)),
         tuple(map(_encode, suffixes)),
+        part,
         re.compile("|".join(expressions)) if expressions else None,
         tuple(automata),
     )

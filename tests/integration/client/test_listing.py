@@ -16,6 +16,8 @@ def test_two_levels_are_told_without_links_and_special_files(tmp_path):
     (tmp_path / "link.csv").symlink_to("a.csv")
     (tmp_path / "linked").symlink_to("data")
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / ".kitd-unpack-0123456789abcdef").mkdir()
+    (tmp_path / "data" / ".kitd-unpack-0123456789abcdef").mkdir()
     (tmp_path / "data" / "up").symlink_to("..")
     seen = list_directory(tmp_path)
     assert seen.document == {

@@ -2,8 +2,15 @@
 
 import pytest
 
+from kitd.client import staging
 from kitd.modelkit.errors import KitignoreError
-from kitd.modelkit.ignore import MAX_PATTERNS, MAX_WILDCARDS, UNDECIDED, IgnoreRules
+from kitd.modelkit.ignore import (
+    MAX_PATTERNS,
+    MAX_WILDCARDS,
+    STAGING_PREFIX,
+    UNDECIDED,
+    IgnoreRules,
+)
 
 
 @pytest.mark.parametrize(
@@ -49,12 +56,21 @@ from kitd.modelkit.ignore import MAX_PATTERNS, MAX_WILDCARDS, UNDECIDED, IgnoreR
         ("!Kitfile\n!.kitignore", ["Kitfile", ".kitignore", "kitfile", ".kitfile"], ["a/Kitfile"]),
         ("", ["Kitfile", "Kitfile/x"], ["a", "x/.kitignore"]),
         ("x\n.", ["x"], ["a"]),
+        (
+            "!**/.kitd-unpack-1\n!a",
+            [".kitd-unpack-1", ".kitd-unpack-1/2", "a/.kitd-unpack-1", "a/b/.kitd-unpack-1/2"],
+            ["a", "x.kitd-unpack-1", "a/x.kitd-unpack-1", ".kitd-unpack"],
+        ),
     ],
 )
 def test_patterns(patterns, ignored, kept):
     rules = IgnoreRules.parse(patterns.encode())
     assert [path for path in ignored if not rules.matches(as_bytes(path))] == []
     assert [path for path in kept if rules.matches(as_bytes(path))] == []
+
+
+def test_what_the_client_unpacks_to_is_left_out():
+    assert STAGING_PREFIX == staging.STAGING_PREFIX
 
 
 def as_bytes(path: str) -> bytes:
