@@ -7,9 +7,9 @@ are always left out, and what an unpack keeps for itself, anywhere.
 
 Neighbouring patterns of one sign are compiled to one rule: a set of literal paths, two tuples of
 prefixes and suffixes, a part of paths, one regular expression, and automata for what an expression
-could take for ever on. A walk passes each directory's verdict on to what lies in it, so a path costs
-at most one look at each rule after the one that decided its directory, and a list without `!` is a
-single rule. A verdict is the number of the deciding rule.
+could take for ever on. A walk passes each directory's verdict on to what lies in it, so a path
+costs at most one look at each rule after the one that decided its directory, and a list without
+`!` is a single rule. A verdict is the number of the deciding rule.
 """
 
 import posixpath
