@@ -29,6 +29,7 @@ from kitd.config.model import Config
 from kitd.config.show import show_config
 from kitd.content.reach import Reach
 from kitd.content.shared import SharedReads
+from kitd.daemon.author_reach import AuthorReach
 from kitd.daemon.cache_keeper import CacheKeeper
 from kitd.daemon.collector import Collector
 from kitd.daemon.delivery_desk import DeliveryDesk, Sources
@@ -305,11 +306,12 @@ async def wire(
     def report(job: Job, progress: Progress) -> None:
         server.report(_reported(job, progress))
 
-    work = await _make_work(ground, ledgers, resources, intervals, report=report)
+    nobody = await run_blocking(find_nobody)
+    author_reach = AuthorReach(lambda: server.access, daemon_uid=os.geteuid(), nobody=nobody)
+    work = await _make_work(ground, ledgers, resources, intervals, author_reach, report=report)
     pulse = _make_pulse(ground, ledgers, resources, work)
     notifier = _make_notifier(ground, ledgers)
     reloader = _make_reloader(ground, ledgers, work, admit, notifier.reload)
-    nobody = await run_blocking(find_nobody)
     if nobody is not None:
         log.warning("rpc.users_hidden", hint="kitd is in a user namespace: see docs/security.md")
     server = Server(
@@ -340,6 +342,7 @@ async def _make_work(
     ledgers: Ledgers,
     resources: Resources,
     intervals: Intervals,
+    author_reach: AuthorReach,
     *,
     report: Callable[[Job, Progress], None],
 ) -> Work:
@@ -347,7 +350,9 @@ async def _make_work(
     settings = pack_settings(config.modelkit, ground.environ)
     root_monitor = RootMonitor()
     parents = ParentFinder(ledgers.catalog, ground.cache, resources.registries.repository)
-    packer = Packer(resources.pool, ledgers.memory, ground.store, resources.relays, parents)
+    packer = Packer(
+        resources.pool, ledgers.memory, ground.store, resources.relays, parents, author_reach
+    )
     board = ProjectBoard(
         projects=ledgers.projects,
         jobs=ledgers.jobs,

@@ -8,6 +8,7 @@ registry that it was sent to without a copy here.
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -16,8 +17,9 @@ import msgspec
 from kitd import __version__
 from kitd.blocking import run_blocking
 from kitd.content.store import CollectedError
+from kitd.daemon.author_reach import AuthorReach
 from kitd.daemon.layer_relay import LayerRelay, LayerRelays
-from kitd.daemon.parent_finder import ParentFinder
+from kitd.daemon.parent_finder import KEPT_S, ParentFinder, UnaskedError
 from kitd.errors import KitdError
 from kitd.jobs.port import Keep
 from kitd.ledger.pack_memory import PackMemory
@@ -25,6 +27,7 @@ from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Repository, parse_repository
 from kitd.packing.order import (
+    ANYBODY,
     Advanced,
     Built,
     Failed,
@@ -45,11 +48,14 @@ from kitd.packing.order import (
     Unchanged,
     Watched,
     WatchedPart,
+    WorkerError,
     failed,
 )
 from kitd.packing.pool import WorkerPool
 from kitd.store.blob_store import BlobStore
 
+MAX_ASIDES = 3
+"""How often a scan ends for what its Kitfile refers to: after that somebody keeps changing it."""
 ASK_AT_ONCE = 4
 """Layers that registries are asked for at once."""
 
@@ -76,9 +82,11 @@ class Packer:
         store: BlobStore,
         relays: LayerRelays,
         parents: ParentFinder,
+        author_reach: AuthorReach,
     ) -> None:
         self._pool = pool
         self._parents = parents
+        self._author_reach = author_reach
         self._memory = memory
         self._store = store
         self._relays = relays
@@ -101,14 +109,24 @@ class Packer:
         first of all. With `watched` it places watches, and tells them even where it fails.
         """
         known = self._scans.pop(project, None) or await self._last_state(project)
+        answers: dict[Referred, Parents | Failed] = {}
+        aside: Referred | None = None
 
         async def hear(notice: Notice) -> Reply | None:
+            nonlocal aside
             match notice:
-                case Referred(reference):
-                    return await self.parents(reference, project)
+                case Referred():
+                    if notice in answers:
+                        return answers[notice]
+                    try:
+                        return await self.parents(notice, project, asks=False)
+                    except UnaskedError as error:
+                        # A registry may take its time, and others wait for the turn to scan.
+                        aside = notice
+                        return failed(error)
                 case Opened():
                     opened(notice)
-                case WatchedPart() | Watched() if watched is not None:
+                case WatchedPart() | Watched() if watched is not None and aside is None:
                     watched(notice)
                     # Several may have come at once, and others have a turn in between.
                     await asyncio.sleep(0)
@@ -122,7 +140,15 @@ class Packer:
             watch=watched is not None,
             known=None if known is None else known.glance,
         )
-        answer = await self._pool.scan(order, hear, scanning)
+        answer: Scanned | Unchanged | None = None
+        while answer is None:
+            try:
+                answer = await self._pool.scan(order, hear, scanning)
+            except WorkerError:
+                if aside is None or len(answers) == MAX_ASIDES:
+                    raise
+                answers[aside] = await self.parents(aside, project)
+                aside = None
         if isinstance(answer, Unchanged):
             assert known is not None
             answer = msgspec.structs.replace(known, holds=answer.holds, warnings=answer.warnings)
@@ -224,11 +250,28 @@ class Packer:
         """Remember what was made of all that the key stands for."""
         await self._memory.remember(_of_this_version(key), msgspec.json.encode(thing))
 
-    async def parents(self, reference: str, project: Project) -> Parents | Failed:
-        """Return the kit that a project refers to, and all that it builds on, or why not."""
+    async def parents(
+        self,
+        asked: Referred,
+        project: Project,
+        *,
+        max_age_s: float = KEPT_S,
+        asks: bool = True,
+    ) -> Parents | Failed:
+        """Return the kit that a project refers to, and all that it builds on, or why not.
+
+        `max_age_s` and `asks` as in `ParentFinder.find`; it is his who wrote the Kitfile, and his
+        for whom it is read. Raises `UnaskedError`.
+        """
+        authors = (ANYBODY,) if project.is_guest else asked.authors
         try:
-            cached_only = project.reader is not None
-            return Parents(await self._parents.find(reference, cached_only=cached_only))
+            may_ask = await self._author_reach.of(authors, project.reader)
+            kits = await self._parents.find(
+                asked.reference, may_ask=may_ask, max_age_s=max_age_s, asks=asks
+            )
+            return Parents(kits)
+        except UnaskedError:
+            raise
         except KitdError as error:
             return failed(error)
 
@@ -324,6 +367,7 @@ class _Attempt:
         self._project = project
         self._keep = keep
         self._away = away
+        self._began_s = time.monotonic()
         self._advanced = advanced
         self._built = built
         self.relay: LayerRelay | None = None
@@ -331,8 +375,10 @@ class _Attempt:
     async def hear(self, notice: Notice) -> Reply | None:
         """Take note of what a worker says, and answer it."""
         match notice:
-            case Referred(reference):
-                return await self._packer.parents(reference, self._project)
+            case Referred():
+                # A tag means what it names now, and for the whole of this pack.
+                age_s = time.monotonic() - self._began_s
+                return await self._packer.parents(notice, self._project, max_age_s=age_s)
             case Advanced():
                 self._advanced(notice)
             case Streaming() if self.relay is not None:

@@ -59,7 +59,7 @@ class PackArgs(msgspec.Struct, frozen=True, kw_only=True):
     seconds that stand in for the time.
 
     With a `fingerprint` only the state that settled is packed, without one whatever is there. With
-    a `reader` nothing is packed that he could not read himself.
+    a `reader` nothing is packed that he could not read himself. `is_guest` as in `Project`.
     """
 
     project: str | None
@@ -74,6 +74,7 @@ class PackArgs(msgspec.Struct, frozen=True, kw_only=True):
     source_date_epoch: int | None = None
     fingerprint: str | None = None
     reader: Caller | None = None
+    is_guest: bool = False
 
 
 class NotAtRestError(KitdError):
@@ -305,6 +306,7 @@ async def _pack(
                     dialect=_dialect(args, ports.settings),
                     compression=args.compression,
                     layer_format=args.layer_format,
+                    is_guest=args.is_guest,
                 ),
                 expected=args.fingerprint,
                 destination=destination,

@@ -130,6 +130,7 @@ def _pack_args(args: ImportArgs, tree: Path) -> PackArgs:
         tags=args.tags,
         push=False,
         compression=None,
+        is_guest=True,
     )
 
 

@@ -321,6 +321,7 @@ class PackSettings:
         dialect: Dialect | None = None,
         compression: str | None = None,
         layer_format: str | None = None,
+        is_guest: bool = False,
     ) -> Project:
         """Return how a directory is packed; a scan for a pack has to agree in everything."""
         return Project(
@@ -330,6 +331,7 @@ class PackSettings:
             layer_format=layer_format or self.layer_format,
             compression=compression or self.compression,
             reader=reader,
+            is_guest=is_guest,
         )
 
 

@@ -8,6 +8,8 @@ from kitd.caller import Caller
 from kitd.errors import Disposition, KitdError
 from kitd.hold import Hold
 
+ANYBODY = -1
+"""Stands for users whom nobody can name: no user has this number."""
 MAX_LINE_BYTES = 32 * 1024 * 1024
 """A kit of twenty thousand layers, the most a manifest may name, with room to spare."""
 
@@ -27,6 +29,8 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     compression: str = "none"
     reader: Caller | None = None
     """Nothing is read that he could not read; None reads whatever kitd can."""
+    is_guest: bool = False
+    """Whether its files are kitd's, and what they say is somebody else's."""
 
 
 class Glance(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +157,8 @@ class Referred(msgspec.Struct, frozen=True, tag="referred"):
     """Asks for the kit that a Kitfile refers to. `Parents` answers, or `Failed`."""
 
     reference: str
+    authors: tuple[int, ...]
+    """Users who may have written that Kitfile, by number; with `ANYBODY` not these alone."""
 
 
 class Advanced(msgspec.Struct, frozen=True, tag="advanced"):

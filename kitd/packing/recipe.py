@@ -25,6 +25,7 @@ from kitd.modelkit.validation import require_valid
 from kitd.packing.order import ParentKit, Project
 from kitd.packing.reader import require_readable_files
 from kitd.packing.scan import (
+    Authored,
     Entry,
     InputError,
     MissingInputError,
@@ -33,13 +34,14 @@ from kitd.packing.scan import (
     fingerprint,
     layer_key,
     parent_beneath,
-    read_beneath,
+    read_authored,
     require_paths,
     scan,
 )
 
-AskParents = Callable[[str], tuple[ParentKit, ...]]
-"""Returns the kit of a reference and all that it builds on. Raises `KitdError`."""
+AskParents = Callable[[str, tuple[int, ...]], tuple[ParentKit, ...]]
+"""Returns the kit that somebody's Kitfile refers to, and all that it builds on, given who may have
+written that. Raises `KitdError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +82,13 @@ class Inputs:
     """When the walk began."""
 
 
-def read_small(root: int, path: str, max_bytes: int, reader: Caller | None) -> bytes | None:
-    """Return the content of a Kitfile or .kitignore, or None if there is none.
+def read_small(root: int, path: str, max_bytes: int, reader: Caller | None) -> Authored | None:
+    """Return the content of a Kitfile or .kitignore and its authors, or None if there is none.
 
     Raises `InputError`.
     """
     try:
-        content = read_beneath(root, path, max_bytes + 1, reader)
+        authored = read_authored(root, path, max_bytes + 1, reader)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -95,17 +97,17 @@ def read_small(root: int, path: str, max_bytes: int, reader: Caller | None) -> b
             f"cannot read {printable(path)}: {error.strerror}",
             hint="links are not followed: put the file itself there" if linked else None,
         ) from error
-    if len(content) > max_bytes:
+    if len(authored.content) > max_bytes:
         raise InputError(f"{printable(path)} is larger than {max_bytes} bytes")
-    return content
+    return authored
 
 
-def _read_kitfile(root: int, project: Project) -> tuple[str, bytes]:
+def _read_kitfile(root: int, project: Project) -> tuple[str, Authored]:
     names = KITFILE_NAMES if project.kitfile is None else (project.kitfile,)
     for name in names:
-        content = read_small(root, name, MAX_KITFILE_BYTES, project.reader)
-        if content is not None:
-            return name, content
+        authored = read_small(root, name, MAX_KITFILE_BYTES, project.reader)
+        if authored is not None:
+            return name, authored
     raise MissingInputError(
         f"there is no {names[0]} in {printable(project.root)}",
         hint="write one: the README has a small example"
@@ -140,7 +142,8 @@ def read_recipe(
     """
     if watch is not None:
         _watch_settings(root, project, watch)
-    name, content = _read_kitfile(root, project)
+    name, authored = _read_kitfile(root, project)
+    content = authored.content
     dialect = Dialect(project.dialect)
     if project.compression not in MEDIA_COMPRESSION:
         raise UnsupportedKitError(
@@ -157,9 +160,10 @@ def read_recipe(
     )
     parents: tuple[ParentKit, ...] = ()
     if reference := model_reference(kitfile):
-        parents = ask_parents(str(reference))
+        parents = ask_parents(str(reference), tuple(sorted(authored.authors)))
     foreign = _foreign(kitfile, parents, dialect, name)
-    ignored = read_small(root, KITIGNORE_NAME, MAX_KITIGNORE_BYTES, project.reader) or b""
+    rules = read_small(root, KITIGNORE_NAME, MAX_KITIGNORE_BYTES, project.reader)
+    ignored = b"" if rules is None else rules.content
     settings = [hashlib.sha256(ignored).hexdigest()]
     if parents:
         settings += [parent.reference for parent in parents]

@@ -24,7 +24,7 @@ from typing import ClassVar, NamedTuple
 from kitd.caller import Caller
 from kitd.errors import Disposition, KitdError, printable
 from kitd.modelkit.plan import LayerPlan, Selection
-from kitd.packing.order import Project
+from kitd.packing.order import ANYBODY, Project
 
 MAX_ENTRIES = 5_000_000
 SECOND_NS = 1_000_000_000
@@ -225,10 +225,27 @@ def read_beneath(root: int, path: str, max_bytes: int, reader: Caller | None) ->
     Raises `OSError`; `..` and links give ELOOP, what is no file EINVAL. Raises
     `UnreadableByCallerError` for what the reader could not read.
     """
+    return read_authored(root, path, max_bytes, reader).content
+
+
+@dataclass(frozen=True, slots=True)
+class Authored:
+    """What a file holds, and who may have written that, as in `kitd.packing.order.Referred`."""
+
+    content: bytes
+    authors: frozenset[int]
+
+
+def read_authored(root: int, path: str, max_bytes: int, reader: Caller | None) -> Authored:
+    """Return what `read_beneath` does, and raise it, with the owners of what was opened for it."""
     if path.startswith("/"):
-        return _read_file(os.open(path, FILE_FLAGS & ~os.O_NOFOLLOW), path, max_bytes, reader)
+        above = {os.fstat(root).st_uid}
+        file = os.open(path, FILE_FLAGS & ~os.O_NOFOLLOW)
+        return _read_file(file, path, max_bytes, reader, above)
     with parent_beneath(root, path, reader) as (directory, name):
-        return _read_file(os.open(name, FILE_FLAGS, dir_fd=directory), path, max_bytes, reader)
+        above = {os.fstat(root).st_uid, os.fstat(directory).st_uid}
+        file = os.open(name, FILE_FLAGS, dir_fd=directory)
+        return _read_file(file, path, max_bytes, reader, above)
 
 
 def is_beneath(root: int, path: str, reader: Caller | None) -> bool:
@@ -244,13 +261,22 @@ def is_beneath(root: int, path: str, reader: Caller | None) -> bool:
         return True
 
 
-def _read_file(file: int, path: str, max_bytes: int, reader: Caller | None) -> bytes:
+def _read_file(
+    file: int, path: str, max_bytes: int, reader: Caller | None, above: set[int]
+) -> Authored:
     try:
         require_readable(file, path, reader)
-        if not stat.S_ISREG(os.fstat(file).st_mode):
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a file")
+        authors = above | {status.st_uid}
+        # A group of its own, as many systems give one to each user, adds nobody.
+        if status.st_mode & stat.S_IWOTH or (
+            status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid())
+        ):
+            authors.add(ANYBODY)
         with os.fdopen(file, "rb", closefd=False) as content:
-            return content.read(max_bytes)
+            return Authored(content.read(max_bytes), frozenset(authors))
     finally:
         os.close(file)
 

@@ -78,8 +78,11 @@ class Daemon(Protocol):
         """Return the layers of these keys that need not be built."""
         ...
 
-    def parents(self, reference: str) -> tuple[ParentKit, ...]:
-        """Return the kit of a reference and all that it builds on. Raises `KitdError`."""
+    def parents(self, reference: str, authors: tuple[int, ...]) -> tuple[ParentKit, ...]:
+        """Return the kit of a reference and all that it builds on. Raises `KitdError`.
+
+        `authors` as in `Referred`.
+        """
         ...
 
 
@@ -348,8 +351,8 @@ class _Pipe:
         self.tell(Planned(keys))
         return self._known_decoder.decode(self._lines.get()).layers
 
-    def parents(self, reference: str) -> tuple[ParentKit, ...]:
-        self.tell(Referred(reference))
+    def parents(self, reference: str, authors: tuple[int, ...]) -> tuple[ParentKit, ...]:
+        self.tell(Referred(reference, authors))
         reply = self._parents_decoder.decode(self._lines.get())
         if isinstance(reply, Failed):
             raise WorkerError(reply)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kitd.clock import SystemClock
+from kitd.daemon.author_reach import AuthorReach
 from kitd.daemon.layer_relay import LayerRelays
 from kitd.daemon.packer import Packer
 from kitd.daemon.parent_finder import ParentFinder
@@ -100,7 +101,8 @@ async def bench_in(tmp_path):
         catalog = Catalog(database, SystemClock(), nothing)
         parents = ParentFinder(catalog, CacheContent(store), client.repository)
         memory = PackMemory(database, SystemClock())
-        yield Bench(Packer(pool, memory, store, relays, parents), store)
+        reach = AuthorReach(tuple, daemon_uid=os.geteuid(), nobody=None)
+        yield Bench(Packer(pool, memory, store, relays, parents, reach), store)
 
 
 DOWN = {"fail_every": 1, "fail_status": 500, "fail_kinds": ()}

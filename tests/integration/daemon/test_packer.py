@@ -6,16 +6,17 @@ import mmap
 import os
 import time
 import zipfile
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import msgspec
 import pytest
 
 from kitd import __version__
 from kitd.clock import SystemClock
-from kitd.content.store import CollectedError
+from kitd.content.store import CollectedError, ContentNotFoundError
+from kitd.daemon.author_reach import AuthorReach
 from kitd.daemon.layer_relay import LayerRelays
-from kitd.daemon.packer import Packer
+from kitd.daemon.packer import MAX_ASIDES, Packer
 from kitd.daemon.parent_finder import ParentFinder
 from kitd.errors import Disposition, KitdError
 from kitd.inotify import open_inotify, parse_events
@@ -74,8 +75,10 @@ class Life:
         self.store = store
         relays = LayerRelays(no_registry, over_bytes=lambda: None)
         self.catalog = Catalog(database, SystemClock(), nothing)
-        parents = ParentFinder(self.catalog, CacheContent(store), no_registry)
-        self.packer = Packer(pool, PackMemory(database, SystemClock()), store, relays, parents)
+        self.finder = ParentFinder(self.catalog, CacheContent(store), no_registry)
+        memory = PackMemory(database, SystemClock())
+        reach = AuthorReach(tuple, daemon_uid=os.geteuid(), nobody=None)
+        self.packer = Packer(pool, memory, store, relays, self.finder, reach)
         self.leases = LeaseBook()
         self.held = CacheContent(store, self.leases).hold()
         self.built = []
@@ -589,3 +592,31 @@ async def test_what_a_pack_counts_on_is_kept(life, project):
         assert wanted <= life.leases.leased()
         life.held.release()
         life.held = CacheContent(life.store, life.leases).hold()
+
+
+async def test_a_guests_kitfile_sends_kitd_to_no_registry(life, root):
+    """Though its files are kitd's own, as those of an import are."""
+    (root / "Kitfile").write_text("manifestVersion: 1.0.0\nmodel: {path: 'r.example.com/b:v1'}\n")
+    with pytest.raises(KitdError, match="not in the cache") as caught:
+        await life.pack(Project(root=str(root), is_guest=True))
+    assert caught.value.hint == "kitctl pull r.example.com/b:v1"
+
+
+async def test_a_kitfile_that_refers_to_others_all_the_time_is_not_followed_for_ever(life, root):
+    """Each time that it is read anew it names another kit."""
+    number = 0
+
+    async def rename(repository):
+        nonlocal number
+        number += 1
+        reference = f"r.example.com/b:v{number}"
+        (root / "Kitfile").write_text(f"manifestVersion: 1.0.0\nmodel: {{path: '{reference}'}}\n")
+        raise ContentNotFoundError("not there")
+
+    life.finder._remote = rename
+    with suppress(ContentNotFoundError):
+        await rename(None)
+    with pytest.raises(KitdError) as caught:
+        await life.scan(Project(root=str(root)))
+    assert caught.value.code == "parent_unknown"
+    assert number == 1 + MAX_ASIDES

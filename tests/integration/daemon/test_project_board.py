@@ -1,6 +1,7 @@
 """Projects that come, change and go while they are watched, over a real ledger and real workers."""
 
 import asyncio
+import os
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -9,6 +10,7 @@ import structlog
 
 from kitd.clock import SystemClock
 from kitd.config.model import ProjectConfig, SettleConfig
+from kitd.daemon.author_reach import AuthorReach
 from kitd.daemon.layer_relay import LayerRelays
 from kitd.daemon.packer import Packer
 from kitd.daemon.parent_finder import ParentFinder
@@ -92,6 +94,7 @@ def new_board(database, jobs, tmp_path):
                     store,
                     LayerRelays(no_registry, over_bytes=lambda: None),
                     ParentFinder(catalog, CacheContent(store), no_registry),
+                    AuthorReach(tuple, daemon_uid=os.geteuid(), nobody=None),
                 ),
                 sources=ChangeSources(hints, RootMonitor()),
                 settings=SETTINGS,

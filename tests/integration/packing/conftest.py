@@ -52,7 +52,7 @@ class Daemon:
         self.asked.append(keys)
         return {key: self.layers[key] for key in keys if key in self.layers}
 
-    def parents(self, reference):
+    def parents(self, reference, authors):
         return self.kits[reference]
 
 

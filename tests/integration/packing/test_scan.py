@@ -57,7 +57,7 @@ class Nobody:
     def known_layers(self, keys):
         return {}
 
-    def parents(self, reference):
+    def parents(self, reference, authors):
         return ()
 
 
@@ -376,7 +376,7 @@ class Nobody:
         pass
     def known_layers(self, keys):
         return {}
-    def parents(self, reference):
+    def parents(self, reference, authors):
         return ()
 
 if os.getuid() == 0:
