@@ -137,23 +137,34 @@ def parse(line: bytes) -> Call | Batch:
 
 
 def encode_result(request_id: RequestId, result: object) -> bytes:
-    """Return a response. Raises `TypeError` and `ValueError` for what JSON cannot say."""
-    return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "result": result})
+    """Return a response. Raises `TypeError` and `ValueError` for what JSON cannot say.
+
+    What is raw in the result (`msgspec.Raw`) has to be compact JSON.
+    """
+    return _line({"jsonrpc": "2.0", "id": request_id, "result": result})
 
 
 def encode_error(request_id: RequestId | None, error: WireError) -> bytes:
     """Return an error response."""
-    return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "error": error})
+    return _line({"jsonrpc": "2.0", "id": request_id, "error": error})
 
 
 def encode_notification(method: str, params: object) -> bytes:
     """Return a notification."""
-    return msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params})
+    return _line({"jsonrpc": "2.0", "method": method, "params": params})
 
 
 def encode_batch(responses: Sequence[bytes]) -> bytes:
     """Return the response to a batch from the responses to its calls."""
     return b"[" + b",".join(responses) + b"]"
+
+
+def _line(message: Mapping[str, object]) -> bytes:
+    line = msgspec.json.encode(message)
+    # What msgspec encodes has none; what it was given raw could end the line, and begin another.
+    if b"\n" in line:
+        raise ValueError("a message would be more than one line")
+    return line
 
 
 def _bounded(digits: str) -> int:

@@ -187,7 +187,8 @@ async def inspect(context: Context[Services], params: Which) -> Inspection:
         digest=target.digest,
         cli_version=manifest.annotations.get(CLI_VERSION, "unknown"),
         kitfile=to_document(kit.kitfile),
-        manifest=msgspec.Raw(content),
+        # As its author wrote it, but for the white space: a message is one line.
+        manifest=msgspec.Raw(await run_blocking(msgspec.json.format, content, indent=-1)),
         notes=kit.notes,
     )
 

@@ -1,5 +1,6 @@
 import json
 
+import msgspec
 import pytest
 
 from kitd.rpc.codec import (
@@ -196,3 +197,9 @@ def test_encodes_compact_lines():
     }
     assert encode_notification("n", {}) == b'{"jsonrpc":"2.0","method":"n","params":{}}'
     assert encode_batch([b"1", b"2"]) == b"[1,2]"
+
+
+def test_a_message_is_one_line_whatever_it_is_given_raw():
+    with pytest.raises(ValueError, match="more than one line"):
+        encode_result(1, msgspec.Raw(b'{"a":\n1}'))
+    assert encode_result(1, {"a": "\n"}).count(b"\n") == 0
