@@ -200,9 +200,12 @@ class LayerDigests:
 
 
 def model_reference(kitfile: Kitfile) -> Reference | None:
-    """Return the ModelKit that `model.path` refers to, if it is a reference."""
-    path = "" if kitfile.model is None else kitfile.model.path
-    return reference_of(path)
+    """Return the ModelKit that `model.path` refers to, if it is a reference.
+
+    A model that has a layer has a file, whatever its name looks like.
+    """
+    model = kitfile.model
+    return None if model is None or model.digest is not None else reference_of(model.path)
 
 
 def reference_of(path: str) -> Reference | None:
@@ -223,7 +226,7 @@ def layer_entries(kitfile: Kitfile) -> tuple[LayerEntry, ...]:
 def _layer_entries(kitfile: Kitfile) -> Iterator[LayerEntry]:
     model = kitfile.model
     if model is not None:
-        if model.path and reference_of(model.path) is None:
+        if model.path and model_reference(kitfile) is None:
             yield LayerEntry(EntryKind.MODEL, 0, model)
         yield from _numbered(EntryKind.MODEL_PART, model.parts)
     yield from _numbered(EntryKind.CODE, kitfile.code)

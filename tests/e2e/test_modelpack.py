@@ -170,6 +170,28 @@ def test_a_modelpack_of_another_tool_is_unpacked(kitd, docker_registry, publish,
     assert "path: weights/model-1.safetensors" in kitfile
 
 
+def test_a_file_with_a_colon_in_its_name_is_no_other_kit(kitd, docker_registry, publish, tmp_path):
+    """Though it reads as a reference to one: it has a layer. A child of it has nothing of that."""
+    reference = f"{docker_registry.host}/team/quantized:v1"
+    layers = (raw("weight", "llama3:8b.gguf", b"weights"), raw("doc", "README.md", b"read"))
+    publish(reference, **modelpack(layers))
+    daemon = kitd().start()
+    daemon.json("pull", reference)
+    daemon.json("unpack", reference, "-d", tmp_path / "whole")
+    unpacked = files(tmp_path / "whole")
+    assert unpacked["llama3:8b.gguf"][1] == b"weights"
+    assert "README.md" in unpacked
+
+    child = tmp_path / "child"
+    child.mkdir()
+    (child / "Kitfile").write_text(
+        f"manifestVersion: 1.0.0\nmodel: {{path: '{reference}'}}\ncode: [{{path: .}}]\n"
+    )
+    daemon.json("pack", child, "-t", "child:v1")
+    daemon.json("unpack", "child:v1", "-d", tmp_path / "both")
+    assert files(tmp_path / "both")["llama3:8b.gguf"][1] == b"weights"
+
+
 def test_a_modelpack_is_shown_like_a_kit(kitd, docker_registry, publish):
     """By list, info and inspect, in the cache and in the registry."""
     reference = f"{docker_registry.host}/team/tiny:v1"

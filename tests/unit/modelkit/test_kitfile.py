@@ -1,5 +1,7 @@
 """Reading Kitfiles: shapes, positions of errors, bounds."""
 
+from dataclasses import replace
+
 import pytest
 
 from kitd.modelkit.errors import KitfileError
@@ -16,6 +18,7 @@ from kitd.modelkit.kitfile import (
     Package,
     Prompt,
     layer_entries,
+    model_reference,
     parse_kitfile,
     reference_of,
     with_layer_digests,
@@ -210,3 +213,12 @@ def test_digests_go_to_the_entries_that_have_layers():
 )
 def test_a_path_is_a_reference_if_it_has_a_colon_or_at_sign_and_parses(path, reads_as_reference):
     assert (reference_of(path) is not None) is reads_as_reference
+
+
+def test_a_model_that_has_a_layer_refers_to_no_kit():
+    model = Model(path="llama3:8b.gguf")
+    assert model_reference(Kitfile(model=model)) is not None
+    assert layer_entries(Kitfile(model=model)) == ()
+    packed = Kitfile(model=replace(model, digest=digest_of(b"")))
+    assert model_reference(packed) is None
+    assert [place.entry.path for place in layer_entries(packed)] == ["llama3:8b.gguf"]
