@@ -225,7 +225,7 @@ def inspect_kit(reference: str, *, remote: bool = False) -> Request[Document]:
 
 
 def kit_info(reference: str, *, remote: bool = False, path: str | None = None) -> Request[Document]:
-    """Ask for a kit's Kitfile, as an object and as YAML text, or for what a path leads to."""
+    """Ask for a kit's Kitfile, as an object and as YAML text, or only for what a path leads to."""
     params = _given(reference=reference, remote=remote, filter=path)
     return Request("kits.info", params, record.read_object)
 

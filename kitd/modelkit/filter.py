@@ -5,7 +5,8 @@ Several filters are alternatives; within one, type and name must both hold. A na
 """
 
 import enum
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kitd.modelkit.errors import InvalidFilterError
@@ -69,15 +70,27 @@ def _error(text: str, problem: str) -> InvalidFilterError:
     )
 
 
-def selects(filters: Sequence[Filter], place: LayerEntry) -> bool:
-    """Whether any filter takes an entry; no filters take everything."""
-    if not filters:
-        return True
-    names = {place.entry.path, getattr(place.entry, "name", "")}
-    return any(
-        _TYPE_OF[place.kind] in chosen.types and (not chosen.names or chosen.names & names)
-        for chosen in filters
-    )
+def selection(filters: Sequence[Filter]) -> Callable[[LayerEntry], bool]:
+    """Return whether any filter takes an entry; no filters take everything.
+
+    An entry costs the same, however many filters there are: there may be a hundred thousand.
+    """
+    whole = {kind for chosen in filters if not chosen.names for kind in chosen.types}
+    named: defaultdict[FilterType, set[str]] = defaultdict(set)
+    for chosen in filters:
+        for kind in chosen.types:
+            named[kind] |= chosen.names
+
+    def takes(place: LayerEntry) -> bool:
+        kind = _TYPE_OF[place.kind]
+        return (
+            not filters
+            or kind in whole
+            or place.entry.path in named[kind]
+            or getattr(place.entry, "name", "") in named[kind]
+        )
+
+    return takes
 
 
 def selects_kitfile(filters: Sequence[Filter]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kitd.modelkit.errors import InvalidConfigError
-from kitd.modelkit.filter import Filter, selects
+from kitd.modelkit.filter import Filter, selection
 from kitd.modelkit.kitfile import EntryKind, Kitfile, LayerEntry, layer_entries
 from kitd.modelkit.media_type import Compression, LayerFormat, LayerKind, parse_layer_type
 from kitd.modelkit.modelpack import layer_mode, layer_path
@@ -57,9 +57,10 @@ def plan_unpack(
         targets = _by_position(manifest, places)
     else:
         targets = _by_digest(manifest, places)
+    is_taken = selection(filters)
     found: dict[tuple[Digest, str], UnpackLayer] = {}
     for place, target in zip(places, targets, strict=True):
-        if not selects(filters, place):
+        if not is_taken(place):
             continue
         if target is None:
             raise InvalidConfigError(

@@ -75,6 +75,18 @@ def test_a_manifest_puts_no_answer_of_its_own_between_kitds(kitd, docker_registr
     assert answer["result"]["manifest"]["x"] == json.loads(forged)
 
 
+def test_of_a_kitfile_that_is_too_large_for_an_answer_parts_can_be_had(kitd, docker_registry):
+    name = f"{docker_registry.host}/team/large:v1"
+    docs = [{"path": f"docs/{number}", "description": "x" * 1000} for number in range(5000)]
+    kitfile = json.dumps({"manifestVersion": "1.0.0", "docs": docs}).encode()
+    put(docker_registry.host, "team/large:v1", json.dumps(manifest_of(kitfile)).encode(), kitfile)
+    daemon = kitd().start()
+    refused = daemon.kitctl("--json", "info", "--remote", name)
+    assert refused.json["error"]["code"] == "too_large"
+    part = daemon.json("info", "--remote", name, "-f", ".docs[4999].path")
+    assert (part["value"], part["yaml"]) == ("docs/4999", "docs/4999\n")
+
+
 def ask(path, question):
     """Return the first line that answers, after the greeting if there is one."""
     with socket.socket(socket.AF_UNIX) as sock:

@@ -104,6 +104,7 @@ def test_info_shows_what_a_path_leads_to(kitd, new_project, tmp_path):
     assert info(".model.digest").startswith("sha256:")
     assert daemon.json("info", "demo:v1", "-f", ".model.parameters.steps[1]")["value"] == 2
     assert "value" not in daemon.json("info", "demo:v1")
+    assert "kitfile" not in daemon.json("info", "demo:v1", "-f", ".model.path")
     absent = daemon.kitctl("info", "demo:v1", "-f", ".model.paht")
     assert (absent.code, "there are: name, path" in absent.err) == (1, True)
     assert daemon.kitctl("info", "demo:v1", "-f", "[").code == 1

@@ -16,7 +16,7 @@ from kitd.modelkit.chain import (
     filter_text,
     of_parent,
 )
-from kitd.modelkit.filter import Filter, parse_filter, selects, selects_kitfile
+from kitd.modelkit.filter import Filter, parse_filter, selection, selects_kitfile
 from kitd.modelkit.kit import Kit
 from kitd.modelkit.kitfile import (
     Dataset,
@@ -198,9 +198,10 @@ class _Walk:
             _KitLayer(layer, target.digest, directory)
             for layer in await run_blocking(plan_unpack, manifest, kitfile, filters)
         ]
+        is_taken = selection(filters)
         for index, dataset in enumerate(kitfile.datasets):
             entry = LayerEntry(EntryKind.DATASET, index, dataset)
-            if dataset.remote_path and selects(filters, entry):
+            if dataset.remote_path and is_taken(entry):
                 await self._add_remote(dataset, directory, trail)
         return kit
 

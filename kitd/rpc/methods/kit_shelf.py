@@ -11,7 +11,7 @@ from kitd.content.verify import read
 from kitd.errors import NotFoundError
 from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, to_document
 from kitd.modelkit.errors import InvalidConfigError, UnsupportedKitError
-from kitd.modelkit.filter import Filter, parse_filter, selects, selects_kitfile
+from kitd.modelkit.filter import Filter, parse_filter, selection, selects_kitfile
 from kitd.modelkit.kit import Kit, read_kit
 from kitd.modelkit.kitfile import Kitfile, layer_entries
 from kitd.modelkit.kitfile_path import find_in_kitfile
@@ -36,7 +36,6 @@ from kitd.rpc.fairness import Cost
 from kitd.rpc.method import Context, Method, Params, method
 from kitd.rpc.methods.access import require_reachable
 from kitd.rpc.methods.services import Services
-from kitd.rpc.methods.wire import Facts
 from kitd.rpc.peer import Role
 
 MAX_FILTERS = 64
@@ -86,7 +85,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     digest: str
     cli_version: str
-    kitfile: Facts
+    kitfile: msgspec.Raw
     manifest: msgspec.Raw
     notes: tuple[str, ...]
 
@@ -94,13 +93,14 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class Info(msgspec.Struct, frozen=True, kw_only=True):
     """A kit's Kitfile, as data and as YAML; `notes` as in `Inspection`.
 
-    With a filter `value` is what its path leads to, and `yaml` is that as text.
+    With a filter `value` is what its path leads to, `yaml` is that as text, and there is no
+    `kitfile`: of one that is too large for an answer parts can be had.
     """
 
     digest: str
-    kitfile: Facts
     yaml: str
     notes: tuple[str, ...]
+    kitfile: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     value: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -135,10 +135,11 @@ def parse_filters(texts: Sequence[str]) -> tuple[Filter, ...]:
 
 
 def has_any(kitfile: Kitfile, filters: Sequence[Filter]) -> bool:
-    """Whether a kit has anything that one of the filters selects; without filters all have."""
-    return selects_kitfile(filters) or any(
-        selects(filters, place) for place in layer_entries(kitfile)
-    )
+    """Whether a kit has anything that one of the filters selects; without filters all have.
+
+    Takes its time for a large one: not for the event loop.
+    """
+    return selects_kitfile(filters) or any(map(selection(filters), layer_entries(kitfile)))
 
 
 async def _is_selected(services: Services, digest: Digest, filters: Sequence[Filter]) -> bool:
@@ -147,7 +148,7 @@ async def _is_selected(services: Services, digest: Digest, filters: Sequence[Fil
         _, _, kit = await open_kit(services.cache, target)
     except NOT_A_KIT:
         return False
-    return has_any(kit.kitfile, filters)
+    return await run_blocking(has_any, kit.kitfile, filters)
 
 
 async def find(
@@ -183,12 +184,16 @@ async def inspect(context: Context[Services], params: Which) -> Inspection:
     """Show a kit's manifest and config."""
     source, target = await find(context, params.reference, remote=params.remote)
     content, manifest, kit = await open_kit(source, target)
+    return await run_blocking(_inspection, target, content, manifest, kit)
+
+
+def _inspection(target: Descriptor, content: bytes, manifest: Manifest, kit: Kit) -> Inspection:
     return Inspection(
         digest=target.digest,
         cli_version=manifest.annotations.get(CLI_VERSION, "unknown"),
-        kitfile=to_document(kit.kitfile),
+        kitfile=_encoded(to_document(kit.kitfile)),
         # As its author wrote it, but for the white space: a message is one line.
-        manifest=msgspec.Raw(await run_blocking(msgspec.json.format, content, indent=-1)),
+        manifest=msgspec.Raw(msgspec.json.format(content, indent=-1)),
         notes=kit.notes,
     )
 
@@ -197,21 +202,27 @@ async def info(context: Context[Services], params: InfoParams) -> Info:
     """Show a kit's Kitfile, or a part of it."""
     source, target = await find(context, params.reference, remote=params.remote)
     _, _, kit = await open_kit(source, target)
+    return await run_blocking(_info, target, kit, params.filter)
+
+
+def _info(target: Descriptor, kit: Kit, path: str | None) -> Info:
     document = to_document(kit.kitfile)
-    if params.filter is None:
-        yaml = await run_blocking(kitfile_to_yaml, kit.kitfile)
-        return Info(digest=target.digest, kitfile=document, yaml=yaml, notes=kit.notes)
-    value = shown = find_in_kitfile(document, params.filter)
+    if path is None:
+        yaml = kitfile_to_yaml(kit.kitfile)
+        kitfile = _encoded(document)
+        return Info(digest=target.digest, kitfile=kitfile, yaml=yaml, notes=kit.notes)
+    value = shown = find_in_kitfile(document, path)
     # As text, without the digests; unless one is asked for.
     with suppress(NotFoundError):
-        shown = find_in_kitfile(without_digests(document), params.filter)
+        shown = find_in_kitfile(without_digests(document), path)
     return Info(
-        digest=target.digest,
-        kitfile=document,
-        yaml=await run_blocking(value_to_yaml, shown),
-        notes=kit.notes,
-        value=msgspec.Raw(msgspec.json.encode(value)),
+        digest=target.digest, yaml=value_to_yaml(shown), notes=kit.notes, value=_encoded(value)
     )
+
+
+def _encoded(value: object) -> msgspec.Raw:
+    """Return JSON that costs the event loop nothing more than to be copied."""
+    return msgspec.Raw(msgspec.json.encode(value))
 
 
 METHODS: tuple[Method[Services], ...] = (

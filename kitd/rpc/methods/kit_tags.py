@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from kitd.blocking import run_blocking
 from kitd.content.together import all_of
 from kitd.errors import NotFoundError
 from kitd.modelkit.filter import Filter
@@ -135,7 +136,7 @@ async def _look(
         size=sum(layer.size for layer in manifest.layers),
         author=package.authors[0] if package.authors else "",
     )
-    return _Seen(kit, is_wanted=has_any(opened.kitfile, filters))
+    return _Seen(kit, is_wanted=await run_blocking(has_any, opened.kitfile, filters))
 
 
 METHODS: tuple[Method[Services], ...] = (

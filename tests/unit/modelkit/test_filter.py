@@ -3,7 +3,7 @@
 import pytest
 
 from kitd.modelkit.errors import InvalidFilterError
-from kitd.modelkit.filter import Filter, FilterType, parse_filter, selects, selects_kitfile
+from kitd.modelkit.filter import Filter, FilterType, parse_filter, selection, selects_kitfile
 from kitd.modelkit.kitfile import layer_entries, parse_kitfile
 
 KITFILE = b"""\
@@ -19,7 +19,7 @@ mcpServers: [{name: tools, path: t.mcpb}]
 def taken(*filters: str) -> list[str]:
     parsed = [parse_filter(text) for text in filters]
     places = layer_entries(parse_kitfile(KITFILE))
-    return [place.entry.path for place in places if selects(parsed, place)]
+    return [place.entry.path for place in places if selection(parsed)(place)]
 
 
 @pytest.mark.parametrize(
