@@ -100,12 +100,14 @@ class Kit(NamedTuple):
 class RemoteKits(NamedTuple):
     """Kits of a repository in its registry.
 
-    `others` tags name something else, `omitted` were not looked at.
+    `others` tags name something else, or nothing that can be read, `omitted` were not looked at;
+    `notes` say of some why.
     """
 
     kits: tuple[Kit, ...]
     others: int
     omitted: int
+    notes: tuple[str, ...] = ()
 
 
 class Layer(NamedTuple):
@@ -487,7 +489,7 @@ def read_remote_kits(answer: Any) -> RemoteKits:
     """Read a list of kits of a registry. Raises `ProtocolError`."""
     document = read_object(answer)
     others, omitted = (_optional(document, key, int) or 0 for key in ("others", "omitted"))
-    return RemoteKits(read_kits(document), others, omitted)
+    return RemoteKits(read_kits(document), others, omitted, _texts(document, "notes"))
 
 
 def _read_layer(answer: Any) -> Layer:

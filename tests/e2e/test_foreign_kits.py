@@ -87,6 +87,21 @@ def test_of_a_kitfile_that_is_too_large_for_an_answer_parts_can_be_had(kitd, doc
     assert (part["value"], part["yaml"]) == ("docs/4999", "docs/4999\n")
 
 
+def test_a_tag_that_is_broken_ends_no_listing(kitd, project, docker_registry):
+    """It counts among those of no kit, with a word on it."""
+    host = docker_registry.host
+    daemon = kitd().start()
+    daemon.json("pack", project, "-t", f"{host}/team/mixed:good", "--push")
+    put(host, "team/mixed:liar", json.dumps(manifest_of(size=5)).encode(), KITFILE)
+    put(host, "team/mixed:vast", json.dumps(manifest_of(size=1 << 40)).encode(), KITFILE)
+    for more in ((), ("-f", "datasets")):
+        listed = daemon.kitctl("--json", "list", "--remote", f"{host}/team/mixed", *more)
+        assert [kit["tags"] for kit in listed.json] == [["good"]]
+        assert "passed over 2 tags of no kit" in listed.err
+        assert "warning: liar: " in listed.err
+        assert "warning: vast: " in listed.err
+
+
 def ask(path, question):
     """Return the first line that answers, after the greeting if there is one."""
     with socket.socket(socket.AF_UNIX) as sock:

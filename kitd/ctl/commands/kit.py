@@ -66,6 +66,8 @@ def _kits(
         found = client.call(
             request.list_remote_kits(repository, filters=filters), timeout_s=REMOTE_S
         )
+    for note in found.notes:
+        session.terminal.note(f"warning: {printable(note)}")
     if found.others:
         session.terminal.note(f"passed over {plural(found.others, 'tag')} of no kit")
     if found.omitted:

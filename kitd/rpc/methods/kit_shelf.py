@@ -6,7 +6,7 @@ from contextlib import suppress
 import msgspec
 
 from kitd.blocking import run_blocking
-from kitd.content.store import Fetcher
+from kitd.content.store import ContentError, Fetcher
 from kitd.content.verify import read
 from kitd.errors import NotFoundError
 from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, to_document
@@ -146,7 +146,8 @@ async def _is_selected(services: Services, digest: Digest, filters: Sequence[Fil
     try:
         target = await services.catalog.manifest(digest)
         _, _, kit = await open_kit(services.cache, target)
-    except NOT_A_KIT:
+    except (*NOT_A_KIT, ContentError):
+        # One that cannot be read is no reason to show none.
         return False
     return await run_blocking(has_any, kit.kitfile, filters)
 
