@@ -66,7 +66,7 @@ async def store_login(
 ) -> Stored:
     """Keep a login for a registry where docker would.
 
-    Raises `CredentialsError`; then nothing was changed.
+    Raises `CredentialsError`: then nothing was changed, unless it says so.
     """
     path = docker_file(environment)
     server = server_name(registry)
@@ -75,7 +75,15 @@ async def store_login(
         await store_with_helper(helper, server, credential, environment)
     # Docker leaves an empty entry for what a helper keeps.
     entry = {} if helper is not None else _entry(credential)
-    await asyncio.to_thread(_change, path, registry, server, entry)
+    try:
+        await asyncio.to_thread(_change, path, registry, server, entry)
+    except CredentialsError as error:
+        if helper is None:
+            raise
+        raise CredentialsError(
+            f"{error.message}; docker-credential-{helper} keeps the login all the same",
+            hint=f"kitctl logout {registry} takes it away",
+        ) from error
     hidden_by = None
     for earlier in auth_paths(environment):
         if earlier == path:
@@ -87,15 +95,26 @@ async def store_login(
 
 
 async def erase_login(registry: str, environment: Mapping[str, str]) -> Erased:
-    """Take a login away from where `store_login` puts it. Raises `CredentialsError`."""
+    """Take a login away from where `store_login` puts it.
+
+    Raises `CredentialsError`; where only a helper failed the file has none any more.
+    """
     path = docker_file(environment)
     server = server_name(registry)
     _, file = await run_blocking(_read, path)
     was_there = file.entry_for(registry, None) is not None
-    if (helper := file.helper_for(registry)) is not None:
-        was_there = await erase_with_helper(helper, server, environment) or was_there
+    # A password in plain text goes first, whatever becomes of a helper.
     if path.exists():
         await asyncio.to_thread(_change, path, registry, server, None)
+    if (helper := file.helper_for(registry)) is not None:
+        try:
+            was_there = await erase_with_helper(helper, server, environment) or was_there
+        except CredentialsError as error:
+            what = "the login that was in" if was_there else "there is none in"
+            gone = " is gone" if was_there else ""
+            raise CredentialsError(
+                f"{error.message}; {what} {path}{gone}", hint=error.hint
+            ) from error
     still_in = []
     for other in auth_paths(environment):
         with suppress(CredentialsError):

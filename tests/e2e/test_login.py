@@ -298,3 +298,31 @@ def test_logins_at_the_same_time_are_all_kept(person, docker_registry):
         process.communicate(b"secret", timeout=60)
         assert process.returncode == 0
     assert sorted(person.config()["auths"]) == sorted(hosts)
+
+
+def test_a_helper_that_is_missing_keeps_no_password_in_the_file(person):
+    """What is there in plain text goes, and then somebody says what did not."""
+    person.docker.parent.mkdir()
+    entry = {"r.example.com": {"auth": "bjpwdw=="}}
+    person.docker.write_text(json.dumps({"auths": entry, "credsStore": "absent"}))
+    said = person.run("logout", "r.example.com")
+    assert said.returncode == 1
+    assert "docker-credential-absent" in said.stderr
+    assert f"the login that was in {person.docker} is gone" in said.stderr
+    assert person.config() == {"auths": {}, "credsStore": "absent"}
+
+
+def test_a_file_that_cannot_be_changed_is_told_with_what_the_helper_has(
+    person, keeper, docker_registry_with_login
+):
+    """It has the login by then: somebody breaks the file while it is stored."""
+    registry = docker_registry_with_login
+    person.docker.parent.mkdir()
+    person.docker.write_text(json.dumps({"credsStore": "test"}))
+    program = keeper / "docker-credential-test"
+    program.write_text(f"#!/bin/sh\ncat > /dev/null; echo '{{' > {person.docker}\n")
+    path = f"{keeper}:{os.environ['PATH']}"
+    said = person.login(registry.host, registry.password, "-u", "ada", PATH=path)
+    assert said.returncode == 1
+    assert "docker-credential-test keeps the login all the same" in said.stderr
+    assert person.docker.read_text() == "{\n"
