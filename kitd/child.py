@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from kitd.blocking import uninterrupted
 
@@ -12,6 +13,8 @@ READ_BYTES = 1 << 16
 
 _living: set[asyncio.subprocess.Process] = set()
 """All children that were started and not ended: the process that ends at once takes them along."""
+_sharing: set[asyncio.subprocess.Process] = set()
+"""Those of them that share the session of this process, and its group."""
 
 
 async def spawn(
@@ -21,9 +24,11 @@ async def spawn(
     stderr: int | None = None,
     limit: int = READ_BYTES,
     pass_fds: Sequence[int] = (),
+    shares_session: bool = False,
 ) -> asyncio.subprocess.Process:
     """Start a child with pipes for stdin and stdout, in a session of its own. Raises `OSError`.
 
+    One that `shares_session` has the terminal, if there is one, and is ended without its children.
     `limit` is the longest line that can be read from it, `pass_fds` are the descriptors that it
     inherits under their numbers. `end` it in any case; when this is cancelled, the child is ended
     with all that it started.
@@ -38,11 +43,11 @@ async def spawn(
             env=env,
             limit=limit,
             cwd=cwd,
-            start_new_session=True,
+            start_new_session=not shares_session,
             pass_fds=pass_fds,
         )
     )
-    starting.add_done_callback(_note)
+    starting.add_done_callback(partial(_note, shares_session=shares_session))
     try:
         return await uninterrupted(starting)
     except asyncio.CancelledError:
@@ -73,23 +78,33 @@ def kill_children() -> None:
 def _kill(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            if process in _sharing:
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
-def _note(starting: asyncio.Task[asyncio.subprocess.Process]) -> None:
+def _note(starting: asyncio.Task[asyncio.subprocess.Process], *, shares_session: bool) -> None:
     if not starting.cancelled() and starting.exception() is None:
         _living.add(starting.result())
+        if shares_session:
+            _sharing.add(starting.result())
 
 
 async def _reap(process: asyncio.subprocess.Process) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     # By hand: the loop closes pipes once everybody who has them is gone, which may be never where
-    # an ended child left children, and the rest a round later, which a loop may not have.
-    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+    # an ended child left children. Not the transport as a whole: that would ask the kernel how the
+    # child ended, and take the answer from the thread of the loop that waits for it.
+    transport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+    for number in (0, 1, 2):
+        if (pipe := transport.get_pipe_transport(number)) is not None:
+            pipe.close()
     while await process.stdout.read(READ_BYTES):
         pass
     with contextlib.suppress(ConnectionError):
         await process.stdin.wait_closed()
     await process.wait()
     _living.discard(process)
+    _sharing.discard(process)

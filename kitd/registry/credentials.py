@@ -41,6 +41,8 @@ log = structlog.get_logger(__name__)
 MAX_AUTH_FILE_BYTES = 1024 * 1024
 MAX_HELPER_BYTES = 64 * 1024
 HELPER_DEADLINE_S = 10.0
+PERSON_S = 120.0
+"""The same where a person is there, whom a helper may ask for a passphrase."""
 
 _HUB_KEY = "https://index.docker.io/v1/"
 """What docker's files and helpers call Docker Hub."""
@@ -352,13 +354,17 @@ def server_name(registry: str) -> str:
     return _HUB_KEY if registry == DOCKER_HUB else registry
 
 
-async def ask_helper(name: str, server: str, environment: Mapping[str, str]) -> Credential | None:
+async def ask_helper(
+    name: str, server: str, environment: Mapping[str, str], *, is_attended: bool = False
+) -> Credential | None:
     """Ask `docker-credential-<name>` for a server; None where it keeps nothing for it.
 
-    Raises `CredentialsError` where it cannot be run, fails or takes longer than
-    `HELPER_DEADLINE_S`.
+    Where it `is_attended` it has the terminal, and the time that a person takes. Raises
+    `CredentialsError` where it cannot be run, fails or takes longer than it has.
     """
-    status, output = await _call_helper(name, "get", server.encode(), server, environment)
+    status, output = await _call_helper(
+        name, "get", server.encode(), server, environment, is_attended=is_attended
+    )
     if status != 0 and b"credentials not found" in output:
         return None
     reason = f"it ended with status {status}"
@@ -376,11 +382,11 @@ async def ask_helper(name: str, server: str, environment: Mapping[str, str]) -> 
 async def store_with_helper(
     name: str, server: str, credential: Password | IdentityToken, environment: Mapping[str, str]
 ) -> None:
-    """Let `docker-credential-<name>` keep a login. Raises what `ask_helper` raises."""
+    """Let `docker-credential-<name>` keep a person's login. Raises what `ask_helper` raises."""
     username = _IDENTITY_USER if isinstance(credential, IdentityToken) else credential.username
     login = {"ServerURL": server, "Username": username, "Secret": credential.secret}
     question = json.dumps(login).encode()
-    status, _ = await _call_helper(name, "store", question, server, environment)
+    status, _ = await _call_helper(name, "store", question, server, environment, is_attended=True)
     if status != 0:
         # What it printed may quote what it was given.
         raise CredentialsError(
@@ -391,13 +397,15 @@ async def store_with_helper(
 
 
 async def erase_with_helper(name: str, server: str, environment: Mapping[str, str]) -> bool:
-    """Let `docker-credential-<name>` forget a login; whether it had one.
+    """Let `docker-credential-<name>` forget a person's login; whether it had one.
 
     Raises what `ask_helper` raises.
     """
-    if await ask_helper(name, server, environment) is None:
+    if await ask_helper(name, server, environment, is_attended=True) is None:
         return False
-    status, _ = await _call_helper(name, "erase", server.encode(), server, environment)
+    status, _ = await _call_helper(
+        name, "erase", server.encode(), server, environment, is_attended=True
+    )
     if status != 0:
         raise CredentialsError(
             f"docker-credential-{name} did not forget the login for {server}:"
@@ -408,7 +416,13 @@ async def erase_with_helper(name: str, server: str, environment: Mapping[str, st
 
 
 async def _call_helper(
-    name: str, action: str, question: bytes, server: str, environment: Mapping[str, str]
+    name: str,
+    action: str,
+    question: bytes,
+    server: str,
+    environment: Mapping[str, str],
+    *,
+    is_attended: bool,
 ) -> tuple[int, bytes]:
     program = f"docker-credential-{name}"
     path = shutil.which(program, path=environment.get("PATH", ""))
@@ -417,23 +431,32 @@ async def _call_helper(
             f"the credential helper {program[:96]!r} is not on the PATH",
             hint="install it, or remove it from the file with the registry credentials",
         )
+    deadline_s = PERSON_S if is_attended else HELPER_DEADLINE_S
+    # What is stored is no line that anybody could try.
+    tried = f"echo {server} | {program} {action}" if action != "store" else f"{program} list"
     try:
-        async with asyncio.timeout(HELPER_DEADLINE_S):
-            return await _run(path, action, question, environment)
+        async with asyncio.timeout(deadline_s):
+            return await _run(path, action, question, environment, is_attended=is_attended)
     except TimeoutError:
         raise HelperTimeoutError(
-            f"{program} gave no answer for {server} within {HELPER_DEADLINE_S:.0f} s",
-            hint=f"try: echo {server} | {program} get",
+            f"{program} gave no answer to {action} for {server} within {deadline_s:.0f} s",
+            hint=f"see whether it waits for something, such as a keyring's passphrase: {tried}",
         ) from None
     except OSError as error:
         raise CredentialsError(f"cannot run {path}: {error.strerror}") from error
 
 
 async def _run(
-    path: str, action: str, question: bytes, environment: Mapping[str, str]
+    path: str, action: str, question: bytes, environment: Mapping[str, str], *, is_attended: bool
 ) -> tuple[int, bytes]:
     """Return the exit status and the first `MAX_HELPER_BYTES` of what the program printed."""
-    process = await spawn(path, action, env=environment, stderr=asyncio.subprocess.DEVNULL)
+    process = await spawn(
+        path,
+        action,
+        env=environment,
+        stderr=asyncio.subprocess.DEVNULL,
+        shares_session=is_attended,
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     output = b""
@@ -449,6 +472,7 @@ async def _run(
         if len(output) < MAX_HELPER_BYTES:
             await process.wait()
     finally:
-        # Helpers are scripts more often than not: what they started ends with them.
+        # Helpers are scripts more often than not: what they started ends with them, unless they
+        # have the terminal.
         await end(process)
     return await process.wait(), output

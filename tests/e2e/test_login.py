@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -326,3 +327,31 @@ def test_a_file_that_cannot_be_changed_is_told_with_what_the_helper_has(
     assert said.returncode == 1
     assert "docker-credential-test keeps the login all the same" in said.stderr
     assert person.docker.read_text() == "{\n"
+
+
+def test_a_helper_may_ask_a_person_on_his_terminal(person, tmp_path, docker_registry_with_login):
+    """For the passphrase of a keyring, say: it takes its time, and the terminal is its own."""
+    registry = docker_registry_with_login
+    helper = tmp_path / "docker-credential-asking"
+    helper.write_text(
+        "#!/bin/sh\ncat > /dev/null\n"
+        "echo 'Passphrase:' > /dev/tty && read -r answer < /dev/tty &&"
+        f" echo $answer > {tmp_path}/said\n"
+    )
+    helper.chmod(0o755)
+    person.docker.parent.mkdir()
+    person.docker.write_text(json.dumps({"credsStore": "asking"}))
+    (tmp_path / "secret").write_text(registry.password)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.environ.update(HOME=str(person.place), PATH=f"{tmp_path}:{os.environ['PATH']}")
+        os.dup2(os.open(tmp_path / "secret", os.O_RDONLY), 0)
+        words = ["login", registry.host, "-u", "ada", "--password-stdin"]
+        os.execv(BIN / "kitctl", ["kitctl", *words])
+    told = b""
+    while b"Passphrase:" not in told:
+        told += os.read(terminal, 1000)
+    os.write(terminal, b"open sesame\n")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, told
+    os.close(terminal)
+    assert (tmp_path / "said").read_text() == "open sesame\n"

@@ -104,3 +104,21 @@ def test_a_loop_that_ends_right_after_leaves_nothing_open():
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+
+
+async def test_how_a_killed_child_ended_is_known(caplog):
+    """Whoever waits for it hears of it, however close the end of a child and of its pipes are."""
+    for _ in range(100):
+        process = await spawn("/bin/sh", "-c", "sleep 60; cat")
+        await end(process)
+        assert process.returncode == -signal.SIGKILL
+    assert caplog.messages == []
+
+
+async def test_a_child_may_share_the_session_of_who_started_it():
+    """A program that asks a person needs the terminal; it is ended as any other."""
+    process = await spawn("sleep", "60", shares_session=True)
+    assert os.getsid(process.pid) == os.getsid(0)
+    assert os.getpgid(process.pid) == os.getpgid(0)
+    await end(process)
+    assert process.returncode == -signal.SIGKILL

@@ -19,8 +19,9 @@ from kitd.ctl.format import printable
 from kitd.ctl.session import Session
 from kitd.errors import KitdError
 
-HELPER_S = 180.0
-"""How long a registry, and a helper that may ask for a passphrase, have altogether."""
+LOGIN_S = 420.0
+"""How long a registry (90 s), and a helper that may ask for a passphrase at each of its steps
+(120 s), have altogether: they end earlier and say more."""
 MAX_SECRET_BYTES = 64 * 1024
 
 
@@ -110,13 +111,13 @@ def _run(asked: Document) -> dict[str, Any]:
             [sys.executable, "-I", "-m", "kitd.daemon.login"],
             input=json.dumps(asked).encode(),
             stdout=subprocess.PIPE,
-            timeout=HELPER_S,
+            timeout=LOGIN_S,
             check=False,
         )
         answer = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         # Without the cause, which has what was asked.
-        raise LoginError(f"no answer within {HELPER_S:.0f} s", hint="try again") from None
+        raise LoginError(f"no answer within {LOGIN_S:.0f} s", hint="try again") from None
     except (OSError, ValueError):
         raise LoginError("the process that logs in ended without an answer") from None
     if not isinstance(answer, dict):
