@@ -141,3 +141,28 @@ def test_one_blob_at_two_paths_is_two_layers_whatever_the_config_says_of_them(
     assert paths("ab", "ab") == [["model.bin", "a/empty", "b/empty"], [], []]
     assert paths("ab", "cb") == [["model.bin", "b/empty"], ["a/empty"], ["c/empty"]]
     assert paths("few", "ab") == [["model.bin"], [], ["a/empty", "b/empty"]]
+
+
+def test_a_tar_is_the_same_at_whatever_path_and_a_file_is_not(kitd, tmp_path):
+    """The names are in the tar; of a file that is stored as it is the Kitfile has the name."""
+    daemon = kitd().start()
+    kitfiles = {"whole": "code: [{path: .}]", "part": "code: [{path: src}]"}
+    for name, entries in kitfiles.items():
+        root = tmp_path / name
+        (root / "src").mkdir(parents=True)
+        (root / "src" / "train.py").write_text("train")
+        (root / "Kitfile").write_text(f"manifestVersion: 1.0.0\n{entries}\n")
+        daemon.json("pack", root, "-t", f"{name}:v1")
+    same = daemon.json("diff", "whole:v1", "part:v1")
+    assert [layer["path"] for layer in same["shared"]] == ["."]
+    assert same["only_a"] == same["only_b"] == []
+
+    for name in ("a.bin", "b.bin"):
+        root = tmp_path / name
+        root.mkdir()
+        (root / name).write_text("weights")
+        (root / "Kitfile").write_text(f"manifestVersion: 1.0.0\nmodel: {{path: {name}}}\n")
+        daemon.json("pack", root, "-t", f"{name}:v1", "--layer-format", "raw")
+    moved = daemon.json("diff", "a.bin:v1", "b.bin:v1")
+    assert moved["shared"] == []
+    assert [layer["path"] for layer in (*moved["only_a"], *moved["only_b"])] == ["a.bin", "b.bin"]

@@ -15,7 +15,7 @@ from kitd.blocking import run_blocking
 from kitd.content.store import ContentNotFoundError
 from kitd.modelkit.errors import InvalidConfigError, InvalidLayerTypeError
 from kitd.modelkit.kitfile import Kitfile
-from kitd.modelkit.media_type import parse_layer_type
+from kitd.modelkit.media_type import LayerFormat, parse_layer_type
 from kitd.modelkit.unpack_plan import UnpackLayer, annotated_path, plan_unpack
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
@@ -91,7 +91,7 @@ class _Side:
     wire: WireSide
     manifest: Manifest
     layers: Mapping[tuple[Digest, str], WireDiffLayer]
-    """By digest and path: equal files are one blob and several layers."""
+    """By digest, and by where that is unpacked: equal files are one blob and several layers."""
 
 
 async def diff(context: Context[Services], params: DiffParams) -> KitDiff:
@@ -159,7 +159,7 @@ def _layers(
     with suppress(InvalidConfigError, InvalidLayerTypeError):
         planned = plan_unpack(manifest, kitfile, ())
     found = {
-        (layer.target.digest, layer.path): WireDiffLayer(
+        (layer.target.digest, _place(layer.target, layer.path, layer.prefix)): WireDiffLayer(
             digest=layer.target.digest,
             size=layer.target.size,
             media_type=layer.target.media_type,
@@ -178,7 +178,7 @@ def _layers(
         if layer.digest not in known:
             # Equal files are one blob, and a layer for each of their paths.
             path = annotated_path(layer) or ""
-            found[layer.digest, path] = WireDiffLayer(
+            found[layer.digest, _place(layer, path, ".")] = WireDiffLayer(
                 digest=layer.digest,
                 size=layer.size,
                 media_type=layer.media_type,
@@ -191,6 +191,15 @@ def _layers(
                 here=is_known and services.store.has(layer),
             )
     return found
+
+
+def _place(layer: Descriptor, path: str, prefix: str) -> str:
+    """Return what beside the blob says where files are; in a tar their names do, not its path."""
+    try:
+        is_tar = parse_layer_type(layer.media_type).format is LayerFormat.TAR
+    except InvalidLayerTypeError:
+        is_tar = False
+    return prefix if is_tar else path
 
 
 def _kind(layer: Descriptor) -> str:
