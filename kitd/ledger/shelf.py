@@ -18,6 +18,8 @@ from kitd.oci.digest import Digest
 from kitd.oci.reference import Reference, Repository
 from kitd.queue.effect import MoveTags
 
+_Position = tuple[str, str, str]
+"""Registry, name and digest of a manifest in a repository."""
 BATCH_KITS = 500
 """Kits that one transaction removes at most: others wait behind it."""
 MAX_TOLD = 1000
@@ -184,7 +186,7 @@ class Shelf:
         while not is_last:
             # What refers to a kit that went has no purpose any more.
             is_last = True
-            after: tuple[str, ...] | None = ("", "", "")
+            after: _Position | None = ("", "", "")
             while after is not None:
                 rows = await self._database.read(_CANDIDATES, (*after, force, BATCH_KITS))
                 repositories = dict.fromkeys(
@@ -193,10 +195,11 @@ class Shelf:
                 also = await self._follow(
                     [Alteration(each, None, is_gone=True) for each in repositories]
                 )
-                batch = await self._database.write(
+                batch, after = await self._database.write(
                     partial(
-                        _remove_rows,
-                        rows=rows,
+                        _remove_batch,
+                        after=after,
+                        repositories=repositories.keys(),
                         force=force,
                         now_us=self._clock.now_us(),
                         also=also,
@@ -212,7 +215,6 @@ class Shelf:
                     )
                 )
                 is_last = is_last and not batch.removed
-                after = None if len(rows) < BATCH_KITS else tuple(rows[-1])[:3]
         return total
 
 
@@ -260,17 +262,26 @@ def _remove(
     return total
 
 
-def _remove_rows(
+def _remove_batch(
     connection: sqlite3.Connection,
     *,
-    rows: Collection[sqlite3.Row],
+    after: _Position,
+    repositories: Collection[Repository],
     force: bool,
     now_us: int,
     also: Also,
-) -> Removal:
+) -> tuple[Removal, _Position | None]:
+    """Remove candidates that come after a position; return where the next begin, None for none.
+
+    They are looked for in the transaction that takes them: a kit may get a tag at any moment. Those
+    of other repositories than `also` knows of have come just now, and stay.
+    """
     removed, kept, freed_bytes = [], [], 0
+    rows = connection.execute(_CANDIDATES, (*after, force, BATCH_KITS)).fetchall()
     for row in rows:
         repository, digest = Repository(row["registry"], row["name"]), Digest(row["digest"])
+        if repository not in repositories:
+            continue
         reference = Reference(repository, digest=digest)
         why = _spoken_for(connection, repository, digest)
         if why is None and not force and row["project"] is not None:
@@ -278,15 +289,15 @@ def _remove_rows(
         if why is not None:
             kept.append(Kept(reference, why))
             continue
-        try:
-            freed_bytes += _take(connection, repository, digest, now_us)
-        except ContentNotFoundError:
-            # Somebody else was faster.
-            continue
+        freed_bytes += _take(connection, repository, digest, now_us)
         removed.append(Gone(reference, digest))
     if removed:
         also(connection)
-    return Removal(removed=tuple(removed), kept=tuple(kept), collectable_bytes=freed_bytes)
+    batch = Removal(removed=tuple(removed), kept=tuple(kept), collectable_bytes=freed_bytes)
+    if len(rows) < BATCH_KITS:
+        return batch, None
+    last = rows[-1]
+    return batch, (last["registry"], last["name"], last["digest"])
 
 
 def _has_other_tags(

@@ -1,5 +1,7 @@
 """Names in the cache that people give and take away."""
 
+import asyncio
+
 import pytest
 
 from kitd.content.store import ContentNotFoundError
@@ -230,3 +232,23 @@ async def test_more_than_a_batch_goes(catalog, shelf, names, monkeypatch):
     removed = await shelf.remove_all(force=False)
     assert (len(removed.removed), removed.omitted) == (3, 4)
     assert await names() == {}
+
+
+async def test_a_kit_that_is_tagged_while_all_others_go_keeps_its_name(catalog, shelf, names):
+    """Whoever was told that his kit has a name finds it by that name."""
+    for number in range(30):
+        target, manifest = kit(str(number), layer(str(number), 3))
+        await catalog.apply([RecordManifest(HERE, target, manifest)])
+
+        async def tag(turns, target=target, name=f"v{number}"):
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            try:
+                await shelf.tag(Reference(HERE, digest=target.digest), HERE, (name,))
+            except ContentNotFoundError:
+                return False
+            return True
+
+        _, was_tagged = await asyncio.gather(shelf.remove_all(force=False), tag(number % 6))
+        assert (f"team/model:v{number}" in await names()) is was_tagged
+        await shelf.remove_all(force=True)
