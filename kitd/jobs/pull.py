@@ -1,7 +1,7 @@
 """Pull: copy a kit, or any other artifact, and what refers to it to the cache under its name.
 
-The kits that it builds on come along, each to its own repository.
-
+The kits that it builds on come along, each to its own repository. Nobody has named these: a tag of
+theirs is left alone where it names what is not pushed yet, or what somebody else has just put there.
 
 Layers that nobody asked for, that are larger than what is kept here, or that the disk has no room
 for stay where they are. The cache remembers where that is; whoever unpacks them gets them from
@@ -11,6 +11,7 @@ there.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -34,11 +35,12 @@ from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.manifest import Manifest
 from kitd.oci.media_type import is_manifest
-from kitd.oci.reference import Reference, parse_reference
+from kitd.oci.reference import Reference, Repository, parse_reference
 from kitd.oci.repository_glob import RepositoryGlob, parse_repository_glob
 from kitd.queue.effect import (
     Effect,
     Emit,
+    FollowTags,
     KitSummary,
     MoveTags,
     RecordElsewhere,
@@ -181,18 +183,57 @@ class _Attempt:
                 except ContentNotFoundError:
                     notes.append(f"it builds on {parent}, which is not in the cache")
                     break
-            elif any(glob.matches(repository) for glob in allowed):
-                pulled.append(await self.pull(parent, filters))
-                root = pulled[-1].root
-            else:
+            elif not any(glob.matches(repository) for glob in allowed):
                 notes.append(f"it builds on {parent}, where kitd may not go for who asked")
                 break
+            elif (ahead := await self._ahead(parent)) is not None:
+                notes.append(
+                    f"it builds on {parent}, which was left alone: here it is {ahead.digest},"
+                    " which is not pushed"
+                )
+                root = ahead
+            else:
+                former = await self._named(parent)
+                pulled.append(
+                    await self.pull(parent, filters, tag=partial(FollowTags, former=former))
+                )
+                root = pulled[-1].root
+                now = await self._named(parent)
+                if parent.tag and now not in (former, root.digest):
+                    notes.append(f"{parent} names {now} by now and was left alone")
             trail = trail.at(root.digest)
             parent = await parent_of(self._ports.cache, root)
         return tuple(pulled)
 
-    async def pull(self, reference: Reference, filters: Sequence[Filter]) -> _Pulled:
-        """Pull one kit. Raises `KitdError`."""
+    async def _ahead(self, parent: Reference) -> Descriptor | None:
+        """Return what a parent's tag names here, if that would be lost by going after its registry.
+
+        Nobody asked for the parent by name. Raises `KitdError`.
+        """
+        here = parent.tag and await self._ports.catalog.unpushed(parent.repository, parent.tag)
+        if not here:
+            return None
+        try:
+            there = await (await self._ports.remote(parent.repository)).resolve(parent.identifier)
+        except ContentNotFoundError:
+            return here
+        return None if there.digest == here.digest else here
+
+    async def _named(self, reference: Reference) -> Digest | None:
+        try:
+            found = await self._ports.catalog.resolve(reference.repository, reference.identifier)
+        except ContentNotFoundError:
+            return None
+        return found.digest
+
+    async def pull(
+        self,
+        reference: Reference,
+        filters: Sequence[Filter],
+        *,
+        tag: Callable[[Repository, tuple[str, ...], Digest], Effect] = MoveTags,
+    ) -> _Pulled:
+        """Pull one kit; `tag` makes the effect that names it. Raises `KitdError`."""
         ports = self._ports
         remote = await ports.remote(reference.repository)
         root = await remote.resolve(reference.identifier)
@@ -226,7 +267,7 @@ class _Attempt:
                 effects.append(RecordElsewhere(node.digest, left, reference.repository))
         left_bytes = sum(cache.left[digest].size for digest in elsewhere)
         tags = () if reference.tag is None else (reference.tag,)
-        effects.append(MoveTags(reference.repository, tags, root.digest))
+        effects.append(tag(reference.repository, tags, root.digest))
         named = {"repository": str(reference.repository), "tags": list(tags)}
         effects.append(Emit("kit.pulled", f"kit:{root.digest}", named))
         return _Pulled(

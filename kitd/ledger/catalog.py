@@ -23,6 +23,7 @@ from kitd.oci.reference import Reference, Repository
 from kitd.queue.effect import (
     Effect,
     Emit,
+    FollowTags,
     KitSummary,
     MoveTags,
     RecordElsewhere,
@@ -90,6 +91,10 @@ def apply(connection: sqlite3.Connection, effect: Effect, now_us: int, job: Job 
             )
         case MoveTags():
             move_tags(connection, effect, now_us, job)
+        case FollowTags(repository, tags, digest, former):
+            current = {tag: _named_by(connection, repository, tag) for tag in tags}
+            still = tuple(tag for tag in tags if current[tag] == former)
+            move_tags(connection, MoveTags(repository, still, digest), now_us, job)
         case RecordPack():
             connection.execute(
                 # The time and the job are those of the kit, not of a look that found it unchanged.
@@ -189,11 +194,7 @@ def move_tags(
     if known is None:
         raise CollectedError(f"{effect.repository} does not hold {effect.digest} any more")
     for tag in effect.tags:
-        row = connection.execute(
-            "SELECT digest FROM tags WHERE registry = ? AND name = ? AND tag = ?",
-            (registry, name, tag),
-        ).fetchone()
-        former = None if row is None else row["digest"]
+        former = _named_by(connection, effect.repository, tag)
         if former == effect.digest:
             continue
         connection.execute(
@@ -211,6 +212,14 @@ def move_tags(
             job=None if job is None else job.id,
             project=None if job is None else job.project,
         )
+
+
+def _named_by(connection: sqlite3.Connection, repository: Repository, tag: str) -> Digest | None:
+    row = connection.execute(
+        "SELECT digest FROM tags WHERE registry = ? AND name = ? AND tag = ?",
+        (repository.registry, repository.name, tag),
+    ).fetchone()
+    return None if row is None else Digest(row["digest"])
 
 
 def remove_tag(
@@ -259,6 +268,8 @@ def _descriptor(row: sqlite3.Row) -> Descriptor:
     return Descriptor(row["media_type"], row["digest"], row["size"])
 
 
+AWAITED = "state IN ('scheduled', 'ready', 'running')"
+"""Whether a row of `jobs` has yet to do its work: named as in the index `jobs_needs`."""
 _MANIFEST = "m.media_type, m.digest, m.size"
 NAMED = """r.registry = ?1 AND r.name = ?2 AND r.digest = coalesce(
   (SELECT digest FROM tags WHERE registry = ?1 AND name = ?2 AND tag = ?3), ?3)"""
@@ -304,6 +315,20 @@ class Catalog:
         target = _descriptor(row)
         self._used(target.digest)
         return target
+
+    async def unpushed(self, repository: Repository, tag: str) -> Descriptor | None:
+        """Return what a tag names, if its repository is not known to have that.
+
+        Or if a job waits that needs it: then it may be on its way there.
+        """
+        rows = await self._database.read(
+            f"SELECT {_MANIFEST} FROM tags t JOIN manifests m USING (digest)"  # noqa: S608 - constant columns
+            " WHERE t.registry = ?1 AND t.name = ?2 AND t.tag = ?3 AND (NOT EXISTS"
+            "  (SELECT 1 FROM locations WHERE digest = t.digest AND registry = ?1 AND name = ?2)"
+            f" OR EXISTS (SELECT 1 FROM jobs WHERE needs = t.digest AND {AWAITED}))",
+            (repository.registry, repository.name, tag),
+        )
+        return _descriptor(rows[0]) if rows else None
 
     async def commit(
         self,

@@ -46,6 +46,19 @@ class MoveTags:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowTags:
+    """Let tags name a recorded manifest, but for those that do not name `former` any more.
+
+    None is that there was no such tag. Nobody asked for these by name: who moved one meanwhile did.
+    """
+
+    repository: Repository
+    tags: tuple[str, ...]
+    digest: Digest
+    former: Digest | None
+
+
+@dataclass(frozen=True, slots=True)
 class RecordLocation:
     """A repository of a registry holds this recorded manifest and everything below it."""
 
@@ -82,4 +95,6 @@ class Emit:
     data: Mapping[str, object] = field(default_factory=dict)
 
 
-Effect = RecordManifest | RecordLocation | RecordElsewhere | MoveTags | RecordPack | Emit
+Effect = (
+    RecordManifest | RecordLocation | RecordElsewhere | MoveTags | FollowTags | RecordPack | Emit
+)

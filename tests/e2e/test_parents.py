@@ -287,3 +287,20 @@ def test_a_parents_tag_that_is_another_kit_is_left_alone(
     assert pushed["parents"] == []
     assert any(there in note for note in pushed["notes"])
     assert here.json("inspect", base, "--remote")["digest"] == there
+
+
+def test_a_parent_that_is_newer_here_stays_so_when_its_child_is_pulled(
+    kitd, tmp_path, start_docker_registry
+):
+    home = start_docker_registry()
+    daemon = kitd().start()
+    base, child = f"{home.host}/team/base:v1", f"{home.host}/team/child:v1"
+    root = write(tmp_path / "base", "model: {path: w.bin}\n", {"w.bin": "old"})
+    daemon.json("pack", root, "-t", base, "--push")
+    write(tmp_path / "child", tuned(base), {"adapter": "a", "data/fresh": "f"})
+    daemon.json("pack", tmp_path / "child", "-t", child, "--push")
+    (root / "w.bin").write_text("new")
+    new = daemon.json("pack", root, "-t", base)["digest"]
+    pulled = daemon.json("pull", child)
+    assert daemon.json("inspect", base)["digest"] == new
+    assert any(new in note for note in pulled["notes"])

@@ -11,7 +11,7 @@ from kitd.modelkit.kitfile import parse_kitfile
 from kitd.modelkit.media_type import CONFIG
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.media_type import OCI_MANIFEST
-from kitd.queue.effect import MoveTags
+from kitd.queue.effect import FollowTags, MoveTags
 from kitd.queue.fact import RepositoryChanged
 
 ANYWHERE = ("**",)
@@ -22,12 +22,18 @@ class Names:
 
     def __init__(self):
         self.kits = {}
+        self.ahead = set()
+        """Names of what is not pushed."""
 
     async def resolve(self, repository, identifier):
         try:
             return self.kits[str(repository), identifier]
         except KeyError:
             raise ContentNotFoundError(f"no {repository}:{identifier}") from None
+
+    async def unpushed(self, repository, tag):
+        name = (str(repository), tag)
+        return self.kits[name] if name in self.ahead else None
 
     async def referrers(self, _repository, _subject):
         return ()
@@ -49,7 +55,7 @@ def pull(world, names):
             done = await PULL.run(args, context, ports)
         # As an executor would write it down.
         for effect in done.effects:
-            if isinstance(effect, MoveTags):
+            if isinstance(effect, MoveTags | FollowTags):
                 size = world.store.size_of(effect.digest)
                 kit = Descriptor(OCI_MANIFEST, effect.digest, size)
                 for identifier in (*effect.tags, effect.digest):
@@ -156,6 +162,41 @@ async def test_a_parent_that_names_no_registry_is_said(world, pull):
     kit(child, "v1", "team/base:v1")
     done = await pull(f"{child.reference}:v1")
     assert [note for note in done.result.notes if "team/base:v1" in note]
+
+
+async def test_a_parent_that_is_not_pushed_keeps_its_name(world, pull, names):
+    """It is newer here than in its registry: nobody asked to have the old one back."""
+    base, child = await world.registry("base"), await world.registry("child")
+    old, new = kit(base, "v1", name="old"), kit(child, "new", name="new")
+    kit(child, "v1", f"{base.reference}:v1")
+    await pull(f"{child.reference}:new")
+    names.kits[base.reference, "v1"] = names.kits[child.reference, "new"]
+    names.ahead.add((base.reference, "v1"))
+    done = await pull(f"{child.reference}:v1")
+    assert done.result.parents == ()
+    assert [new["digest"] in note and base.reference in note for note in done.result.notes] == [
+        True
+    ]
+    assert names.kits[base.reference, "v1"].digest == new["digest"]
+
+    names.ahead.clear()
+    done = await pull(f"{child.reference}:v1")
+    assert (done.result.parents, done.result.notes) == ((f"{base.reference}:v1",), ())
+    followed = [effect for effect in done.effects if isinstance(effect, FollowTags)]
+    assert [(effect.former, effect.digest) for effect in followed] == [
+        (new["digest"], old["digest"])
+    ]
+
+
+async def test_a_parent_that_is_only_here_is_no_reason_to_fail(world, pull, names):
+    base, child = await world.registry("base"), await world.registry("child")
+    kit(child, "new", name="new")
+    kit(child, "v1", f"{base.reference}:v1")
+    await pull(f"{child.reference}:new")
+    names.kits[base.reference, "v1"] = names.kits[child.reference, "new"]
+    names.ahead.add((base.reference, "v1"))
+    done = await pull(f"{child.reference}:v1")
+    assert ["not pushed" in note for note in done.result.notes] == [True]
 
 
 async def test_a_push_says_what_is_missing_and_sends_it_if_asked_to(world, pull, push):

@@ -14,6 +14,7 @@ from kitd.oci.media_type import OCI_EMPTY, OCI_INDEX, OCI_MANIFEST
 from kitd.oci.reference import Reference, Repository
 from kitd.queue.effect import (
     Emit,
+    FollowTags,
     KitSummary,
     MoveTags,
     RecordElsewhere,
@@ -276,6 +277,35 @@ async def test_a_job_s_effects_bear_its_name_in_their_events(catalog, jobs, wish
         ("kit.packed", "p"),
     ]
     assert told[1].data == {"é": 1}
+
+
+async def test_tags_that_nobody_asked_for_by_name_follow_only_where_they_were(catalog, told):
+    await catalog.apply(
+        [record(A), record(B), MoveTags(HERE, ("v1",), A[0].digest)],
+    )
+    for former in (None, B[0].digest):
+        await catalog.apply([FollowTags(HERE, ("v1",), B[0].digest, former)])
+        assert (await catalog.resolve(HERE, "v1")).digest == A[0].digest
+    await catalog.apply([FollowTags(HERE, ("v1",), B[0].digest, A[0].digest)])
+    await catalog.apply([FollowTags(HERE, ("v2",), B[0].digest, None)])
+    assert [(subject, data["to"]) for _, subject, data in told()[1:]] == [
+        ("tag:team/model:v1", B[0].digest),
+        ("tag:team/model:v2", B[0].digest),
+    ]
+
+
+async def test_what_is_not_pushed_is_what_a_repository_is_not_known_to_have(catalog, jobs, wish):
+    """Or what a job is about to bring there once more, under a name that has moved on."""
+    await catalog.apply([record(A), MoveTags(HERE, ("v1",), A[0].digest)])
+    await catalog.apply([RecordLocation(A[0].digest, THERE)])
+    assert await catalog.unpushed(HERE, "absent") is None
+    assert await catalog.unpushed(HERE, "v1") == A[0]
+    await catalog.apply([RecordLocation(A[0].digest, HERE)])
+    assert await catalog.unpushed(HERE, "v1") is None
+    job = await jobs.enqueue(wish(needs=A[0].digest))
+    assert await catalog.unpushed(HERE, "v1") == A[0]
+    await jobs.request_cancel(job.id)
+    assert await catalog.unpushed(HERE, "v1") is None
 
 
 class TestRecordPack:
