@@ -1,7 +1,7 @@
 """Pull: copy a kit, or any other artifact, and what refers to it to the cache under its name.
 
-The kits that it builds on come along, each to its own repository. Nobody has named these: a tag of
-theirs is left alone where it names what is not pushed yet, or what somebody else has just put there.
+The kits that it builds on come along, each to its own repository. Nobody has named these: their
+tags are left alone where they name what is not pushed yet, or what somebody has just let them name.
 
 Layers that nobody asked for, that are larger than what is kept here, or that the disk has no room
 for stay where they are. The cache remembers where that is; whoever unpacks them gets them from

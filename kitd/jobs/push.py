@@ -51,7 +51,27 @@ async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
     except MismatchError:
         # On the way it may have been changed by chance, and another try may do; here it stays so.
         await require_sound(ports.cache, root)
+        if args.with_parents:
+            for parent in await _parents_here(root, ports):
+                await require_sound(ports.cache, parent)
         raise
+
+
+async def _parents_here(root: Descriptor, ports: Ports) -> list[Descriptor]:
+    """Return the kits of the cache that a kit builds on, the nearest first, as far as they go."""
+    found: list[Descriptor] = []
+    trail = Trail.begin(digest=root.digest)
+    try:
+        reference = await parent_of(ports.cache, root)
+        while reference is not None:
+            trail = trail.to(reference)
+            found.append(await ports.catalog.resolve(reference.repository, reference.identifier))
+            trail = trail.at(found[-1].digest)
+            reference = await parent_of(ports.cache, found[-1])
+    except KitdError:
+        # The next cannot be told: that one may be what is damaged.
+        pass
+    return found
 
 
 async def _push(args: PushArgs, root: Descriptor, context: JobContext, ports: Ports) -> Done:
@@ -191,7 +211,7 @@ async def _missing_parents(
     trail = Trail.begin(digest=root.digest)
     reference = await parent_of(ports.reach, root) if globs else None
     while reference is not None:
-        place = _place(reference, parse_repository(args.target))
+        place, following = _place(reference, parse_repository(args.target)), None
         if not any(glob.matches(place.repository) for glob in globs):
             notes.append(f"it builds on {reference}, where kitd may not go for who asked")
             break
@@ -201,6 +221,8 @@ async def _missing_parents(
             found = here or there
             if found is not None:
                 trail = trail.at(found.digest)
+                source = ports.reach if here else await ports.remote(place.repository)
+                following = await parent_of(source, found)
         except KitdError as error:
             if args.with_parents:
                 raise
@@ -210,7 +232,7 @@ async def _missing_parents(
             notes.append(f"it builds on {reference}, which is neither in the cache nor at {place}")
             break
         if here is None:
-            reference = await parent_of(await ports.remote(place.repository), found)
+            reference = following
             continue
         if there is None and args.with_parents:
             missing.append(_Parent(reference, here, place))
@@ -220,7 +242,7 @@ async def _missing_parents(
             notes.append(f"it builds on {reference}: {place} is {there.digest}, which is another")
         if reference != place:
             notes.append(f"it builds on {reference}, which names no registry: others find {place}")
-        reference = await parent_of(ports.reach, here)
+        reference = following
     return missing, notes
 
 

@@ -8,6 +8,7 @@ import pytest
 from kitd.client import Client
 from kitd.client.outcome import JobFailedError
 from kitd.errors import KitdError
+from tests.e2e.test_parents import tuned, write
 
 SEED = int(os.environ.get("KITD_SOAK_SEED", "1"))
 FLIPS = int(os.environ.get("KITD_SOAK_FLIPS", "2"))
@@ -60,3 +61,31 @@ def test_a_flipped_byte_is_named_by_its_blob_and_mended(place, start_docker_regi
         assert path.read_bytes() == original
         daemon.json("push", reference, elsewhere)
     daemon.json("unpack", reference, "-d", tmp_path / "out")
+
+
+def test_a_flipped_byte_of_a_parent_is_named_when_that_is_to_go_along(
+    kitd, tmp_path, start_docker_registry
+):
+    """In each of its blobs; and nobody who pushes the child alone is kept from it."""
+    host = start_docker_registry().host
+    daemon = kitd().start()
+    base, child = f"{host}/team/base:v1", f"{host}/team/child:v1"
+    root = write(tmp_path / "base", "model: {path: w.bin}\n", {"w.bin": "weights" * 50_000})
+    daemon.json("pack", root, "-t", base)
+    project = write(tmp_path / "child", tuned(base), {"adapter": "a", "data/fresh": "f"})
+    daemon.json("pack", project, "-t", child)
+    parent = daemon.json("inspect", base)
+    blobs = [
+        parent["manifest"]["layers"][0]["digest"],
+        parent["manifest"]["config"]["digest"],
+        parent["digest"],
+    ]
+    for digest in blobs:
+        path = daemon.cache / "blobs" / "sha256" / digest.removeprefix("sha256:")
+        original = path.read_bytes()
+        flip(path, random.Random(SEED))
+        refused = daemon.kitctl("push", child, "--with-parents", "--json").json["error"]
+        assert (refused["code"], digest in refused["message"]) == ("damaged_blob", True)
+        daemon.json("push", child)
+        path.write_bytes(original)
+    assert daemon.json("push", child, "--with-parents")["parents"] == [base]
