@@ -35,7 +35,7 @@ from kitd.oci.descriptor import Descriptor, describe
 from kitd.oci.digest import Digest, digest_of
 from kitd.oci.manifest import parse_manifest
 from kitd.oci.media_type import OCI_MANIFEST
-from kitd.oci.reference import Reference, Repository, parse_repository
+from kitd.oci.reference import Reference, Repository, parse_reference, parse_repository
 from kitd.packing.order import Advanced, Packed, PackedLayer
 from kitd.queue.effect import (
     Effect,
@@ -237,7 +237,8 @@ async def pack(args: PackArgs, context: JobContext, ports: Ports) -> Done:
         await held.put(content)
         target = describe(OCI_MANIFEST, content)
         manifest = await run_blocking(parse_manifest, content)
-        summary = KitSummary(packed.model_name, packed.author, form.key)
+        parent = parse_reference(packed.parents[0]) if packed.parents else None
+        summary = KitSummary(packed.model_name, packed.author, form.key, parent)
         effects.append(RecordManifest(repository, target, manifest, summary))
         config = manifest.config
     elif form.is_modelpack:

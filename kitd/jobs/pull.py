@@ -29,6 +29,7 @@ from kitd.modelkit.config_blob import MAX_CONFIG_BYTES
 from kitd.modelkit.errors import InvalidConfigError, UnsupportedKitError
 from kitd.modelkit.filter import Filter, parse_filter
 from kitd.modelkit.kit import read_kit
+from kitd.modelkit.kitfile import model_reference
 from kitd.modelkit.media_type import kit_format
 from kitd.modelkit.unpack_plan import plan_unpack
 from kitd.oci.descriptor import Descriptor
@@ -304,17 +305,22 @@ async def _unwanted(
 
 
 async def summarize(source: Fetcher, manifest: Manifest) -> KitSummary | None:
-    """Return what `list` shows about a ModelKit or ModelPack; None for other artifacts."""
+    """Return what the ledger notes of a ModelKit or ModelPack; None for other artifacts."""
     config = manifest.config
     if config is None or config.size > MAX_CONFIG_BYTES or kit_format(manifest) is None:
         return None
     content = await read(source, config, max_bytes=MAX_CONFIG_BYTES)
     try:
-        package = (await run_blocking(read_kit, manifest, content)).kitfile.package
+        kitfile = (await run_blocking(read_kit, manifest, content)).kitfile
     except InvalidConfigError:
         # It was copied byte for byte and may be a newer tool's: what it says is just not known.
         return None
-    return KitSummary(package.name, package.authors[0] if package.authors else "")
+    package, parent = kitfile.package, model_reference(kitfile)
+    return KitSummary(
+        package.name,
+        package.authors[0] if package.authors else "",
+        parent=parent and parent.with_default_tag(),
+    )
 
 
 def _key(args: PullArgs) -> str:

@@ -37,6 +37,10 @@ SELECT m.digest, m.media_type, m.size, m.subject, m.used_us,
   (SELECT reference FROM pins WHERE digest = m.digest) AS pinned_as,
   (SELECT min(id) FROM jobs WHERE needs = m.digest
     AND state IN ('scheduled', 'ready', 'running')) AS needed_by,
+  (SELECT min(b.manifest) FROM repository_manifests r JOIN kit_parents b
+    ON b.registry = r.registry AND b.name = r.name AND b.identifier = r.digest
+    WHERE r.digest = m.digest AND NOT EXISTS (SELECT 1 FROM locations l
+      WHERE l.digest = r.digest AND l.registry = r.registry AND l.name = r.name)) AS built_on_by,
   p.name AS project
 FROM manifests m
 LEFT JOIN (SELECT digest, min(name) AS name FROM projects GROUP BY digest) p USING (digest)
@@ -66,6 +70,7 @@ def _kit(row: sqlite3.Row) -> CachedKit:
         pinned_as=row["pinned_as"],
         needed_by=row["needed_by"],
         project=row["project"],
+        built_on_by=row["built_on_by"],
     )
 
 

@@ -153,6 +153,13 @@ def _record_manifest(connection: sqlite3.Connection, effect: RecordManifest, now
             " content_key = coalesce(?, content_key) WHERE digest = ?",
             (kit.model_name, kit.author, kit.content_key, target.digest),
         )
+    if kit is not None and kit.parent is not None:
+        place = kit.parent.repository
+        connection.execute(
+            "INSERT INTO kit_parents (manifest, registry, name, identifier) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING",
+            (target.digest, place.registry, place.name, kit.parent.identifier),
+        )
     connection.executemany(
         "INSERT INTO manifest_children (manifest, position, digest, size, media_type)"
         " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",

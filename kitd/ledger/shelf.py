@@ -104,7 +104,8 @@ SELECT ?4, ?5, digest FROM along WHERE true ON CONFLICT DO NOTHING
 """
 """What an index lists comes along, and what refers to a kit: its signatures."""
 
-# A manifest without a tag may be part of an index, or refer to a kit: then it has a purpose.
+# A manifest without a tag may be part of an index, refer to a kit, or be what a kit builds on: then
+# it has a purpose.
 _CANDIDATES = """
 SELECT r.registry, r.name, r.digest,
   (SELECT min(name) FROM projects WHERE digest = r.digest) AS project
@@ -113,6 +114,8 @@ WHERE (r.registry, r.name, r.digest) > (?1, ?2, ?3) AND (?4 OR (
   NOT EXISTS (SELECT 1 FROM tags t
     WHERE t.registry = r.registry AND t.name = r.name AND t.digest = r.digest)
   AND NOT EXISTS (SELECT 1 FROM manifest_children WHERE digest = r.digest)
+  AND NOT EXISTS (SELECT 1 FROM kit_parents b
+    WHERE b.registry = r.registry AND b.name = r.name AND b.identifier = r.digest)
   AND NOT EXISTS (SELECT 1 FROM repository_manifests s
     WHERE s.registry = r.registry AND s.name = r.name AND s.digest = m.subject)))
 ORDER BY r.registry, r.name, r.digest LIMIT ?5
@@ -123,6 +126,16 @@ _SPOKEN_FOR = """
 SELECT (SELECT reference FROM pins WHERE digest = ?1) AS pinned_as,
   (SELECT min(id) FROM jobs WHERE needs = ?1
     AND state IN ('scheduled', 'ready', 'running')) AS needed_by
+"""
+
+
+_BUILT_ON_BY = """
+SELECT r.registry, r.name, r.digest, t.tag FROM kit_parents b
+JOIN repository_manifests r ON r.digest = b.manifest
+LEFT JOIN tags t ON t.registry = r.registry AND t.name = r.name AND t.digest = r.digest
+WHERE b.registry = ?1 AND b.name = ?2 AND (b.identifier = ?3 OR b.identifier IN
+  (SELECT tag FROM tags WHERE registry = ?1 AND name = ?2 AND digest = ?3))
+ORDER BY t.tag IS NULL, r.registry, r.name, t.tag LIMIT 1
 """
 
 
@@ -255,6 +268,10 @@ def _remove(
             raise KitNeededError(
                 f"{reference} is {why}", hint="unpin it or let the job end, or use --force"
             )
+        if not force and (child := _built_on_by(connection, repository, digest)):
+            raise KitNeededError(
+                f"{reference} is what {child} builds on", hint="remove that first, or use --force"
+            )
         taken.add(digest)
         freed_bytes = _take(connection, repository, digest, now_us)
         total = total.and_then(Removal(removed=gone, collectable_bytes=freed_bytes))
@@ -327,6 +344,18 @@ def _spoken_for(
     if row["needed_by"] is not None:
         return f"needed by job {row['needed_by']}"
     return None
+
+
+def _built_on_by(
+    connection: sqlite3.Connection, repository: Repository, digest: Digest
+) -> Reference | None:
+    """Return a kit that builds on one of this repository, by whatever name or digest it has."""
+    place = (repository.registry, repository.name, digest)
+    row = connection.execute(_BUILT_ON_BY, place).fetchone()
+    if row is None:
+        return None
+    child = Repository(row["registry"], row["name"])
+    return Reference(child, tag=row["tag"], digest=None if row["tag"] else row["digest"])
 
 
 def _take(

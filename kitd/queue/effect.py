@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.manifest import Manifest
-from kitd.oci.reference import Repository
+from kitd.oci.reference import Reference, Repository
 
 
 @dataclass(frozen=True, slots=True)
 class KitSummary:
-    """What `list` shows about a ModelKit besides its names."""
+    """What `list` shows about a ModelKit besides its names, and what it needs besides itself."""
 
     model_name: str = ""
     author: str = ""
     content_key: str | None = None
     """Equal for equal content, whatever its created time: see `kitd.modelkit.manifest`."""
+    parent: Reference | None = None
+    """The kit that it builds on, with a tag or a digest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ class CachedKit:
     """A job that waits or runs."""
     project: str | None = None
     """The project whose last kit this is."""
+    built_on_by: Digest | None = None
+    """A kit that builds on this one by digest, in a repository whose registry may not have it."""
 
     @property
     def digest(self) -> Digest:
@@ -251,7 +253,7 @@ def _kept(
         passed_s = _passed_s(kit.used_us, now_us)
         if kit.digest in leased:
             keep(kit.digest, "in use")
-        elif (reason := _own_reason(kit)) is not None:
+        elif (reason := _own_reason(kit, by_digest)) is not None:
             keep(kit.digest, reason)
         elif _is_within(passed_s, keep_recent_s):
             keep(kit.digest, f"used {_span(passed_s)} ago")
@@ -266,7 +268,7 @@ def _kept(
     return kept
 
 
-def _own_reason(kit: CachedKit) -> str | None:
+def _own_reason(kit: CachedKit, by_digest: Mapping[Digest, CachedKit]) -> str | None:
     if kit.pinned_as is not None:
         return f"pinned as {kit.pinned_as}"
     if kit.needed_by is not None:
@@ -275,6 +277,9 @@ def _own_reason(kit: CachedKit) -> str | None:
         return f"the last kit of project {kit.project}"
     if kit.tags and not kit.locations:
         return f"{kit.tags[0]} is in no registry that kitd knows of"
+    if kit.built_on_by is not None:
+        child = by_digest.get(kit.built_on_by)
+        return f"{kit.built_on_by if child is None else child.name} builds on it"
     return None
 
 

@@ -304,3 +304,24 @@ def test_a_parent_that_is_newer_here_stays_so_when_its_child_is_pulled(
     pulled = daemon.json("pull", child)
     assert daemon.json("inspect", base)["digest"] == new
     assert any(new in note for note in pulled["notes"])
+
+
+def test_a_parent_by_digest_is_there_as_long_as_its_child(kitd, tmp_path):
+    """Though nothing names it any more: neither a removal of all such kits nor a collection."""
+    daemon = kitd({"cache": {"use_at_most": "1B", "keep_recent": "0s"}}).start()
+    root = write(tmp_path / "base", "model: {path: w.bin}\n", {"w.bin": "old"})
+    parent = daemon.json("pack", root, "-t", "base:v1")["digest"]
+    write(tmp_path / "child", tuned(f"base@{parent}"), {"adapter": "a", "data/fresh": "f"})
+    daemon.json("pack", tmp_path / "child", "-t", "child:v1")
+    (root / "w.bin").write_text("new")
+    daemon.json("pack", root, "-t", "base:v1")
+
+    assert daemon.json("remove", "--all")["removed"] == []
+    refused = daemon.kitctl("remove", f"base@{parent}")
+    assert (refused.code, "child:v1 builds on" in refused.err) == (1, True)
+    daemon.json("cache", "gc")
+    daemon.json("unpack", "child:v1", "-d", tmp_path / "target")
+    assert files(tmp_path / "target")["w.bin"] == "old"
+    daemon.json("remove", "child:v1")
+    gone = daemon.json("remove", "--all")["removed"]
+    assert [kit["digest"] for kit in gone] == [parent]

@@ -16,7 +16,7 @@ from kitd.oci.digest import digest_of
 from kitd.oci.manifest import parse_manifest
 from kitd.oci.media_type import OCI_INDEX, OCI_MANIFEST
 from kitd.oci.reference import Reference, Repository, parse_reference
-from kitd.queue.effect import MoveTags, RecordLocation, RecordManifest
+from kitd.queue.effect import KitSummary, MoveTags, RecordLocation, RecordManifest
 from kitd.queue.job import Lane
 
 HERE = Repository("localhost", "team/model")
@@ -91,6 +91,25 @@ async def test_a_kit_comes_with_all_that_speaks_for_it(ledger, catalog, jobs, wi
     assert (kit.repositories, kit.locations) == ((HERE, THERE), (THERE,))
     assert (kit.pinned_as, kit.needed_by, kit.project) == ("team/model:v1", job.id, "demo")
     assert (kit.used_us, kit.name) == (clock.at_us, "team/model:latest")
+
+
+async def test_a_kit_is_needed_by_what_builds_on_it_unless_its_own_registry_has_it(ledger, catalog):
+    child = manifest("child")
+    summary = KitSummary(parent=Reference(HERE, digest=A[0].digest))
+    await catalog.apply([record(A), record(A, THERE)])
+    before = await only(ledger)
+    await catalog.apply([RecordManifest(THERE, *child, summary)])
+
+    async def built_on_by():
+        return {kit.digest: kit.built_on_by for kit in await ledger.kits()}[A[0].digest]
+
+    assert await built_on_by() == child[0].digest
+    # A collection that did not know of the child yet takes nothing.
+    assert await ledger.evict([before], [], "no room") is None
+    await catalog.apply([RecordLocation(A[0].digest, THERE)])
+    assert await built_on_by() == child[0].digest
+    await catalog.apply([RecordLocation(A[0].digest, HERE)])
+    assert await built_on_by() is None
 
 
 async def test_a_job_that_has_ended_needs_nothing(ledger, catalog, jobs, wish):

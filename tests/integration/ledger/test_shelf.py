@@ -7,12 +7,12 @@ import pytest
 from kitd.content.store import ContentNotFoundError
 from kitd.ledger.cache_ledger import CacheLedger
 from kitd.ledger.catalog import Catalog
-from kitd.ledger.shelf import KitNeededError, Shelf
+from kitd.ledger.shelf import KitNeededError, Removal, Shelf
 from kitd.oci.descriptor import describe
 from kitd.oci.manifest import Manifest
 from kitd.oci.media_type import OCI_INDEX, OCI_MANIFEST
 from kitd.oci.reference import Reference, Repository
-from kitd.queue.effect import MoveTags, RecordElsewhere, RecordManifest
+from kitd.queue.effect import KitSummary, MoveTags, RecordElsewhere, RecordManifest
 
 HERE = Repository("localhost", "team/model")
 THERE = Repository("registry.example.com", "team/model")
@@ -252,3 +252,50 @@ async def test_a_kit_that_is_tagged_while_all_others_go_keeps_its_name(catalog, 
         _, was_tagged = await asyncio.gather(shelf.remove_all(force=False), tag(number % 6))
         assert (f"team/model:v{number}" in await names()) is was_tagged
         await shelf.remove_all(force=True)
+
+
+@pytest.fixture
+def built_on_a(catalog):
+    """Record B as a kit that builds on A, by the identifier that is given."""
+
+    async def record(identifier):
+        by_digest = ":" in identifier
+        parent = Reference(
+            HERE,
+            tag=None if by_digest else identifier,
+            digest=A[0].digest if by_digest else None,
+        )
+        summary = KitSummary(parent=parent)
+        await catalog.apply(
+            [
+                RecordManifest(HERE, *A),
+                RecordManifest(THERE, *B, summary),
+                MoveTags(THERE, ("child",), B[0].digest),
+            ]
+        )
+
+    return record
+
+
+async def test_what_a_kit_builds_on_by_digest_has_a_purpose(shelf, built_on_a, names):
+    """Until that kit is gone as well. It may be the only copy, and has no tag any more."""
+    await built_on_a(A[0].digest)
+    assert await shelf.remove_all(force=False) == Removal()
+    with pytest.raises(KitNeededError, match=r"what registry.example.com/team/model:child builds"):
+        await shelf.remove([Reference(HERE, digest=A[0].digest)], force=False)
+    assert len(await names()) == 2
+
+    await shelf.remove([tagged("child", THERE)], force=False)
+    removed = await shelf.remove_all(force=False)
+    assert [gone.digest for gone in removed.removed] == [A[0].digest]
+
+
+async def test_what_a_kit_builds_on_by_tag_goes_with_force(shelf, built_on_a, catalog, names):
+    """Another name of it may go: the kit is not lost."""
+    await built_on_a("v1")
+    await catalog.apply([MoveTags(HERE, ("v1", "old"), A[0].digest)])
+    await shelf.remove([tagged("old")], force=False)
+    with pytest.raises(KitNeededError, match="builds on"):
+        await shelf.remove([tagged("v1")], force=False)
+    await shelf.remove([tagged("v1")], force=True)
+    assert list(await names()) == ["registry.example.com/team/model:child"]

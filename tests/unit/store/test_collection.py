@@ -98,6 +98,15 @@ def test_a_kept_kit_keeps_what_it_consists_of_and_refers_to_and_what_refers_to_i
     }
 
 
+def test_what_a_kit_builds_on_stays_for_it():
+    """Even if that kit may go: whoever pulls it again needs both."""
+    parent = kit("parent", built_on_by=kit("child").digest)
+    child = kit("child", tags=tagged("child"), locations=(THERE,))
+    found = plan([parent, child])
+    assert found.kept == {parent.digest: "model:child builds on it"}
+    assert [each.kits for each in found.bundles] == [(child,)]
+
+
 def test_a_part_that_is_kept_does_not_keep_the_index():
     part = kit("part", pinned_as="model:part")
     index = kit("index", part.target)
