@@ -286,6 +286,10 @@ class Catalog(Protocol):
         """Return the manifest that a tag or a digest names."""
         ...
 
+    async def manifest(self, digest: Digest) -> Descriptor:
+        """Return a manifest, whatever repository knows it."""
+        ...
+
     async def unpushed(self, repository: Repository, tag: str) -> Descriptor | None:
         """Return what a tag names, if its repository is not known to have that, or may get it."""
         ...

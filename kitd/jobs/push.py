@@ -19,6 +19,7 @@ from kitd.jobs.port import Ports, Remote
 from kitd.jobs.transfer import Bytes, TransferResult
 from kitd.modelkit.chain import Trail
 from kitd.oci.descriptor import Descriptor
+from kitd.oci.digest import parse_digest
 from kitd.oci.reference import Reference, Repository, parse_repository
 from kitd.oci.repository_glob import parse_repository_glob
 from kitd.queue.effect import Emit, RecordLocation
@@ -29,7 +30,7 @@ from kitd.queue.retry import RetryPolicy
 
 
 class PushArgs(msgspec.Struct, frozen=True, kw_only=True):
-    """A manifest of the cache, by the repository it is known in, and where it goes.
+    """A manifest of the cache, the repository that knows what refers to it, and where it goes.
 
     `parents` are globs of the repositories in which the kits it builds on may be looked for.
     """
@@ -45,7 +46,8 @@ class PushArgs(msgspec.Struct, frozen=True, kw_only=True):
 
 async def run(args: PushArgs, context: JobContext, ports: Ports) -> Done:
     """Push once. Raises `KitdError`."""
-    root = await ports.catalog.resolve(parse_repository(args.source), args.digest)
+    # Whatever repository has it by now: what it needs is kept by digest.
+    root = await ports.catalog.manifest(parse_digest(args.digest))
     try:
         return await _push(args, root, context, ports)
     except MismatchError:

@@ -95,3 +95,21 @@ def test_the_same_call_again_removes_nothing_more(kitd, project):
         asked = request.remove_kit("demo:v1", idempotency_key="once")
         assert client.call(asked) == client.call(asked)
     assert names(daemon) == {"demo": ["v2"]}
+
+
+def test_a_waiting_push_goes_on_though_its_name_is_gone(kitd, project, free_address):
+    """Another repository has the kit, so that nobody was kept from removing the name."""
+    daemon = kitd().start()
+    digest = pack(daemon, project, "demo:v1")
+    daemon.json("tag", "demo:v1", "other:v1")
+    there = f"{free_address}/team/demo:v1"
+    job = str(daemon.json("push", "demo:v1", there, "--detach")["job"])
+    daemon.json("remove", "demo:v1")
+    refused = daemon.kitctl("remove", "other:v1")
+    assert (refused.code, f"needed by job {job}" in refused.err) == (1, True)
+    kitd({"registry": {"listen": free_address}}).start()
+    # It would wait for a while, and need not.
+    daemon.json("jobs", "cancel", job)
+    daemon.json("jobs", "retry", job)
+    assert daemon.kitctl("jobs", "wait", job).code == 0
+    assert daemon.json("inspect", there, "--remote")["digest"] == digest

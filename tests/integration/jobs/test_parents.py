@@ -31,6 +31,9 @@ class Names:
         except KeyError:
             raise ContentNotFoundError(f"no {repository}:{identifier}") from None
 
+    async def manifest(self, digest):
+        return next(kit for kit in self.kits.values() if kit.digest == digest)
+
     async def unpushed(self, repository, tag):
         name = (str(repository), tag)
         return self.kits[name] if name in self.ahead else None
