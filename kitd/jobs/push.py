@@ -81,6 +81,7 @@ async def _push(args: PushArgs, root: Descriptor, context: JobContext, ports: Po
     missing, notes = await _missing_parents(args, root, ports)
     # Before the kit: who finds it finds what it builds on.
     parents = [await _push_parent(parent, context, ports) for parent in reversed(missing)]
+    placed = [parent for parent, each in zip(reversed(missing), parents, strict=True) if each.named]
     remote = await ports.remote(target)
     copied = await _copy(source, root, target, remote, context, ports)
     notes += [note for each in (*parents, copied) for note in each.notes]
@@ -96,7 +97,7 @@ async def _push(args: PushArgs, root: Descriptor, context: JobContext, ports: Po
     reference = Reference(target, tag=moved[0]) if moved else Reference(target, digest=root.digest)
     changed = [
         RepositoryChanged(repository=parent.place.repository, tags=parent.tags)
-        for parent in missing
+        for parent in placed
         if parent.tags
     ]
     if moved:
@@ -112,7 +113,7 @@ async def _push(args: PushArgs, root: Descriptor, context: JobContext, ports: Po
                 skipped=sum(each.skipped_bytes for each in (*parents, copied)),
             ),
             referrers=sum(each.referrers for each in (*parents, copied)),
-            parents=tuple(str(parent.place) for parent in missing),
+            parents=tuple(str(parent.place) for parent in reversed(placed)),
             notes=tuple(notes),
         ),
         (
@@ -133,6 +134,8 @@ class _Copied:
     referrers: int
     notes: tuple[str, ...]
     locations: tuple[RecordLocation, ...]
+    named: bool = True
+    """Whether it has the name under which it was to go there."""
 
 
 async def _copy(
@@ -195,6 +198,11 @@ async def _push_parent(parent: _Parent, context: JobContext, ports: Ports) -> _C
     source, target = parent.reference.repository, parent.place.repository
     copied = await _copy(source, parent.root, target, remote, context, ports)
     for tag in parent.tags:
+        # Looked for once more: the kit may have been on its way for hours.
+        there = await _named(remote, tag)
+        if there is not None and there.digest != parent.root.digest:
+            note = f"{parent.place} is {there.digest} by now, which is another, and was left alone"
+            return replace(copied, notes=(*copied.notes, note), named=False)
         await remote.tag(parent.root, tag)
     return copied
 
@@ -264,8 +272,12 @@ async def _here(ports: Ports, reference: Reference) -> Descriptor | None:
 
 
 async def _there(ports: Ports, place: Reference) -> Descriptor | None:
+    return await _named(await ports.remote(place.repository), place.identifier)
+
+
+async def _named(remote: Remote, identifier: str) -> Descriptor | None:
     try:
-        return await (await ports.remote(place.repository)).resolve(place.identifier)
+        return await remote.resolve(identifier)
     except ContentNotFoundError:
         return None
 

@@ -24,6 +24,8 @@ class Names:
         self.kits = {}
         self.ahead = set()
         """Names of what is not pushed."""
+        self.meanwhile = lambda: None
+        """What happens once the layers of a kit were pushed, and before it gets its tags."""
 
     async def resolve(self, repository, identifier):
         try:
@@ -39,6 +41,7 @@ class Names:
         return self.kits[name] if name in self.ahead else None
 
     async def referrers(self, _repository, _subject):
+        self.meanwhile()
         return ()
 
 
@@ -87,7 +90,7 @@ def push(world, names):
     return push
 
 
-def kit(shelf, tag, parent=None, name="kit"):
+def kit(shelf, tag=None, parent=None, name="kit"):
     """Put a kit without layers into a repository."""
     model = f"model: {{path: '{parent}'}}" if parent else ""
     config = encode_config(parse_kitfile(f"package: {{name: {name}}}\n{model}".encode()))
@@ -222,6 +225,27 @@ async def test_a_push_says_what_is_missing_and_sends_it_if_asked_to(world, pull,
         ("v1",),
     ]
     assert base.missing() == set()
+
+
+async def test_a_tag_of_a_parent_that_somebody_else_puts_there_meanwhile_stays(
+    world, pull, push, names
+):
+    """A push may take hours, and moves no tag that it was not asked to move."""
+    base, child = await world.registry("base"), await world.registry("child")
+    old = kit(base, "v1", name="old")
+    kit(child, "v1", f"{base.reference}:v1")
+    await pull(f"{child.reference}:v1")
+    base.tags.clear()
+    base.repository.manifests.clear()
+    theirs = kit(base, name="theirs")
+    names.meanwhile = lambda: base.tags.setdefault("v1", theirs["digest"])
+    done = await push(child.reference, "v1", child.reference, with_parents=True)
+
+    assert base.tags == {"v1": theirs["digest"]}
+    assert (done.result.parents, done.result.tags) == ((), ("v1",))
+    assert [theirs["digest"] in note for note in done.result.notes] == [True]
+    assert [fact.tags for fact in done.facts if isinstance(fact, RepositoryChanged)] == [("v1",)]
+    assert old["digest"] in base.repository.manifests
 
 
 async def test_a_push_asks_nobody_for_whom_it_may_not(world, pull, push):
