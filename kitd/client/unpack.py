@@ -123,7 +123,8 @@ def complete_plan(
         if missing in pulled or not has_registry(missing.reference):
             raise IncompleteKitError(
                 f"{printable(reference)} needs {name}, which is not in the cache",
-                hint=f"pack it as {name}, or unpack less with a filter",
+                hint=f"pack it as {name}, or pull it from where it is and kitctl tag it so;"
+                " or unpack less with a filter",
             )
         pulled.add(missing)
         pull(missing)

@@ -182,7 +182,10 @@ class _Attempt:
                 try:
                     root = await self._ports.catalog.resolve(repository, parent.identifier)
                 except ContentNotFoundError:
-                    notes.append(f"it builds on {parent}, which is not in the cache")
+                    notes.append(
+                        f"it builds on {parent}, which names no registry and is not in the cache:"
+                        " pull it from where it is and give it that name with kitctl tag"
+                    )
                     break
             elif not any(glob.matches(repository) for glob in allowed):
                 notes.append(f"it builds on {parent}, where kitd may not go for who asked")

@@ -213,7 +213,8 @@ async def _missing_parents(
     """Return the kits to be pushed along, the nearest first, and what there is to say of others.
 
     A parent belongs where its reference says, or where that names no registry, in the one that the
-    kit goes to. A tag that is there is never moved.
+    kit goes to. A tag that is there is never moved. From there it has to be fetched by name: that a
+    registry has a repository of that name does not mean that it is the one.
     """
     missing: list[_Parent] = []
     notes: list[str] = []
@@ -251,13 +252,18 @@ async def _missing_parents(
         elif there.digest != here.digest:
             notes.append(f"it builds on {reference}: {place} is {there.digest}, which is another")
         if reference != place:
-            notes.append(f"it builds on {reference}, which names no registry: others find {place}")
+            # By any tag in its repository a kit is there by its digest, too.
+            name = Reference(reference.repository, tag=reference.tag)
+            notes.append(
+                f"it builds on {reference}, which names no registry, so that others do not find it"
+                f" by themselves: kitctl pull {place}, kitctl tag {place} {name}"
+            )
         reference = following
     return missing, notes
 
 
 def _place(reference: Reference, target: Repository) -> Reference:
-    """Return where others look for a parent."""
+    """Return where a parent belongs."""
     repository = reference.repository
     if not repository.is_local:
         return reference

@@ -1,6 +1,7 @@
 """Kits that build on other kits: packed, pushed, pulled and unpacked."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -262,15 +263,33 @@ def test_a_child_is_what_kit_makes_of_it(kitd, tmp_path):
     ]
 
 
-def test_parents_without_a_registry_go_where_the_child_goes(kitd, family, docker_registry):
-    """Under their own names; whoever reads the note knows that the child does not say where."""
+@pytest.mark.parametrize("by_digest", [False, True], ids=["tag", "digest"])
+def test_parents_without_a_registry_go_where_the_child_goes(
+    kitd, family, docker_registry, tmp_path, by_digest
+):
+    """Under their own names. The child does not say where: what the note says makes it whole."""
     daemon = kitd().start()
     family(daemon, "team/base:v1", "tuned:v1")
+    if by_digest:
+        parent = f"team/base@{daemon.json('inspect', 'team/base:v1')['digest']}"
+        write(tmp_path / "tuned", tuned(parent))
+        daemon.json("pack", tmp_path / "tuned", "-t", "tuned:v1")
+    else:
+        parent = "team/base:v1"
     target = f"{docker_registry.host}/app/tuned:v1"
     pushed = daemon.json("push", "tuned:v1", target, "--with-parents")
+    assert pushed["parents"] == [f"{docker_registry.host}/{parent}"]
 
-    assert pushed["parents"] == [f"{docker_registry.host}/team/base:v1"]
-    assert any("names no registry" in note for note in pushed["notes"])
+    there = kitd().start()
+    pulled = there.json("pull", target)
+    assert [parent in note for note in pulled["notes"]] == [True]
+    refused = there.kitctl("unpack", target, "-d", tmp_path / "out")
+    assert (refused.code, "kitctl tag" in refused.err) == (1, True)
+    (note,) = (note for note in pushed["notes"] if "names no registry" in note)
+    for command in re.findall("kitctl ([^,]+)", note):
+        there.json(*command.split())
+    there.json("unpack", target, "-d", tmp_path / "out")
+    assert files(tmp_path / "out")["model/w.bin"] == "weights"
 
 
 def test_a_parents_tag_that_is_another_kit_is_left_alone(
