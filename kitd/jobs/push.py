@@ -298,8 +298,9 @@ async def _tagged(ports: Ports, args: PushArgs, tag: str) -> str | None:
 def _key(args: PushArgs) -> str:
     # The newest kit takes over a waiting push to the same names; one without names is its own.
     name = f":{','.join(args.tags)}" if args.tags else f"@{args.digest}"
-    # Who wants the parents there is not content without them.
-    return f"{args.target}{name}{' with parents' if args.with_parents else ''}"
+    # Who wants the parents there is not content without them, nor with fewer.
+    along = f" with parents {' '.join(args.parents)}" if args.with_parents else ""
+    return f"{args.target}{name}{along}"
 
 
 PUSH: JobKind[PushArgs, Ports] = JobKind(

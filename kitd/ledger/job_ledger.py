@@ -410,25 +410,30 @@ class JobLedger:
 
         return await self._database.write(transaction)
 
-    async def retry(self, job_id: int) -> Job:
+    async def retry(self, job_id: int, asked: JobRequest | None = None) -> Job:
         """Let a failed or cancelled job run again, with all its attempts, and return it.
 
-        Where a job of its key waits already, that one is returned and nothing changes. Raises
-        `NotFoundError`, `IllegalTransitionError`.
+        With `asked` it has key and arguments of that from then on. Where a job of its key waits
+        already, that one is returned and nothing changes. Raises `NotFoundError`,
+        `IllegalTransitionError`.
         """
 
         def transaction(connection: sqlite3.Connection) -> Job:
             job, now_us = job_row.select(connection, job_id), self._clock.now_us()
             state = job_row.step_asked(job, Signal.RETRY)
-            waiting = job_row.find_waiting(connection, job.key)
+            key, args = (job.key, job.args) if asked is None else (asked.key, asked.args)
+            waiting = job_row.find_waiting(connection, key)
             if waiting is not None:
                 # The same thing waits already: that job serves this wish too.
                 return waiting
             row = connection.execute(
-                "UPDATE jobs SET state = ?, turn = ?, attempt = 0, crashes = 0, run_at_us = ?,"
+                "UPDATE jobs SET key = ?, args = ?, state = ?, turn = ?, attempt = 0, crashes = 0,"
+                " run_at_us = ?,"
                 " finished_us = NULL, cancel_requested = 0, error_code = NULL,"
                 " error_message = NULL, error_hint = NULL WHERE id = ? RETURNING *",
                 (
+                    key,
+                    args,
                     state,
                     take_turn(connection, job.lane, job.priority, job.owner),
                     now_us,

@@ -9,7 +9,8 @@ import concurrent.futures.thread  # noqa: F401 - users cannot read where Python 
 import json
 import os
 import socket
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -460,6 +461,35 @@ def test_what_a_rule_allowed_once_is_not_asked_for_again_without_it(daemon):
     with pytest.raises(RpcError, match="succeeded"):
         daemon.call(SUBMIT, "jobs.retry", id=pack)
     assert daemon.call(ROOT, "jobs.retry", id=pull)["state"] == "ready"
+
+
+def test_a_job_that_is_tried_again_looks_for_parents_where_a_rule_says_today(daemon):
+    root = daemon.tree(SUBMIT)
+    daemon.ended(daemon.pack(SUBMIT, root, ALLOWED))
+    wide = ["127.0.0.1:9/team/*", "127.0.0.1:9/base/*"]
+    reload_with(daemon, [{"uid": SUBMIT, "role": "submit", "repositories": wide}])
+    asked = (
+        ("kits.pull", {"reference": f"{ALLOWED}:v2"}),
+        ("kits.pull", {"reference": f"{ALLOWED}:v3", "parents": False}),
+        ("kits.push", {"reference": ALLOWED, "with_parents": True}),
+    )
+    jobs = [daemon.call(SUBMIT, method, params)["job"]["id"] for method, params in asked]
+
+    def parents():
+        with closing(sqlite3.connect(daemon.place / "state" / "ledger.sqlite3")) as ledger:
+            rows = ledger.execute("SELECT key, args FROM jobs WHERE id >= ?", (jobs[0],))
+            return [(key, json.loads(args)["parents"]) for key, args in rows]
+
+    assert [globs for _, globs in parents()] == [wide, [], wide]
+    for job in jobs:
+        daemon.call(SUBMIT, "jobs.cancel", id=job)
+        assert daemon.ended({"job": {"id": job}})["state"] == "cancelled"
+    narrow = ["127.0.0.1:9/team/*"]
+    reload_with(daemon, [{"uid": SUBMIT, "role": "submit", "repositories": narrow}])
+    for job in jobs:
+        daemon.call(SUBMIT, "jobs.retry", id=job)
+    assert [globs for _, globs in parents()] == [narrow, [], narrow]
+    assert not any("base" in key for key, _ in parents())
 
 
 def test_a_project_does_not_inherit_the_jobs_of_one_that_had_its_name(daemon, eventually):

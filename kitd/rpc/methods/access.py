@@ -20,10 +20,12 @@ from kitd.jobs.assembly import PackArgs
 from kitd.jobs.import_kit import IMPORT, ImportArgs
 from kitd.jobs.mirror.kind import MIRROR
 from kitd.jobs.pack import PACK
+from kitd.jobs.pull import PULL, PullArgs
+from kitd.jobs.push import PUSH, PushArgs
 from kitd.jobs.survey import SURVEY
 from kitd.mirror.order import MirrorOrder
 from kitd.oci.reference import Repository, parse_reference, parse_repository
-from kitd.queue.job import Job
+from kitd.queue.job import Job, JobRequest
 from kitd.rpc.error import DeniedError, InvalidParamsError
 from kitd.rpc.method import Context
 from kitd.rpc.methods.services import Services
@@ -180,6 +182,24 @@ def require_reachable_again(context: Context[Services], job: Job) -> None:
         require_hub(context, msgspec.json.decode(job.args, type=ImportArgs).source)
     elif job.kind != PACK.name or msgspec.json.decode(job.args, type=PackArgs).push:
         require_reachable(context, parse_reference(job.reference).repository)
+
+
+def asked_today(context: Context[Services], job: Job) -> JobRequest | None:
+    """Return the wish for a job of the caller's own as the rules are today; None where it is none.
+
+    Where it may look for the kits that a kit builds on is as far as the caller may go.
+    """
+    if job.asked_by != context.peer.uid:
+        return None
+    if job.kind == PULL.name:
+        pull = msgspec.json.decode(job.args, type=PullArgs)
+        parents = reach(context) if pull.parents else ()
+        return PULL.request(msgspec.structs.replace(pull, parents=parents))
+    if job.kind == PUSH.name:
+        push = msgspec.json.decode(job.args, type=PushArgs)
+        parents = reach(context) if push.parents else ()
+        return PUSH.request(msgspec.structs.replace(push, parents=parents))
+    return None
 
 
 async def require_own_job(context: Context[Services], job: Job) -> None:

@@ -10,7 +10,7 @@ from kitd.ledger.job_ledger import JobFilter
 from kitd.queue.job import TERMINAL, Job, JobState
 from kitd.rpc.fairness import Cost
 from kitd.rpc.method import Context, Method, Params, method
-from kitd.rpc.methods.access import require_own_job, require_reachable_again
+from kitd.rpc.methods.access import asked_today, require_own_job, require_reachable_again
 from kitd.rpc.methods.events import wire_event
 from kitd.rpc.methods.idempotency import Idempotent
 from kitd.rpc.methods.services import Services
@@ -137,7 +137,8 @@ async def retry(context: Context[Services], params: OwnJob) -> WireJob:
     job = await context.services.jobs.job(params.id)
     await require_own_job(context, job)
     require_reachable_again(context, job)
-    return _wire(context.services, await context.services.jobs.retry(params.id))
+    retried = await context.services.jobs.retry(params.id, asked_today(context, job))
+    return _wire(context.services, retried)
 
 
 async def log(context: Context[Services], params: JobId) -> JobEvents:

@@ -1010,6 +1010,15 @@ class TestRetry:
         assert (again.id, again.attempt, again.claim) == (job.id, 1, 2)
         assert told(job)[-2:] == ["job.retried", "job.started"]
 
+    async def test_it_may_be_brought_back_with_less(self, jobs, start, wish):
+        attempt = await start("wide", args=b"wide")
+        await jobs.fail(attempt, FAILURE)
+        job = await jobs.retry(attempt.id, wish("narrow", args=b"narrow"))
+        assert (job.id, job.args, job.key) == (attempt.id, b"narrow", wish("narrow").key)
+        await jobs.request_cancel(job.id)
+        waiting = await jobs.enqueue(wish("narrow", args=b"narrow"))
+        assert await jobs.retry(attempt.id, wish("narrow", args=b"narrow")) == waiting
+
     @pytest.mark.parametrize("state", ["ready", "running", "succeeded", "superseded"])
     async def test_nothing_else_can_be_brought_back(self, jobs, wish, state):
         job = await jobs.enqueue(wish())
