@@ -1,6 +1,11 @@
 """Names of kits, given and taken away by a person: in the cache, and in registries."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 from kitd.client import Client, request
+from kitd.oci.digest import digest_of
+from kitd.oci.media_type import OCI_INDEX
 
 
 def pack(daemon, project, name):
@@ -85,6 +90,60 @@ def test_a_tag_goes_alone_where_the_registry_can(kitd, project, free_address):
     assert daemon.json("inspect", "--remote", f"{there}@{digest}")["digest"] == digest
     daemon.json("remove", "--remote", f"{there}@{digest}")
     assert names(serving) == {}
+
+
+def test_of_several_tags_one_that_is_not_there_is_told_before_any_goes(kitd, project, free_address):
+    kitd({"registry": {"listen": free_address}}).start()
+    daemon = kitd().start()
+    there = f"{free_address}/team/demo"
+    daemon.json("pack", project, "-t", f"{there}:a,b", "--push")
+    refused = daemon.kitctl("remove", "--remote", f"{there}:a,absent")
+    assert (refused.code, "absent" in refused.err) == (1, True)
+    assert daemon.kitctl("inspect", "--remote", f"{there}:a").code == 0
+    said = daemon.kitctl("remove", "--remote", f"{there}:a,b")
+    assert said.out.splitlines() == [f"untagged {there}:a", f"untagged {there}:b"]
+
+
+class Balky(BaseHTTPRequestHandler):
+    """A registry of one manifest that has all tags, and takes only the tag `a` away."""
+
+    protocol_version = "HTTP/1.1"
+    manifest = b'{"schemaVersion":2,"mediaType":"%s","manifests":[]}' % OCI_INDEX.encode()
+
+    def do_GET(self):
+        self.answer(200, self.manifest if "/manifests/" in self.path else b"{}")
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_DELETE(self):
+        self.answer(202 if self.path.endswith("/a") else 403, b"")
+
+    def answer(self, status, content):
+        self.send_response(status)
+        self.send_header("Content-Type", OCI_INDEX)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Docker-Content-Digest", digest_of(self.manifest))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_arguments):
+        pass
+
+
+def test_a_removal_that_fails_on_its_way_tells_what_went(kitd):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Balky) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            daemon = kitd().start()
+            there = f"127.0.0.1:{server.server_port}/team/demo"
+            refused = daemon.kitctl("--json", "remove", "--remote", f"{there}:a,b").json["error"]
+            daemon.stop()
+        finally:
+            server.shutdown()
+    assert refused["code"] == "partly_removed"
+    assert f"{there}:a went before {there}:b: " in refused["message"]
 
 
 def test_the_same_call_again_removes_nothing_more(kitd, project):

@@ -92,6 +92,12 @@ class NotUntaggedError(KitdError):
     code = "conflict"
 
 
+class PartlyRemovedError(KitdError):
+    """Some of the tags that were to go from a registry are gone, and one could not be."""
+
+    code = "partly_removed"
+
+
 async def tag(context: Context[Services], params: TagParams) -> Tagged:
     """Give a kit of the cache further tags, in its own or another repository."""
     source = parse_reference(params.reference).with_default_tag()
@@ -116,9 +122,17 @@ async def remove(context: Context[Services], params: RemoveParams) -> Removed:
         )
     require_reachable(context, repository)
     origin = await context.services.origin(repository)
+    # A name that is not there is told before anything goes.
+    targets = [(each, (await origin.resolve(each.identifier)).digest) for each in references]
     total = Removal()
-    for reference in references:
-        total = total.and_then(await _remove_there(origin, reference, force=params.force))
+    for reference, digest in targets:
+        try:
+            gone = await _remove_there(origin, reference, digest, force=params.force)
+        except KitdError as error:
+            if total == Removal():
+                raise
+            raise _partly(total, reference, error) from error
+        total = total.and_then(gone)
     return _wire(total)
 
 
@@ -148,16 +162,22 @@ def _check_number(tags: Sequence[str]) -> None:
         raise InvalidParamsError(f"at most {MAX_NAMES} tags at once")
 
 
-async def _remove_there(origin: Origin, reference: Reference, *, force: bool) -> Removal:
-    target = await origin.resolve(reference.identifier)
-    gone = (Gone(reference, target.digest),)
+async def _remove_there(
+    origin: Origin, reference: Reference, digest: Digest, *, force: bool
+) -> Removal:
+    gone = (Gone(reference, digest),)
     if reference.tag is None or force:
-        was_there = await origin.delete_manifest(target.digest)
+        was_there = await origin.delete_manifest(digest)
         return Removal(removed=gone) if was_there else Removal()
-    fate = await origin.remove_tag(reference.tag, target.digest)
+    fate = await origin.remove_tag(reference.tag, digest)
     if fate.is_gone:
         return Removal(untagged=gone)
-    raise _not_untagged(reference, target.digest, fate.outcome)
+    raise _not_untagged(reference, digest, fate.outcome)
+
+
+def _partly(total: Removal, reference: Reference, error: KitdError) -> PartlyRemovedError:
+    went = ", ".join(str(gone.reference) for gone in (*total.untagged, *total.removed))
+    return PartlyRemovedError(f"{went} went before {reference}: {error.message}", hint=error.hint)
 
 
 def _not_untagged(reference: Reference, digest: Digest, outcome: Outcome) -> NotUntaggedError:
