@@ -15,7 +15,7 @@ from kitd.errors import KitdError
 from kitd.ledger.catalog import NAMED, Also, move_tags, remove_manifest, remove_tag
 from kitd.ledger.database import Database
 from kitd.oci.digest import Digest
-from kitd.oci.reference import Reference, Repository
+from kitd.oci.reference import Reference, Repository, parse_reference
 from kitd.queue.effect import MoveTags
 
 _Position = tuple[str, str, str]
@@ -261,13 +261,13 @@ def _remove(
             # Another of its tags took it along.
             continue
         if tag and not force and _has_other_tags(connection, repository, digest, tag):
+            if _pinned_by(connection, reference, digest):
+                raise _needed(reference, f"pinned as {reference}")
             remove_tag(connection, repository, tag, now_us)
             total = total.and_then(Removal(untagged=gone))
             continue
         if not force and (why := _spoken_for(connection, repository, digest)):
-            raise KitNeededError(
-                f"{reference} is {why}", hint="unpin it or let the job end, or use --force"
-            )
+            raise _needed(reference, why)
         if not force and (child := _built_on_by(connection, repository, digest)):
             raise KitNeededError(
                 f"{reference} is what {child} builds on", hint="remove that first, or use --force"
@@ -277,6 +277,14 @@ def _remove(
         total = total.and_then(Removal(removed=gone, collectable_bytes=freed_bytes))
     also(connection)
     return total
+
+
+def _needed(reference: Reference, why: str) -> KitNeededError:
+    return KitNeededError(
+        f"{reference} is {why}",
+        # By any of its names: the one that it was pinned by may be gone.
+        hint=f"kitctl cache unpin {reference}, or let the job end, or use --force",
+    )
 
 
 def _remove_batch(
@@ -331,19 +339,43 @@ def _has_other_tags(
 def _spoken_for(
     connection: sqlite3.Connection, repository: Repository, digest: Digest
 ) -> str | None:
-    """Return why a kit must not leave the cache; None where another repository keeps it there."""
+    """Return why a kit must not leave a repository; None where another keeps it in the cache.
+
+    A name that it is pinned by goes with its repository, whoever else has it.
+    """
+    row = connection.execute(_SPOKEN_FOR, (digest,)).fetchone()
+    pinned_as = None if row["pinned_as"] is None else parse_reference(row["pinned_as"])
+    if pinned_as is not None and _names(connection, pinned_as, repository, digest):
+        return f"pinned as {pinned_as}"
     elsewhere = connection.execute(
         "SELECT 1 FROM repository_manifests WHERE digest = ? AND (registry, name) <> (?, ?)",
         (digest, repository.registry, repository.name),
     ).fetchone()
     if elsewhere is not None:
         return None
-    row = connection.execute(_SPOKEN_FOR, (digest,)).fetchone()
-    if row["pinned_as"] is not None:
-        return f"pinned as {row['pinned_as']}"
+    if pinned_as is not None:
+        return f"pinned, though not called {pinned_as} any more"
     if row["needed_by"] is not None:
         return f"needed by job {row['needed_by']}"
     return None
+
+
+def _names(
+    connection: sqlite3.Connection, reference: Reference, repository: Repository, digest: Digest
+) -> bool:
+    """Whether a reference is a name that a kit has in a repository."""
+    if reference.repository != repository:
+        return False
+    try:
+        return _resolve(connection, reference) == digest
+    except ContentNotFoundError:
+        return False
+
+
+def _pinned_by(connection: sqlite3.Connection, name: Reference, digest: Digest) -> bool:
+    """Whether a kit is pinned by this very name."""
+    row = connection.execute("SELECT reference FROM pins WHERE digest = ?", (digest,)).fetchone()
+    return row is not None and parse_reference(row["reference"]).with_default_tag() == name
 
 
 def _built_on_by(

@@ -165,10 +165,33 @@ async def test_a_pinned_kit_needs_force_unless_another_repository_has_it(
     with pytest.raises(KitNeededError, match="pinned as team/model:v2"):
         await shelf.remove([tagged("v2")], force=False)
     await shelf.tag(tagged("v2"), THERE, ("v2",))
-    removed = await shelf.remove([tagged("v2")], force=False)
+    removed = await shelf.remove([tagged("v2", THERE)], force=False)
     assert (len(removed.removed), removed.collectable_bytes) == (1, 0)
-    await shelf.remove([tagged("v2", THERE)], force=True)
-    assert "registry.example.com/team/model:v2" not in await names()
+    await shelf.remove([tagged("v2")], force=True)
+    assert list(await names()) == ["team/model:stable,v1"]
+
+
+async def test_the_name_that_a_kit_is_pinned_by_goes_with_force_only(
+    stocked, shelf, database, clock, names
+):
+    """Whatever other names it has, here or elsewhere: who pinned it would look for it by that."""
+    ledger = CacheLedger(database, clock)
+    await ledger.pin(tagged("v1"))
+    await ledger.pin(tagged("v2"))
+    await shelf.tag(tagged("v2"), THERE, ("new",))
+    for name in ("v1", "v2"):
+        with pytest.raises(KitNeededError, match=f"is pinned as team/model:{name}$") as caught:
+            await shelf.remove([tagged(name)], force=False)
+        assert f"kitctl cache unpin team/model:{name}," in caught.value.hint
+    await shelf.remove([tagged("stable")], force=False)
+
+    await shelf.remove([tagged("v2")], force=True)
+    with pytest.raises(KitNeededError, match="not called team/model:v2 any more") as caught:
+        await shelf.remove([tagged("new", THERE)], force=False)
+    assert "kitctl cache unpin registry.example.com/team/model:new," in caught.value.hint
+    await ledger.unpin(tagged("new", THERE))
+    await shelf.remove([tagged("new", THERE)], force=False)
+    assert await names() == {"team/model:v1": A[0].digest}
 
 
 async def test_a_kit_that_a_job_needs_stays(stocked, shelf, jobs, wish):
