@@ -94,7 +94,7 @@ def _requests(fact: KitFact) -> tuple[JobRequest, ...]:
 
 
 def _bring(fact: PullAsked | ImportAsked) -> JobRequest:
-    """Return what brings in what a person wants: a kit, or a hub's files to make one of."""
+    """Return what brings in what a person wants: a kit, or files to make one of."""
     if isinstance(fact, PullAsked):
         name = str(fact.reference.with_default_tag())
         pull = PullArgs(reference=name, filters=fact.filters, parents=fact.parents)
@@ -106,6 +106,7 @@ def _bring(fact: PullAsked | ImportAsked) -> JobRequest:
         kitfile=fact.kitfile,
         repository=str(fact.repository),
         tags=fact.tags,
+        push=fact.push,
         asker=fact.asker,
     )
     name = str(Reference(fact.repository, tag=fact.tags[0]))

@@ -276,7 +276,7 @@ def remove_all_kits(
     return Request("kits.remove_all", params, record.read_object)
 
 
-def import_kit(
+def import_kit(  # noqa: PLR0913 - one for each parameter of the method
     source: str,
     *,
     reference: str | None = None,
@@ -284,11 +284,18 @@ def import_kit(
     revision: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    tool: str | None = None,
+    push: bool | None = None,
     idempotency_key: str | None = None,
 ) -> Request[record.Job]:
-    """Make a kit of `org/name` or `datasets/org/name` of the hub; `kitfile` is a text."""
+    """Make a kit of `org/name` of the hub, or of a git repository; `kitfile` is a text.
+
+    `tool` is `hf` or `git`, where the address does not say which.
+    """
     params = _given(
         source=source,
+        tool=tool,
+        push=push,
         reference=reference,
         kitfile=kitfile,
         revision=revision,

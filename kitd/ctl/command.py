@@ -23,6 +23,7 @@ JOB_STATES = (
 DELIVERY_STATES = ("accepted", "ignored", "malformed")
 COMPRESSIONS = ("none", "gzip", "gzip-fastest", "zstd")
 LAYER_FORMATS = ("tar", "raw")
+IMPORT_TOOLS = ("hf", "git")
 
 
 class Argument(NamedTuple):
@@ -145,21 +146,38 @@ COMMANDS = (
     Command(
         "import",
         "import_kit:import_kit",
-        "make a kit of a model or a dataset of Hugging Face",
+        "make a kit of a model or a dataset of Hugging Face, or of a git repository",
         "import org/name -t registry.example.com/team/name:v1 --exclude '*.bin'",
         (
             Argument(
-                ("repository",), "org/name, datasets/org/name, or its address", metavar="REPO"
+                ("repository",),
+                "org/name, datasets/org/name, its address, or that of a git repository",
+                metavar="REPO",
+            ),
+            Argument(
+                ("--tool",),
+                "hf, or git (default: by the address)",
+                metavar="TOOL",
+                choices=IMPORT_TOOLS,
             ),
             Argument(
                 ("-t", "--tag"),
                 "what to call the kit (default: org/name:latest)",
                 metavar="REF[,TAG...]",
             ),
-            Argument(("-f", "--file"), "its Kitfile (default: one is written)", metavar="KITFILE"),
-            Argument(("--ref",), "a branch, tag or commit (default: main)", metavar="REVISION"),
+            Argument(
+                ("-f", "--file"),
+                "its Kitfile (default: that of a git repository, or one is written)",
+                metavar="KITFILE",
+            ),
+            Argument(
+                ("--ref",),
+                "a branch, tag or commit (default: main, HEAD of git)",
+                metavar="REVISION",
+            ),
             Argument(("--include",), "only these: '*.json' …", metavar="GLOB", is_repeated=True),
             Argument(("--exclude",), "none of these", metavar="GLOB", is_repeated=True),
+            Argument(("--push",), "push the kit as well"),
             _DETACH,
         ),
     ),

@@ -65,8 +65,10 @@ from kitd.doctor.patient import Patient
 from kitd.errors import KitdError
 from kitd.gateway.naming import registry_names
 from kitd.gateway.server import Gateway
+from kitd.importing.git import GitClient
 from kitd.importing.hub import HubClient
 from kitd.importing.settings import endpoint_in_force, read_settings
+from kitd.importing.web import Web
 from kitd.jobs import KINDS
 from kitd.jobs.ahead import UploadsAhead, uploads_ahead
 from kitd.jobs.port import Ports
@@ -173,6 +175,7 @@ class Resources:
     ahead: UploadsAhead
     relays: LayerRelays
     hub: HubClient
+    git: GitClient
     reach: Reach
     feeds: LayerFeeds
 
@@ -273,13 +276,7 @@ async def open_resources(
         ahead = await stack.enter_async_context(uploads_ahead(ground.cache, registries.repository))
         reach = Reach(ground.cache, ledgers.catalog.places, registries.repository)
         feeds = await stack.enter_async_context(layer_feeds())
-        hub = await stack.enter_async_context(
-            HubClient(
-                lambda: read_settings(in_force.config.hub, ground.environ),
-                ground.secrets,
-                proxy=partial(_proxy, ground),
-            )
-        )
+        web = await stack.enter_async_context(Web(proxy=partial(_proxy, ground)))
         yield Resources(
             registries=registries,
             hints=hinting,
@@ -288,7 +285,10 @@ async def open_resources(
             relays=LayerRelays(
                 registries.repository, lambda: in_force.config.cache.stream_over_bytes
             ),
-            hub=hub,
+            hub=HubClient(
+                lambda: read_settings(in_force.config.hub, ground.environ), ground.secrets, web
+            ),
+            git=GitClient(web, ground.secrets, ground.environ),
             reach=reach,
             feeds=feeds,
         )
@@ -379,7 +379,7 @@ async def _make_work(
         limits=lambda: ground.in_force.config.cache,
         clock=clock,
     )
-    importer = Importer(resources.hub, ground.store, ledgers.jobs)
+    importer = Importer(resources.hub, resources.git, ground.store, ledgers.jobs)
 
     def ended(job: Job) -> None:
         board.job_ended(job)

@@ -9,7 +9,17 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Sequence,
+)
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -17,10 +27,13 @@ import structlog
 
 from kitd.blocking import run_blocking
 from kitd.errors import Disposition, KitdError, NotFoundError
+from kitd.hub.git_source import Source
 from kitd.hub.tree import HubFile, HubSource, Snapshot
-from kitd.importing.fetch import fetch
+from kitd.importing.git import GitClient, GitOrigin
 from kitd.importing.hub import HubClient
 from kitd.importing.ignored import find_ignored
+from kitd.jobs.import_kit import NoRoomToImportError
+from kitd.jobs.port import Origin
 from kitd.modelkit.kitfile import KITFILE_NAMES
 from kitd.queue.job import TERMINAL, Job
 from kitd.store.blob_store import BlobStore, os_errors
@@ -29,7 +42,7 @@ DIRECTORY = "imports"
 """Below the cache's directory."""
 LOOK_S = 600.0
 """Jobs that are cancelled while they wait end without anybody's noticing it here."""
-_BLOBS, _TREE, _GONE = "blobs", "tree", ".gone"
+_BLOBS, _TREE, _REPOSITORY, _GONE = "blobs", "tree", "git", ".gone"
 
 log = structlog.get_logger(__name__)
 
@@ -45,8 +58,9 @@ class Jobs(Protocol):
 class Importer:
     """Implements `kitd.jobs.port.Importer`. Belongs to one event loop."""
 
-    def __init__(self, hub: HubClient, store: BlobStore, jobs: Jobs) -> None:
+    def __init__(self, hub: HubClient, git: GitClient, store: BlobStore, jobs: Jobs) -> None:
         self._hub = hub
+        self._git = git
         self._store = store
         self._jobs = jobs
         self._root = store.root / DIRECTORY
@@ -55,20 +69,38 @@ class Importer:
         """Jobs whose attempts have a directory. A sweep and a beginning exclude each other."""
         self._use = threading.Lock()
 
-    async def snapshot(self, source: HubSource) -> Snapshot:
-        """Return what a revision of a repository holds. Raises `KitdError`."""
-        return await self._hub.snapshot(source)
+    @asynccontextmanager
+    async def open(
+        self, source: Source, place: Path, advanced: Callable[[int], None]
+    ) -> AsyncIterator[Origin]:
+        """Open a revision, to fetch its files into a job's directory. Raises `KitdError`."""
+        if isinstance(source, HubSource):
+            snapshot = await self._hub.snapshot(source)
+            fetch = partial(self._fetch_of_hub, source, snapshot.commit, place)
+            yield _Origin(snapshot, 0, fetch)
+            return
 
-    async def fetch(
+        async def received(size: int) -> None:
+            advanced(size)
+            if not await run_blocking(self._store.has_room_for, size):
+                raise NoRoomToImportError(
+                    f"the disk of the cache has no room for the files of {source}",
+                    hint="free space, or point cache.dir at a larger disk",
+                )
+
+        async with self._git.open(source, place / _REPOSITORY, received) as origin:
+            fetch = partial(_fetch_of_git, origin, place)
+            yield _Origin(origin.snapshot, origin.received, fetch)
+
+    async def _fetch_of_hub(
         self,
         source: HubSource,
         commit: str,
-        file: HubFile,
         place: Path,
+        file: HubFile,
         advanced: Callable[[int], None],
     ) -> int:
-        """Make a file complete in a job's directory. Raises `KitdError`."""
-        return await fetch(self._hub, source, commit, file, place / _BLOBS, advanced)
+        return await self._hub.fetch(source, commit, file, place / _BLOBS, advanced)
 
     def place(self, job: int) -> Path:
         """Return a job's directory, made if it is not there. Blocks. Raises `StoreError`."""
@@ -115,7 +147,12 @@ class Importer:
             for file in files:
                 path = tree / file.path
                 path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-                os.link(place / _BLOBS / file.identity, path)
+                if file.is_executable:
+                    # Of its own: an equal one may not be.
+                    shutil.copyfile(place / _BLOBS / file.identity, path)
+                    path.chmod(0o755)
+                else:
+                    os.link(place / _BLOBS / file.identity, path)
             for name in KITFILE_NAMES:
                 (tree / name).unlink(missing_ok=True)
             (tree / KITFILE_NAMES[0]).write_text(kitfile, encoding="utf-8")
@@ -179,3 +216,22 @@ class Importer:
             return (await self._jobs.job(job)).state in TERMINAL
         except NotFoundError:
             return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Implements `kitd.jobs.port.Origin`."""
+
+    snapshot: Snapshot
+    received: int
+    _fetch: Callable[[HubFile, Callable[[int], None]], Awaitable[int]]
+
+    async def fetch(self, file: HubFile, advanced: Callable[[int], None]) -> int:
+        """Make a file complete in the job's directory. Raises `KitdError`."""
+        return await self._fetch(file, advanced)
+
+
+async def _fetch_of_git(
+    origin: GitOrigin, place: Path, file: HubFile, advanced: Callable[[int], None]
+) -> int:
+    return await origin.fetch(file, place / _BLOBS, advanced)

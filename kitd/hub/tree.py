@@ -44,7 +44,7 @@ class RepositoryType(enum.StrEnum):
     DATASET = "dataset"
 
 
-class HubSource(msgspec.Struct, frozen=True, kw_only=True):
+class HubSource(msgspec.Struct, frozen=True, kw_only=True, tag_field="tool", tag="hf"):
     """A revision of a repository: `org/name` and a branch, tag or commit. Made by `hub_source`."""
 
     type: RepositoryType
@@ -65,6 +65,7 @@ class HubFile:
     blob: str
     """Git's SHA-1; "" where it is that of an LFS pointer and says nothing of the content."""
     sha256: str
+    is_executable: bool = False
 
     @property
     def identity(self) -> str:
@@ -86,6 +87,8 @@ class Snapshot:
     files: tuple[HubFile, ...]
     licence: str
     """As the hub has it; "" where it says none."""
+    notes: tuple[str, ...] = ()
+    """What is to be said about what is not among the files."""
 
 
 @dataclass(frozen=True, slots=True)

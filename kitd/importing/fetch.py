@@ -6,15 +6,15 @@ its name once all of it was hashed.
 
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 
 from kitd.blocking import run_blocking
 from kitd.errors import UnavailableError
 from kitd.hub.error import HubContentError, HubError, HubUnavailableError
-from kitd.hub.tree import HubFile, HubSource
-from kitd.importing.hub import Answer, HubClient
+from kitd.hub.tree import HubFile
+from kitd.importing.web import Answer
 from kitd.store.blob_store import os_errors
 
 CHUNK_BYTES = 1 << 20
@@ -23,14 +23,12 @@ _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
 
 async def fetch(
-    client: HubClient,
-    source: HubSource,
-    commit: str,
     file: HubFile,
     directory: Path,
+    receive: Callable[["Part"], Awaitable[int]],
     advanced: Callable[[int], None],
 ) -> int:
-    """Make a file complete in a directory; return how many bytes came for it.
+    """Make a file complete in a directory; return how many bytes `receive` says came for it.
 
     `advanced` is told how many bytes of the file are there. Raises `KitdError`.
     """
@@ -38,29 +36,32 @@ async def fetch(
     if await run_blocking(_has_size, complete, file.size):
         advanced(file.size)
         return 0
-    part = _Part(directory / f"{file.identity}.part", file)
+    part = Part(directory / f"{file.identity}.part", file)
     try:
         await run_blocking(part.open)
         advanced(part.size)
-        received = await _receive(client, source, commit, part, advanced)
+        received = await receive(part)
         await run_blocking(part.finish, complete)
     finally:
         await run_blocking(part.close)
     return received
 
 
-async def _receive(
-    client: HubClient,
-    source: HubSource,
-    commit: str,
-    part: "_Part",
+async def download(
+    part: "Part",
+    open_at: Callable[[int], AbstractAsyncContextManager[Answer]],
+    wait_after: Callable[[UnavailableError, int], Awaitable[None]],
     advanced: Callable[[int], None],
 ) -> int:
+    """Receive what a part lacks, from the byte on that it has got to; return how many bytes came.
+
+    It is gone on with for as long as something comes. Raises `KitdError`.
+    """
     received = failures = 0
     while part.size < part.file.size:
         before = part.size
         try:
-            async with client.open(source, commit, part.file, part.size) as answer:
+            async with open_at(part.size) as answer:
                 await _begin(answer, part)
                 async for chunk in answer.chunks():
                     received += len(chunk)
@@ -70,11 +71,11 @@ async def _receive(
                 raise HubUnavailableError(f"{part.file.path} ended before its end")
         except UnavailableError as error:
             failures = 1 if part.size > before else failures + 1
-            await client.wait_after(error, failures)
+            await wait_after(error, failures)
     return received
 
 
-async def _begin(answer: Answer, part: "_Part") -> None:
+async def _begin(answer: Answer, part: "Part") -> None:
     """Check that an answer is about the file, and let the part begin where it does."""
     file, response = part.file, answer.response
     linked_size = answer.linked.get("x-linked-size", "")
@@ -86,17 +87,17 @@ async def _begin(answer: Answer, part: "_Part") -> None:
     if response.status == 206:
         found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if found is None or int(found[1]) != part.size or found[3] not in ("*", str(file.size)):
-            raise HubError(f"the hub sent another part of {file.path} than it was asked for")
+            raise HubError(f"the server sent another part of {file.path} than it was asked for")
         return
     await run_blocking(part.restart)
     if response.status == 416:
-        raise HubUnavailableError(f"the hub has no rest of {file.path}: it is begun anew")
+        raise HubUnavailableError(f"the server has no rest of {file.path}: it is begun anew")
     length = response.headers.get("Content-Length", str(file.size))
     if length != str(file.size):
         raise HubContentError(f"{file.path} would have {length[:20]} bytes, not {file.size}")
 
 
-class _Part:
+class Part:
     """What has arrived of a file, hashed. For one thread at a time."""
 
     def __init__(self, path: Path, file: HubFile) -> None:

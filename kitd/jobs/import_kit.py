@@ -1,7 +1,8 @@
-"""Import: a model or a dataset of a hub, fetched, described by a Kitfile and packed.
+"""Import: files of a hub or of a git repository, fetched, described by a Kitfile and packed.
 
-What is fetched lies in a directory of the job's under the names of its hashes, and is linked into a
-tree with the hub's names right before the pack. Whatever ends the job, the directory goes with it.
+What is fetched lies in a directory of the job's under the names of its hashes, and is linked into
+a tree with the names it has there right before the pack.
+Whatever ends the job, the directory goes with it.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,9 +14,10 @@ from kitd.blocking import run_blocking
 from kitd.content.together import all_of
 from kitd.errors import KitdError
 from kitd.hub.error import InvalidHubTreeError
-from kitd.hub.tree import HubFile, HubSource, Snapshot, select
+from kitd.hub.git_source import GitSource, Source
+from kitd.hub.tree import HubFile, select
 from kitd.jobs.assembly import PackArgs, PackResult, pack
-from kitd.jobs.port import Ports
+from kitd.jobs.port import Origin, Ports
 from kitd.licence import MAX_LICENCE_BYTES, recognize_licence
 from kitd.modelkit.dialect import Dialect
 from kitd.modelkit.generate import (
@@ -43,12 +45,13 @@ MAX_PATTERNS = 100
 class ImportArgs(msgspec.Struct, frozen=True, kw_only=True):
     """What to import, and what its kit is called; `kitfile` is a Kitfile's text."""
 
-    source: HubSource
+    source: Source
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     kitfile: str | None
     repository: str
     tags: tuple[str, ...]
+    push: bool = False
     asker: int | None = None
     """Whose wish it is: nobody's takes the place of another's."""
 
@@ -68,6 +71,12 @@ class NothingToImportError(KitdError):
     code = "nothing_to_import"
 
 
+class KitfileTooLargeError(KitdError):
+    """The Kitfile of a repository is larger than any that is read."""
+
+    code = "kitfile_too_large"
+
+
 class NoRoomToImportError(KitdError):
     """The disk is too small for what is to be imported, which is there twice for a while."""
 
@@ -78,39 +87,45 @@ async def run(args: ImportArgs, context: JobContext, ports: Ports) -> Done:
     """Import once. Raises `KitdError`."""
     importer = ports.importer
     place = await run_blocking(importer.place, context.job.id)
-    fetching = _Fetching(args.source, place, context, ports)
-    snapshot = await importer.snapshot(args.source)
-    chosen = await run_blocking(select, snapshot.files, args.include, args.exclude)
-    if not chosen:
-        raise NothingToImportError(
-            f"{args.source} has no files" + (" that the patterns leave" if snapshot.files else ""),
-            hint="see --include and --exclude; * stands for any characters, also /",
-        )
-    ignored = await _ignored(snapshot, chosen, fetching, ports)
-    notes: tuple[str, ...] = ()
-    if args.kitfile is None:
-        taken = tuple(file for file in chosen if file.path not in ignored)
-        kitfile, notes = await _generated(args.source, snapshot, taken, fetching, ports)
-    else:
-        kitfile = await run_blocking(parse_kitfile, args.kitfile.encode())
-    await run_blocking(require_valid, kitfile, ports.settings.dialect)
-    needed = await run_blocking(needed_by, kitfile, chosen, ignored)
-    require_place_for_kitfile(needed)
-    if not await run_blocking(importer.has_room_for, place, needed):
-        size = sum(file.size for file in needed)
-        raise NoRoomToImportError(
-            f"the disk of the cache has no room for {size} bytes, and as many for the kit",
-            hint="free space, point cache.dir at a larger disk, or choose less with --include",
-        )
-    await fetching.fetch(snapshot.commit, needed)
-    text = args.kitfile
+
+    def advanced(size: int) -> None:
+        context.report(Progress("downloading", size, size))
+
+    async with importer.open(args.source, place, advanced) as origin:
+        fetching = _Fetching(origin, place, context, ports)
+        snapshot = origin.snapshot
+        chosen = await run_blocking(select, snapshot.files, args.include, args.exclude)
+        if not chosen:
+            raise NothingToImportError(
+                f"{args.source} has no files"
+                + (" that the patterns leave" if snapshot.files else ""),
+                hint="see --include and --exclude; * stands for any characters, also /",
+            )
+        ignored = await _ignored(chosen, fetching, ports)
+        notes: tuple[str, ...] = ()
+        text = await _own_kitfile(args, chosen, fetching)
+        if text is None:
+            taken = tuple(file for file in chosen if file.path not in ignored)
+            kitfile, notes = await _generated(args.source, taken, fetching, ports)
+        else:
+            kitfile = await run_blocking(parse_kitfile, text.encode())
+        await run_blocking(require_valid, kitfile, ports.settings.dialect)
+        needed = await run_blocking(needed_by, kitfile, chosen, ignored)
+        require_place_for_kitfile(needed)
+        if not await run_blocking(importer.has_room_for, place, needed):
+            size = sum(file.size for file in needed)
+            raise NoRoomToImportError(
+                f"the disk of the cache has no room for {size} bytes, and as many for the kit",
+                hint="free space, point cache.dir at a larger disk, or choose less with --include",
+            )
+        await fetching.fetch(needed)
     if text is None:
         text = await run_blocking(kitfile_to_yaml, kitfile)
     tree = await run_blocking(importer.lay_out, place, needed, text)
     done = await pack(_pack_args(args, tree), context, ports)
     assert isinstance(done.result, PackResult)
     packed = msgspec.structs.asdict(done.result)
-    packed["warnings"] = (*notes, *done.result.warnings)
+    packed["warnings"] = (*snapshot.notes, *notes, *done.result.warnings)
     result = ImportResult(
         **packed,
         source=str(args.source),
@@ -121,6 +136,27 @@ async def run(args: ImportArgs, context: JobContext, ports: Ports) -> Done:
     return Done(result, done.effects, done.facts)
 
 
+async def _own_kitfile(
+    args: ImportArgs, files: Sequence[HubFile], fetching: "_Fetching"
+) -> str | None:
+    """Return the Kitfile of the caller, or that of git; None where there is neither.
+
+    Hubs hold models, and not projects: what is called so there is one of their files.
+    """
+    if args.kitfile is not None or not isinstance(args.source, GitSource):
+        return args.kitfile
+    by_name = {file.path: file for file in files}
+    found = next((by_name[name] for name in KITFILE_NAMES if name in by_name), None)
+    if found is None:
+        return None
+    if found.size > MAX_KITFILE_CHARS:
+        raise KitfileTooLargeError(
+            f"{found.path} has more than {MAX_KITFILE_CHARS} bytes",
+            hint="give another Kitfile with -f",
+        )
+    return await fetching.read(found)
+
+
 def _pack_args(args: ImportArgs, tree: Path) -> PackArgs:
     return PackArgs(
         project=None,
@@ -128,7 +164,7 @@ def _pack_args(args: ImportArgs, tree: Path) -> PackArgs:
         kitfile=KITFILE_NAMES[0],
         repository=args.repository,
         tags=args.tags,
-        push=False,
+        push=args.push,
         compression=None,
         is_guest=True,
     )
@@ -137,17 +173,17 @@ def _pack_args(args: ImportArgs, tree: Path) -> PackArgs:
 class _Fetching:
     """What one attempt fetches into its job's directory."""
 
-    def __init__(self, source: HubSource, place: Path, context: JobContext, ports: Ports) -> None:
-        self._source = source
+    def __init__(self, origin: Origin, place: Path, context: JobContext, ports: Ports) -> None:
+        self.origin = origin
         self._place = place
         self._context = context
         self._importer = ports.importer
         self._transfers = ports.transfers
         self._here: dict[str, int] = {}
         self._done = 0
-        self.received = 0
+        self.received = origin.received
 
-    async def fetch(self, commit: str, files: Collection[HubFile]) -> None:
+    async def fetch(self, files: Collection[HubFile]) -> None:
         """Fetch files, several at once; equal ones once. Raises `KitdError`."""
         wanted = {file.identity: file for file in files}
         total = sum(file.size for file in wanted.values())
@@ -157,33 +193,31 @@ class _Fetching:
 
         async def fetch_in_turn() -> None:
             while waiting:
-                await self._fetch_one(commit, waiting.pop(), total)
+                await self._fetch_one(waiting.pop(), total)
 
         await all_of(fetch_in_turn() for _ in range(min(self._transfers, len(wanted))))
 
-    async def _fetch_one(self, commit: str, file: HubFile, total: int) -> None:
+    async def _fetch_one(self, file: HubFile, total: int) -> None:
         def advanced(here: int) -> None:
             self._done += here - self._here.get(file.identity, 0)
             self._here[file.identity] = here
             self._context.report(Progress("downloading", self._done, max(total, self._done)))
 
-        received = await self._importer.fetch(self._source, commit, file, self._place, advanced)
+        received = await self.origin.fetch(file, advanced)
         # Not in one line: others add to it while this one waits.
         self.received += received
 
-    async def read(self, commit: str, file: HubFile) -> str:
+    async def read(self, file: HubFile) -> str:
         """Return the text of a small file. Raises `KitdError`."""
-        return (await self.read_bytes(commit, file)).decode("utf-8", "replace")
+        return (await self.read_bytes(file)).decode("utf-8", "replace")
 
-    async def read_bytes(self, commit: str, file: HubFile) -> bytes:
+    async def read_bytes(self, file: HubFile) -> bytes:
         """Return the content of a small file. Raises `KitdError`."""
-        await self.fetch(commit, [file])
+        await self.fetch([file])
         return await run_blocking(self._importer.read, self._place, file)
 
 
-async def _ignored(
-    snapshot: Snapshot, files: Sequence[HubFile], fetching: _Fetching, ports: Ports
-) -> frozenset[str]:
+async def _ignored(files: Sequence[HubFile], fetching: _Fetching, ports: Ports) -> frozenset[str]:
     """Return which files the .kitignore among them leaves out. Raises `KitdError`."""
     rules = next((file for file in files if file.path == KITIGNORE_NAME), None)
     if rules is None:
@@ -193,37 +227,33 @@ async def _ignored(
             f"{KITIGNORE_NAME} has more than {MAX_KITIGNORE_BYTES} bytes",
             hint=f"leave it out with --exclude {KITIGNORE_NAME}",
         )
-    content = await fetching.read_bytes(snapshot.commit, rules)
+    content = await fetching.read_bytes(rules)
     return await ports.importer.ignored(content, [file.path for file in files])
 
 
 async def _generated(
-    source: HubSource,
-    snapshot: Snapshot,
-    files: Sequence[HubFile],
-    fetching: _Fetching,
-    ports: Ports,
+    source: Source, files: Sequence[HubFile], fetching: _Fetching, ports: Ports
 ) -> tuple[Kitfile, tuple[str, ...]]:
     """Return a Kitfile for what was chosen, and what is to be said about it."""
     licence = ""
     for file in sorted(files, key=lambda file: file.path):
         is_text = "/" not in file.path and is_licence(file.path)
         if is_text and not licence and file.size <= MAX_LICENCE_BYTES:
-            text = await fetching.read(snapshot.commit, file)
+            text = await fetching.read(file)
             licence = await run_blocking(recognize_licence, text)
-    return await run_blocking(
-        draft_for, source, files, licence or snapshot.licence, ports.settings.dialect
-    )
+    licence = licence or fetching.origin.snapshot.licence
+    return await run_blocking(draft_for, source, files, licence, ports.settings.dialect)
 
 
 def draft_for(
-    source: HubSource, files: Sequence[HubFile], licence: str, dialect: Dialect
+    source: Source, files: Sequence[HubFile], licence: str, dialect: Dialect
 ) -> tuple[Kitfile, tuple[str, ...]]:
-    """Return a Kitfile for files of a hub, named after where they come from, and notes.
+    """Return a Kitfile for files, named after where they come from, and notes.
 
     Raises `InvalidHubTreeError` where so many files are in the root that it would be none to read.
     """
     owner, _, name = source.repository.rpartition("/")
+    owner = owner.rpartition("/")[2]
     package = Package(name=name, authors=(owner,) if owner else ())
     listing = listing_of(files)
     if len(listing.files) > CROWD:

@@ -9,7 +9,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +20,8 @@ from kitd.caller import Caller
 from kitd.clock import Clock
 from kitd.content.shared import SharedReads
 from kitd.content.store import Fetcher, Need, Resolver, Tagger, Target
-from kitd.hub.tree import HubFile, HubSource, Snapshot
+from kitd.hub.git_source import Source
+from kitd.hub.tree import HubFile, Snapshot
 from kitd.mirror.edge import Memory, Note
 from kitd.mirror.removal import Fate
 from kitd.modelkit.dialect import Dialect
@@ -237,24 +238,36 @@ class MirrorMemory(Protocol):
         ...
 
 
-class Importer(Protocol):
-    """A hub, and the disk for what comes from it: see `kitd.daemon.importer.Importer`."""
+class Origin(Protocol):
+    """A revision of a repository, from where its files come."""
 
-    async def snapshot(self, source: HubSource) -> Snapshot:
-        """Return what a revision of a repository holds."""
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the revision holds."""
         ...
 
-    async def fetch(
-        self,
-        source: HubSource,
-        commit: str,
-        file: HubFile,
-        place: Path,
-        advanced: Callable[[int], None],
-    ) -> int:
+    @property
+    def received(self) -> int:
+        """How many bytes came to know that, and with it what needs no more fetching."""
+        ...
+
+    async def fetch(self, file: HubFile, advanced: Callable[[int], None]) -> int:
         """Make a file complete in a job's directory; return how many bytes came.
 
         `advanced` is told how many bytes of it are there.
+        """
+        ...
+
+
+class Importer(Protocol):
+    """Where kits come from, and the disk for it: see `kitd.daemon.importer.Importer`."""
+
+    def open(
+        self, source: Source, place: Path, advanced: Callable[[int], None]
+    ) -> AbstractAsyncContextManager[Origin]:
+        """Open a revision, to fetch its files into a job's directory.
+
+        `advanced` is told how many bytes came, where many do before it is open.
         """
         ...
 

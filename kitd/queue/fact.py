@@ -6,7 +6,7 @@ The watcher, people, and finished jobs state facts; one pure function says which
 from dataclasses import dataclass
 
 from kitd.caller import Caller
-from kitd.hub.tree import HubSource
+from kitd.hub.git_source import Source
 from kitd.mirror.order import AS_USUAL, MirrorOrder, MirrorWish
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
@@ -90,14 +90,15 @@ class PullAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportAsked:
-    """A person wants a repository of a hub as a kit; `kitfile` is the text of its Kitfile."""
+    """A person wants a repository as a kit; `kitfile` is the text of its Kitfile."""
 
-    source: HubSource
+    source: Source
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     kitfile: str | None
     repository: Repository
     tags: tuple[str, ...]
+    push: bool
     asker: int
 
 

@@ -385,6 +385,19 @@ def test_kitd_goes_only_where_a_rule_says_with_its_own_credentials(daemon):
     with pytest.raises(RpcError, match="datasets/team/model"):
         daemon.call(SUBMIT, "kits.import", source="datasets/team/model")
     daemon.call(SUBMIT, "kits.import", source="Team/Model", reference="mine")
+    for denied in (
+        "https://127.0.0.1:9/prod/model.git",
+        "git@127.0.0.1:team/model",
+        f"file://{root}",
+    ):
+        with pytest.raises(RpcError) as caught:
+            daemon.call(SUBMIT, "kits.import", source=denied, tool="git", reference="mine")
+        assert caught.value.code == "denied", denied
+    address = "http://127.0.0.1:9/Team/Model.git"
+    daemon.call(SUBMIT, "kits.import", source=address, tool="git", reference="mine")
+    with pytest.raises(RpcError, match=ELSEWHERE.replace(".", r"\.")) as caught:
+        daemon.call(SUBMIT, "kits.import", source="Team/Model", reference=ELSEWHERE, push=True)
+    assert caught.value.code == "denied"
     assert daemon.call(READ, "kits.list")["kits"] != []
     with pytest.raises(RpcError) as caught:
         daemon.call(READ, "kits.inspect", reference=ALLOWED, remote=True)

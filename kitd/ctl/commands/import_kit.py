@@ -1,9 +1,11 @@
-"""`kitctl import`: a kit of a model or a dataset of a hub."""
+"""`kitctl import`: a kit of a model or a dataset of a hub, or of a git repository."""
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from kitd.client import request
+from kitd.ctl.commands.transfer import document_of, movement, note_warnings, show_started
 from kitd.ctl.error import UsageError
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.follow import complete_job
@@ -13,43 +15,56 @@ from kitd.ctl.session import Session
 MAX_KITFILE_BYTES = 256 << 10
 
 
-def import_kit(
+def import_kit(  # noqa: PLR0913 - one for each of the command's options
     session: Session,
     *,
     repository: str,
+    tool: str | None,
     tag: str | None,
     file: str | None,
     ref: str | None,
     include: Sequence[str],
     exclude: Sequence[str],
+    push: bool,
     detach: bool,
 ) -> int:
-    """Fetch a repository of the hub, write a Kitfile for it unless one is given, and pack it."""
+    """Fetch a repository, write a Kitfile unless there is one, and pack it; `push` as of a pack."""
     asked = request.import_kit(
-        repository,
+        _address(repository, tool),
         reference=tag,
         kitfile=None if file is None else _read(file),
         revision=ref,
         include=include,
         exclude=exclude,
+        tool=tool,
+        push=push or None,
     )
     with session.connect() as client:
         job = client.call(asked)
         if detach:
-            session.terminal.show({"job": job.id}, str(job.id))
-            return ExitCode.DONE
+            return show_started(session, job)
         done = complete_job(session, client, job.id)
-    document = {"job": done.id, **(done.result or {})}
-    for warning in document.get("warnings") or ():
-        session.terminal.note(f"warning: {printable(str(warning))}")
-    name = printable(f"{document.get('reference')}@{document.get('digest')}")
-    received = document.get("received") or 0
-    text = (
-        f"imported {printable(str(document.get('source')))} as {name}: "
-        f"{plural(document.get('files') or 0, 'file')}, {size(received)} received"
-    )
-    session.terminal.show(document, text)
+        document = document_of(done)
+        note_warnings(session, document)
+        name = printable(f"{document.get('reference')}@{document.get('digest')}")
+        received = size(document.get("received") or 0)
+        source = printable(str(document.get("source")))
+        files = plural(document.get("files") or 0, "file")
+        lines = [f"imported {source} as {name}: {files}, {received} received"]
+        if push:
+            for follower in done.followed_by:
+                document["push"] = document_of(complete_job(session, client, follower))
+                lines.append(movement("pushed", document["push"]))
+    session.terminal.show(document, "\n".join(lines))
     return ExitCode.DONE
+
+
+def _address(repository: str, tool: str | None) -> str:
+    """Return what kitd is to import: a directory of git's by its address, all else as it is."""
+    is_path = repository.startswith(("/", "./", "../")) or repository in (".", "..")
+    if tool == "hf" or not ((is_path or tool == "git") and os.path.isdir(repository)):
+        return repository
+    return f"file://{Path(os.path.abspath(repository))}"
 
 
 def _read(path: str) -> str:

@@ -40,15 +40,15 @@ def pack(  # noqa: PLR0913 - one for each of the command's options
     with session.connect() as client:
         job = client.call(asked)
         if detach:
-            return _show_started(session, job)
+            return show_started(session, job)
         packed = complete_job(session, client, job.id)
-        document = _document(packed)
-        _note_warnings(session, document)
+        document = document_of(packed)
+        note_warnings(session, document)
         lines = [_packed(document)]
         if push:
             for follower in packed.followed_by:
-                document["push"] = _document(complete_job(session, client, follower))
-                lines.append(_moved("pushed", document["push"]))
+                document["push"] = document_of(complete_job(session, client, follower))
+                lines.append(movement("pushed", document["push"]))
     session.terminal.show(document, "\n".join(lines))
     return ExitCode.DONE
 
@@ -88,23 +88,26 @@ def _transfer(session: Session, asked: Request[Job], done: str, *, detach: bool)
     with session.connect() as client:
         job = client.call(asked)
         if detach:
-            return _show_started(session, job)
-        document = _document(complete_job(session, client, job.id))
-    _note_warnings(session, document)
-    session.terminal.show(document, _moved(done, document))
+            return show_started(session, job)
+        document = document_of(complete_job(session, client, job.id))
+    note_warnings(session, document)
+    session.terminal.show(document, movement(done, document))
     return ExitCode.DONE
 
 
-def _show_started(session: Session, job: Job) -> int:
+def show_started(session: Session, job: Job) -> int:
+    """Show a job that nobody waits for."""
     session.terminal.show({"job": job.id}, str(job.id))
     return ExitCode.DONE
 
 
-def _document(job: Job) -> dict[str, Any]:
+def document_of(job: Job) -> dict[str, Any]:
+    """Return a job's result as `--json` shows it."""
     return {"job": job.id, **(job.result or {})}
 
 
-def _note_warnings(session: Session, document: dict[str, Any]) -> None:
+def note_warnings(session: Session, document: dict[str, Any]) -> None:
+    """Say what is to be said about a result."""
     for warning in (*(document.get("warnings") or ()), *(document.get("notes") or ())):
         session.terminal.note(f"warning: {printable(str(warning))}")
 
@@ -122,7 +125,8 @@ def _packed(document: dict[str, Any]) -> str:
     )
 
 
-def _moved(done: str, document: dict[str, Any]) -> str:
+def movement(done: str, document: dict[str, Any]) -> str:
+    """Return what was pushed or pulled, as a line."""
     moved = document.get("bytes") or {}
     facts = [
         f"{size(moved[kind])} {kind}"

@@ -15,7 +15,7 @@ import msgspec
 from kitd.blocking import run_blocking
 from kitd.caller import Caller
 from kitd.errors import NotFoundError
-from kitd.hub.tree import HubSource
+from kitd.hub.git_source import GitSource, Source
 from kitd.jobs.assembly import PackArgs
 from kitd.jobs.import_kit import IMPORT, ImportArgs
 from kitd.jobs.mirror.kind import MIRROR
@@ -126,14 +126,23 @@ def reach(context: Context[Services]) -> tuple[str, ...]:
     return ("**",) if is_admin(context) else tuple(map(str, context.access.repositories))
 
 
-def require_hub(context: Context[Services], source: HubSource) -> None:
-    """Check that kitd may go to a repository of the hub for the caller's sake.
+def require_source(context: Context[Services], source: Source) -> None:
+    """Check that kitd may fetch from a repository of a hub or of git for the caller's sake.
 
-    It is named as one of a registry would be: the hub's host, and its name in lower case. Raises
+    It is named as one of a registry would be: the host, and its name in lower case. Raises
     `DeniedError`.
     """
-    host = urlsplit(context.services.hub_endpoint()).netloc
-    require_reachable(context, Repository(host.lower(), str(source).lower()))
+    host, name = urlsplit(context.services.hub_endpoint()).netloc, str(source)
+    if isinstance(source, GitSource):
+        host, name = source.place.authority, source.repository
+    if host:
+        require_reachable(context, Repository(host.lower(), name.lower()))
+    elif not is_admin(context):
+        # What git reads there it reads with kitd's rights, wherever the repository has it look.
+        raise DeniedError(
+            f"user {context.peer.uid} may not have kitd read a repository of this machine",
+            hint="clone it, and kitctl pack the directory; or ask an admin",
+        )
 
 
 def require_mirrorable(context: Context[Services], order: MirrorOrder) -> None:
@@ -179,7 +188,10 @@ def require_reachable_again(context: Context[Services], job: Job) -> None:
     elif job.kind == SURVEY.name:
         require_surveyor(context)
     elif job.kind == IMPORT.name:
-        require_hub(context, msgspec.json.decode(job.args, type=ImportArgs).source)
+        args = msgspec.json.decode(job.args, type=ImportArgs)
+        require_source(context, args.source)
+        if args.push:
+            require_reachable(context, parse_repository(args.repository))
     elif job.kind != PACK.name or msgspec.json.decode(job.args, type=PackArgs).push:
         require_reachable(context, parse_reference(job.reference).repository)
 

@@ -39,7 +39,7 @@ def store(tmp_path):
 
 async def test_only_what_belongs_to_a_job_that_goes_on_stays(store):
     jobs = Jobs(job1=JobState.RUNNING, job2=JobState.FAILED, job3=JobState.SCHEDULED)
-    importer = Importer(None, store, jobs)
+    importer = Importer(None, None, store, jobs)
     for number in (1, 2, 3, 4):
         (importer.place(number) / "blobs" / "x").write_text("x")
     # A removal that was cut short.
@@ -52,7 +52,7 @@ async def test_only_what_belongs_to_a_job_that_goes_on_stays(store):
 
 
 async def test_what_cannot_be_removed_keeps_nothing_else(store):
-    importer = Importer(None, store, Jobs())
+    importer = Importer(None, None, store, Jobs())
     for number in (1, 2, 3):
         importer.place(number)
         importer.job_ended(SimpleNamespace(id=number))
@@ -70,7 +70,7 @@ async def test_a_job_that_is_retried_meanwhile_keeps_its_directory(store):
             importer.place(number)
             return SimpleNamespace(state=JobState.FAILED)
 
-    importer = Importer(None, store, Retried())
+    importer = Importer(None, None, store, Retried())
     (importer.place(5) / "blobs" / "x").write_text("x")
     importer.job_ended(SimpleNamespace(id=5))
     await importer.sweep()
@@ -78,7 +78,7 @@ async def test_a_job_that_is_retried_meanwhile_keeps_its_directory(store):
 
 
 def test_files_are_laid_out_under_their_names_with_one_kitfile(store):
-    importer = Importer(None, store, Jobs())
+    importer = Importer(None, None, store, Jobs())
     place = importer.place(7)
     (place / "blobs" / ("a" * 40)).write_text("x")
     for text in ("first", "second"):
@@ -88,7 +88,7 @@ def test_files_are_laid_out_under_their_names_with_one_kitfile(store):
 
 
 def test_room_is_for_what_is_missing_and_for_the_kit(store):
-    importer = Importer(None, store, Jobs())
+    importer = Importer(None, None, store, Jobs())
     place, free = importer.place(7), store.free_bytes()
     large = HubFile(path="l", size=free * 2 // 3, blob="", sha256="b" * 64)
     assert importer.has_room_for(place, FILES)

@@ -8,6 +8,7 @@ from yarl import URL
 from hub_server import HubServer, Quirks
 from kitd.importing.hub import HubClient
 from kitd.importing.settings import HubSettings
+from kitd.importing.web import Web
 from kitd.secret import Secrets
 
 
@@ -41,9 +42,7 @@ def hub(stack, content):
             """Wait for nothing between attempts."""
 
         settings = HubSettings(URL(server.endpoint), token)
-        client = await stack.enter_async_context(
-            HubClient(lambda: settings, Secrets(), sleep=sleep, silence_s=silence_s)
-        )
-        return server, client
+        web = await stack.enter_async_context(Web(sleep=sleep, silence_s=silence_s))
+        return server, HubClient(lambda: settings, Secrets(), web)
 
     return start

@@ -12,8 +12,8 @@ from kitd.hub.error import (
     InvalidHubTreeError,
 )
 from kitd.hub.tree import MAX_ENTRIES, HubFile, hub_source
-from kitd.importing.fetch import fetch
-from kitd.importing.hub import ATTEMPTS, MAX_PAGE_BYTES, MAX_REVISION_BYTES
+from kitd.importing.hub import MAX_PAGE_BYTES, MAX_REVISION_BYTES
+from kitd.importing.web import ATTEMPTS
 
 SOURCE = hub_source("Org/Name", None)
 TOKEN = "hf_a-secret-of-somebody"
@@ -25,7 +25,7 @@ async def fetch_all(client, place, seen=None):
     snapshot = await client.snapshot(SOURCE)
     progress = [] if seen is None else seen
     return {
-        file.path: await fetch(client, SOURCE, COMMIT, file, place, progress.append)
+        file.path: await client.fetch(SOURCE, COMMIT, file, place, progress.append)
         for file in snapshot.files
     }
 
@@ -57,7 +57,7 @@ async def test_a_dataset_has_addresses_of_its_own(hub, tmp_path):
     source = hub_source("datasets/Org/Name", None)
     snapshot = await client.snapshot(source)
     for file in snapshot.files:
-        await fetch(client, source, COMMIT, file, tmp_path, lambda _: None)
+        await client.fetch(source, COMMIT, file, tmp_path, lambda _: None)
         assert (tmp_path / file.identity).stat().st_size == file.size
 
 
@@ -92,10 +92,10 @@ async def test_what_breaks_off_is_gone_on_with_for_as_long_as_something_comes(hu
     server, client = await hub(cut={"model.safetensors": 8, "config.json": 1})
     file, small = [await only(client, name) for name in ("model.safetensors", "config.json")]
     seen = []
-    assert await fetch(client, SOURCE, COMMIT, file, tmp_path, seen.append) == file.size
+    assert await client.fetch(SOURCE, COMMIT, file, tmp_path, seen.append) == file.size
     assert seen == sorted(seen)
     assert (seen[0], seen[-1]) == (0, file.size)
-    assert await fetch(client, SOURCE, COMMIT, small, tmp_path, seen.append) == small.size
+    assert await client.fetch(SOURCE, COMMIT, small, tmp_path, seen.append) == small.size
     # Each time at the hub and where it redirects to.
     assert server.counts() == {"model.safetensors": 18, "config.json": 2}
 
@@ -103,7 +103,7 @@ async def test_what_breaks_off_is_gone_on_with_for_as_long_as_something_comes(hu
 async def test_ranges_begin_where_the_last_answer_ended(hub, content, tmp_path):
     server, client = await hub(cut={"model.safetensors": 3})
     file = await only(client, "model.safetensors")
-    received = await fetch(client, SOURCE, COMMIT, file, tmp_path, lambda _here: None)
+    received = await client.fetch(SOURCE, COMMIT, file, tmp_path, lambda _here: None)
     offsets = [
         int(found.removeprefix("bytes=").removesuffix("-")) if found else 0
         for name, path, _, found in server.asked
@@ -118,7 +118,7 @@ async def test_ranges_begin_where_the_last_answer_ended(hub, content, tmp_path):
 async def test_a_hub_without_ranges_sends_all_again(hub, content, tmp_path):
     _server, client = await hub(cut={"model.safetensors": 2}, ignores_ranges=True)
     file = await only(client, "model.safetensors")
-    assert await fetch(client, SOURCE, COMMIT, file, tmp_path, lambda _here: None) > file.size
+    assert await client.fetch(SOURCE, COMMIT, file, tmp_path, lambda _here: None) > file.size
     assert (tmp_path / file.identity).read_bytes() == (content / file.path).read_bytes()
 
 
@@ -128,15 +128,15 @@ async def test_a_part_of_an_earlier_life_is_gone_on_with_and_checked(hub, conten
     whole = (content / file.path).read_bytes()
     part = tmp_path / f"{file.identity}.part"
     part.write_bytes(whole[:1_000_000])
-    assert await fetch(client, SOURCE, COMMIT, file, tmp_path, lambda _: None) == file.size - 10**6
+    assert await client.fetch(SOURCE, COMMIT, file, tmp_path, lambda _: None) == file.size - 10**6
     (tmp_path / file.identity).unlink()
     # What is wrong is found at the end, and not gone on with again.
     part.write_bytes(b"x" * 1_000_000)
     with pytest.raises(HubContentError, match="not what was listed"):
-        await fetch(client, SOURCE, COMMIT, file, tmp_path, lambda _: None)
+        await client.fetch(SOURCE, COMMIT, file, tmp_path, lambda _: None)
     assert list(tmp_path.glob(f"{file.identity}*")) == []
     part.write_bytes(whole + b"more")
-    await fetch(client, SOURCE, COMMIT, file, tmp_path, lambda _: None)
+    await client.fetch(SOURCE, COMMIT, file, tmp_path, lambda _: None)
     assert (tmp_path / file.identity).read_bytes() == whole
 
 
@@ -145,7 +145,7 @@ async def test_other_bytes_than_listed_are_refused(hub, tmp_path, path):
     _server, client = await hub(wrong={path})
     file = await only(client, path)
     with pytest.raises(HubContentError, match="its hash is"):
-        await fetch(client, SOURCE, COMMIT, file, tmp_path, lambda _: None)
+        await client.fetch(SOURCE, COMMIT, file, tmp_path, lambda _: None)
     assert not (tmp_path / file.identity).exists()
 
 
@@ -153,14 +153,14 @@ async def test_what_the_redirect_tells_has_to_agree(hub, tmp_path):
     server, client = await hub(linked_size=1)
     file = await only(client, "model.safetensors")
     with pytest.raises(HubContentError, match="by now"):
-        await fetch(client, SOURCE, COMMIT, file, tmp_path, lambda _: None)
+        await client.fetch(SOURCE, COMMIT, file, tmp_path, lambda _: None)
     server.quirks.linked_size = 0
     other = HubFile(path=file.path, size=file.size, blob="", sha256="0" * 64)
     with pytest.raises(HubContentError, match="not what was listed"):
-        await fetch(client, SOURCE, COMMIT, other, tmp_path, lambda _: None)
+        await client.fetch(SOURCE, COMMIT, other, tmp_path, lambda _: None)
     longer = HubFile(path="config.json", size=1, blob="0" * 40, sha256="")
     with pytest.raises(HubContentError, match="would have 2 bytes"):
-        await fetch(client, SOURCE, COMMIT, longer, tmp_path, lambda _: None)
+        await client.fetch(SOURCE, COMMIT, longer, tmp_path, lambda _: None)
 
 
 async def test_a_stall_ends_the_attempt(hub, tmp_path):
@@ -168,7 +168,7 @@ async def test_a_stall_ends_the_attempt(hub, tmp_path):
     file = await only(client, "model.safetensors")
     with pytest.raises(HubUnavailableError, match="in time"):
         # Each attempt gets half of the rest, until there is nothing to be halved.
-        await fetch(client, SOURCE, COMMIT, file, tmp_path, lambda _: None)
+        await client.fetch(SOURCE, COMMIT, file, tmp_path, lambda _: None)
 
 
 @pytest.mark.parametrize(
