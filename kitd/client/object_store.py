@@ -111,7 +111,7 @@ def parse_object(url: str) -> S3Object:
     ):
         raise RemoteDatasetError(
             f"kitctl cannot fetch {printable(url[:200])}",
-            hint="it fetches s3://BUCKET/KEY, with ?versionId=ID or without",
+            hint="it fetches https://, and s3://BUCKET/KEY, with ?versionId=ID or without",
         )
     return S3Object(bucket, key, urllib.parse.unquote(version) or None)
 
@@ -138,31 +138,33 @@ def open_object(store: Store, url: str, etag: str) -> Iterator[RemoteContent]:
                 raise _changed(name, etag)
             if not (length.isascii() and length.isdigit()):
                 raise RemoteDatasetError(f"the store does not say how large {name} is")
-            yield RemoteContent(int(length), _chunks(response, int(length), name))
+            yield RemoteContent(int(length), chunks_of(response, int(length), name))
     except urllib.error.HTTPError as error:
         with error:
             raise _refused(error.code, name, etag) from error
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        raise _lost(name, error) from error
+        raise lost(name, error) from error
 
 
-def _chunks(response: http.client.HTTPResponse, size: int, name: str) -> Iterator[bytes]:
+def chunks_of(response: http.client.HTTPResponse, size: int, name: str) -> Iterator[bytes]:
+    """Yield a body of so many bytes. Raises `RemoteDatasetError` where it has fewer."""
     left = size
     while left:
         try:
             chunk = response.read(min(CHUNK_BYTES, left))
         except (http.client.HTTPException, OSError) as error:
-            raise _lost(name, error) from error
+            raise lost(name, error) from error
         if not chunk:
             raise RemoteDatasetError(f"{name} ended {left} bytes too early", hint="try again")
         left -= len(chunk)
         yield chunk
 
 
-def _lost(name: str, error: Exception) -> RemoteDatasetError:
+def lost(name: str, error: Exception) -> RemoteDatasetError:
+    """Return what it is that nobody answers, or breaks off."""
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     why = printable(str(reason)[:200]) or type(reason).__name__
-    return RemoteDatasetError(f"cannot fetch {name}: {why}", hint="see whether the store answers")
+    return RemoteDatasetError(f"cannot fetch {name}: {why}", hint="see whether its server answers")
 
 
 def _changed(name: str, etag: str) -> RemoteDatasetError:

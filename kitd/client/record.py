@@ -133,7 +133,7 @@ class Layer(NamedTuple):
 class RemoteDataset(NamedTuple):
     """A dataset that is in no layer: the file or directory `path` is what `remote_path` names.
 
-    `remote_hash` is the ETag that an object has to have.
+    `remote_hash` is the ETag that an object of S3 has to have, of a web server its SHA-256, or "".
     """
 
     path: str

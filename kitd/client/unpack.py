@@ -144,7 +144,8 @@ def unpack(
     """Unpack what `kitd.client.request.plan_unpack` answered, and nothing of which is missing.
 
     The daemon opens the layers, this process writes the files. With `stores`, an environment in
-    which `S3_*` say where objects are and who asks for them, it fetches remote datasets as well.
+    which `S3_*` and `~/.netrc` say where objects are and who asks for them, it fetches remote
+    datasets as well.
     Raises what `Client.call` and `kitd.client.extract.extract` raise, and `RemoteDatasetError`;
     whatever it raises, the target is as it was.
     """
@@ -205,10 +206,15 @@ def _open_remotes(
         return
     # HTTP and TLS take longer to load than all else: few unpacks need them.
     from kitd.client.object_store import open_object, store_of  # noqa: PLC0415
+    from kitd.client.web_file import SCHEME, open_file  # noqa: PLC0415
 
-    store = store_of(stores)
     for remote in remotes:
-        with open_object(store, remote.remote_path, remote.remote_hash) as content:
+        url, expected = remote.remote_path, remote.remote_hash
+        if url.startswith(SCHEME):
+            opened = open_file(stores, url, expected)
+        else:
+            opened = open_object(store_of(stores), url, expected)
+        with opened as content:
             chunks = _counted(content.chunks, progress)
             yield LooseFile(remote.path, content.size, chunks)
 

@@ -253,7 +253,7 @@ COMMANDS = (
             ),
             Argument(("-o", "--overwrite"), "replace files that exist"),
             Argument(("-i", "--ignore-existing"), "keep files that exist"),
-            Argument(("--include-remote",), "fetch remote datasets, from S3 and other kits"),
+            Argument(("--include-remote",), "fetch remote datasets, from S3, https and other kits"),
         ),
     ),
     Command(

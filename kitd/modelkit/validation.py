@@ -31,6 +31,9 @@ MAX_FINDING = 400
 _PART_TYPE = re.compile(r"\w[\w.-]*", re.ASCII)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _S3 = "s3://"
+_HTTPS = "https://"
+_HTTPS_FILE = re.compile(r"https://[^/?#@\s]+/[^#\s]*[^/#\s]", re.ASCII)
+_SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _S3_OBJECT = re.compile(r"s3://[^/?]+/[^?]+(\?versionId=.+)?")
 
 
@@ -187,10 +190,22 @@ def _remote_errors(kitfile: Kitfile, places: Sequence[_Place]) -> Iterator[str]:
                 yield f"{remote} is one file and needs a path (in dataset layer {index})"
             if not dataset.remote_hash:
                 yield f"remoteHash is required for {remote} (in dataset layer {index})"
+        elif remote.startswith(_HTTPS):
+            yield from _https_errors(dataset, index)
         elif reference_of(remote) is None:
-            yield f"remotePath takes S3 URLs and ModelKit references ({remote})"
+            yield f"remotePath takes URLs of S3, https:// and ModelKit references ({remote})"
         else:
             yield from _inside_remote(dataset, f"dataset layer {index}", places)
+
+
+def _https_errors(dataset: Dataset, index: int) -> Iterator[str]:
+    # A password in it would be in every copy of the kit; it is not repeated.
+    if _HTTPS_FILE.fullmatch(dataset.remote_path) is None:
+        yield f"remotePath is not the https:// address of a file (in dataset layer {index})"
+    if clean_path(dataset.path) == ".":
+        yield f"what remotePath names is one file and needs a path (in dataset layer {index})"
+    if dataset.remote_hash and _SHA256.fullmatch(dataset.remote_hash) is None:
+        yield f"remoteHash beside https:// is sha256:<64 hex digits> (in dataset layer {index})"
 
 
 def _inside_remote(dataset: Dataset, label: str, places: Sequence[_Place]) -> Iterator[str]:
@@ -223,3 +238,5 @@ def _warnings(kitfile: Kitfile, dialect: Dialect) -> Iterator[str]:
     for index, dataset in enumerate(kitfile.datasets):
         if dataset.remote_hash and reference_of(dataset.remote_path) is not None:
             yield f"remoteHash means nothing beside a reference (in dataset layer {index})"
+        if dataset.remote_path.startswith(_HTTPS) and not dataset.remote_hash:
+            yield f"without remoteHash nobody notices another file (in dataset layer {index})"

@@ -93,7 +93,23 @@ def test_accepted_in_both_dialects(text, dialect):
             "s3://b/k?versionId=1 is one file and needs a path (in dataset layer 0)",
         ),
         ("datasets: [{path: d, remoteHash: h}]", "remoteHash without remotePath"),
-        ("datasets: [{path: d, remotePath: 'ftp://x'}]", "remotePath takes S3 URLs"),
+        ("datasets: [{path: d, remotePath: 'ftp://x'}]", "remotePath takes URLs of S3"),
+        ("datasets: [{path: d, remotePath: 'http://a.b/c'}]", "remotePath takes URLs of S3"),
+        *(
+            (
+                f"datasets: [{{path: d, remotePath: 'https://{place}'}}]",
+                "remotePath is not the https:// address of a file (in dataset layer 0)",
+            )
+            for place in ("", "a.b", "a.b/", "u:p@a.b/c", "a.b/c#d", "a.b/c d", "/c")
+        ),
+        (
+            "datasets: [{path: d, remotePath: 'https://a.b/c', remoteHash: abc}]",
+            "remoteHash beside https:// is sha256:<64 hex digits> (in dataset layer 0)",
+        ),
+        (
+            "datasets: [{path: ., remotePath: 'https://a.b/c'}]",
+            "one file and needs a path (in dataset layer 0)",
+        ),
         (
             "datasets: [{path: d, remotePath: 'r.io/a/b:c'}]\ncode: [{path: d/e}]",
             "code layer 0 uses a path (d/e) within that of the remote dataset layer 0",
@@ -149,6 +165,10 @@ def test_all_problems_are_raised_at_once():
         (
             "manifestVersion: 1.0.0\ndatasets: [{path: d, remotePath: 'r.io/a:b', remoteHash: h}]",
             "remoteHash means nothing beside a reference (in dataset layer 0)",
+        ),
+        (
+            "manifestVersion: 1.0.0\ndatasets: [{path: d, remotePath: 'https://a.b/c?d=e'}]",
+            "without remoteHash nobody notices another file (in dataset layer 0)",
         ),
     ],
 )
