@@ -36,6 +36,8 @@ class Quirks:
     cut: int = 0
     stall: bool = False
     """Half of an object is sent, and nothing more until `proceed` is set."""
+    redirect: str | None = None
+    """Another server, that git's requests are sent to."""
     silent: bool = False
     """Git's requests are taken, and nothing comes."""
 
@@ -131,7 +133,9 @@ def serve_git(root: Path):
             if server.quirks.silent:
                 server.stalled.set()
                 server.proceed.wait()
-            if server.quirks.private and self.headers["Authorization"] != f"Basic {known}":
+            if server.quirks.redirect is not None:
+                self.answer(302, headers={"Location": server.quirks.redirect + self.path})
+            elif server.quirks.private and self.headers["Authorization"] != f"Basic {known}":
                 self.answer(401, headers={"WWW-Authenticate": 'Basic realm="git"'})
             elif self.path.endswith("/info/lfs/objects/batch"):
                 self.batch(json.loads(content))

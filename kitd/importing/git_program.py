@@ -52,8 +52,8 @@ _SETTINGS = (
     "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.bigFileThreshold=16m",
     "core.packedGitLimit=256m", "core.packedGitWindowSize=16m", "credential.helper=", "gc.auto=0",
     "maintenance.auto=false", "fetch.unpackLimit=1", "fetch.recurseSubmodules=false",
-    "fetch.writeCommitGraph=false", "transfer.bundleURI=false", "http.lowSpeedLimit=1",
-    "http.lowSpeedTime=60",
+    "fetch.writeCommitGraph=false", "transfer.bundleURI=false", "http.followRedirects=false",
+    "http.lowSpeedLimit=1", "http.lowSpeedTime=60",
 )  # fmt: skip
 _BOUNDED = f'ulimit -c 0 && ulimit -v {MEMORY_KIB} && exec nice -n 5 "$@"'
 
@@ -65,6 +65,7 @@ _DENIED = re.compile(
     r"[Aa]uthentication failed|could not read (?:Username|Password)|Permission denied"
     r"|returned error: 40[13]|[Aa]ccess denied|Host key verification failed|dubious ownership"
 )
+_REDIRECTED = re.compile(r"returned error: 30\d|redirect")
 _HOPELESS = re.compile(
     r"transport '.*' not allowed|mismatched algorithms|object format|out of memory"
     r"|certificate|invalid refspec"
@@ -297,6 +298,10 @@ def failure_of(said: bytes, source: GitSource) -> KitdError:
             what,
             hint="kitd's user asks, with ~/.netrc for https, and for ssh with the keys and"
             " known_hosts in ~/.ssh",
+        )
+    if _REDIRECTED.search(text):
+        return GitError(
+            what, hint="give the address that it redirects to, which mostly has .git at its end"
         )
     if _HOPELESS.search(text):
         return GitError(what)
