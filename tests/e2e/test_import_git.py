@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from git_server import PASSWORD, SIGNED, USER, git, make_repository, publish, serve_git
+from kitd.modelkit.generate import CROWD
 from tests.conftest import require
 from tests.e2e.conftest import wait_until
 
@@ -162,6 +163,38 @@ def test_revisions_patterns_and_a_kitfile_of_the_repository(daemon, server, work
         assert refused.json["error"]["code"] == "git_not_found"
     gone = daemon.kitctl("import", server.address("Org/Other.git"), "--json")
     assert gone.json["error"]["code"] == "git_not_found"
+    nothing_left(daemon)
+
+
+def test_what_its_kitignore_leaves_out_is_not_had_from_lfs(daemon, server, work, bare, tmp_path):
+    """With a Kitfile of its own, and with a generated one, which does not name it."""
+    (work / ".kitignore").write_text("*.safetensors\nsrc/run\n")
+    commit(work, bare)
+    made = daemon.json("import", server.address(), "-t", "one")
+    assert (made["files"], made["received"] < len(MODEL)) == (3, True)
+    found = unpacked(daemon, "one", tmp_path / "one")
+    assert set(found) == {"Kitfile", "README.md", "src/train.py"}
+    assert b"safetensors" not in found["Kitfile"][0]
+    (work / "Kitfile").write_text("manifestVersion: 1.0.0\ncode: [{path: .}]\n")
+    commit(work, bare)
+    daemon.json("import", server.address(), "-t", "two")
+    found = unpacked(daemon, "two", tmp_path / "two")
+    assert {"Kitfile", "README.md", "src/train.py"} <= set(found)
+    assert not {"model.safetensors", "src/run"} & set(found)
+    assert [name for name, *_ in server.asked if name == "storage"] == []
+
+
+@pytest.mark.parametrize(
+    "paths", [("Kitfile/a.json",), tuple(f"{number}.json" for number in range(CROWD))]
+)
+def test_what_no_kitfile_can_be_put_into_is_refused(daemon, server, work, bare, paths):
+    for path in paths:
+        (work / path).parent.mkdir(exist_ok=True)
+        (work / path).touch()
+    commit(work, bare)
+    refused = daemon.kitctl("import", server.address(), "--json")
+    assert refused.json["error"]["code"] == "invalid_hub_tree"
+    assert [name for name, *_ in server.asked if name == "storage"] == []
     nothing_left(daemon)
 
 
