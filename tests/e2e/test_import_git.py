@@ -184,6 +184,21 @@ def test_what_its_kitignore_leaves_out_is_not_had_from_lfs(daemon, server, work,
     assert [name for name, *_ in server.asked if name == "storage"] == []
 
 
+def test_a_kitfile_of_a_repository_sends_kitd_to_no_registry(
+    daemon, server, work, bare, docker_registry
+):
+    base = f"{docker_registry.host}/team/base:v1"
+    daemon.json("import", server.address(), "-t", base, "--push")
+    daemon.json("remove", base)
+    kitfile = f"manifestVersion: 1.0.0\nmodel: {{path: '{base}'}}\ncode: [{{path: .}}]\n"
+    (work / "Kitfile").write_text(kitfile)
+    commit(work, bare)
+    refused = daemon.kitctl("import", server.address(), "--json")
+    assert refused.json["error"]["hint"] == f"kitctl pull {base}"
+    daemon.json("pull", base)
+    assert daemon.json("import", server.address())["reference"] == "org/name:latest"
+
+
 @pytest.mark.parametrize(
     "paths", [("Kitfile/a.json",), tuple(f"{number}.json" for number in range(CROWD))]
 )
