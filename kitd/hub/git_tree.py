@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from kitd.errors import printable
 from kitd.hub.error import InvalidHubTreeError
-from kitd.hub.tree import MAX_FILES, HubFile
+from kitd.hub.tree import MAX_ENTRIES, MAX_FILES, HubFile
 
 MAX_POINTER_BYTES = 1023
 """LFS itself reads no larger file as a pointer."""
@@ -66,8 +66,10 @@ def parse_tree(content: bytes) -> GitTree:
                 is_executable=mode == b"100755",
             )
             files.append(file)
-        if len(files) > MAX_FILES:
-            raise InvalidHubTreeError(f"the repository has more than {MAX_FILES} files")
+        if len(files) > MAX_FILES or len(files) + len(links) + len(submodules) > MAX_ENTRIES:
+            raise InvalidHubTreeError(
+                f"the repository has more than {MAX_FILES} files, or {MAX_ENTRIES} entries"
+            )
     return GitTree(tuple(files), tuple(links), tuple(submodules))
 
 
