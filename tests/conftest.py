@@ -74,8 +74,8 @@ def listening_host(log: Path, process: subprocess.Popen[bytes]) -> str:
     raise AssertionError(f"docker-registry did not start:\n{log.read_text()}")
 
 
-@pytest.fixture
-def start_docker_registry(tmp_path: Path) -> Iterator[Callable[..., DockerRegistry]]:
+@contextmanager
+def docker_registries(place: Path) -> Iterator[Callable[..., DockerRegistry]]:
     """Start registries with `http`, `auth` and `notifications` as configured; all stop after.
 
     Without `deletes` they refuse every DELETE.
@@ -90,7 +90,7 @@ def start_docker_registry(tmp_path: Path) -> Iterator[Callable[..., DockerRegist
         notifications: dict | None = None,
         deletes: bool = True,
     ) -> DockerRegistry:
-        home = tmp_path / f"docker-registry-{len(processes)}"
+        home = place / f"docker-registry-{len(processes)}"
         root = home / "storage"
         root.mkdir(parents=True)
         configuration = {
@@ -117,10 +117,19 @@ def start_docker_registry(tmp_path: Path) -> Iterator[Callable[..., DockerRegist
         processes.append(process)
         return DockerRegistry(listening_host(log, process), root)
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
+    try:
+        yield start
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def start_docker_registry(tmp_path: Path) -> Iterator[Callable[..., DockerRegistry]]:
+    """Start registries as `docker_registries` does."""
+    with docker_registries(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture

@@ -23,6 +23,18 @@ SMALL_FOR_LARGE = 4
 """How many small blobs travel in the place of a large one, so that round trips overlap."""
 
 
+class GraphTooLargeError(ContentError):
+    """Indexes list each other deeper, or more content, than kitd follows."""
+
+    code = "graph_too_large"
+
+    def __init__(self, root: Digest) -> None:
+        super().__init__(
+            f"the graph of {root} is too deep or too large to follow",
+            hint="a kit of it can be had by its own digest",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class CopyReport:
     """What a copy moved: bytes that travelled, bytes that were there already."""
@@ -58,7 +70,7 @@ async def walk(source: Fetcher, root: Descriptor) -> tuple[Descriptor, ...]:
     """Return every node of the graph once, children before parents; the root is the last.
 
     Reads manifests only. Layers whose license keeps them from registries are not part of it (OCI
-    image spec, layer.md). Raises `ContentError` for a graph beyond the bounds.
+    image spec, layer.md). Raises `GraphTooLargeError` for a graph beyond the bounds.
     """
     # A hostile index may name one digest both as a blob and as a manifest: two nodes, because only
     # the second has children.
@@ -69,7 +81,7 @@ async def walk(source: Fetcher, root: Descriptor) -> tuple[Descriptor, ...]:
         if key in ordered or is_nondistributable(node.media_type):
             return
         if depth > MAX_DEPTH or len(ordered) >= MAX_NODES:
-            raise ContentError(f"the graph of {root.digest} is too deep or too large to follow")
+            raise GraphTooLargeError(root.digest)
         if is_manifest(node.media_type):
             for child in (await read_manifest(source, node)).children:
                 await visit(child, depth + 1)
@@ -82,7 +94,7 @@ async def walk(source: Fetcher, root: Descriptor) -> tuple[Descriptor, ...]:
 async def manifests_of(source: Fetcher, root: Descriptor) -> tuple[Descriptor, ...]:
     """Return every manifest of the graph once, children before parents; the root is the last.
 
-    Reads indexes only. Raises `ContentError` for a graph beyond the bounds.
+    Reads indexes only. Raises `GraphTooLargeError` for a graph beyond the bounds.
     """
     ordered: dict[Digest, Descriptor] = {}
 
@@ -90,7 +102,7 @@ async def manifests_of(source: Fetcher, root: Descriptor) -> tuple[Descriptor, .
         if node.digest in ordered or is_nondistributable(node.media_type):
             return
         if depth > MAX_DEPTH or len(ordered) >= MAX_NODES:
-            raise ContentError(f"the graph of {root.digest} is too deep or too large to follow")
+            raise GraphTooLargeError(root.digest)
         if node.media_type in INDEXES:
             for child in (await read_manifest(source, node)).children:
                 if is_manifest(child.media_type):

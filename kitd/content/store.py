@@ -33,6 +33,12 @@ class MismatchError(ContentError):
     disposition: ClassVar[Disposition] = Disposition.RETRY
 
 
+class ContentTooLargeError(ContentError):
+    """A manifest or a config has more bytes than kitd reads of one."""
+
+    code = "too_large"
+
+
 class CollectedError(ContentError):
     """Content that was there a moment ago was collected: it has to be made once more."""
 

@@ -3,10 +3,10 @@
 import hashlib
 
 from kitd.blocking import run_blocking
-from kitd.content.store import ByteStream, ContentError, Fetcher, MismatchError
+from kitd.content.store import ByteStream, ContentTooLargeError, Fetcher, MismatchError
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import algorithm_of, from_hash
-from kitd.oci.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from kitd.oci.manifest import MAX_MANIFEST_BYTES, InvalidManifestError, Manifest, parse_manifest
 
 
 async def verified(stream: ByteStream, target: Descriptor) -> ByteStream:
@@ -32,17 +32,29 @@ async def verified(stream: ByteStream, target: Descriptor) -> ByteStream:
 async def read(source: Fetcher, target: Descriptor, *, max_bytes: int) -> bytes:
     """Return the whole verified content of a small blob, such as a manifest or a config.
 
-    Raises `ContentError` where the descriptor claims more than `max_bytes`, `MismatchError`,
-    `ContentNotFoundError`.
+    Raises `ContentTooLargeError` where the descriptor claims more than `max_bytes`,
+    `MismatchError`, `ContentNotFoundError`.
     """
     if target.size > max_bytes:
-        raise ContentError(f"{target.digest} has {target.size} bytes, more than {max_bytes}")
+        raise ContentTooLargeError(
+            f"{target.digest} has {target.size} bytes, more than {max_bytes}"
+        )
     async with source.fetch(target) as stream:
         return b"".join([chunk async for chunk in verified(stream, target)])
 
 
 async def read_manifest(source: Fetcher, target: Descriptor) -> Manifest:
     """Return a verified manifest or index. Raises what `read` does, `InvalidManifestError`."""
+    _, manifest = await read_whole_manifest(source, target)
+    return manifest
+
+
+async def read_whole_manifest(source: Fetcher, target: Descriptor) -> tuple[bytes, Manifest]:
+    """Return a verified manifest or index and its bytes. Raises what `read_manifest` does."""
     content = await read(source, target, max_bytes=MAX_MANIFEST_BYTES)
-    # The largest take a second to parse.
-    return await run_blocking(parse_manifest, content, target.media_type)
+    try:
+        # The largest take a second to parse.
+        return content, await run_blocking(parse_manifest, content, target.media_type)
+    except InvalidManifestError as error:
+        message = f"the manifest {target.digest}: {error.message}"
+        raise type(error)(message, hint=error.hint) from error

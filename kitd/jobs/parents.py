@@ -9,9 +9,8 @@ from kitd.content.verify import read, read_manifest
 from kitd.modelkit.chain import Trail
 from kitd.modelkit.config_blob import MAX_CONFIG_BYTES
 from kitd.modelkit.errors import InvalidConfigError, UnsupportedKitError
-from kitd.modelkit.kit import Kit, read_kit
+from kitd.modelkit.kit import Kit, config_of, read_kit
 from kitd.modelkit.kitfile import Kitfile, model_reference
-from kitd.modelkit.media_type import kit_format
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.manifest import Manifest
 from kitd.oci.reference import Reference
@@ -32,11 +31,8 @@ class Parent:
 async def fetch_kit(source: Fetcher, target: Descriptor) -> tuple[Manifest, Kit]:
     """Return a kit's manifest and what it says. Raises `UnsupportedKitError`, what reading does."""
     manifest = await read_manifest(source, target)
-    if manifest.config is None or kit_format(manifest) is None:
-        raise UnsupportedKitError(
-            f"{target.digest} is not a ModelKit but {manifest.artifact_type or target.media_type}"
-        )
-    config = await read(source, manifest.config, max_bytes=MAX_CONFIG_BYTES)
+    described = config_of(manifest, target.digest)
+    config = await read(source, described, max_bytes=MAX_CONFIG_BYTES)
     return manifest, await run_blocking(read_kit, manifest, config)
 
 

@@ -88,7 +88,7 @@ def _record(record: type[_R], reader: Reader) -> _R:
         elif name == "authors":
             values[name] = _authors(reader, key)
         elif name in {"digest", "diff_id"}:
-            values[name] = _digest(reader.optional_text(key))
+            values[name] = _digest(reader, key)
         elif name in {"model", "package"}:
             child = reader.optional_child(key)
             if child is not None:
@@ -110,13 +110,14 @@ def _authors(reader: Reader, key: str) -> tuple[str, ...]:
     raise reader.fail(key, "a list of strings")
 
 
-def _digest(text: str | None) -> Digest | None:
+def _digest(reader: Reader, key: str) -> Digest | None:
+    text = reader.optional_text(key)
     if not text:
         return None
     try:
         return parse_digest(text)
     except InvalidDigestError as error:
-        raise InvalidConfigError(str(error)) from error
+        raise reader.wrong(key, error.message) from error
 
 
 def _frozen(value: Json) -> Json:

@@ -34,6 +34,12 @@ class InvalidConfigError(KitdError):
     code = "invalid_modelkit_config"
 
 
+class KitMismatchError(InvalidConfigError):
+    """A kit's manifest and its config are not about the same kit, or the same layers."""
+
+    code = "kit_mismatch"
+
+
 class InvalidLayerTypeError(KitdError):
     """The media type is not that of a ModelKit or ModelPack layer."""
 

@@ -13,6 +13,7 @@ ARTIFACT = "application/vnd.kitops.modelkit.manifest.v1+json"
 MODELPACK_CONFIG = "application/vnd.cncf.model.config.v1+json"
 MODELPACK_ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
 
+_MODELKIT_SIGNS = frozenset({CONFIG, ARTIFACT})
 _MODELPACK_SIGNS = frozenset(
     {
         MODELPACK_CONFIG,
@@ -143,11 +144,21 @@ def parse_layer_type(media_type: str) -> LayerType:
 def kit_format(manifest: Manifest) -> KitFormat | None:
     """Return which format a manifest has, or None if it is no kit's.
 
-    Artifact type and config type are two signs, and either is enough.
+    Artifact type and config type are two signs, and either is enough. Where they say both, it is
+    a ModelKit, and `is_contradictory`.
     """
-    if manifest.config is None:
-        return None
-    signs = {manifest.artifact_type, manifest.config.media_type}
-    if signs & {ARTIFACT, CONFIG}:
+    signs = _signs(manifest)
+    if signs & _MODELKIT_SIGNS:
         return KitFormat.MODELKIT
     return KitFormat.MODELPACK if signs & _MODELPACK_SIGNS else None
+
+
+def is_contradictory(manifest: Manifest) -> bool:
+    """Whether a manifest says that it is of one format, and its config of the other."""
+    signs = _signs(manifest)
+    return bool(signs & _MODELKIT_SIGNS and signs & _MODELPACK_SIGNS)
+
+
+def _signs(manifest: Manifest) -> set[str | None]:
+    config = manifest.config
+    return set() if config is None else {manifest.artifact_type, config.media_type}

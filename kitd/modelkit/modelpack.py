@@ -85,7 +85,7 @@ def parse_modelpack_config(content: bytes, *, max_bytes: int) -> ModelPackConfig
     try:
         diff_ids = tuple(map(parse_digest, _texts(files, key)))
     except InvalidDigestError as error:
-        raise InvalidConfigError(str(error)) from error
+        raise files.wrong(key, error.message) from error
     return ModelPackConfig(
         name=descriptor.text("name", ""),
         version=descriptor.text("version", ""),

@@ -9,7 +9,8 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kitd.modelkit.errors import InvalidConfigError
+from kitd.errors import printable
+from kitd.modelkit.errors import KitMismatchError
 from kitd.modelkit.filter import Filter, selection
 from kitd.modelkit.kitfile import EntryKind, Kitfile, LayerEntry, layer_entries
 from kitd.modelkit.media_type import Compression, LayerFormat, LayerKind, parse_layer_type
@@ -44,12 +45,12 @@ def plan_unpack(
 ) -> tuple[UnpackLayer, ...]:
     """Return the layers of the entries that the filters select; no filter selects all.
 
-    What two entries have in common comes once. Raises `InvalidConfigError` where config and
-    manifest disagree, `InvalidLayerTypeError`.
+    What two entries have in common comes once. Raises `KitMismatchError` where config and
+    manifest disagree, `InvalidConfigError`, `InvalidLayerTypeError`.
     """
     places = layer_entries(kitfile)
     if len({place.entry.digest is None for place in places}) > 1:
-        raise InvalidConfigError(
+        raise KitMismatchError(
             "the kit says of some of its entries which layer they are in, and not of others",
             hint="it cannot be told what the others are: pack it again",
         )
@@ -63,8 +64,8 @@ def plan_unpack(
         if not is_taken(place):
             continue
         if target is None:
-            raise InvalidConfigError(
-                f"{place.entry.digest or 'the layer'} of {place.entry.path}"
+            raise KitMismatchError(
+                f"{place.entry.digest or 'the layer'} of {printable(place.entry.path[:160])}"
                 " is no layer of the manifest"
             )
         layer = _layer(place, target)
@@ -99,7 +100,7 @@ def _by_position(manifest: Manifest, places: Sequence[LayerEntry]) -> Sequence[D
     kinds = [LAYER_KINDS[place.kind] for place in places]
     targets = [waiting[kind].popleft() if waiting[kind] else None for kind in kinds]
     if any(waiting.values()):
-        raise InvalidConfigError("the manifest has more layers than the config has entries")
+        raise KitMismatchError("the manifest has more layers than the config has entries")
     return targets
 
 

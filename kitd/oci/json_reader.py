@@ -20,6 +20,9 @@ MAX_INTEGER = 2**63 - 1
 MAX_DEPTH = 64
 """Deeper documents than any manifest, config or webhook in use."""
 
+MAX_DIGITS = 1000
+"""Of an integer: what turns longer ones into numbers takes time that grows with their square."""
+
 _STRING = re.compile(rb'"[^"]*"?')
 _AS_LISTS = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -42,6 +45,12 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 def _constant(name: str) -> NoReturn:
     raise InvalidJsonError(f"{name} is not JSON")
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise InvalidJsonError(f"a number has {len(text)} digits, more than {MAX_DIGITS}")
+    return int(text)
 
 
 def _finite(text: str) -> float:
@@ -69,7 +78,7 @@ def read_json(
     *,
     max_bytes: int,
     max_depth: int = MAX_DEPTH,
-    parse_int: Callable[[str], int] = int,
+    parse_int: Callable[[str], int] = _integer,
 ) -> Json:
     """Decode one JSON document. Raises `InvalidJsonError` and nothing else.
 
@@ -118,6 +127,10 @@ class Reader:
         self._error = error
         self._path = path
 
+    def raising(self, error: Callable[[str], KitdError]) -> "Reader":
+        """Return the same object, whose failures are another error."""
+        return Reader(self._mapping, error, self._path)
+
     def fail(self, key: str, expected: str) -> KitdError:
         """Return the error that says what stands at `key` is not `expected`."""
         found = "nothing" if key not in self._mapping else repr(self._mapping[key])[:60]
@@ -135,6 +148,10 @@ class Reader:
         if value is None and default is not None:
             return default
         raise self.fail(key, "a string")
+
+    def wrong(self, key: str, problem: str) -> KitdError:
+        """Return the error that says what is wrong with what stands at `key`."""
+        return self._error(f"{self._path}{key}: {problem}")
 
     def optional_text(self, key: str) -> str | None:
         """Return a string, or None where the key is missing or null."""

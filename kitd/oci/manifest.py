@@ -4,13 +4,21 @@ kitd copies manifests byte for byte: this module only reads what a copy, a graph
 needs. Unknown fields are kept by not being touched.
 """
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from kitd.errors import KitdError
 from kitd.oci import media_type as types
 from kitd.oci.descriptor import Descriptor
-from kitd.oci.digest import InvalidDigestError, parse_digest
+from kitd.oci.digest import (
+    Digest,
+    InvalidDigestError,
+    algorithm_of,
+    encoded_of,
+    parse_digest,
+)
 from kitd.oci.json_reader import InvalidJsonError, Reader, read_object
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
@@ -23,6 +31,18 @@ class InvalidManifestError(KitdError):
     """The bytes are not a manifest or an index that kitd can follow."""
 
     code = "invalid_manifest"
+
+
+class InvalidDescriptorError(InvalidManifestError):
+    """A manifest describes content by what cannot be: its digest, its size or its data."""
+
+    code = "invalid_descriptor"
+
+
+class MediaTypeMismatchError(InvalidManifestError):
+    """A manifest is of another kind than its sender says."""
+
+    code = "media_type_mismatch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +65,37 @@ class Manifest:
 
 
 def read_descriptor(reader: Reader) -> Descriptor:
-    """Return the descriptor that an object is. Raises `InvalidManifestError` by the reader."""
+    """Return the descriptor that an object is. Raises `InvalidDescriptorError`.
+
+    Content that comes along as `data` is not used, but has to be that of the digest: others may
+    use it (OCI image spec, descriptor.md).
+    """
+    reader = reader.raising(InvalidDescriptorError)
     try:
         digest = parse_digest(reader.text("digest"))
     except InvalidDigestError as error:
-        raise InvalidManifestError(str(error)) from error
+        raise reader.wrong("digest", error.message) from error
+    size = reader.integer("size")
+    data = reader.optional_text("data")
+    if data is not None and not _is_content(data, digest, size):
+        raise reader.wrong("data", f"it is not the content of {digest}")
     return Descriptor(
         reader.text("mediaType"),
         digest,
-        reader.integer("size"),
+        size,
         reader.text_map("annotations"),
         reader.optional_text("artifactType"),
     )
+
+
+def _is_content(data: str, digest: Digest, size: int) -> bool:
+    try:
+        content = base64.b64decode(data, validate=True)
+    except ValueError:
+        return False
+    if len(content) != size:
+        return False
+    return hashlib.new(algorithm_of(digest), content).hexdigest() == encoded_of(digest)
 
 
 def parse_manifest(content: bytes, media_type: str | None = None) -> Manifest:
@@ -74,8 +113,8 @@ def parse_manifest(content: bytes, media_type: str | None = None) -> Manifest:
         raise reader.fail("schemaVersion", "2")
     own = reader.optional_text("mediaType")
     if own and media_type and own != media_type:
-        raise InvalidManifestError(
-            f"the manifest says it is {own[:160]!r}, its sender {media_type[:160]!r}"
+        raise MediaTypeMismatchError(
+            f"it says it is {own[:160]!r}, its sender {media_type[:160]!r}"
         )
     kind = own or media_type or (types.OCI_INDEX if "manifests" in document else types.OCI_MANIFEST)
     if not types.is_manifest(kind):

@@ -15,6 +15,7 @@ import aiohttp
 
 from kitd.content.store import ContentNotFoundError, MismatchError
 from kitd.errors import Disposition, KitdError
+from kitd.oci.manifest import InvalidManifestError
 from kitd.oci.registry_error import parse_error_body
 from kitd.registry.governor import FAILURES, Closed, Closure
 
@@ -131,6 +132,12 @@ class RegistryProtocolError(RegistryError):
     """The answer is not what a registry may answer."""
 
     code = "registry_protocol"
+
+
+class RegistryManifestError(RegistryProtocolError, InvalidManifestError):
+    """What a tag names is not a manifest or an index that kitd can follow."""
+
+    code = "invalid_manifest"
 
 
 _BLOB_UNKNOWN = "MANIFEST_BLOB_UNKNOWN"

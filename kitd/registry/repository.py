@@ -30,6 +30,7 @@ from kitd.registry.auth.scope import delete, pull, push
 from kitd.registry.download import ReadAhead, open_download
 from kitd.registry.errors import (
     RegistryError,
+    RegistryManifestError,
     RegistryMismatchError,
     RegistryNotFoundError,
     RegistryProtocolError,
@@ -483,7 +484,9 @@ class RemoteRepository:
                 parse_manifest, content, sent_as if is_manifest(sent_as) else None
             )
         except InvalidManifestError as error:
-            raise self._violation(str(error), operation) from error
+            raise RegistryManifestError(
+                error.message, host=self.repository.registry, operation=operation
+            ) from error
         return Descriptor(manifest.media_type, digest_of(content), len(content)), content
 
     async def _put_new_manifest(self, target: Descriptor, content: bytes, identifier: str) -> bool:
@@ -518,9 +521,6 @@ class RemoteRepository:
 
     def _mismatch(self, reason: str, operation: str) -> RegistryMismatchError:
         return RegistryMismatchError(reason, host=self.repository.registry, operation=operation)
-
-    def _violation(self, reason: str, operation: str) -> RegistryProtocolError:
-        return RegistryProtocolError(reason, host=self.repository.registry, operation=operation)
 
 
 def _media_type(response: ClientResponse) -> str:

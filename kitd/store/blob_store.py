@@ -26,7 +26,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from kitd.content.store import Chunk, ContentError, ContentNotFoundError, MismatchError
+from kitd.content.store import (
+    Chunk,
+    ContentError,
+    ContentNotFoundError,
+    ContentTooLargeError,
+    MismatchError,
+)
 from kitd.errors import Disposition, DurabilityError
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import (
@@ -313,7 +319,9 @@ class BlobStore:
     def read(self, target: Descriptor, *, max_bytes: int) -> bytes:
         """Return the verified content of a small blob."""
         if target.size > max_bytes:
-            raise ContentError(f"{target.digest} has {target.size} bytes, more than {max_bytes}")
+            raise ContentTooLargeError(
+                f"{target.digest} has {target.size} bytes, more than {max_bytes}"
+            )
         with os.fdopen(self.open(target), "rb") as file:
             content = file.read()
         if from_hash(hashlib.new(algorithm_of(target.digest), content)) != target.digest:

@@ -7,24 +7,21 @@ import msgspec
 
 from kitd.blocking import run_blocking
 from kitd.content.store import ContentError, Fetcher
-from kitd.content.verify import read
+from kitd.content.verify import read, read_whole_manifest
 from kitd.errors import NotFoundError
 from kitd.modelkit.config_blob import MAX_CONFIG_BYTES, to_document
 from kitd.modelkit.errors import InvalidConfigError, UnsupportedKitError
 from kitd.modelkit.filter import Filter, parse_filter, selection, selects_kitfile
-from kitd.modelkit.kit import Kit, read_kit
+from kitd.modelkit.kit import Kit, config_of, read_kit
 from kitd.modelkit.kitfile import Kitfile, layer_entries
 from kitd.modelkit.kitfile_path import find_in_kitfile
 from kitd.modelkit.manifest import CLI_VERSION
-from kitd.modelkit.media_type import kit_format
 from kitd.modelkit.yaml_writer import kitfile_to_yaml, value_to_yaml, without_digests
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
 from kitd.oci.manifest import (
-    MAX_MANIFEST_BYTES,
     InvalidManifestError,
     Manifest,
-    parse_manifest,
 )
 from kitd.oci.reference import (
     Reference,
@@ -39,7 +36,12 @@ from kitd.rpc.methods.services import Services
 from kitd.rpc.peer import Role
 
 MAX_FILTERS = 64
-NOT_A_KIT = (UnsupportedKitError, InvalidConfigError, InvalidManifestError, NotFoundError)
+NOT_A_KIT = (
+    UnsupportedKitError,
+    InvalidConfigError,
+    InvalidManifestError,
+    NotFoundError,
+)
 """What a manifest is of that is listed and is no kit, or is none any more."""
 
 
@@ -171,13 +173,9 @@ async def open_kit(source: Fetcher, target: Descriptor) -> tuple[bytes, Manifest
 
     Raises `UnsupportedKitError` for anything else, `InvalidConfigError`, and what `read` does.
     """
-    content = await read(source, target, max_bytes=MAX_MANIFEST_BYTES)
-    manifest = await run_blocking(parse_manifest, content, target.media_type)
-    if manifest.config is None or kit_format(manifest) is None:
-        raise UnsupportedKitError(
-            f"{target.digest} is not a ModelKit but {manifest.artifact_type or target.media_type}"
-        )
-    config = await read(source, manifest.config, max_bytes=MAX_CONFIG_BYTES)
+    content, manifest = await read_whole_manifest(source, target)
+    described = config_of(manifest, target.digest)
+    config = await read(source, described, max_bytes=MAX_CONFIG_BYTES)
     return content, manifest, await run_blocking(read_kit, manifest, config)
 
 

@@ -13,6 +13,7 @@ from kitd.errors import KitdError, NotFoundError, UnavailableError
 from kitd.modelkit.filter import Filter
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.digest import Digest
+from kitd.oci.manifest import InvalidManifestError
 from kitd.oci.reference import Reference, parse_reference
 from kitd.rpc.error import InvalidParamsError
 from kitd.rpc.fairness import Cost
@@ -77,6 +78,14 @@ async def list_remote(context: Context[Services], params: RemoteParams) -> Remot
     return await listing.run(LISTING_S)
 
 
+_Key = tuple[Digest, str]
+"""A manifest as it is told: what one tag calls it need not be what another does."""
+
+
+def _key(target: Descriptor) -> _Key:
+    return target.digest, target.media_type
+
+
 class Listing:
     """One look at the tags of a repository. `run` once."""
 
@@ -85,8 +94,8 @@ class Listing:
         self._reference = reference
         self._filters = filters
         self._names: list[str] = []
-        self._seen: dict[Digest, _Seen] = {}
-        self._tags: dict[Digest, list[str]] = {}
+        self._seen: dict[_Key, _Seen] = {}
+        self._tags: dict[_Key, list[str]] = {}
         self._others = 0
         self._omitted = 0
         self._notes: list[str] = []
@@ -109,12 +118,12 @@ class Listing:
             self._note(f"after {within_s:g} s the others were left for another time")
         return RemoteKits(
             kits=tuple(
-                msgspec.structs.replace(each.kit, tags=tuple(self._tags[digest]))
-                for digest, each in self._seen.items()
+                msgspec.structs.replace(each.kit, tags=tuple(self._tags[key]))
+                for key, each in self._seen.items()
                 if each.kit is not None and each.is_wanted
             ),
             others=self._others
-            + sum(len(self._tags[digest]) for digest, each in self._seen.items() if not each.kit),
+            + sum(len(self._tags[key]) for key, each in self._seen.items() if not each.kit),
             omitted=self._omitted + len(self._names) - start,
             notes=tuple(self._notes),
         )
@@ -145,27 +154,27 @@ class Listing:
     async def _look_at(self, names: Sequence[str]) -> None:
         """Read what some tags name. When it is cancelled nothing of it counts."""
         found = await all_of(map(self._resolve, names))
-        targets = {each.digest: each for each in found if isinstance(each, Descriptor)}
-        fresh = [each for digest, each in targets.items() if digest not in self._seen]
+        targets = {_key(each): each for each in found if isinstance(each, Descriptor)}
+        fresh = [each for key, each in targets.items() if key not in self._seen]
         read = await all_of(map(self._look, fresh))
         for name, target in zip(names, found, strict=True):
             if isinstance(target, KitdError):
                 self._others += 1
                 self._note(f"{name}: {target.message}")
             elif target is not None:
-                self._tags.setdefault(target.digest, []).extend(() if ":" in name else (name,))
+                self._tags.setdefault(_key(target), []).extend(() if ":" in name else (name,))
         for target, seen in zip(fresh, read, strict=True):
             if isinstance(seen, KitdError):
-                name = next(iter(self._tags[target.digest]), target.digest)
+                name = next(iter(self._tags[_key(target)]), target.digest)
                 self._note(f"{name}: {seen.message}")
-            self._seen[target.digest] = seen if isinstance(seen, _Seen) else _Seen(None)
+            self._seen[_key(target)] = seen if isinstance(seen, _Seen) else _Seen(None)
 
     async def _resolve(self, identifier: str) -> Descriptor | KitdError | None:
         try:
             return await self._origin.resolve(identifier)
         except NotFoundError:
             return None
-        except ContentError as error:
+        except (ContentError, InvalidManifestError) as error:
             return error
 
     async def _look(self, target: Descriptor) -> _Seen | KitdError:
