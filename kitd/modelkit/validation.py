@@ -1,7 +1,7 @@
 """What a Kitfile may not say, and what it had better not say, in each dialect.
 
-The rules are `kit`'s, with two of our own: a path may not hold NUL, and nothing the kit-1.7 dialect
-cannot carry is dropped in silence.
+The rules are `kit`'s, with three of our own: a path may not hold NUL, nor be longer or deeper than
+can be unpacked, and nothing the kit-1.7 dialect cannot carry is dropped in silence.
 """
 
 import re
@@ -23,6 +23,10 @@ from kitd.modelkit.path import clean_path, escapes, is_within
 
 MAX_PART_TYPE = 64
 """Characters."""
+MAX_PATH_BYTES = 4096
+"""What the kernel takes at once, and what is unpacked."""
+MAX_DEPTH = 256
+"""Elements of a path; what lies deeper is not unpacked."""
 MAX_QUOTED = 10
 """Problems that an error's message quotes; its `problems` has them all."""
 MAX_FINDING = 400
@@ -126,6 +130,10 @@ def _path_errors(places: Sequence[_Place]) -> Iterator[str]:
             yield f"absolute paths are not supported (path {path} in {place.label})"
         elif escapes(path):
             yield f"paths outside the project are not supported (path {path} in {place.label})"
+        elif len(path.encode("utf-8", "surrogatepass")) > MAX_PATH_BYTES:
+            yield f"a path is longer than {MAX_PATH_BYTES} bytes (in {place.label})"
+        elif path.count("/") >= MAX_DEPTH:
+            yield f"a path leads deeper than {MAX_DEPTH} directories (in {place.label})"
 
 
 def _duplicates(places: Sequence[_Place]) -> Iterator[str]:
