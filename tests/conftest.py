@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,6 +301,41 @@ def btrfs(tmp_path: Path) -> Iterator[Path | None]:
         return
     yield place
     subprocess.run(["umount", place], check=True)
+
+
+FOLDING: Mapping[str, Sequence[Sequence[str]]] = {
+    "ntfs": (
+        ("mkntfs", "-F", "-q", "-f", "IMAGE"),
+        ("lowntfs-3g", "-o", "ignore_case,umask=022", "IMAGE", "PLACE"),
+    ),
+    "fat": (("mkfs.vfat", "IMAGE"), ("mount", "-o", "loop", "IMAGE", "PLACE")),
+}
+"""How file systems are made and mounted for which `a` and `A` are one name. FAT has no hard links,
+and not every kernel knows it; NTFS is a program of its own."""
+
+
+@pytest.fixture
+def folding_disks(tmp_path: Path) -> Iterator[Sequence[Path]]:
+    """As many of `FOLDING` as can be mounted here; where none can, a test is skipped."""
+    mounted: list[Path] = []
+    for name, commands in FOLDING.items():
+        image, place = tmp_path / f"{name}.img", tmp_path / name
+        place.mkdir()
+        with image.open("wb") as file:
+            file.truncate(128 << 20)
+        told = {"IMAGE": str(image), "PLACE": str(place)}
+        try:
+            for command in commands:
+                said = [told.get(word, word) for word in command]
+                subprocess.run(said, capture_output=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        mounted.append(place)
+    if not mounted:
+        pytest.skip("mounting a disk that ignores case needs root, and ntfs-3g or FAT")
+    yield mounted
+    for place in mounted:
+        subprocess.run(["umount", place], check=True)
 
 
 @pytest.fixture

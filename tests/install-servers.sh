@@ -13,6 +13,7 @@ command -v systemd-analyze >/dev/null 2>&1 || missing="$missing systemd"
 command -v cc >/dev/null 2>&1 || missing="$missing gcc libc6-dev"
 command -v zstd >/dev/null 2>&1 || missing="$missing zstd"
 command -v mkfs.btrfs >/dev/null 2>&1 || missing="$missing btrfs-progs"
+command -v lowntfs-3g >/dev/null 2>&1 || missing="$missing ntfs-3g"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "not installed, and cannot be installed here:$missing"

@@ -24,7 +24,14 @@ from kitd.client.placement import (
 )
 from kitd.client.record import Layer
 from kitd.client.staging import open_staging, sweep
-from kitd.client.tar_reader import CHUNK_BYTES, MAX_ENTRIES, TarReader, clean_name, printable
+from kitd.client.tar_reader import (
+    CHUNK_BYTES,
+    MAX_ENTRIES,
+    TarReader,
+    clean_name,
+    printable,
+    require_no_set_id,
+)
 from kitd.client.tree import StagedFile, Tree
 
 KITFILE = b"Kitfile"
@@ -176,6 +183,7 @@ def _stage_layer(staging: _Staging, tree: Tree, layer: Layer, stream: LayerStrea
     if form == "raw":
         name = _beneath(layer, clean_name(layer.path.encode("utf-8", "surrogatepass")))
         mode = RAW_MODE if layer.mode is None else layer.mode & 0o777
+        require_no_set_id(name, layer.mode or 0)
         tree.check_file(name)
         tree.add_file(name, staging.write(name, mode, iter(lambda: stream.read(CHUNK_BYTES), b"")))
         return

@@ -9,7 +9,7 @@ import enum
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -27,6 +27,20 @@ class ConflictError(KitdError):
     """Files stand where the kit's files belong."""
 
     code = "conflict"
+
+
+class CaseClashError(ConflictError):
+    """Two names of a kit are one where it is unpacked: the file system ignores case or spelling."""
+
+    code = "case_clash"
+
+    def __init__(self, first: bytes, second: bytes) -> None:
+        super().__init__(
+            f"'{printable(first)}' and '{printable(second)}' of the kit are the same file for the"
+            " file system it is unpacked to",
+            hint="unpack where names are told apart by their case and spelling, or one of the two"
+            " with --filter",
+        )
 
 
 class WriteError(KitdError):
@@ -84,20 +98,24 @@ def os_errors(name: bytes) -> Iterator[None]:
 def plan_placement(root: int, tree: Tree, existing: Existing) -> Placement:
     """Compare a tree with what is below the open directory `root`, and decide. Changes nothing.
 
-    Raises `ConflictError` naming every file in the way, `WriteError`.
+    Raises `ConflictError` naming every file in the way, `CaseClashError`, `WriteError`.
     """
     directories: dict[bytes, int] = {}
     created: dict[bytes, StagedFile] = {}
     replaced: dict[bytes, Replacement] = {}
     conflicts: list[bytes] = []
 
+    known: dict[tuple[int, int], bytes] = {}
+
     def mode_of(walker: Walker, name: bytes) -> int | None:
-        parent = parent_of(name)
-        if parent in directories:
+        if parent_of(name) in directories:
             return None
         with os_errors(name), suppress(FileNotFoundError):
-            handle = walker.open(parent)
-            return os.lstat(name.rpartition(b"/")[2], dir_fd=handle).st_mode
+            found = _look(walker, name)
+            other = known.setdefault((found.st_dev, found.st_ino), name)
+            if other != name and not _are_two(walker, other, name):
+                raise CaseClashError(other, name)
+            return found.st_mode
         return None
 
     with Walker(root) as walker:
@@ -134,6 +152,32 @@ def plan_placement(root: int, tree: Tree, existing: Existing) -> Placement:
     return Placement(directories, created, replaced)
 
 
+def _look(walker: Walker, name: bytes) -> os.stat_result:
+    handle = walker.open(parent_of(name))
+    return os.lstat(name.rpartition(b"/")[2], dir_fd=handle)
+
+
+def _are_two(walker: Walker, first: bytes, second: bytes) -> bool:
+    """Whether two names of one file are hard links of it, and not one name in two spellings."""
+
+    def is_listed(name: bytes) -> bool:
+        return os.fsdecode(name.rpartition(b"/")[2]) in os.listdir(walker.open(parent_of(name)))
+
+    return is_listed(first) and is_listed(second)
+
+
+def _occupied(walker: Walker, name: bytes, placed: Iterable[bytes]) -> ConflictError:
+    """Return the error that says what has a name already: another of the kit, or somebody's."""
+    found = _look(walker, name)
+    for other in placed:
+        seen = _look(walker, other)
+        if (seen.st_dev, seen.st_ino) == (found.st_dev, found.st_ino):
+            return CaseClashError(other, name)
+    return ConflictError(
+        f"'{printable(name)}' appeared while the kit was unpacked", hint="unpack again"
+    )
+
+
 def _what(mode: int) -> str:
     if stat.S_ISLNK(mode):
         return "a symbolic link"
@@ -150,9 +194,9 @@ def place(
 ) -> None:
     """Give the files of the open directory `staging` their names below `root`.
 
-    Raises `ConflictError`, `WriteError`, `NoSpaceError`, and what `between_steps` does; whatever it
-    raises, everything below `root` is as it was before. Who calls it in the main thread has to
-    hold signals back: `HeldSignals`.
+    Raises `ConflictError`, `CaseClashError`, `WriteError`, `NoSpaceError`, and what `between_steps`
+    does; whatever it raises, everything below `root` is as it was before. Who calls it in the main
+    thread has to hold signals back: `HeldSignals`.
     """
     made: list[bytes] = []
     created: list[bytes] = []
@@ -164,12 +208,18 @@ def place(
             for name, mode in placement.directories.items():
                 between_steps()
                 with os_errors(name):
-                    _make_directory(walker, name, mode, made, narrowed)
+                    try:
+                        _make_directory(walker, name, mode, made, narrowed)
+                    except FileExistsError:
+                        raise _occupied(walker, name, made) from None
             for name, file in placement.created.items():
                 between_steps()
                 created.append(name)
                 with os_errors(name):
-                    _create(walker, staged, name, file)
+                    try:
+                        _create(walker, staged, name, file)
+                    except FileExistsError:
+                        raise _occupied(walker, name, (*made, *created[:-1])) from None
             for name, replacement in placement.replaced.items():
                 between_steps()
                 replaced.append(name)
@@ -237,12 +287,7 @@ def _make_directory(
 def _create(walker: Walker, staged: _Staged, name: bytes, file: StagedFile) -> None:
     parent, _, last = name.rpartition(b"/")
     handle = walker.open(parent)
-    try:
-        is_link = _link(str(file.number).encode(), staged.handle, last, handle)
-    except FileExistsError:
-        raise ConflictError(
-            f"'{printable(name)}' appeared while the kit was unpacked", hint="unpack again"
-        ) from None
+    is_link = _link(str(file.number).encode(), staged.handle, last, handle)
     # Where there are no links, a file's number need not stay the same.
     if is_link:
         try:

@@ -135,17 +135,19 @@ def _is_there(root: int, name: str, info: os.stat_result) -> bool:
 
 def _clear(root: int, name: str, handle: int) -> bool:
     """Remove a staging directory and close it; return whether backups are left in it."""
-    _remove(root, name, handle)
     try:
-        return any(map(_BACKUP.fullmatch, os.listdir(handle)))
+        return _remove(root, name, handle)
     finally:
         os.close(handle)
 
 
-def _remove(root: int, name: str, handle: int) -> None:
+def _remove(root: int, name: str, handle: int) -> bool:
+    """Remove what nobody misses; return whether there are backups, for which the rest stays."""
+    # Once it is removed, not every file system lists it any more.
     found = os.listdir(handle)
     mine = [left for left in found if left.isdigit()]
-    if not any(map(_BACKUP.fullmatch, found)):
+    has_backups = any(map(_BACKUP.fullmatch, found))
+    if not has_backups:
         # A backup that could not be put back is the last copy of somebody's file.
         mine.append(_MARK)
     for left in mine:
@@ -153,3 +155,4 @@ def _remove(root: int, name: str, handle: int) -> None:
             os.unlink(left, dir_fd=handle)
     with suppress(OSError):
         os.rmdir(name, dir_fd=root)
+    return has_backups

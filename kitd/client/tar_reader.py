@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from kitd import errors
 from kitd.errors import KitdError
+from kitd.set_id import lends_rights
 
 BLOCK_BYTES = 512
 CHUNK_BYTES = 1 << 20
@@ -58,6 +59,12 @@ class UnsupportedEntryError(TarError):
     """An entry is neither a regular file nor a directory: a link, a device and so on."""
 
     code = "unsupported_entry"
+
+
+class SetIdEntryError(UnsupportedEntryError):
+    """A file of a kit would run with the rights of its owner or its group, whoever runs it."""
+
+    code = "set_id"
 
 
 class DuplicateEntryError(TarError):
@@ -117,6 +124,15 @@ def clean_name(name: bytes) -> bytes:
             f"the entry '{printable(name)}' {problem}", hint="do not unpack this kit"
         )
     return b"/".join(parts)
+
+
+def require_no_set_id(name: bytes, mode: int) -> None:
+    """Check the mode of a file. Raises `SetIdEntryError`."""
+    if lends_rights(mode):
+        raise SetIdEntryError(
+            f"the entry '{printable(name)}' is a setuid or setgid file (mode {mode & 0o7777:04o})",
+            hint="unpack the rest with --filter; whoever packs it has to take the bit away",
+        )
 
 
 class TarReader:
@@ -269,4 +285,7 @@ def _entry(header: _Header, long_name: bytes | None, records: dict[bytes, bytes]
         raise TarError(f"the directory '{printable(name)}' has content")
     if not is_directory and name.endswith(b"/"):
         raise TarError(f"the file '{printable(name)}' has the name of a directory")
-    return Entry(clean_name(name), header.mode & 0o777, size, is_directory)
+    clean = clean_name(name)
+    if not is_directory:
+        require_no_set_id(clean, header.mode)
+    return Entry(clean, header.mode & 0o777, size, is_directory)

@@ -114,7 +114,7 @@ def layer_path(layer: Descriptor) -> str | None:
 
 
 def layer_mode(layer: Descriptor) -> int | None:
-    """Return the permission bits that a raw layer's file had, or None where it does not say.
+    """Return the bits of the mode that a raw layer's file had, or None where it does not say.
 
     Raises `InvalidConfigError`.
     """
@@ -122,7 +122,7 @@ def layer_mode(layer: Descriptor) -> int | None:
     if metadata is None or metadata.value("mode") is None:
         return None
     # Writers that know no mode say 0.
-    return metadata.integer("mode") & 0o777 or None
+    return metadata.integer("mode") & 0o7777 or None
 
 
 def _metadata(layer: Descriptor) -> Reader | None:

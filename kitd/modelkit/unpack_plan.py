@@ -35,7 +35,7 @@ class UnpackLayer:
     """Cleaned, and unchecked: who writes files has to see to it that it leads nowhere else. A raw
     layer is the file of this path."""
     mode: int | None = None
-    """The permission bits of a raw layer's file, where they are known."""
+    """The mode of a raw layer's file without its type, where it is known."""
     prefix: str = "."
     """The directory that a tar's names begin in, as unchecked as the path."""
 

@@ -25,6 +25,7 @@ from kitd.caller import Caller
 from kitd.errors import Disposition, KitdError, printable
 from kitd.modelkit.plan import LayerPlan, Selection
 from kitd.packing.order import ANYBODY, Project
+from kitd.set_id import lends_rights
 
 MAX_ENTRIES = 5_000_000
 SECOND_NS = 1_000_000_000
@@ -66,6 +67,12 @@ class InputChangedError(InputError):
 
     code = "input_changed"
     disposition: ClassVar[Disposition] = Disposition.SNOOZE
+
+
+class SetIdInputError(InputError):
+    """A file of the project runs with the rights of its owner or its group, whoever runs it."""
+
+    code = "set_id"
 
 
 class UnprovenRootError(InputError):
@@ -602,6 +609,12 @@ def _descend(directory: int, name: bytes, path: bytes) -> int:
 def _entry(path: bytes, status: os.stat_result, layers: tuple[int, ...], *, is_dir: bool) -> Entry:
     if len(path) > MAX_PATH_BYTES:
         raise InputError(f"{printable(path)[:200]}… is a path of more than {MAX_PATH_BYTES} bytes")
+    if not is_dir and lends_rights(status.st_mode):
+        raise SetIdInputError(
+            f"{printable(path)} is setuid or setgid (mode {stat.S_IMODE(status.st_mode):04o}), and"
+            " kits with such files are not unpacked",
+            hint="take the bit away (chmod ug-s), or leave the file out in .kitignore",
+        )
     return Entry(
         path,
         is_dir,

@@ -68,7 +68,7 @@ class WireLayer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     elsewhere: bool
     """Whether the cache does not hold it: it comes from a registry when it is opened."""
     mode: int | None
-    """The permission bits of the file that a raw layer is, where they are known."""
+    """The mode without its type of the file that a raw layer is, where it is known."""
     prefix: str
     """The directory that a tar's names begin in: `.`, but for the oldest kits."""
     kit: str

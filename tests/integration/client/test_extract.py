@@ -166,10 +166,15 @@ def test_a_target_that_was_created_goes_again_after_a_failure(target, unpack):
 
 
 def test_modes_follow_the_umask_and_lose_the_special_bits(target, unpack):
-    directory = block(b"d", b"5", at_100=b"0001777\0")
-    file = block(b"d/f", at_100=b"0006777\0")
-    unpack(directory + file + END)
-    assert snapshot(target) == {"d": ("drwxr-xr-x", None), "d/f": ("-rwxr-xr-x", b"")}
+    directory = block(b"d", b"5", at_100=b"0007777\0")
+    # Nobody may run the one, and of the other the group may not.
+    marked = block(b"d/f", at_100=b"0007666\0") + block(b"d/g", at_100=b"0002705\0")
+    unpack(directory + marked + END)
+    assert snapshot(target) == {
+        "d": ("drwxr-xr-x", None),
+        "d/f": ("-rw-r--r--", b""),
+        "d/g": ("-rwx---r-x", b""),
+    }
 
 
 def test_a_directory_that_is_not_writable_is_filled_first(target, unpack):
@@ -219,7 +224,7 @@ def test_a_raw_layer_is_one_file(target, unpack, suffix, compress):
 
 @pytest.mark.parametrize(
     ("mode", "expected"),
-    [(None, 0o644), (0o755, 0o755), (0o400, 0o400), (0o666, 0o644), (0o106755, 0o755)],
+    [(None, 0o644), (0o755, 0o755), (0o400, 0o400), (0o666, 0o644), (0o107644, 0o644)],
 )
 def test_a_raw_layer_may_what_it_may_and_no_more_than_the_umask_allows(
     target, unpack, mode, expected
@@ -318,6 +323,11 @@ HOSTILE: dict[str, bytes | tuple[Layer, bytes]] = {
     "same file by another name": block(b"evil") + block(b"./evil") + END,
     "file and directory": block(b"evil") + block(b"evil", b"5") + END,
     "file below a file": block(b"evil") + block(b"evil/x") + END,
+    "setuid": block(b"evil", at_100=b"0004755\0") + END,
+    "setuid for others": block(b"evil", at_100=b"0004001\0") + END,
+    "setgid": block(b"evil", at_100=b"0002755\0") + END,
+    "setuid by base-256": block(b"evil", at_100=b"\x80\0\0\0\0\0\x09\xed") + END,
+    "raw setuid": (layer_of(b"x", RAW, path="evil")._replace(mode=0o4755), b"x"),
     "not a tar": b"<html>" + bytes(2000),
     "nothing": b"",
     "wrong digest": (layer_of(tar(evil=b"1"))._replace(digest=digest(b"")), tar(evil=b"1")),
@@ -367,6 +377,7 @@ CODES = {
         "fifo", "contiguous", "sparse", "sparse by PAX", "global header", "long link name",
         "unknown type", "multi-volume",
     ),
+    "set_id": ("setuid", "setuid for others", "setgid", "setuid by base-256", "raw setuid"),
     "duplicate_entry": (
         "same file twice", "same file by another name", "file and directory", "file below a file",
     ),
@@ -402,6 +413,8 @@ def test_a_hostile_layer_leaves_no_trace(tmp_path, target, unpack, name):
     [
         ("symbolic link", "'evil' is a symbolic link"),
         ("fifo", "'evil' is a fifo"),
+        ("setuid", "'evil' is a setuid or setgid file (mode 4755)"),
+        ("raw setuid", "'evil' is a setuid or setgid file (mode 4755)"),
         ("parent by PAX", "'../evil' has a name that leads out"),
         ("same file twice", "'evil' twice"),
         ("zstd that is none", "is not what zstd writes: a frame begins with other bytes"),
@@ -684,3 +697,58 @@ def test_a_disk_that_does_not_count_files_is_written_to(target, unpack, monkeypa
     room = {"f_favail": 0, "f_files": 0, "f_bavail": 1 << 30, "f_frsize": 4096}
     monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(**room))
     assert unpack(tar(d__a=b"1")) == (1, 1)
+
+
+CLASHES = {
+    "files": (tar(Makefile=b"1", makefile=b"2"), "'Makefile' and 'makefile'"),
+    "files below": (tar(d__A=b"1", d__a=b"2"), "'d/A' and 'd/a'"),
+    "files far from each other": (tar(A=b"1", b=b"2", z=b"3", a=b"4"), "'A' and 'a'"),
+    "files below directories": (tar(D__a=b"1", d__b=b"2"), "'D' and 'd'"),
+    "a file and a directory": (tar(d__b=b"1", D=b"2"), "'d' and 'D'"),
+    "spelling": (tar(É=b"1", é=b"2"), "'É' and 'é'"),
+}
+
+
+@pytest.mark.parametrize("existing", Existing)
+@pytest.mark.parametrize("case", CLASHES)
+def test_names_that_are_one_where_case_is_ignored(folding_disks, unpack, case, existing):
+    """Both are named, and nothing is there, not even what is in order."""
+    content, words = CLASHES[case]
+    for disk in folding_disks:
+        (disk / "mine").write_text("stays")
+        with pytest.raises(KitdError, match=words) as caught:
+            unpack(tar(good=b"1"), content, into=disk, existing=existing)
+        assert caught.value.code == "case_clash"
+        assert os.listdir(disk) == ["mine"]
+
+
+@pytest.mark.parametrize("existing", Existing)
+def test_names_that_are_one_and_are_there_already(folding_disks, unpack, existing):
+    """None of the two is written over the other."""
+    for disk in folding_disks:
+        (disk / "makefile").write_text("stays")
+        with pytest.raises(KitdError, match="'Makefile' and 'makefile'") as caught:
+            unpack(tar(Makefile=b"1", makefile=b"2"), into=disk, existing=existing)
+        assert caught.value.code == "case_clash"
+        assert (disk / "makefile").read_text() == "stays"
+
+
+def test_where_case_is_ignored_other_kits_are_unpacked(folding_disks, unpack):
+    for disk in folding_disks:
+        unpack(tar(d__A=b"1", e__a=b"2"), into=disk)
+        unpack(tar(D__a=b"3"), into=disk, existing=Existing.OVERWRITE)
+        # Linux remembers for a second what the other spelling was.
+        assert (disk / "D" / "a").read_bytes() == b"3"
+
+
+def test_names_that_differ_in_case_are_two_where_that_is_so(target, unpack):
+    unpack(tar(Makefile=b"1", makefile=b"2", D__a=b"3", d__a=b"4"))
+    unpack(tar(Makefile=b"5", makefile=b"6"), existing=Existing.OVERWRITE)
+    assert ((target / "Makefile").read_bytes(), (target / "makefile").read_bytes()) == (b"5", b"6")
+
+
+def test_hard_links_of_one_file_are_two_names(target, unpack):
+    (target / "a").write_text("mine")
+    (target / "A").hardlink_to(target / "a")
+    unpack(tar(a=b"1", A=b"2"), existing=Existing.OVERWRITE)
+    assert ((target / "a").read_bytes(), (target / "A").read_bytes()) == (b"1", b"2")

@@ -427,3 +427,23 @@ def test_what_kitds_user_may_not_read_is_named(project, verb, locked, code, said
     assert "Permission denied" in message
     assert left == []
     assert hint is None or "read it" in hint
+
+
+@pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o6711, 0o4001])
+def test_files_that_lend_their_owners_rights_are_not_packed(project, mode):
+    root = project({"Kitfile": "code: [{path: src}]\n", "src/tool": "x"})
+    (root / "src" / "tool").chmod(mode)
+    with pytest.raises(KitdError) as caught:
+        state(root)
+    assert caught.value.code == "set_id"
+    assert f"src/tool is setuid or setgid (mode {mode:04o})" in caught.value.message
+    (root / ".kitignore").write_text("src/tool\n")
+    assert state(root)
+
+
+def test_bits_that_mean_nothing_on_a_file_are_packed_as_kit_packs_them(project):
+    """Directories of groups have them, and files in them may."""
+    root = project({"Kitfile": "code: [{path: src}]\n", "src/data": "x"})
+    (root / "src").chmod(0o3775)
+    (root / "src" / "data").chmod(0o6664)
+    assert state(root)

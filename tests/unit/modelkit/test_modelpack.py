@@ -223,7 +223,7 @@ def test_a_config_that_is_none_is_refused(content):
     [
         ('{"mode":420}', 0o644),
         ('{"mode":33261}', 0o755),
-        ('{"mode":4095}', 0o777),
+        ('{"mode":4095}', 0o7777),
         ('{"mode":0}', None),
         ("{}", None),
         ("", None),
