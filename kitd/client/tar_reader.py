@@ -160,7 +160,11 @@ class TarReader:
                 header = _parse_header(self._block())
             count += 1
             if count > self._max_entries:
-                raise TooManyEntriesError(f"the layers hold more than {MAX_ENTRIES} entries")
+                raise TooManyEntriesError(
+                    f"the layers hold more than {MAX_ENTRIES} entries, beyond which is"
+                    f" '{printable(header.name)}'",
+                    hint="unpack a part of the kit with --filter",
+                )
             is_plain = not (long_name or records or header.size)
             if header.kind == _DIRECTORY and header.name in _HERE and is_plain:
                 # `tar -C dir .` begins with it; where the kit is unpacked is nobody's to describe.

@@ -463,6 +463,26 @@ def test_a_gzip_member_for_each_entry_is_read(target, unpack):
     assert unpack((layer_of(stored, TAR + "+gzip", b"".join(plain)), stored)) == (5_000, 0)
 
 
+@pytest.mark.slow
+def test_more_entries_than_a_million_are_given_up(target, unpack):
+    """All layers together; half a gigabyte of headers in a few kilobytes."""
+    squeezer = zlib.compressobj(1, wbits=31)
+    headers = block(b"evil", b"5") * 10_000
+    stored = b"".join(squeezer.compress(headers) for _ in range(51))
+    stored += squeezer.compress(END) + squeezer.flush()
+    hasher = hashlib.sha256()
+    for _ in range(51):
+        hasher.update(headers)
+    hasher.update(END)
+    layer = layer_of(stored, TAR + "+gzip")._replace(diff_id=f"sha256:{hasher.hexdigest()}")
+    with pytest.raises(
+        KitdError, match="more than 1000000 entries, beyond which is 'evil'"
+    ) as caught:
+        unpack((layer, stored), (layer, stored))
+    assert caught.value.code == "too_many_entries"
+    assert snapshot(target) == {}
+
+
 LINK_CASES = [
     lambda target: (target / "d").symlink_to(target.parent),
     lambda target: ((target / "x").mkdir(), (target / "d").symlink_to("x")),
