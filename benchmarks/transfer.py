@@ -1,4 +1,4 @@
-"""Pushing and pulling: beside `kit` and `skopeo` with a real registry, beside `curl` with none.
+"""Pushing and pulling: beside `kit`, `skopeo` and `oras` with a registry, beside `curl` with none.
 
 One large layer and many small ones. Everybody begins with the bytes in memory and, where something
 is written, with nothing there yet. Only kitd and the registry make durable what they write.
@@ -169,6 +169,28 @@ def skopeo_pull(bench: Bench, program: str, registry: DockerRegistry) -> Iterato
     shutil.rmtree(home)
 
 
+@contextlib.contextmanager
+def oras_push(bench: Bench, program: str, layout: Path) -> Iterator[Run]:
+    """Push from an OCI layout."""
+    with fresh_registry(bench) as registry:
+        words = ("--from-oci-layout", f"{layout}:v1", "--to-plain-http")
+        run = command(*_oras(program), *words, bench.reference(registry.host))
+        yield bench.metered("oras", registry.pid, run)
+
+
+@contextlib.contextmanager
+def oras_pull(bench: Bench, program: str, registry: DockerRegistry) -> Iterator[Run]:
+    """Pull to an empty OCI layout."""
+    home = bench.place / "oras-pull"
+    words = ("--from-plain-http", bench.reference(registry.host), "--to-oci-layout", f"{home}:v1")
+    yield bench.metered("oras", registry.pid, command(*_oras(program), *words))
+    shutil.rmtree(home)
+
+
+def _oras(program: str) -> tuple[str, ...]:
+    return (program, "cp", "--no-tty")
+
+
 def _skopeo(program: str) -> tuple[str, ...]:
     return (program, "--insecure-policy", "copy", "--quiet")
 
@@ -232,9 +254,15 @@ def compare(place: Path, case: Case, settings: Settings) -> Iterator[Comparison]
             command(*copy)()
             pushes["skopeo"] = partial(skopeo_push, bench, program, layout)
             pulls["skopeo"] = partial(skopeo_pull, bench, program, full)
+        if program := peer("oras"):
+            layout = place / "oras-layout"
+            source = ("--from-plain-http", bench.reference(full.host))
+            command(*_oras(program), *source, "--to-oci-layout", f"{layout}:v1")()
+            pushes["oras"] = partial(oras_push, bench, program, layout)
+            pulls["oras"] = partial(oras_pull, bench, program, full)
         for verb, contestants, goals in (("push", pushes, case.push), ("pull", pulls, case.pull)):
             seconds = alternate(contestants, rounds=settings.rounds)
-            note = "; ".join(filter(None, (bench.floor(), absent("kit", "skopeo"))))
+            note = "; ".join(filter(None, (bench.floor(), absent("kit", "skopeo", "oras"))))
             yield Comparison(f"{verb}, {case.name}", seconds, goals, note)
     shutil.rmtree(place)
 
