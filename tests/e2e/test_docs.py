@@ -1,23 +1,33 @@
-"""What the README and the pages tell people to do works as it is written there."""
+"""What the README and the pages tell people to do works as it is written there.
 
+Every block of every page is run by `test_a_page`, in the order of its page, but for those that a
+comment in the page excepts; `tests/unit/docs/test_pages.py` lists these.
+"""
+
+import asyncio
 import hashlib
-import json
 import re
-import socket
+import shutil
+import sqlite3
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
+from docs_runner.page import PAGES, RUN
+from docs_runner.page import blocks as blocks_of
+from docs_runner.tour import Tour
+from hub_server import HubServer
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MIRRORS = (ROOT / "docs" / "mirrors.md").read_text(encoding="utf-8")
-PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-RPC = (ROOT / "docs" / "rpc.md").read_text(encoding="utf-8")
 REGISTRY = "registry.example.com"
 BIN = Path(sys.executable).parent
+RUN_PAGES = [page for page in PAGES if any(block.marker is None for block in blocks_of(page))]
 
 
 def blocks(page, language):
@@ -112,98 +122,253 @@ def test_no_registry_at_hand(kitd, skopeo, home, shell, free_address):
     assert packed["last_digest"] == f"sha256:{hashlib.sha256(manifest).hexdigest()}"
 
 
-def test_the_python_program(kitd, home):
-    """It packs, waits and prints the result."""
-    daemon = kitd().start()
-    (program,) = blocks(README, "python")
+def test_the_demo():
+    """What `make demo` runs once everything is installed."""
     done = subprocess.run(
-        [sys.executable, "-c", program.replace("/srv/models", str(home / "models"))],
-        env={"KITD_SOCKET": str(daemon.socket)},
+        [sys.executable, "-I", ROOT / "tests" / "e2e" / "demo.py"],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert daemon.json("list")[0]["digest"] in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_programs_of_the_python_page(kitd, home, docker_registry):
-    """They pack, push, unpack and pull, one after the other."""
-    daemon = kitd().start()
-    for program in blocks(PYTHON, "python"):
-        done = subprocess.run(
-            [sys.executable, "-c", program.replace("registry.example.com", docker_registry.host)],
-            env={"KITD_SOCKET": str(daemon.socket)},
-            cwd=home / "models",
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith("sha256:")
-    assert (home / "models" / "only-the-model").is_dir()
+NETCAT = """\
+#!{python}
+# `nc -U -q1 PATH`, whichever netcat there is: sends its input, and prints one line of the answer.
+import socket, sys
+
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect(sys.argv[-1])
+    sock.sendall(sys.stdin.buffer.read())
+    sys.stdout.write(sock.makefile().readline())
+"""
+
+SECRET = "correct-horse-battery-staple"
 
 
-def test_the_configuration_is_valid(kitd, tmp_path):
-    """`kitd check-config` takes every YAML block that is not a Kitfile."""
-    shown = [block for block in blocks(README, "yaml") if "manifestVersion" not in block]
-    assert len(shown) == 2
-    for number, block in enumerate(shown):
-        path = tmp_path / f"{number}.yaml"
-        path.write_text(block)
-        done = subprocess.run(
-            [BIN / "kitd", "check-config", path], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+class Setting:
+    """What there is before a person begins with a page, and happens around him meanwhile."""
+
+    def __init__(self, tour, request):
+        self.tour = tour
+        self.request = request
+        self.sentiment = tour.home / "models" / "sentiment"
+
+    def project(self):
+        """The README's project, without its Kitfile."""
+        for name in ("model/weights.safetensors", "data/a.csv", "src/train.py", "adapter/a.bin"):
+            (self.sentiment / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.sentiment / name).write_text(name)
+
+    def with_kitfile(self):
+        self.project()
+        (self.sentiment / "Kitfile").write_text(block_with(README, "yaml", "manifestVersion"))
+
+    def at(self, place, config=None):
+        """A daemon, and a person in the directory of his project."""
+        self.with_kitfile()
+        self.tour.serve(config)
+        self.tour.type(f"cd {place}")
+
+    def versions(self, *tags):
+        """Kits of the project in their registry."""
+        for tag in tags:
+            (self.sentiment / "src" / "train.py").write_text(tag)
+            reference = f"registry.example.com/team/sentiment:{tag}"
+            self.tour.json(f"pack {self.sentiment} -t {reference} --push")
 
 
-def test_the_line_to_try_the_socket_with(kitd):
-    """The request at the prompt gets the answer below it."""
-    daemon = kitd().start()
-    snippet = block_with(RPC, "console", "system.ping")
-    (request,) = re.findall(r"echo '(.+)' \| nc", snippet)
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(daemon.socket))
-        sock.sendall(f"{request}\n".encode())
-        answer = sock.makefile().readline()
-    assert answer == snippet.splitlines(keepends=True)[-1]
-    assert json.loads(answer)["id"] == json.loads(request)["id"]
+def readme(setting):
+    setting.project()
+    setting.tour.words["/srv/models"] = str(setting.tour.home / "models")
 
 
-def test_mirrors_are_run_and_looked_at(kitd, start_docker_registry, home, shell):
-    """The first rule of the page, each command at its prompts, and its program."""
-    hosts = {name: start_docker_registry().host for name in (REGISTRY, "mirror-a", "mirror-b")}
-    source = hosts[REGISTRY]
+def doctor(setting):
+    config = setting.tour.home / ".config" / "kitd" / "kitd.yaml"
+    setting.tour.words["/etc/kitd"] = str(config.parent)
+    setting.tour.serve({"workers": {"pack": 1}})
+    config.write_text("workers: {pack: 2}")
 
-    def at_hand(text):
-        for name, host in hosts.items():
-            text = text.replace(f"{name.removesuffix('.example.com')}.example.com", host)
-        return text
 
-    project = home / "models" / "sentiment"
-    pushing = kitd().start()
-    for tag in ("v1", "v2", "latest"):
-        (project / "src" / "train.py").write_text(tag)
-        pushing.json("pack", project, "-t", f"{source}/team/sentiment:{tag}", "--push")
-    daemon = kitd(yaml.safe_load(at_hand(blocks(MIRRORS, "yaml")[0]))).start()
+def importing(setting):
+    """A hub with a model, which is one of datasets for the second command."""
+    root = setting.tour.place / "hub"
+    root.mkdir()
+    for name in ("model.safetensors", "config.json", "train.parquet"):
+        (root / name).write_bytes(name.encode() * 500)
+    hub = HubServer(root)
+    hub.repository = "org/name"
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(hub.__aenter__(), loop).result()
 
-    typed = [command for command in commands(MIRRORS) if command.startswith("kitctl mirror")]
-    assert len(typed) == 7
-    printed = {command: shell(daemon, at_hand(command)) for command in typed}
-    assert "6 copied" in printed["kitctl mirror run prod"]
-    assert "6 copied" in printed["kitctl mirror run prod --dry-run"]
-    assert printed["kitctl mirror edges prod"].count("equal") == 6
+    def end():
+        asyncio.run_coroutine_threadsafe(hub.__aexit__(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
-    (program,) = blocks(MIRRORS, "python")
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={"KITD_SOCKET": str(daemon.socket)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    setting.request.addfinalizer(end)
+    _, second = commands((ROOT / "docs" / "import.md").read_text())
+    setting.tour.before[second] = lambda: setattr(hub, "kind", "datasets")
+    setting.tour.serve({"hub": {"endpoint": hub.endpoint}})
+
+
+def init(setting):
+    setting.project()
+    setting.tour.serve()
+    setting.tour.type("cd models/sentiment")
+
+
+def mirrors(setting):
+    setting.with_kitfile()
+    rule = next(b.text for b in blocks_of("docs/mirrors.md") if b.language == "yaml")
+    setting.tour.serve(rule)
+    setting.versions("v1", "v2", "latest")
+
+
+def python(setting):
+    setting.at("models")
+
+
+def in_project(setting):
+    setting.at("models/sentiment")
+
+
+def recovery(setting):
+    """A ledger to back up; then one to rescue what can be read of."""
+    tour = setting.tour
+    state, backup = tour.home / ".local" / "state" / "kitd", tour.place / "backup"
+    backup.mkdir()
+    tour.words |= {"/var/lib/kitd": str(state), "/backup": str(backup)}
+    setting.at(".")
+    setting.tour.json(f"pack {setting.sentiment} -t team/sentiment:v1")
+    rescue, audit = commands((ROOT / "docs" / "recovery.md").read_text())[1:]
+    (rescue,) = [
+        step.command
+        for block in blocks_of("docs/recovery.md")
+        for step in block.steps
+        if step.command.startswith(rescue)
+    ]
+
+    def damaged():
+        shutil.copy(backup / "ledger.sqlite3", tour.home / "damaged.sqlite3")
+        with sqlite3.connect(backup / "ledger.sqlite3") as ledger:
+            (version,) = ledger.execute("PRAGMA user_version").fetchone()
+        ledger.close()
+        tour.words["user_version = N"] = f"user_version = {version}"
+
+    def restarted():
+        tour.stop()
+        for path in state.glob("ledger.sqlite3*"):
+            path.unlink()
+        shutil.move(tour.home / "ledger.sqlite3", state)
+        tour.serve()
+
+    tour.before |= {rescue: damaged, audit: restarted}
+
+
+def registries(setting):
+    registry = setting.request.getfixturevalue("docker_registry_with_login")
+    setting.tour.words |= {"registry.example.com": registry.host, "ada": registry.username}
+    (setting.tour.home / "password.txt").write_text(registry.password)
+    setting.tour.serve()
+
+
+def rpc(setting):
+    path = setting.tour.place / "bin" / "nc"
+    path.write_text(NETCAT.format(python=sys.executable))
+    path.chmod(0o755)
+    setting.tour.serve()
+
+
+def settling(setting):
+    """A project whose model is open for writing."""
+    setting.with_kitfile()
+    kitfile = setting.sentiment / "Kitfile"
+    kitfile.write_text(kitfile.read_text().replace("model/weights", "model"))
+    model = setting.sentiment / "model.safetensors"
+    model.write_bytes(b"\x03" + b"\0" * 7 + b"{} ")
+    setting.tour.serve()
+    reference = "registry.example.com/team/sentiment:latest"
+    assert setting.tour.quietly(f"kitctl projects add sentiment {setting.sentiment} -t {reference}")
+    setting.tour.settled()
+    writing = model.open("r+b", buffering=0)
+    setting.request.addfinalizer(writing.close)
+    writing.write(b"\x03" + b"\0" * 7 + b"{ }")
+
+
+def webhooks(setting):
+    """Three deliveries, and a source for those who can run a command."""
+    tour = setting.tour
+    secret = tour.place / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(0o600)
+    address = setting.request.getfixturevalue("free_address")
+    tour.words |= {"https://kitd.example.com": f"http://{address}"}
+    tour.environ["SECRET"] = SECRET
+    source = {"registry": "registry.example.com", "secret_file": str(secret)}
+    tour.serve(
+        {
+            "webhooks": {
+                "listen": address,
+                "sources": {
+                    "harbor-eu": {"format": "generic", **source},
+                    "models": {"format": "generic", **source},
+                },
+            },
+        }
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("unchanged") == 6
+    (send,) = [block.text for block in blocks_of("docs/webhooks.md") if block.language == "sh"]
+    for number in (1, 2):
+        body = send.replace('"v1"', f'"v{number}"').replace("hooks/models", "hooks/harbor-eu")
+        assert tour.type(f"set -e; {tour.here(body)}")[0] == 0
+    tour.words |= {"replay 12 13": "replay 1 2"}
+
+
+SETTINGS = {
+    "README.md": readme,
+    "docs/doctor.md": doctor,
+    "docs/import.md": importing,
+    "docs/init.md": init,
+    "docs/mirrors.md": mirrors,
+    "docs/modelpack.md": in_project,
+    "docs/python.md": python,
+    "docs/recovery.md": recovery,
+    "docs/registries.md": registries,
+    "docs/rpc.md": rpc,
+    "docs/settling.md": settling,
+    "docs/webhooks.md": webhooks,
+}
+"""Pages that need something; others have only configurations, or begin with nothing."""
+
+
+@pytest.fixture
+def place(request):
+    """A directory whose name is short enough for a socket."""
+    with tempfile.TemporaryDirectory(
+        prefix="kitd-", dir="/tmp", ignore_cleanup_errors=True
+    ) as name:
+        yield Path(name)
+
+
+@pytest.mark.parametrize("page", RUN_PAGES)
+def test_a_page(page, place, request):
+    """From its top to its end."""
+
+    def registry():
+        return request.getfixturevalue("start_docker_registry")().host
+
+    tour = Tour(page, place, registry)
+    try:
+        if page in SETTINGS:
+            SETTINGS[page](Setting(tour, request))
+        assert tour.walk() == sum(
+            block.marker is None and block.language in RUN for block in blocks_of(page)
+        )
+    finally:
+        tour.end()
