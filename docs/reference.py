@@ -1,12 +1,16 @@
 """Writes the reference pages that follow from the code: `make docs`.
 
-`docs/errors.md` from the error classes, `docs/rpc.md` from the methods. A test compares the pages
-with what this would write.
+`docs/errors.md` from the error classes, `docs/rpc.md` from the methods, `docs/commands.md` from the
+table of commands, `docs/events.md` from that of events. A test compares the pages with what this
+would write.
 """
 
+import contextlib
 import importlib
 import inspect
+import io
 import pkgutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,8 @@ import msgspec
 
 import kitd
 from kitd import __version__
+from kitd.__main__ import main as run_kitd
+from kitd.ctl.command import COMMANDS, Argument, Command
 from kitd.errors import KitdError
 from kitd.jobs.assembly import PackResult
 from kitd.jobs.import_kit import ImportResult
@@ -22,6 +28,7 @@ from kitd.jobs.mirror.report import MirrorResult
 from kitd.jobs.port import Collected, Verified
 from kitd.jobs.survey import SurveyResult
 from kitd.jobs.transfer import TransferResult
+from kitd.ledger.event_type import EVENT_TYPES, EventType
 from kitd.rpc.error import FAILED, NUMBERS
 from kitd.rpc.methods import METHODS
 from kitd.rpc.openrpc import openrpc_document
@@ -209,7 +216,163 @@ def rpc_page() -> str:
     return RPC + "".join(sections)
 
 
-PAGES = {"errors.md": errors_page, "rpc.md": rpc_page}
+COMMANDS_HEAD = """\
+# Commands
+
+Two programs: `kitd` is the daemon, `kitctl` talks to it. `kitctl COMMAND --help` says what this
+page says. Commands that start work wait for it and show how far it is; Ctrl-C leaves it running,
+and `--detach` does not wait at all. The exit codes of `kitctl` are with the
+[error codes](errors.md), those of `kitd` with the [service](systemd.md#exit-codes).
+
+## kitctl
+
+These go before the command:
+
+| option | |
+|---|---|
+| `--socket PATH` | where kitd listens, if not at [the usual place](configuration.md#places) |
+| `--json` | one JSON document on standard output and nothing else |
+| `--quiet` | no progress and no messages |
+
+"""
+
+KITD_HEAD = """
+## kitd
+
+| command | |
+|---|---|
+"""
+
+EVENTS = """\
+# Events
+
+Whatever happens is an event in the ledger, in the same transaction. `kitctl events` prints them,
+`kitctl events -f` goes on; with `--json` each is one line `{seq, at, type, subject, data}`.
+Programs [subscribe](rpc.md#eventssubscribe), and [notifications](notifications.md) post them
+elsewhere. `seq` grows from event to event and is what `--since` takes; the ledger keeps events
+[for a while](doctor.md#what-the-ledger-forgets).
+
+Data has the keys below, those with a `?` not always. There may be more keys tomorrow, and more
+types.
+"""
+
+
+def synopsis(command: Command) -> str:
+    """Return how a command is typed."""
+    parts = [f"kitctl {command.name}"]
+    for argument in command.arguments:
+        word = argument.metavar or argument.names[-1]
+        if argument.is_option:
+            shown_as = " ".join(filter(None, (argument.names[0], argument.metavar)))
+            parts.append(shown_as if argument.is_required else f"[{shown_as}]")
+        else:
+            shown_as = f"{word}..." if argument.is_repeated else word
+            parts.append(f"[{shown_as}]" if argument.is_optional else shown_as)
+    return " ".join(parts)
+
+
+def argument_row(argument: Argument) -> str:
+    """Return a row of the table of a command's arguments."""
+    name = ", ".join(f"`{name}`" for name in argument.names)
+    if argument.is_option:
+        name += f" `{cell(argument.metavar)}`" if argument.metavar else ""
+    else:
+        name = f"`{cell(argument.metavar or argument.names[0])}`"
+    notes = [cell(argument.help)]
+    if argument.is_option and argument.is_required:
+        notes.append("required")
+    if argument.is_option and argument.is_repeated:
+        notes.append("may be given several times")
+    if argument.choices and not all(choice in argument.help for choice in argument.choices):
+        notes.append("one of " + ", ".join(f"`{choice}`" for choice in argument.choices))
+    return f"| {name} | {'; '.join(notes)} |\n"
+
+
+def cell(text: str) -> str:
+    """Return a text as a table can have it."""
+    return text.replace("|", "\\|")
+
+
+def command_section(command: Command) -> Iterator[str]:
+    """Return what a command does, how it is typed and what it takes."""
+    yield f"### {command.name}\n\n{command.summary[0].upper()}{command.summary[1:]}.\n\n"
+    yield f"`{synopsis(command)}`\n\n"
+    if command.arguments:
+        yield "| argument | |\n|---|---|\n"
+        yield from map(argument_row, command.arguments)
+        yield "\n"
+    yield f"For example `kitctl {command.example}`.\n\n"
+
+
+def help_of(*words: str) -> str:
+    """Return what `kitd ... --help` prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        run_kitd([*words, "--help"])
+    return printed.getvalue()
+
+
+def daemon_commands() -> Iterator[tuple[str, str]]:
+    """Return how each command of the daemon's program is typed, and what it does."""
+    for name, about in re.findall(r"^    ([a-z-]+)\s+(.+)$", help_of(), re.MULTILINE):
+        usage = help_of(name).partition("\n\n")[0].removeprefix("usage: ")
+        yield " ".join(usage.replace("[-h]", "").split()), about
+
+
+def commands_page() -> str:
+    """Return docs/commands.md."""
+    sections = [
+        "".join(command_section(command))
+        for command in sorted(COMMANDS, key=lambda command: command.words)
+    ]
+    rows = "".join(
+        f"| `{cell(usage)}` | {about[0].upper()}{about[1:]} |\n"
+        for usage, about in daemon_commands()
+    )
+    return COMMANDS_HEAD + "".join(sections).rstrip() + "\n" + KITD_HEAD + rows
+
+
+def keys_of(data: Mapping[str, str]) -> Iterator[str]:
+    """Return the keys of an event's data with their meanings."""
+    for key, meaning in data.items():
+        yield f"`{key.removesuffix('?')}`{'?' if key.endswith('?') else ''}: {meaning}"
+
+
+def events_section(types: Mapping[str, EventType]) -> Iterator[str]:
+    """Return the types of one group; what all of them have is said once."""
+    common = dict(set.intersection(*(set(event.data.items()) for event in types.values())))
+    common = {key: text for key, text in next(iter(types.values())).data.items() if key in common}
+    if len(types) > 1 and common:
+        yield "All have\n\n"
+        yield from (f"- {key}\n" for key in keys_of(common))
+        yield "\n"
+    else:
+        common = {}
+    yield "| type | what happened | subject | data |\n|---|---|---|---|\n"
+    for name, event in types.items():
+        own = {key: meaning for key, meaning in event.data.items() if key not in common}
+        yield f"| `{name}` | {event.about} | `{event.subject}` | {'<br>'.join(keys_of(own))} |\n"
+
+
+def events_page() -> str:
+    """Return docs/events.md."""
+    page = [EVENTS]
+    for group in sorted({name.partition(".")[0] for name in EVENT_TYPES}):
+        types = {
+            name: event
+            for name, event in sorted(EVENT_TYPES.items())
+            if name.partition(".")[0] == group
+        }
+        page += [f"\n## {group}\n\n", *events_section(types)]
+    return "".join(page)
+
+
+PAGES = {
+    "errors.md": errors_page,
+    "rpc.md": rpc_page,
+    "commands.md": commands_page,
+    "events.md": events_page,
+}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ comment in the page excepts; `tests/unit/docs/test_pages.py` lists these.
 
 import asyncio
 import hashlib
+import json
 import re
 import shutil
 import sqlite3
@@ -22,12 +23,13 @@ from docs_runner.page import PAGES, RUN
 from docs_runner.page import blocks as blocks_of
 from docs_runner.tour import Tour
 from hub_server import HubServer
+from kitd.ledger.event_type import EVENT_TYPES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REGISTRY = "registry.example.com"
 BIN = Path(sys.executable).parent
-RUN_PAGES = [page for page in PAGES if any(block.marker is None for block in blocks_of(page))]
+PAGES_RUN = [page for page in PAGES if any(block.marker is None for block in blocks_of(page))]
 
 
 def blocks(page, language):
@@ -347,8 +349,17 @@ SETTINGS = {
 """Pages that need something; others have only configurations, or begin with nothing."""
 
 
+def are_as_the_table_says(tour):
+    """Events have the keys that docs/events.md gives their types."""
+    for line in tour.quietly("kitctl --json events").splitlines():
+        event = json.loads(line)
+        keys = EVENT_TYPES[event["type"]].data
+        needed = {key for key in keys if not key.endswith("?")}
+        assert needed <= set(event["data"]) <= {key.rstrip("?") for key in keys}, event
+
+
 @pytest.fixture
-def place(request):
+def place():
     """A directory whose name is short enough for a socket."""
     with tempfile.TemporaryDirectory(
         prefix="kitd-", dir="/tmp", ignore_cleanup_errors=True
@@ -356,7 +367,7 @@ def place(request):
         yield Path(name)
 
 
-@pytest.mark.parametrize("page", RUN_PAGES)
+@pytest.mark.parametrize("page", PAGES_RUN)
 def test_a_page(page, place, request):
     """From its top to its end."""
 
@@ -370,5 +381,7 @@ def test_a_page(page, place, request):
         assert tour.walk() == sum(
             block.marker is None and block.language in RUN for block in blocks_of(page)
         )
+        if tour.daemon is not None:
+            are_as_the_table_says(tour)
     finally:
         tour.end()

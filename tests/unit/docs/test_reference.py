@@ -27,7 +27,7 @@ def reference():
     return module
 
 
-@pytest.mark.parametrize("name", ["errors.md", "rpc.md"])
+@pytest.mark.parametrize("name", ["errors.md", "rpc.md", "commands.md", "events.md"])
 def test_a_page_is_what_the_code_gives(reference, name):
     """`make docs` would change nothing."""
     assert (DOCS / name).read_text(encoding="utf-8") == reference.PAGES[name]()
