@@ -7,6 +7,7 @@ _MASKS = (
     (re.compile(r"\b(?=[0-9a-f]*[0-9])[0-9a-f]{7,64}\b…?"), "#"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?Z?"), "#"),
     (re.compile(r"\d[\d,]*(\.\d+)?( ?([KMGT]i?B|kB|B|bytes|ms|us|s|min|m|h|d)(/s)?\b)?"), "#"),
+    (re.compile(r"\bjust now\b"), "# ago"),
     (re.compile(r"#( #)+"), "#"),
 )
 
@@ -31,7 +32,7 @@ def is_like(shown: str, printed: str) -> bool:
         if line == "…":
             parts.append(r"(?:[^\n]*\n)*?")
         else:
-            parts.append(".*".join(re.escape(piece) for piece in line.split("…")) + "\n")
+            parts.append(".*".join(re.escape(piece) for piece in re.split(" *… *", line)) + "\n")
     return (
         re.fullmatch("".join(parts), "".join(f"{line}\n" for line in masked(printed))) is not None
     )

@@ -188,6 +188,11 @@ def readme(setting):
     setting.tour.words["/srv/models"] = str(setting.tour.home / "models")
 
 
+def tutorial(setting):
+    address = setting.request.getfixturevalue("free_address")
+    setting.tour.words["127.0.0.1:5055"] = address
+
+
 def doctor(setting):
     config = setting.tour.home / ".config" / "kitd" / "kitd.yaml"
     setting.tour.words["/etc/kitd"] = str(config.parent)
@@ -276,7 +281,7 @@ def recovery(setting):
 
 def registries(setting):
     registry = setting.request.getfixturevalue("docker_registry_with_login")
-    setting.tour.words |= {"registry.example.com": registry.host, "ada": registry.username}
+    setting.tour.words["registry.example.com"] = registry.host
     (setting.tour.home / "password.txt").write_text(registry.password)
     setting.tour.serve()
 
@@ -332,9 +337,59 @@ def webhooks(setting):
     tour.words |= {"replay 12 13": "replay 1 2"}
 
 
+def how_to_from_kit(setting):
+    setting.with_kitfile()
+    setting.tour.serve()
+
+
+def how_to_mirror(setting):
+    """One of the targets wants a login."""
+    setting.with_kitfile()
+    target = setting.request.getfixturevalue("docker_registry_with_login")
+    setting.tour.words["mirror-a.example.com"] = target.host
+    (setting.tour.home / "password.txt").write_text(target.password)
+    setting.tour.serve({})
+    setting.versions("v1", "v2", "v3-rc1", "latest")
+
+
+def how_to_recover(setting):
+    setting.with_kitfile()
+    setting.tour.serve()
+    setting.versions("v1")
+    setting.tour.before["cd ~/.local/state/kitd"] = setting.tour.stop
+
+
+def how_to_service(setting):
+    setting.tour.serve({})
+
+
+def how_to_training(setting):
+    """A run that has written a checkpoint, and has another one at hand."""
+    run = setting.tour.home / "runs" / "llama-ft"
+    for name in ("checkpoints/last/a.bin", "new/a.bin", "train.py", "metrics.json", "out.log"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text(name)
+    setting.tour.words["quiet: 10s"] = "quiet: 3s"
+    setting.tour.serve({})
+
+
+def how_to_webhooks(setting):
+    setting.with_kitfile()
+    setting.tour.serve({})
+    setting.versions("v1")
+    setting.tour.stop()
+    setting.tour.words["127.0.0.1:8470"] = setting.request.getfixturevalue("free_address")
+
+
 SETTINGS = {
     "README.md": readme,
     "docs/doctor.md": doctor,
+    "docs/how-to/from-kit.md": how_to_from_kit,
+    "docs/how-to/mirror.md": how_to_mirror,
+    "docs/how-to/recover.md": how_to_recover,
+    "docs/how-to/service.md": how_to_service,
+    "docs/how-to/training.md": how_to_training,
+    "docs/how-to/webhooks.md": how_to_webhooks,
     "docs/import.md": importing,
     "docs/init.md": init,
     "docs/mirrors.md": mirrors,
@@ -344,6 +399,7 @@ SETTINGS = {
     "docs/registries.md": registries,
     "docs/rpc.md": rpc,
     "docs/settling.md": settling,
+    "docs/tutorial.md": tutorial,
     "docs/webhooks.md": webhooks,
 }
 """Pages that need something; others have only configurations, or begin with nothing."""
