@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test quick check static format docs bench matrix soak fuzz lock clean
+.PHONY: help demo test quick check static format docs site bench matrix soak fuzz lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -49,6 +49,14 @@ format: $(VENV)/.dev ## rewrite the sources in the house format
 docs: $(VENV)/.dev ## write the reference pages that follow from the code
 	$(BIN)/python docs/reference.py
 
+$(VENV)/.site: $(VENV)/.runtime requirements-docs.lock
+	$(BIN)/pip install --quiet --require-hashes -r requirements-docs.lock
+	@touch $@
+
+site: $(VENV)/.site ## build the documentation into build/site, a warning is an error
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky \
+		-c docs/site -d build/site-cache docs build/site
+
 bench: $(VENV)/.dev ## measure against the peers found on PATH
 	$(BIN)/python -m benchmarks
 
@@ -88,6 +96,8 @@ lock: ## pin the newest versions that the constraints allow
 		--no-annotate --no-header --upgrade -o requirements.lock
 	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --extra dev -c requirements.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --extra docs -c requirements.lock -o requirements-docs.lock
 
 clean: ## remove what make made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -82,8 +82,8 @@ class Tour:
 
     def there(self, text: str) -> str:
         """Return what was printed as the page would have it."""
-        text = text.replace(str(self.home), "/home/ada")
-        for name, real in sorted(self.words.items(), key=lambda item: -len(item[1])):
+        names = {**self.words, "/home/ada": str(self.home)}
+        for name, real in sorted(names.items(), key=lambda item: -len(item[1])):
             text = text.replace(real, name)
         return text
 

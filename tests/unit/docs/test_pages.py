@@ -4,6 +4,7 @@ import re
 from collections import Counter
 
 import pytest
+import yaml
 
 from docs_runner.likeness import is_like
 from docs_runner.page import PAGES, ROOT, RUN, SHOWN, blocks, markers
@@ -82,6 +83,27 @@ def test_no_command_hides_in_what_is_only_shown():
     for block in pieces():
         if block.language in SHOWN:
             assert not re.search(r"^(\$|kitctl|kitd) ", block.text, re.MULTILINE), block.place
+
+
+def test_the_menu_of_the_site_has_every_page_once():
+    menu = yaml.safe_load(text_of("docs/site/navigation.yaml"))
+    pages = [f"docs/{page}.md" for group in menu.values() for page in group]
+    records = {page for page in PAGES if page.startswith("docs/adr/0")}
+    assert sorted(pages) == sorted({*PAGES} - records - {"README.md", "docs/index.md"})
+
+
+def test_every_page_is_led_to():
+    """From docs/index.md, at once or by way of others."""
+    found, ahead = set(), ["docs/index.md"]
+    while ahead:
+        page = ahead.pop()
+        if page not in found:
+            found.add(page)
+            for target in re.findall(r"\]\(([^)#:\s]+\.md)", prose(page)):
+                to = ((ROOT / page).parent / target).resolve()
+                if to.is_relative_to(ROOT / "docs"):
+                    ahead.append(str(to.relative_to(ROOT)))
+    assert found == {*PAGES} - {"README.md"}
 
 
 @pytest.mark.parametrize("page", PAGES)
