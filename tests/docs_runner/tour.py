@@ -74,11 +74,9 @@ class Tour:
 
     def here(self, text: str) -> str:
         """Return a text of the page as it has to be here."""
-        for name in set(HOST.findall(text)):
-            self.host(name)
         for name in sorted(self.words, key=len, reverse=True):
             text = text.replace(name, self.words[name])
-        return text
+        return HOST.sub(lambda match: self.host(match[0]), text)
 
     def there(self, text: str) -> str:
         """Return what was printed as the page would have it."""

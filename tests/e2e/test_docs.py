@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ import yaml
 from docs_runner.page import PAGES, RUN
 from docs_runner.page import blocks as blocks_of
 from docs_runner.tour import Tour
+from git_server import git, make_repository, serve_git
 from hub_server import HubServer
 from kitd.ledger.event_type import EVENT_TYPES
+from tests.conftest import require
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -201,7 +204,7 @@ def doctor(setting):
 
 
 def importing(setting):
-    """A hub with a model, which is one of datasets for the second command."""
+    """A hub with a model, which is one of datasets for the second command, and the same in git."""
     root = setting.tour.place / "hub"
     root.mkdir()
     for name in ("model.safetensors", "config.json", "train.parquet"):
@@ -220,7 +223,17 @@ def importing(setting):
         loop.close()
 
     setting.request.addfinalizer(end)
-    _, second = commands((ROOT / "docs" / "import.md").read_text())
+    for program in ("git", "git-lfs"):
+        require(program)
+    served = setting.tour.place / "served"
+    work = shutil.copytree(root, setting.tour.place / "work")
+    make_repository(work, served / "org" / "name.git")
+    git(served / "org" / "name.git", "tag", "v2")
+    shutil.copytree(work, setting.tour.home / "name")
+    server = setting.request.getfixturevalue("stack").enter_context(serve_git(served))
+    setting.tour.words["https://git.example.com"] = server.url
+
+    second = commands((ROOT / "docs" / "import.md").read_text())[1]
     setting.tour.before[second] = lambda: setattr(hub, "kind", "datasets")
     setting.tour.serve({"hub": {"endpoint": hub.endpoint}})
 
@@ -412,6 +425,13 @@ def are_as_the_table_says(tour):
         keys = EVENT_TYPES[event["type"]].data
         needed = {key for key in keys if not key.endswith("?")}
         assert needed <= set(event["data"]) <= {key.rstrip("?") for key in keys}, event
+
+
+@pytest.fixture
+def stack():
+    """What ends with the test."""
+    with ExitStack() as entered:
+        yield entered
 
 
 @pytest.fixture
