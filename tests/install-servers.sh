@@ -5,6 +5,8 @@ set -eu
 missing=
 command -v docker-registry >/dev/null 2>&1 || missing="$missing docker-registry"
 command -v skopeo >/dev/null 2>&1 || missing="$missing skopeo"
+command -v curl >/dev/null 2>&1 || missing="$missing curl"
+command -v sqlite3 >/dev/null 2>&1 || missing="$missing sqlite3"
 command -v openssl >/dev/null 2>&1 || missing="$missing openssl"
 command -v git >/dev/null 2>&1 || missing="$missing git"
 command -v git-lfs >/dev/null 2>&1 || missing="$missing git-lfs"

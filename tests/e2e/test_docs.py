@@ -261,6 +261,7 @@ def in_project(setting):
 
 def recovery(setting):
     """A ledger to back up; then one to rescue what can be read of."""
+    require("sqlite3")
     tour = setting.tour
     state, backup = tour.home / ".local" / "state" / "kitd", tour.place / "backup"
     backup.mkdir()
@@ -323,7 +324,9 @@ def settling(setting):
 
 
 def webhooks(setting):
-    """Three deliveries, and a source for those who can run a command."""
+    """Two deliveries, and a source for those who can run a command."""
+    for program in ("curl", "openssl"):
+        require(program)
     tour = setting.tour
     secret = tour.place / "secret"
     secret.write_text(SECRET)
@@ -366,6 +369,7 @@ def how_to_mirror(setting):
 
 
 def how_to_recover(setting):
+    require("sqlite3")
     setting.with_kitfile()
     setting.tour.serve()
     setting.versions("v1")
@@ -387,6 +391,8 @@ def how_to_training(setting):
 
 
 def how_to_webhooks(setting):
+    for program in ("curl", "openssl"):
+        require(program)
     setting.with_kitfile()
     setting.tour.serve({})
     setting.versions("v1")
