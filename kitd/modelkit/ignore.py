@@ -6,10 +6,10 @@ last matching pattern decides. `Kitfile`, its other spellings and `.kitignore` i
 are always left out, and what an unpack keeps for itself, anywhere.
 
 Neighbouring patterns of one sign are compiled to one rule: a set of literal paths, two tuples of
-prefixes and suffixes, a part of paths, one regular expression, and automata for what an expression
-could take for ever on. A walk passes each directory's verdict on to what lies in it, so a path
-costs at most one look at each rule after the one that decided its directory, and a list without
-`!` is a single rule. A verdict is the number of the deciding rule.
+prefixes and suffixes, a part of paths, one regular expression, and automata for paths on which an
+expression could take for ever. A walk passes each directory's verdict on to what lies in it, so a
+path costs at most one look at each rule after the one that decided its directory, and a list
+without `!` is a single rule. A verdict is the number of the deciding rule.
 """
 
 import posixpath
@@ -29,6 +29,10 @@ MAX_KITIGNORE_BYTES = 1024 * 1024
 MAX_PATTERNS = 4096
 MAX_WILDCARDS = 16
 """Wildcards of one pattern; what backtracking costs grows with every one."""
+MAX_PATIENT = 256
+"""Patterns of one file with `**` inside and further wildcards."""
+MAX_WAYS = 100_000
+"""Which all of these together may try on a path: more are left to automata."""
 
 _ANY_NAME = "**/*"
 
@@ -44,7 +48,7 @@ class _Pattern:
     expression: str | None
     """A regular expression for the whole path; None where `text` needs none."""
     automaton: Automaton | None = None
-    """What is used instead of the expression where that would backtrack too much."""
+    """What is used instead of the expression on paths on which that would backtrack too much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +61,25 @@ class _Rule:
     suffixes: tuple[bytes, ...]
     part: bytes | None
     expression: re.Pattern[str] | None
-    automata: tuple[Automaton, ...]
+    patient: tuple[Automaton, ...]
+    """Patterns whose expressions try many ways to match a path."""
+    hasty: re.Pattern[str] | None
+    """The expression of all other patterns."""
 
     def matches(self, path: bytes) -> bool:
         if self.part is not None and self.part in path:
             return True
         if path in self.paths or path.endswith(self.suffixes) or path.startswith(self.prefixes):
             return True
-        if self.expression is None and not self.automata:
+        if self.expression is None:
             return False
         # One byte that is not UTF-8 counts as one character, as it does in Go.
         text = path.decode("utf-8", "surrogateescape")
-        if self.expression is not None and self.expression.fullmatch(text) is not None:
+        if not self.patient or sum(each.ways(text) for each in self.patient) <= MAX_WAYS:
+            return self.expression.fullmatch(text) is not None
+        if self.hasty is not None and self.hasty.fullmatch(text) is not None:
             return True
-        return any(automaton.matches(text) for automaton in self.automata)
+        return any(automaton.matches(text) for automaton in self.patient)
 
 
 class IgnoreRules:
@@ -126,7 +135,7 @@ def _patterns(content: bytes) -> Iterator[_Pattern]:
             f"{KITIGNORE_NAME} has {len(content)} bytes, more than {MAX_KITIGNORE_BYTES}"
         )
     text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    count = 0
+    count = patient = 0
     for number, line in enumerate(text.split("\n"), start=1):
         written = line.strip()
         # Only a line that begins with # is a comment; a space in front makes it a pattern.
@@ -143,9 +152,14 @@ def _patterns(content: bytes) -> Iterator[_Pattern]:
         if not pattern and not ignores:
             raise _error(number, written, "an exception without a pattern")
         try:
-            yield _pattern(pattern, ignores=ignores)
+            parsed = _pattern(pattern, ignores=ignores)
         except ValueError as error:
             raise _error(number, written, str(error)) from error
+        patient += parsed.automaton is not None
+        if patient > MAX_PATIENT:
+            problem = f"more than {MAX_PATIENT} patterns with ** inside and further wildcards"
+            raise _error(number, written, problem)
+        yield parsed
 
 
 def _pattern(text: str, *, ignores: bool) -> _Pattern:
@@ -155,7 +169,9 @@ def _pattern(text: str, *, ignores: bool) -> _Pattern:
     spans = sum(token.spans for token in inner)
     # With one of them a path is looked through once for each of its directories, at most.
     if expression is not None and spans and len(inner) > 1:
-        return _Pattern(text, ignores=ignores, expression=None, automaton=automaton_for(tokens))
+        return _Pattern(
+            text, ignores=ignores, expression=expression, automaton=automaton_for(tokens)
+        )
     return _Pattern(text, ignores=ignores, expression=expression)
 
 
@@ -172,13 +188,16 @@ def _compile(patterns: Sequence[_Pattern], *, ignores: bool) -> _Rule:
     suffixes: list[str] = []
     part = None
     expressions: list[str] = []
-    automata: list[Automaton] = []
+    hasty: list[str] = []
+    patient: list[Automaton] = []
     for pattern in patterns:
         text = pattern.text
-        if pattern.automaton is not None:
-            automata.append(pattern.automaton)
-        elif pattern.expression is not None:
+        if pattern.expression is not None:
             expressions.append(pattern.expression)
+            if pattern.automaton is None:
+                hasty.append(pattern.expression)
+            else:
+                patient.append(pattern.automaton)
         elif text.startswith("**/") and text.endswith("**"):
             # Written by kitd alone: an expression stands for any other with two wildcards.
             prefixes.append(text[3:-2])
@@ -199,7 +218,8 @@ def _compile(patterns: Sequence[_Pattern], *, ignores: bool) -> _Rule:
         tuple(map(_encode, suffixes)),
         part,
         re.compile("|".join(expressions)) if expressions else None,
-        tuple(automata),
+        tuple(patient),
+        re.compile("|".join(hasty)) if hasty else None,
     )
 
 

@@ -6,7 +6,7 @@ of a number. Source: Baeza-Yates and Gonnet, "A New Approach to Text Searching" 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -44,8 +44,13 @@ class Automaton:
     where it begins, and within.
     """
 
+    head: str
+    tail: str
     required: str
-    """Text that is in whatever matches: most paths are told by that."""
+    """Text that whatever matches begins and ends with, and has in it: most paths are told by it."""
+    spans: int
+    stars: int
+    """How many `**` and `*` it has inside, where each may take more or less."""
     places: tuple[Token, ...]
     inside: int
     """States within a `**`."""
@@ -55,8 +60,14 @@ class Automaton:
     """States from which the one after that is."""
     _steps: dict[str, _Steps] = field(default_factory=dict)
 
+    def ways(self, path: str) -> int:
+        """Return about how many ways to match a path a regular expression may try."""
+        return int((path.count("/") + 1) ** self.spans * len(path) ** self.stars)
+
     def matches(self, path: str) -> bool:
         """Whether the whole of a path matches."""
+        if not path.startswith(self.head) or not path.endswith(self.tail):
+            return False
         if self.required not in path:
             return False
         states = self._closed(1)
@@ -108,14 +119,23 @@ def automaton_for(tokens: Sequence[Token]) -> Automaton:
                 places.append(token)
                 inside |= 1 << len(places)
         places.append(token)
-    return Automaton(_required(tokens), tuple(places), inside, skip, leap)
-
-
-def _required(tokens: Sequence[Token]) -> str:
-    """Return the longest run of plain characters."""
     runs = [
-        re.sub(r"\\(.)", r"\1", "".join(token.text for token in group), flags=re.DOTALL)
+        _plain_text(group) if is_plain else None
         for is_plain, group in groupby(tokens, lambda token: not (token.wild or token.special))
-        if is_plain
     ]
-    return max(runs, key=len, default="")
+    wild = [token.spans for token in tokens if token.wild]
+    return Automaton(
+        head=runs[0] or "",
+        tail=runs[-1] or "",
+        required=max((run for run in runs if run), key=len, default=""),
+        spans=sum(wild),
+        stars=len(wild) - sum(wild),
+        places=tuple(places),
+        inside=inside,
+        skip=skip,
+        leap=leap,
+    )
+
+
+def _plain_text(tokens: Iterable[Token]) -> str:
+    return re.sub(r"\\(.)", r"\1", "".join(token.text for token in tokens), flags=re.DOTALL)

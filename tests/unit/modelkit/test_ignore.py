@@ -5,6 +5,7 @@ import pytest
 from kitd.client import staging
 from kitd.modelkit.errors import KitignoreError
 from kitd.modelkit.ignore import (
+    MAX_PATIENT,
     MAX_PATTERNS,
     MAX_WILDCARDS,
     STAGING_PREFIX,
@@ -107,8 +108,13 @@ def test_a_malformed_pattern_is_named_by_its_line(content, message):
 
 @pytest.mark.parametrize(
     "content",
-    [b"a\n" * (MAX_PATTERNS + 1), b"x" * 1024 * 1025, b"*a" * (MAX_WILDCARDS + 1)],
-    ids=["patterns", "bytes", "wildcards"],
+    [
+        b"a\n" * (MAX_PATTERNS + 1),
+        b"x" * 1024 * 1025,
+        b"*a" * (MAX_WILDCARDS + 1),
+        b"a/**/b/*.c\n" * (MAX_PATIENT + 1),
+    ],
+    ids=["patterns", "bytes", "wildcards", "wildcards across directories"],
 )
 def test_bounds(content):
     with pytest.raises(KitignoreError, match="more than"):
