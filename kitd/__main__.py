@@ -21,6 +21,7 @@ from kitd import __version__
 from kitd.config.load import Loaded, load_config
 from kitd.config.places import Places, find_places
 from kitd.config.problem import ConfigError
+from kitd.daemon.first_process import run_behind_first
 from kitd.daemon.guardian import Guardian
 from kitd.daemon.log import configure_logs
 from kitd.daemon.notify import ServiceManager, take_service_manager
@@ -105,6 +106,10 @@ def _serve(config: Path | None, socket: Path | None) -> int:
     places, loaded = found
     secrets = Secrets()
     configure_logs(loaded.config.log, secrets)
+    return run_behind_first(partial(_live, places, loaded, service, secrets))
+
+
+def _live(places: Places, loaded: Loaded, service: ServiceManager, secrets: Secrets) -> int:
     guardian = Guardian()
     return guardian.run(partial(_run, guardian, places, loaded, service, secrets))
 

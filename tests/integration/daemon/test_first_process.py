@@ -1,0 +1,113 @@
+"""Process 1 of a container: no orphan stays, and signals arrive."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ALONE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+
+PROGRAM = """
+import os, signal, sys, time
+from kitd.daemon.first_process import run_behind_first
+{life}
+sys.exit(run_behind_first(life))
+"""
+
+
+@pytest.fixture
+def container():
+    """Start a program as process 1 of a namespace; returns it and what is needed to signal it."""
+    if not shutil.which("unshare") or subprocess.run([*ALONE, "true"], check=False).returncode:
+        if os.environ.get("CI"):
+            pytest.fail("no namespace of processes can be made here")
+        pytest.skip("no namespace of processes can be made here")
+    started = []
+
+    def start(life):
+        process = subprocess.Popen(
+            [*ALONE, sys.executable, "-c", PROGRAM.format(life=life)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def first_of(process):
+    """Return the number, outside, of what is process 1 inside."""
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(child)
+
+
+ORPHANS = """
+def life():
+    assert os.getpid() != 1
+    orphans = []
+    for _ in range(3):
+        reader, writer = os.pipe()
+        parent = os.fork()
+        if parent == 0:
+            orphan = os.fork()
+            if orphan == 0:
+                os._exit(0)
+            os.write(writer, b"%d" % orphan)
+            os._exit(0)
+        os.waitpid(parent, 0)
+        orphans.append(int(os.read(reader, 16)))
+    # A zombie still takes signals; nobody who is buried does.
+    while orphans:
+        try:
+            os.kill(orphans[-1], 0)
+        except ProcessLookupError:
+            orphans.pop()
+    return 7
+"""
+
+
+def test_orphans_are_buried(container):
+    """Those who lost their parent leave nothing; the exit code is that of the daemon."""
+    assert container(ORPHANS).wait(timeout=30) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_are_passed_on(container, number):
+    """What the engine sends to process 1 arrives where kitd lives."""
+    process = container(
+        "def life():\n"
+        "    wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)\n"
+        "    print('up', flush=True)\n"
+        "    return 100 + signal.sigwait(wanted)\n"
+    )
+    assert process.stdout.readline() == "up\n"
+    os.kill(first_of(process), number)
+
+    assert process.wait(timeout=30) == 100 + number
+
+
+def test_a_daemon_that_is_killed_is_told_as_shells_tell_it(container):
+    """128 and the signal's number."""
+    process = container("def life():\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+
+    assert process.wait(timeout=30) == 128 + signal.SIGKILL
+
+
+def test_elsewhere_nothing_is_forked():
+    """Who is not process 1 lives in the process that it is."""
+    life = "def life():\n    return int(os.getpid() != int(sys.argv[1]))\n"
+    program = PROGRAM.format(life=life).replace("sys.argv[1]", "os.environ['PID']")
+    shell = f'export PID=$$; exec "{sys.executable}" -c "$PROGRAM"'
+    done = subprocess.run(["sh", "-c", shell], env={**os.environ, "PROGRAM": program}, check=False)
+
+    assert done.returncode == 0
