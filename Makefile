@@ -4,12 +4,20 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' kitd/__init__.py)
+# What is built carries the time of the commit: the same bytes, whoever builds it and when.
+SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),1580601600)
+# docker, or podman or buildah, which take the same arguments.
+IMAGE_TOOL ?= docker
+IMAGE ?= kitd:dev
+IMAGE_ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test quick check static format docs site bench matrix soak fuzz lock clean
+.PHONY: help demo test quick check static format docs site bench matrix soak fuzz \
+	dist sbom release-check image lock clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 # Two stamps: users of the demo do not need what the tests need.
 $(VENV)/.runtime: requirements.lock pyproject.toml
@@ -20,8 +28,9 @@ $(VENV)/.runtime: requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock requirements-build.lock
 	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
+	$(BIN)/pip install --quiet --require-hashes -r requirements-build.lock
 	@touch $@
 
 demo: $(VENV)/.runtime ## watch a save become a kit in a registry, in two minutes
@@ -90,6 +99,31 @@ fuzz: export KITD_FUZZ_S ?= 16
 fuzz: $(VENV)/.dev ## feed nearly valid bytes to everything that reads what others wrote
 	$(BIN)/python -m pytest -p no:xdist tests/fuzz
 
+dist: $(VENV)/.dev ## build the sdist, and the wheel out of it
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(BIN)/python -m build --no-isolation --outdir dist .
+
+# What is described is what is installed with the wheel, in an environment with nothing else.
+sbom: dist ## list what the wheel brings along, as CycloneDX
+	$(PYTHON) -m venv --clear $(VENV)/sbom
+	$(VENV)/sbom/bin/pip install --quiet --require-hashes -r requirements-sbom.lock
+	$(PYTHON) -m venv --clear --without-pip $(VENV)/bare
+	$(BIN)/pip --python $(VENV)/bare/bin/python install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip --python $(VENV)/bare/bin/python install --quiet --no-index --no-deps dist/*.whl
+	@# It reads no version that is elsewhere.
+	sed 's/^dynamic = .*/version = "$(VERSION)"/' pyproject.toml > $(VENV)/sbom/pyproject.toml
+	$(VENV)/sbom/bin/cyclonedx-py environment --pyproject $(VENV)/sbom/pyproject.toml --mc-type application \
+		--output-reproducible --spec-version 1.6 --output-format JSON \
+		--output-file dist/kitd-$(VERSION).cdx.json $(VENV)/bare/bin/python
+
+release-check: dist ## install the wheel alone in every Python at hand and try it
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(BIN)/python tests/release_check.py dist
+
+image: ## build the container image
+	$(IMAGE_TOOL) build $(IMAGE_ARGS) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) \
+		--build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) -t $(IMAGE) .
+
 lock: ## pin the newest versions that the constraints allow
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
@@ -98,6 +132,11 @@ lock: ## pin the newest versions that the constraints allow
 		--no-annotate --no-header --extra dev -c requirements.lock -o requirements-dev.lock
 	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --extra docs -c requirements.lock -o requirements-docs.lock
+	for group in build sbom; do \
+		$(BIN)/uv pip compile -q --group pyproject.toml:$$group --universal --python-version 3.11 \
+			--generate-hashes --no-annotate --no-header -c requirements-dev.lock \
+			-o requirements-$$group.lock || exit 1; \
+	done
 
 clean: ## remove what make made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

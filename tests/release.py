@@ -1,0 +1,62 @@
+"""What is in a wheel that can be let out."""
+
+import configparser
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.metadata import Metadata, RawMetadata, parse_email
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = {"kitd": "kitd.__main__:main", "kitctl": "kitd.ctl.main:run"}
+
+
+def version() -> str:
+    """Return the version, from the only place where it stands."""
+    text = (ROOT / "kitd/__init__.py").read_text(encoding="utf-8")
+    return text.split('__version__ = "')[1].split('"')[0]
+
+
+def shipped() -> Iterator[str]:
+    """Return what the wheel holds beside its description, by the names it has there."""
+    for path in (ROOT / "kitd").rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield str(path.relative_to(ROOT))
+    for tree in ("config", "systemd"):
+        for path in (ROOT / tree).rglob("*"):
+            if path.is_file():
+                yield f"kitd-{version()}.data/data/share/kitd/{path.relative_to(ROOT)}"
+
+
+def wheel_faults(wheel: Path) -> list[str]:
+    """Return what is wrong with a wheel: nothing, if it can be let out."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        info = f"kitd-{version()}.dist-info"
+        described = {name for name in names if name.startswith(f"{info}/")}
+        expected = set(shipped())
+        faults = [f"{name} is not in the wheel" for name in sorted(expected - names)]
+        faults += [f"{name} is in the wheel" for name in sorted(names - expected - described)]
+        if f"{info}/licenses/LICENSE" not in described:
+            faults.append("the licence is not in the wheel")
+        raw, unknown = parse_email(archive.read(f"{info}/METADATA"))
+        faults += [f"the metadata has {name}" for name in sorted(unknown)]
+        faults += _metadata_faults(raw)
+        scripts = configparser.ConfigParser()
+        scripts.read_string(archive.read(f"{info}/entry_points.txt").decode())
+        if dict(scripts["console_scripts"]) != COMMANDS:
+            faults.append(f"the commands are {dict(scripts['console_scripts'])}")
+    return faults
+
+
+def _metadata_faults(raw: RawMetadata) -> Iterator[str]:
+    # Raises for whatever an index would refuse.
+    metadata = Metadata.from_raw(raw, validate=True)
+    if str(metadata.version) != version():
+        yield f"the metadata says version {metadata.version}"
+    if metadata.license_expression != "Apache-2.0":
+        yield f"the metadata says licence {metadata.license_expression}"
+    if metadata.description_content_type != "text/markdown" or not metadata.description:
+        yield "the metadata has no description in Markdown"
+    if metadata.requires_python is None or not metadata.requires_python.contains("3.11"):
+        yield f"the metadata asks for Python {metadata.requires_python}"
