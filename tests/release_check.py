@@ -52,10 +52,12 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
         text=True,
         check=False,
         # Nothing of the checkout, and nothing of who runs this.
-        env={name: value for name, value in os.environ.items() if name not in {"PYTHONPATH"}},
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
     )
     if done.returncode != 0:
-        raise SystemExit(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stdout}")
+        raise SystemExit(
+            f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stdout}"
+        )
     return done.stdout
 
 
@@ -71,11 +73,11 @@ def check_builds(wheel: Path, sdist: Path, place: Path) -> None:
     with tarfile.open(sdist) as archive:
         archive.extractall(place / "sdist", filter="data")
     (unpacked,) = (place / "sdist").iterdir()
-    for what, tree in (("the sdist", unpacked), ("the sources", ROOT)):
-        again = build_wheel(tree, place / f"wheel-of-{tree.name}-{what[4:]}")
+    for what, tree in (("sdist", unpacked), ("checkout", ROOT)):
+        again = build_wheel(tree, place / f"wheel-of-{what}")
         if again.read_bytes() != wheel.read_bytes():
-            raise SystemExit(f"{what} give another wheel than {wheel.name}: commit, then make dist")
-        print(f"{what} give the same wheel")
+            raise SystemExit(f"the {what} gives another wheel than {wheel.name}")
+        print(f"the {what} gives the same wheel")
 
 
 def try_wheel(python: str, wheel: Path, version: str, place: Path) -> None:
