@@ -353,6 +353,9 @@ class Cache(RuleBasedStateMachine):
             if decision.kind == "kit" and decision.goes:
                 kit = after[decision.digest]
                 held = kit.digest in self.held_there and not self.away
+                if any(kit.digest in {c.digest for c in each.children} for each in after.values()):
+                    # It goes with the index that lists it, or not at all.
+                    continue
                 assert kit.locations, decision
                 assert not held or not may_go(space, self.limits, kit.target.size), decision
 
