@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ class _Traffic:
     aiohttp waits as well, but drops what still arrives meanwhile, and with it every upload.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answers: Counter[str]) -> None:
+        self._answers = answers
         self._under_way = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -79,7 +81,13 @@ class _Traffic:
         self._under_way += 1
         self._quiet.clear()
         try:
-            return await handler(request)
+            response = await handler(request)
+        except web.HTTPException as refused:
+            self._answers[_class_of(refused.status)] += 1
+            raise
+        else:
+            self._answers[_class_of(response.status)] += 1
+            return response
         finally:
             self._under_way -= 1
             if self._under_way == 0:
@@ -92,14 +100,19 @@ class _Traffic:
                 await self._quiet.wait()
 
 
+def _class_of(status: int) -> str:
+    return f"{status // 100}xx"
+
+
 class _Door:
     """Lets in as many connections as there are places, and tells others to come again.
 
     Of those, too, there are so many at once and no more; what is beyond them just ends.
     """
 
-    def __init__(self, requests: web.Server, bounds: Bounds) -> None:
+    def __init__(self, requests: web.Server, bounds: Bounds, answers: Counter[str]) -> None:
         self._requests = requests
+        self._answers = answers
         self._places = bounds.connections
         self._entering = 0
         self._crowded = (
@@ -114,6 +127,7 @@ class _Door:
     def admit(self) -> asyncio.Protocol:
         """Return what a new connection talks to."""
         if len(self._requests.connections) + self._entering >= self._places:
+            self._answers["5xx"] += 1
             return _TurnedAway(self.turned_away, self._crowded)
         # Up to a hundred are accepted before the first of them is in `connections`; each is by the
         # next turn of the loop.
@@ -182,14 +196,17 @@ async def listening(
     bounds: Bounds,
     *,
     option: str,
+    answers: Counter[str] | None = None,
 ) -> AsyncIterator[socket.socket]:
     """Serve an application until the context is left; gives a socket that listens.
 
     A socket that is handed in listens already and stays its owner's. `option` is the key of the
-    configuration that named the place. Leaving stops gracefully: no new connections, then time for
-    the requests under way. Raises `ListenError`.
+    configuration that named the place, `answers` counts by class of status, `2xx` to `5xx`. Leaving
+    stops gracefully: no new connections, then time for the requests under way. Raises
+    `ListenError`.
     """
-    traffic = _Traffic()
+    answers = Counter() if answers is None else answers
+    traffic = _Traffic(answers)
     application.middlewares.insert(0, traffic.count)
     application.on_response_prepare.append(_name_server)
     runner = web.AppRunner(
@@ -205,7 +222,7 @@ async def listening(
     )
     await runner.setup()
     assert runner.server is not None
-    door = _Door(runner.server, bounds)
+    door = _Door(runner.server, bounds, answers)
     try:
         server = await _start(door, place, option)
         watched = [_is_watched_by_kernel(each, bounds.unread_s) for each in server.sockets]

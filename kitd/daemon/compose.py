@@ -11,9 +11,9 @@ import os
 import random
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from kitd import __version__
 from kitd.blocking import run_blocking
 from kitd.clock import Clock
 from kitd.config import model
+from kitd.config.address import TcpAddress
 from kitd.config.load import Loaded
 from kitd.config.model import Config
 from kitd.config.show import show_config
@@ -33,7 +34,7 @@ from kitd.daemon.author_reach import AuthorReach
 from kitd.daemon.cache_keeper import CacheKeeper
 from kitd.daemon.collector import Collector
 from kitd.daemon.delivery_desk import DeliveryDesk, Sources
-from kitd.daemon.disk_guard import DiskGuard
+from kitd.daemon.disk_guard import RESERVE, DiskGuard
 from kitd.daemon.importer import Importer
 from kitd.daemon.in_force import InForce
 from kitd.daemon.layer_feed import LayerFeeds, layer_feeds
@@ -80,6 +81,7 @@ from kitd.ledger.database import Database
 from kitd.ledger.delivery_ledger import DeliveryLedger
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.job_ledger import JobLedger
+from kitd.ledger.meter_ledger import MeterLedger
 from kitd.ledger.mirror_ledger import MirrorLedger
 from kitd.ledger.outbox_ledger import OutboxLedger
 from kitd.ledger.pack_memory import PackMemory
@@ -88,6 +90,14 @@ from kitd.ledger.retention import Retention
 from kitd.ledger.shelf import Shelf
 from kitd.ledger.transfer_ledger import TransferLedger
 from kitd.ledger.trouble import TroubleLedger
+from kitd.metrics.gather import Gatherer, HttpAnswers, Instruments
+from kitd.metrics.health import Readiness
+from kitd.metrics.lag import keep_lag
+from kitd.metrics.sampler import keep_looking
+from kitd.metrics.server import MetricsServer
+from kitd.metrics.sight import Sights, sights_of
+from kitd.metrics.sight import Sources as SightSources
+from kitd.metrics.work import WorkMeter
 from kitd.mirror.rule import rules_for
 from kitd.modelkit.dialect import Dialect
 from kitd.outbox.notifier import Notifier
@@ -143,6 +153,7 @@ class Ground:
     secrets: Secrets
     load: Callable[[], Loaded] | None
     """Reads the configuration again; None where it came from nowhere."""
+    answers: HttpAnswers = field(default_factory=HttpAnswers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +173,7 @@ class Ledgers:
     retention: Retention
     trouble: TroubleLedger
     deliveries: DeliveryLedger
+    meters: MeterLedger
     life: life.Life
 
 
@@ -193,6 +205,26 @@ class Work:
     mirror_keeper: MirrorKeeper
     onward: Onward
     desk: DeliveryDesk
+    meter: WorkMeter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What those hear who watch over kitd."""
+
+    readiness: Readiness
+    sights: Sights
+    gatherer: Gatherer
+    server: MetricsServer
+    started: Callable[[], Awaitable[object]]
+
+    async def run(self) -> None:
+        """Look at what scrapes do not wait for, until cancelled."""
+        # Before that there is nothing to be seen.
+        await self.started()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(keep_lag(self.gatherer.lag_s), name="loop lag")
+            group.create_task(keep_looking(self.sights.all), name="looks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +240,7 @@ class Daemon:
     notifier: Notifier
     pulse: Pulse
     webhooks: WebhookListener
+    watch: Watch
 
 
 @asynccontextmanager
@@ -247,6 +280,7 @@ async def open_ledgers(ground: Ground) -> AsyncIterator[Ledgers]:
             retention=Retention(database, clock, lambda: ground.in_force.config.retention),
             trouble=TroubleLedger(database),
             deliveries=DeliveryLedger(database, clock, jobs),
+            meters=MeterLedger(database, events),
             life=begun,
         )
         await life.end(database, clock, begun)
@@ -314,16 +348,18 @@ async def wire(
     reloader = _make_reloader(ground, ledgers, work, admit, notifier.reload)
     if nobody is not None:
         log.warning("rpc.users_hidden", hint="kitd is in a user namespace: see docs/security.md")
+    services = _make_services(ground, ledgers, resources, work, pulse, reloader)
     server = Server(
         METHODS,
-        _make_services(ground, ledgers, resources, work, pulse, reloader),
+        services,
         LedgerEvents(ledgers.events),
         access=await run_blocking(access_rules, ground.in_force.config.rpc),
         daemon_uid=os.geteuid(),
         nobody=nobody,
     )
     receiver = Receiver(work.desk, ground.clock, ground.secrets)
-    webhooks = WebhookListener(WebhookServer(receiver), ground.in_force.config.webhooks.listen)
+    deliveries = WebhookServer(receiver, answers=ground.answers.webhooks)
+    webhooks = WebhookListener(deliveries, ground.in_force.config.webhooks.listen)
     return Daemon(
         ground=ground,
         ledgers=ledgers,
@@ -334,6 +370,7 @@ async def wire(
         notifier=notifier,
         pulse=pulse,
         webhooks=webhooks,
+        watch=_make_watch(ground, ledgers, resources, work, services, server, deliveries),
     )
 
 
@@ -385,6 +422,7 @@ async def _make_work(
         board.job_ended(job)
         importer.job_ended(job)
 
+    meter = WorkMeter()
     executor: Executor[Ports] = Executor(
         ledgers.jobs,
         KINDS,
@@ -417,6 +455,7 @@ async def _make_work(
         ),
         progress=report,
         finished=ended,
+        observe=meter.note,
     )
     ledgers.database.on_commit(executor.wake)
     cache_keeper = CacheKeeper(
@@ -444,6 +483,7 @@ async def _make_work(
             lambda registry, name: bool(rules_for(mirror_keeper.rules, registry, name)),
             Refusals(),
         ),
+        meter=meter,
     )
 
 
@@ -571,13 +611,76 @@ def _make_services(
     )
 
 
+def _make_watch(
+    ground: Ground,
+    ledgers: Ledgers,
+    resources: Resources,
+    work: Work,
+    services: Services,
+    server: Server[Services],
+    deliveries: WebhookServer,
+) -> Watch:
+    in_force = ground.in_force
+    sources = SightSources(
+        projects=work.board.list,
+        reasons=services.doctor.reasons,
+        places={"state": in_force.config.state_dir, "cache": in_force.config.cache_dir},
+        ledger=ledgers.database.path,
+        reserve=in_force.config.state_dir / RESERVE,
+        store=ground.store,
+        evictable_bytes=lambda age_s: work.collector.evictable_bytes(max_age_s=age_s),
+        mirrors=ledgers.mirrors.counts,
+    )
+    sights = sights_of(sources, ground.clock)
+    readiness = Readiness(
+        ledgers.database.prove,
+        ground.stop.is_set,
+        lambda: (
+            [reason.code for reason in sights.health.seen.reasons] if sights.health.seen else ()
+        ),
+    )
+    gatherer = Gatherer(
+        Instruments(
+            version=__version__,
+            epoch=ledgers.life.epoch,
+            started_us=ground.clock.now_us(),
+            clock=ground.clock,
+            config=lambda: in_force.config,
+            kinds=tuple(KINDS),
+            database=ledgers.database,
+            meters=ledgers.meters,
+            readiness=readiness,
+            sights=sights,
+            work=work.meter,
+            traffic=resources.registries.traffic,
+            closed=resources.registries.closed,
+            verdicts=deliveries.verdicts,
+            answers=ground.answers,
+            slots=lambda: lane_slots(in_force.config.workers),
+            is_paused=lambda: work.executor.paused is not None,
+            is_over_limit=lambda: work.collector.shortfall is not None,
+            connections=lambda: server.connections,
+            calls=lambda: server.calls,
+        )
+    )
+    return Watch(
+        readiness=readiness,
+        sights=sights,
+        gatherer=gatherer,
+        server=MetricsServer(gatherer.gather, readiness, ground.answers.metrics),
+        started=work.board.started,
+    )
+
+
 def parts_of(daemon: Daemon) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
     """Return what runs from the start until the stop, which cancels it.
 
     A part that ends by itself ends the daemon.
     """
     ground, ledgers, work = daemon.ground, daemon.ledgers, daemon.work
+    watched = ground.in_force.config.metrics.listen is not None
     return {
+        **({"metrics looks": daemon.watch.run} if watched else {}),
         "executor": work.executor.run,
         "projects": lambda: work.board.run(ground.in_force.config.projects),
         "root_monitor": work.root_monitor.run,
@@ -611,10 +714,28 @@ async def open_registry(
             ground.fatal.set_exception(error)
 
     catalog = OwnRegistry(ledgers.catalog, onward)
-    gateway = Gateway(ground.store, catalog, ground.leases, writable=config.writable, fatal=fatal)
+    gateway = Gateway(
+        ground.store,
+        catalog,
+        ground.leases,
+        writable=config.writable,
+        fatal=fatal,
+        answers=ground.answers.registry,
+    )
     async with gateway.listen(config.listen.host, config.listen.port) as (host, port):
         onward.names = registry_names(replace(config.listen, port=port))
         yield f"{host}:{port}"
+
+
+@asynccontextmanager
+async def open_metrics(daemon: Daemon) -> AsyncIterator[TcpAddress | None]:
+    """Answer scrapes and probes, if that is configured; give the address. Raises `ListenError`."""
+    place = daemon.ground.in_force.config.metrics.listen
+    if place is None:
+        yield None
+        return
+    async with daemon.watch.server.listen(place) as address:
+        yield address
 
 
 def endpoint_of(config: model.RpcConfig, inherited: socket.socket | None) -> Endpoint:

@@ -15,6 +15,8 @@ from kitd.store.blob_store import sync_directory
 
 log = structlog.get_logger(__name__)
 
+RESERVE = "reserve"
+"""The file's name, in the state directory."""
 RESERVE_BYTES = 16 << 20
 AMPLE_BYTES = 1 << 30
 """On a disk that has less to spare, nothing is kept back."""
@@ -39,7 +41,7 @@ class DiskGuard:
         ample_bytes: int = AMPLE_BYTES,
     ) -> None:
         self._directories = (state_dir, *others)
-        self._reserve = state_dir / "reserve"
+        self._reserve = state_dir / RESERVE
         self._reserve_bytes = reserve_bytes
         self._ample_bytes = ample_bytes
         self._owed = False

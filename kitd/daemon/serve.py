@@ -24,6 +24,7 @@ from kitd.daemon.compose import (
     endpoint_of,
     native_hints,
     open_ledgers,
+    open_metrics,
     open_registry,
     open_resources,
     parts_of,
@@ -35,7 +36,6 @@ from kitd.daemon.in_force import InForce
 from kitd.daemon.layout_keeper import write_layout
 from kitd.daemon.notify import ServiceManager
 from kitd.daemon.state_dir import locked_cache_dir, locked_state_dir
-from kitd.daemon.translation import idle_sections
 from kitd.secret import Secrets
 from kitd.store.blob_store import BlobStore
 from kitd.store.content import CacheContent
@@ -55,6 +55,8 @@ HANG_UP_S = 1.5
 """What it takes to be rid of clients, once the grace is over."""
 REGISTRY_S = 6.5
 """What kitd's own registry gets, which gives requests under way five."""
+METRICS_S = 0.4
+"""What scrapes and probes get: they are answered nearly to the end."""
 RESOURCES_S = 2.5
 """What connections, watches and processes get to be closed."""
 LEDGER_S = 4.0
@@ -94,8 +96,6 @@ async def serve(
     clock = SystemClock()
     started_s = clock.monotonic_s()
     crew = Crew()
-    for section in idle_sections(config):
-        log.warning("config.not_acted_upon", section=section, hint="this version does not have it")
     async with AsyncExitStack() as stack:
         stack.enter_context(locked_state_dir(config.state_dir))
         stack.enter_context(locked_cache_dir(config.cache_dir))
@@ -125,6 +125,9 @@ async def serve(
             crew.host("resources", open_resources(ground, ledgers, hints), close_s=RESOURCES_S)
         )
         daemon = await wire(ground, ledgers, resources, intervals)
+        metrics = await stack.enter_async_context(
+            crew.host("metrics", open_metrics(daemon), close_s=METRICS_S)
+        )
         endpoint = await run_blocking(endpoint_of, config.rpc, service.listener)
         stack.callback(endpoint.close)
         registry = await stack.enter_async_context(
@@ -142,6 +145,7 @@ async def serve(
             await crew.until(daemon.webhooks.opened())
             crew.start("rpc", daemon.server.serve(endpoint))
             started(Controls(ground.stop.set, daemon.reloader.ask))
+            daemon.watch.readiness.started = True
             service.notify("READY=1")
             log.info(
                 "daemon.ready",
@@ -149,6 +153,7 @@ async def serve(
                 socket=os.fsdecode(endpoint.listener.getsockname()),
                 registry=registry,
                 webhooks=await daemon.webhooks.opened(),
+                metrics=None if metrics is None else str(metrics),
                 projects=len(config.projects),
             )
             await crew.until(ground.stop.wait())

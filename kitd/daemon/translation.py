@@ -124,9 +124,3 @@ def _selection(tags: model.TagFilterConfig) -> Selection:
         newest=tags.newest,
         max_age_s=tags.max_age_s,
     )
-
-
-def idle_sections(config: Config) -> tuple[str, ...]:
-    """Return what is configured and not there yet; nobody should have to find out."""
-    configured = {"metrics": config.metrics.listen is not None}
-    return tuple(section for section, present in configured.items() if present)

@@ -1,6 +1,7 @@
 """The gateway's listener: from a socket that answers to a stop that loses no upload."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,7 +28,8 @@ class Gateway:
     """kitd's own registry over one blob cache and one catalog.
 
     `leases` are those of whoever else works with the cache. `fatal` is told of an error after which
-    nothing that is written can be relied on; its request is answered all the same.
+    nothing that is written can be relied on; its request is answered all the same. `answers` counts
+    by class of status.
     """
 
     def __init__(
@@ -38,12 +40,14 @@ class Gateway:
         *,
         writable: bool = True,
         fatal: Fatal = lambda _error: None,
+        answers: Counter[str] | None = None,
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._leases = leases or LeaseBook()
         self._writable = writable
         self._fatal = fatal
+        self._answers = answers
 
     @asynccontextmanager
     async def listen(self, host: str, port: int) -> AsyncIterator[tuple[str, int]]:
@@ -64,7 +68,9 @@ class Gateway:
         )
         address = TcpAddress(host, port)
         try:
-            async with listening(application, address, BOUNDS, option="registry.listen") as server:
+            async with listening(
+                application, address, BOUNDS, option="registry.listen", answers=self._answers
+            ) as server:
                 bound: tuple[str, int] = server.getsockname()[:2]
                 log.info("registry.listening", host=bound[0], port=bound[1])
                 sweeper = asyncio.create_task(_sweep(uploads), name="gateway upload sweeper")

@@ -13,6 +13,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ import aiosqlite
 
 from kitd.blocking import run_blocking
 from kitd.errors import Disposition, KitdError
+from kitd.histogram import Histogram
 from kitd.ledger.failure import LedgerError, is_of_the_file, ledger_errors
 from kitd.ledger.schema import Upgrade, open_ledger
 
@@ -31,6 +33,7 @@ Transaction = Callable[[sqlite3.Connection], T]
 
 BATCH = 256
 """Transactions that share one commit at most."""
+COMMIT_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 def _writer_ended(cause: BaseException) -> Exception:
@@ -40,6 +43,17 @@ def _writer_ended(cause: BaseException) -> Exception:
         ended = type(cause)(cause.message, hint=cause.hint)
     ended.__cause__ = cause
     return ended
+
+
+def _nothing(_connection: sqlite3.Connection) -> None:
+    pass
+
+
+def _something(connection: sqlite3.Connection) -> None:
+    connection.execute(
+        "INSERT INTO meta (key, value) VALUES ('proof', datetime('now'))"
+        " ON CONFLICT DO UPDATE SET value = excluded.value"
+    )
 
 
 class _Work:
@@ -76,6 +90,11 @@ class Database:
         self._ended = asyncio.Event()
         self._reader: aiosqlite.Connection | None = None
         self.upgrade: Upgrade | None = None
+        self.commits_s = Histogram(COMMIT_BOUNDS_S)
+        """How long those batches took, to the disk and back, that changed something."""
+        self.failed_commits = 0
+        self.trouble: str | None = None
+        """Why the last batch could not be committed, where the disk did not take it."""
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -141,6 +160,14 @@ class Database:
         self._inbox.put(_Work(function, future))
         return await future
 
+    async def prove(self) -> None:
+        """Return if the ledger can be written now. Raises what `write` raises.
+
+        The writer has to answer. Where the disk did not take the last batch, something is written
+        to see whether it does now.
+        """
+        await self.write(_nothing if self.trouble is None else _something)
+
     async def guard(self) -> NoReturn:
         """Wait until nothing can be written any more, and raise what `write` raises from then on.
 
@@ -199,7 +226,7 @@ class Database:
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Work]) -> bool:
         """Run and commit a batch; return whether it changed anything."""
-        before = connection.total_changes
+        before, began_s = connection.total_changes, time.monotonic()
         try:
             with ledger_errors(self.path):
                 connection.execute("BEGIN IMMEDIATE")
@@ -214,8 +241,15 @@ class Database:
                 connection.rollback()
             for work in batch:
                 work.error = error
+            self.failed_commits += 1
+            self.trouble = error.message
             return False
-        return connection.total_changes > before
+        changed = connection.total_changes > before
+        if changed:
+            self.commits_s.observe(time.monotonic() - began_s)
+            # What changes nothing proves nothing: it is not written.
+            self.trouble = None
+        return changed
 
     def _run(self, connection: sqlite3.Connection, work: _Work) -> None:
         connection.execute("SAVEPOINT work")

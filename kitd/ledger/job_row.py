@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from kitd.errors import NotFoundError
 from kitd.ledger.event_ledger import emit
+from kitd.ledger.tally import Tallied, tally
 from kitd.ledger.turn import take_turn
 from kitd.queue.job import Failure, Job, JobRequest, JobState, Lane
 from kitd.queue.transition import (
@@ -22,6 +23,21 @@ from kitd.queue.transition import (
     admit,
     step,
 )
+
+_TALLIED = {
+    f"job.{word}": word
+    for word in (
+        "created",
+        "started",
+        "succeeded",
+        "failed",
+        "cancelled",
+        "superseded",
+        "retrying",
+        "interrupted",
+    )
+}
+"""The events that are counted by kind, and what they are counted as."""
 
 
 def job_of(row: sqlite3.Row) -> Job:
@@ -87,7 +103,9 @@ def tell(
     job: Job,
     data: Mapping[str, object] | None = None,
 ) -> None:
-    """Write an event about a job."""
+    """Write an event about a job, and count it."""
+    if (outcome := _TALLIED.get(event_type)) is not None:
+        tally(connection, Tallied.JOB, job.kind, outcome)
     facts = {"kind": job.kind, "project": job.project, "reference": job.reference}
     named = {key: value for key, value in facts.items() if value is not None}
     emit(

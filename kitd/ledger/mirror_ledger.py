@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
@@ -9,6 +10,7 @@ from typing import assert_never
 from kitd.clock import Clock
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import emit
+from kitd.ledger.tally import Tallied, tally
 from kitd.mirror.decide import AT_ONCE_US
 from kitd.mirror.edge import (
     Agreed,
@@ -225,6 +227,9 @@ class MirrorLedger:
             now_us = self._clock.now_us()
             for note in notes:
                 _write(connection, rule, note, now_us)
+            outcomes = Counter(filter(None, map(_outcome, notes)))
+            for outcome, count in outcomes.items():
+                tally(connection, Tallied.MIRROR_EDGE, rule or "", outcome, count)
 
         await self._database.write(transaction)
 
@@ -429,6 +434,19 @@ def _conflict(
     }
 
 
+def _outcome(note: Note) -> str | None:
+    """Return what a note counts as; conflicts count where they are told, which is once."""
+    match note:
+        case Agreed(copied=True):
+            return "copied"
+        case Failed():
+            return "failed"
+        case Removed():
+            return "removed"
+        case _:
+            return None
+
+
 def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us: int) -> None:
     edge = note.edge
     values = (*_here(edge), *_there(edge), rule, isinstance(note, Agreed))
@@ -460,6 +478,7 @@ def _write(connection: sqlite3.Connection, rule: str | None, note: Note, now_us:
                 )
                 told = _conflict(named, note.source, note.target, overwritten=False)
                 emit(connection, now_us, "mirror.conflict", f"tag:{target}", told)
+                tally(connection, Tallied.MIRROR_EDGE, rule or "", "conflict")
         case Eased():
             connection.execute(
                 "UPDATE mirror_edges"
@@ -508,6 +527,7 @@ def _agree(
     if note.overwrote is not None:
         conflict = _conflict(named, note.digest, note.overwrote, overwritten=True)
         emit(connection, now_us, "mirror.conflict", f"tag:{named['target']}", conflict)
+        tally(connection, Tallied.MIRROR_EDGE, named["mirror"] or "", "conflict")
     if note.copied:
         copied = {**named, "bytes": note.sent_bytes}
         emit(connection, now_us, "kit.mirrored", f"kit:{note.digest}", copied)

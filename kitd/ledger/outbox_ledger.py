@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kitd.clock import Clock
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import CursorTruncatedError, Event, EventLedger, emit
+from kitd.ledger.tally import Tallied, tally
 from kitd.queue.job import Failure
 
 MAX_SHOWN = 100
@@ -112,6 +113,7 @@ class OutboxLedger:
             if moved:
                 data = {"endpoint": name, "events": events, "through": seq, "why": why}
                 emit(connection, now_us, "notification.dropped", f"notification:{name}", data)
+                tally(connection, Tallied.NOTIFICATION, name, "dropped", events)
 
         await self._database.write(transaction)
 

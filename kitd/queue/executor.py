@@ -12,6 +12,7 @@ next job could only fill the last block, and burn its attempts.
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -52,6 +53,10 @@ LAST_WRITE_S = 1.0
 """What the ledger gets for the end of an attempt when kitd stops."""
 PROBE_S = 2.0
 """How often a full disk is looked at."""
+
+
+Observe = Callable[[Job, str, float, msgspec.Struct | None], None]
+"""Is told of each attempt that ended: the event's word, its seconds, and a success's result."""
 
 
 class JobStore(Protocol):
@@ -126,6 +131,7 @@ class _Attempt:
         self.progress: Progress | None = None
         self.cancelled = False
         self.given_up = False
+        self.began_s = time.monotonic()
         self._work: asyncio.Task[Done] | None = None
         self._patience_ended = asyncio.get_running_loop().create_future()
         self._releases: list[Callable[[], None]] = []
@@ -183,7 +189,7 @@ class _Attempt:
 class Executor(Generic[P]):
     """Runs the jobs of a store with the given kinds and slots. `run` until cancelled."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the last three only listen
         self,
         store: JobStore,
         kinds: Mapping[str, AnyKind[P]],
@@ -194,6 +200,7 @@ class Executor(Generic[P]):
         follow: Callable[[Fact], tuple[JobRequest, ...]],
         progress: Callable[[Job, Progress], None] = lambda _job, _progress: None,
         finished: Callable[[Job], None] = lambda _job: None,
+        observe: Observe = lambda _job, _end, _took_s, _result: None,
     ) -> None:
         self._store = store
         self._kinds = kinds
@@ -203,6 +210,7 @@ class Executor(Generic[P]):
         self._follow = follow
         self._changed = progress
         self._finished = finished
+        self._observe = observe
         self._wake = asyncio.Event()
         self._looked = asyncio.Event()
         self._running: dict[int, _Attempt] = {}
@@ -403,23 +411,28 @@ class Executor(Generic[P]):
         if attempt.cancelled and (attempt.given_up or work.cancelled()):
             await self._insist(lambda: self._store.cancelled(job))
             log.info("job.cancelled", kind=job.kind)
+            self._note_end(attempt, "cancelled")
             return
         if work.cancelled():
             # Neither a person nor the end of kitd did that.
             log.error("job.defect", kind=job.kind, error="it cancelled itself")
-            await self._failed(job, _defect("it cancelled itself"), kind.retry)
+            await self._failed(attempt, _defect("it cancelled itself"), kind.retry)
             return
         try:
-            await self._succeeded(job, work.result())
+            await self._succeeded(attempt, work.result())
         except FencedError:
             raise
         except KitdError as error:
-            await self._failed(job, error, kind.retry)
+            await self._failed(attempt, error, kind.retry)
         except Exception as error:  # the boundary: a defect must not take the daemon with it
             log.exception("job.defect", kind=job.kind)
-            await self._failed(job, _defect(f"{type(error).__name__}: {error}"), kind.retry)
+            await self._failed(attempt, _defect(f"{type(error).__name__}: {error}"), kind.retry)
 
-    async def _succeeded(self, job: Job, done: Done) -> None:
+    def _note_end(self, attempt: _Attempt, end: str, result: msgspec.Struct | None = None) -> None:
+        self._observe(attempt.job, end, time.monotonic() - attempt.began_s, result)
+
+    async def _succeeded(self, attempt: _Attempt, done: Done) -> None:
+        job = attempt.job
         result = msgspec.json.encode(done.result)
         # What follows is asked for by whoever asked for this.
         requests = [
@@ -429,21 +442,27 @@ class Executor(Generic[P]):
         ]
         await self._insist(lambda: self._store.succeed(job, result, done.effects, requests))
         log.info("job.succeeded", kind=job.kind)
+        self._note_end(attempt, "succeeded", done.result)
 
-    async def _failed(self, job: Job, error: KitdError, policy: RetryPolicy) -> None:
+    async def _failed(self, attempt: _Attempt, error: KitdError, policy: RetryPolicy) -> None:
+        job = attempt.job
         # Jitter needs no secrecy.
         match judge(error, job, policy, random.random()):  # noqa: S311
             case GiveUp(failure):
                 await self._insist(lambda: self._store.fail(job, failure))
                 log.warning("job.failed", kind=job.kind, code=failure.code, error=failure.message)
+                self._note_end(attempt, "failed")
             case StepAside(failure):
                 await self._insist(lambda: self._store.step_aside(job, failure))
                 log.info("job.superseded", kind=job.kind, code=failure.code, error=failure.message)
+                self._note_end(attempt, "superseded")
             case ComeBack(failure, delay_s, burned, crashed):
                 await self._back_off(job, failure, delay_s, burned=burned, crashed=crashed)
+                self._note_end(attempt, "retrying")
             case Pause(failure, delay_s):
                 self._pause(failure)
                 await self._back_off(job, failure, delay_s, burned=False, crashed=False)
+                self._note_end(attempt, "retrying")
             case Die():
                 raise error
 

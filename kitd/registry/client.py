@@ -21,6 +21,7 @@ from kitd.registry.referrers import ReferrersMemory
 from kitd.registry.repository import RemoteRepository, Shared
 from kitd.registry.request import Request
 from kitd.registry.settings import RegistrySettings
+from kitd.registry.traffic import Traffic
 from kitd.registry.transfer_memory import TransferMemory, VolatileMemory
 from kitd.registry.transport import Surroundings, Transport
 from kitd.registry.upload_session import UploadSession
@@ -162,6 +163,11 @@ class RegistryClient:
         request = Request(operation="log in", method="GET", url=transport.url(""), patient=False)
         async with transport.send(request) as response:
             return response.headers.get("Date")
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was asked of registries since the start."""
+        return self._surroundings.traffic
 
     def closed(self) -> Mapping[str, Closed]:
         """Return the hosts (`host[:port]`) that are asked for nothing now, and for how long."""

@@ -225,6 +225,7 @@ class _Download(DirectStream):
             return None
         finally:
             self._reach = 0
+        self._transport.note_received(count)
         self._connections.received(count)
         self._at += count
         self._advance(count, body.waited_s)
@@ -392,9 +393,13 @@ class _Download(DirectStream):
 
     async def _read(self, body: ClientResponse | Receiver) -> Chunk:
         with self._errors():
+            chunk: Chunk
             if isinstance(body, Receiver):
-                return await body.read()
-            return await body.content.readany()
+                chunk = await body.read()
+            else:
+                chunk = await body.content.readany()
+        self._transport.note_received(len(chunk))
+        return chunk
 
     def _errors(self) -> AbstractContextManager[None]:
         return http_errors(self._transport.registry, self._request.operation)

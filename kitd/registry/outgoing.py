@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
@@ -42,12 +42,15 @@ class Outgoing(Payload):
     request ends early; `finish` waits until it no longer reads, so that the source can be closed.
     """
 
-    def __init__(self, stream: ByteStream, idle_s: float) -> None:
+    def __init__(
+        self, stream: ByteStream, idle_s: float, sent: Callable[[int], None] = lambda _count: None
+    ) -> None:
         super().__init__(stream)
         self.deadline: asyncio.Timeout | None = None
         """The one to move."""
         self._stream = direct(stream)
         self._idle_s = idle_s
+        self._sent = sent
         self._at_source = False
         self._failure: KitdError | None = None
         self._reading = asyncio.Lock()
@@ -66,6 +69,7 @@ class Outgoing(Payload):
                 await self._send_directly(wire)
             while (chunk := await self._take()) is not None:
                 await writer.write(chunk)
+                self._sent(len(chunk))
         self._transport = None
 
     async def write_with_length(
@@ -130,6 +134,7 @@ class Outgoing(Payload):
                 count = await self._stream.send_to(connection, at_most)
             if count:
                 self._postpone(self._idle_s)
+                self._sent(count)
             return count
 
     def _go_on(self) -> None:

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import aiohttp
 from yarl import URL
@@ -45,6 +46,7 @@ from kitd.registry.request import Request
 from kitd.registry.retry import NO_ANSWER, SILENCE, TRIES, delay_s, is_passing, outcome_of
 from kitd.registry.settings import RegistrySettings, origin_of
 from kitd.registry.tls import tls_context
+from kitd.registry.traffic import Traffic
 from kitd.retry_after import parse_retry_after
 from kitd.secret import Secrets
 
@@ -68,6 +70,7 @@ class Surroundings:
     """Is told what is sent as a proof of who kitd is, and keeps it out of errors."""
     admissions: Admissions = field(default_factory=Admissions)
     """The budgets of the hosts: all transports share them."""
+    traffic: Traffic = field(default_factory=Traffic)
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -162,6 +165,10 @@ class Transport:
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+
+    def note_received(self, count: int) -> None:
+        """Count bytes of a blob that came."""
+        self._surroundings.traffic.received(self.registry, count)
 
     async def pause(self, delay_s: float) -> None:
         """Wait between two requests of which the second depends on what became of the first."""
@@ -273,6 +280,7 @@ class Transport:
                 if tries == most or not self._is_passing(request, response.status, response.url):
                     return response
                 await stack.aclose()
+            self._surroundings.traffic.retried(self.registry)
             await self._surroundings.sleep(delay_s(tries, self._random.random()))
 
     def _is_passing(self, request: Request, status: int | None, url: URL) -> bool:
@@ -390,10 +398,11 @@ class Transport:
             self._surroundings.secrets.learn(authorization.partition(" ")[2])
             headers["Authorization"] = authorization
         body: bytes | Unrepeated | Outgoing | None
+        traffic = self._surroundings.traffic
         if callable(request.content):
             # Before the deadline begins, because it may have to wait for its turn.
             stream = await stack.enter_async_context(request.content())
-            body = Outgoing(stream, request.idle_s)
+            body = Outgoing(stream, request.idle_s, partial(traffic.sent, self.registry))
             stack.push_async_callback(body.finish)
         elif isinstance(request.content, bytes) and not request.repeatable:
             body = Unrepeated(request.content)
@@ -407,7 +416,7 @@ class Transport:
                 async with asyncio.timeout(CONNECT_S + request.idle_s) as deadline:
                     if isinstance(body, Outgoing):
                         body.deadline = deadline
-                    return await stack.enter_async_context(
+                    response = await stack.enter_async_context(
                         self._session.request(
                             request.method,
                             url,
@@ -423,8 +432,13 @@ class Transport:
         except (RegistryTimeoutError, RegistryUnreachableError) as error:
             if isinstance(body, Outgoing) and body.caused(error):
                 raise
+            traffic.answered(self.registry, None)
             settle(_silence(error))
             raise _NoAnswerError(error, url) from error
+        traffic.answered(self.registry, response.status)
+        if isinstance(request.content, bytes):
+            traffic.sent(self.registry, len(request.content))
+        return response
 
     def _proxy(self, request: Request, url: URL) -> URL | None:
         """Return what a request to `url` goes through: as configured, else as the environment says.

@@ -28,6 +28,8 @@ class CallLog:
     """Logs the calls of all connections of a server. Belongs to one event loop."""
 
     def __init__(self) -> None:
+        self.ended: Counter[tuple[str, bool]] = Counter()
+        """All calls, those that only read as well, by method and whether they went well."""
         self._lines = 0
         self._more: Counter[_Calls] = Counter()
         self._second: asyncio.TimerHandle | None = None

@@ -361,6 +361,8 @@ class Connection(Generic[S]):
             outcome = error
         except Exception:  # noqa: BLE001 - the boundary: a defect becomes an answer
             outcome = _defect(method.name)
+        is_well = not isinstance(outcome, KitdError)
+        self._shares.call_log.ended[method.name, is_well] += 1
         if method.role > Role.READ:
             code = outcome.code if isinstance(outcome, KitdError) else "ok"
             self._shares.call_log.note(method.name, self.peer.uid, self.peer.pid, code)

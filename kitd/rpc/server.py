@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
 import structlog
@@ -88,6 +88,16 @@ class Server(Generic[S]):
             connection.drain(grace_s, reason)
         for disposal in self._refused.values():
             disposal.abandon(self._limits.flush_s)
+
+    @property
+    def connections(self) -> int:
+        """How many peers are connected."""
+        return len(self._connections)
+
+    @property
+    def calls(self) -> Mapping[tuple[str, bool], int]:
+        """How many calls have ended since the start, by method and whether they went well."""
+        return self._shares.call_log.ended
 
     @property
     def access(self) -> Sequence[AccessRule]:

@@ -23,25 +23,28 @@ class Answer:
     body: bytes = b""
     closes: bool = False
     """Whether the connection ends: what is left of the request is not read."""
+    verdict: str = "handshake"
+    """What it is counted as: one of a few words."""
 
 
 def _said(status: int, word: str) -> Answer:
-    return Answer(status, {"Content-Type": "text/plain; charset=utf-8"}, f"{word}\n".encode())
+    headers = {"Content-Type": "text/plain; charset=utf-8"}
+    return Answer(status, headers, f"{word}\n".encode(), verdict=word)
 
 
 DUPLICATE = _said(200, "duplicate")
 NO_HANDSHAKE = Answer(405, {"Allow": "POST"})
 """OPTIONS, from a sender whose format asks for no handshake."""
-REFUSED = Answer(401, closes=True)
+REFUSED = Answer(401, closes=True, verdict="refused")
 """The credential is missing or wrong. Strangers keep no place."""
-UNKNOWN = Answer(404, closes=True)
+UNKNOWN = Answer(404, closes=True, verdict="unknown")
 """There is no source of this name."""
-TOO_SLOW = Answer(408, closes=True)
-BROKEN_OFF = Answer(400, closes=True)
-TOO_LARGE = Answer(413, closes=True)
-BUSY = Answer(503, {"Retry-After": str(RETRY_AFTER_S)})
+TOO_SLOW = Answer(408, closes=True, verdict="unread")
+BROKEN_OFF = Answer(400, closes=True, verdict="unread")
+TOO_LARGE = Answer(413, closes=True, verdict="unread")
+BUSY = Answer(503, {"Retry-After": str(RETRY_AFTER_S)}, verdict="busy")
 """It could not be kept, or not be judged; it may be soon."""
-CROWDED = Answer(503, {"Retry-After": str(RETRY_AFTER_S)}, closes=True)
+CROWDED = Answer(503, {"Retry-After": str(RETRY_AFTER_S)}, closes=True, verdict="busy")
 """There is no room for its body."""
 
 _TAKEN: Mapping[DeliveryState, Answer] = {

@@ -6,6 +6,7 @@ bounded one by one, in time and all together.
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -50,12 +51,20 @@ class _Refused(Exception):  # noqa: N818 - an answer, and no error
 
 
 class WebhookServer:
-    """Deliveries by HTTP, for one receiver."""
+    """Deliveries by HTTP, for one receiver. `answers` counts by class of status."""
 
-    def __init__(self, receiver: Receiver, bodies: BodyBounds | None = None) -> None:
+    def __init__(
+        self,
+        receiver: Receiver,
+        bodies: BodyBounds | None = None,
+        answers: Counter[str] | None = None,
+    ) -> None:
         self._receiver = receiver
+        self._answers = answers
         self._bodies = bodies or BodyBounds()
         self._held_bytes = 0
+        self.verdicts: Counter[tuple[str, str]] = Counter()
+        """Of all requests since the start, by source; the source is empty where there is none."""
 
     @asynccontextmanager
     async def listen(self, place: TcpAddress | socket.socket) -> AsyncIterator[socket.socket]:
@@ -64,16 +73,22 @@ class WebhookServer:
         for path in _PATHS:
             application.router.add_post(path, self._answer)
             application.router.add_options(path, self._answer)
-        async with listening(application, place, BOUNDS, option="webhooks.listen") as server:
+        async with listening(
+            application, place, BOUNDS, option="webhooks.listen", answers=self._answers
+        ) as server:
             yield server
 
     async def _answer(self, request: web.Request) -> web.Response:
+        source = request.match_info["source"]
         try:
-            return _response(await self._receive(request))
+            given = await self._receive(request)
         except Exception:
             # The boundary: a defect must not end the server.
-            log.exception("webhook.failed", source=request.match_info["source"][:64])
+            log.exception("webhook.failed", source=source[:64])
             return _response(answer.BUSY)
+        # Strangers must not make up names to be counted by.
+        self.verdicts["" if given is answer.UNKNOWN else source, given.verdict] += 1
+        return _response(given)
 
     async def _receive(self, request: web.Request) -> Answer:
         source = request.match_info["source"]
