@@ -1,21 +1,26 @@
 """Writes the reference pages that follow from the code: `make docs`.
 
 `docs/errors.md` from the error classes, `docs/rpc.md` from the methods, `docs/commands.md` from the
-table of commands, `docs/events.md` from that of events. A test compares the pages with what this
-would write.
+table of commands, `docs/events.md` from that of events, `docs/logs.md` from the calls of `log` and
+`docs/log-events.yaml`, the table in `docs/metrics.md` from the catalogue. A test compares the pages
+with what this would write.
 """
 
+import ast
 import contextlib
 import importlib
 import inspect
 import io
 import pkgutil
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 
 import kitd
 from kitd import __version__
@@ -29,11 +34,13 @@ from kitd.jobs.port import Collected, Verified
 from kitd.jobs.survey import SurveyResult
 from kitd.jobs.transfer import TransferResult
 from kitd.ledger.event_type import EVENT_TYPES, EventType
+from kitd.metrics.catalogue import CATALOGUE
 from kitd.rpc.error import FAILED, NUMBERS
 from kitd.rpc.methods import METHODS
 from kitd.rpc.openrpc import openrpc_document
 
 HERE = Path(__file__).parent
+KITD = HERE.parent / "kitd"
 
 ERRORS = """\
 # Error codes
@@ -367,11 +374,157 @@ def events_page() -> str:
     return "".join(page)
 
 
+LOGS = """\
+# The log
+
+kitd writes to standard error: JSON, one object a line, or lines for people where that is a terminal
+(`log.format`, `log.level`; see [configuration.md](configuration.md)). `event` says what happened;
+the names below do not change, and tools may go by them. Besides its own fields every line has
+`timestamp` (RFC 3339, UTC) and `level`; what belongs to a job also has `job`, and `project` and
+`reference` where it has them; a defect has its `exception`. Fields may be added. `code` is one of
+[errors.md](errors.md), and `error` its message. Secrets are taken out of whatever is written.
+
+What happened to jobs, kits, tags and projects is in the [events](events.md) of the ledger as well,
+whole, in order and with numbers: `kitctl events`. The log is for what went on beside that.
+
+| event | level | fields | meaning |
+|---|---|---|---|
+"""
+
+_LEVELS = {
+    "debug": "debug",
+    "info": "info",
+    "warning": "warning",
+    "error": "error",
+    "exception": "error",
+}
+
+
+@dataclass
+class Logged:
+    """How an event is logged, wherever that is."""
+
+    levels: set[str] = field(default_factory=set)
+    fields: set[str] = field(default_factory=set)
+
+
+def log_events() -> Mapping[str, Logged]:
+    """Return every event that the code logs; those that get their name from a caller as well."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in KITD.rglob("*.py")]
+    found: dict[str, Logged] = defaultdict(Logged)
+    for tree in trees:
+        for function in _functions(tree):
+            for call in _calls(function):
+                if not _is_log(call):
+                    continue
+                for event, more in _events(call, function, tree, trees):
+                    found[event].levels.add(_LEVELS[call.func.attr])
+                    found[event].fields |= _fields(call) | more
+    return found
+
+
+def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def _calls(tree: ast.AST) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def _is_log(call: ast.Call) -> bool:
+    match call.func:
+        case ast.Attribute(value=ast.Name(id="log"), attr=level):
+            return level in _LEVELS
+    return False
+
+
+def _fields(call: ast.Call) -> set[str]:
+    return {keyword.arg for keyword in call.keywords if keyword.arg} - {"exc_info"}
+
+
+def _events(
+    call: ast.Call,
+    function: ast.FunctionDef | ast.AsyncFunctionDef,
+    module: ast.AST,
+    modules: Sequence[ast.AST],
+) -> Iterator[tuple[str, set[str]]]:
+    """Return the names that the event of a call may have, with fields that come with a name."""
+    match call.args[0]:
+        case ast.Constant(value=str(event)):
+            yield event, set()
+        case ast.Attribute(attr=name):
+            # That of an exception of the module, which is told it.
+            yield from _told(name, "__init__", [module])
+        case ast.Name(id=name):
+            named = [argument.arg for argument in function.args.args]
+            if name in named:
+                yield from _told(name, function.name, modules)
+            for node in ast.walk(function):
+                match node:
+                    case ast.Assign(targets=[ast.Name(id=target)], value=value) if target == name:
+                        for part in ast.walk(value):
+                            if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                                yield part.value, set()
+
+
+def _told(name: str, function: str, modules: Sequence[ast.AST]) -> Iterator[tuple[str, set[str]]]:
+    """Return what callers of a function give for a parameter, wherever it is the first."""
+    callees = {function}
+    if function == "__init__":
+        callees = {
+            node.name
+            for module in modules
+            for node in ast.walk(module)
+            if isinstance(node, ast.ClassDef)
+            for method in _functions(node)
+            if method.name == "__init__" and name in {each.arg for each in method.args.args}
+        }
+    for module in modules:
+        for call in _calls(module):
+            callee = getattr(call.func, "attr", getattr(call.func, "id", None))
+            match call.args:
+                case [ast.Constant(value=str(event)), *_] if callee in callees:
+                    yield event, _fields(call)
+
+
+def logs_page() -> str:
+    """Return docs/logs.md."""
+    meanings = yaml.safe_load((HERE / "log-events.yaml").read_text(encoding="utf-8"))
+    rows = []
+    for event, logged in sorted(log_events().items()):
+        fields = ", ".join(f"`{name}`" for name in sorted(logged.fields))
+        meaning = meanings.get(event, "")
+        rows.append(f"| `{event}` | {', '.join(sorted(logged.levels))} | {fields} | {meaning} |\n")
+    return LOGS + "".join(rows)
+
+
+METRICS_BEGIN = "<!-- what follows is written by docs/reference.py -->\n"
+METRICS_END = "<!-- until here -->\n"
+
+
+def metrics_page() -> str:
+    """Return docs/metrics.md, with the table as the catalogue has it."""
+    page = (HERE / "metrics.md").read_text(encoding="utf-8")
+    before, _, rest = page.partition(METRICS_BEGIN)
+    _, _, after = rest.partition(METRICS_END)
+    rows = [
+        f"| `{metric.name}` | {metric.kind} | {', '.join(f'`{each}`' for each in metric.labels)}"
+        f" | {metric.source} | {metric.help} |\n"
+        for metric in CATALOGUE
+    ]
+    table = "| metric | type | labels | from | meaning |\n|---|---|---|---|---|\n"
+    return f"{before}{METRICS_BEGIN}\n{table}{''.join(rows)}\n{METRICS_END}{after}"
+
+
 PAGES = {
     "errors.md": errors_page,
     "rpc.md": rpc_page,
     "commands.md": commands_page,
     "events.md": events_page,
+    "logs.md": logs_page,
+    "metrics.md": metrics_page,
 }
 
 

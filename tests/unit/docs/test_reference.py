@@ -2,9 +2,11 @@
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kitd.hold import HOLD_FILE
 from kitd.packing.gate import incomplete
@@ -23,14 +25,33 @@ def reference():
     """The program that writes the pages."""
     spec = importlib.util.spec_from_file_location("reference", DOCS / "reference.py")
     module = importlib.util.module_from_spec(spec)
+    # Where its dataclasses look for their annotations.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return module
+    yield module
+    del sys.modules[spec.name]
 
 
-@pytest.mark.parametrize("name", ["errors.md", "rpc.md", "commands.md", "events.md"])
+@pytest.mark.parametrize(
+    "name", ["errors.md", "rpc.md", "commands.md", "events.md", "logs.md", "metrics.md"]
+)
 def test_a_page_is_what_the_code_gives(reference, name):
     """`make docs` would change nothing."""
     assert (DOCS / name).read_text(encoding="utf-8") == reference.PAGES[name]()
+
+
+def test_every_event_of_the_log_is_explained(reference):
+    """docs/log-events.yaml has a meaning for each event that the code logs, and for no other."""
+    meanings = yaml.safe_load((DOCS / "log-events.yaml").read_text(encoding="utf-8"))
+    logged = reference.log_events()
+
+    assert set(meanings) == set(logged)
+    assert all(isinstance(meaning, str) and meaning for meaning in meanings.values())
+    assert all(re.fullmatch(r"[a-z]+\.[a-z_]+", event) for event in logged)
+    # Those that get their names from a caller, from one of two, and from an exception.
+    assert {"ledger.not_swept", "queue.stalled", "webhook.not_kept"} <= set(logged)
+    assert {"project.blocked", "project.unblocked", "feed.left", "upload.lost"} <= set(logged)
+    assert logged["upload.lost"].fields == {"repository", "digest", "received", "error"}
 
 
 def test_the_code_map_names_every_room():
