@@ -160,3 +160,23 @@ async def test_who_says_only_half_of_a_head_loses_his_place():
                     with closing(ask(place)) as other:
                         if await was_answered(other):
                             break
+
+
+async def test_answers_are_counted_by_class_and_so_are_those_who_are_turned_away():
+    answers = Counter()
+    application = web.Application()
+    application.router.add_get("/", say_hello)
+    bounds = replace(BOUNDS, connections=1)
+    place = TcpAddress("127.0.0.1", 0)
+    async with listening(
+        application, place, bounds, option="x.listen", answers=answers
+    ) as listener:
+        name = listener.getsockname()
+        with closing(ask(name)) as first:
+            assert await first_heard(first) == b"HTTP/1.1 200"
+            first.sendall(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert await first_heard(first) == b"HTTP/1.1 404"
+            with closing(ask(name)) as second:
+                assert await first_heard(second) == b"HTTP/1.1 503"
+
+    assert answers == {"2xx": 1, "4xx": 1, "5xx": 1}

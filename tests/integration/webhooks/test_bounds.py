@@ -182,3 +182,22 @@ async def test_many_on_one_connection(post):
     answer = await post.raw(one * 5 + last)
     assert answer.count(b"HTTP/1.1 202") == 1
     assert answer.count(b"HTTP/1.1 200") == 5
+
+
+async def test_what_deliveries_came_to_is_counted_by_those_that_there_are(post):
+    """Strangers who make up names are one name together."""
+    body = push()
+    for name in ("d1", "d1", "d2"):
+        await post.send(body, x_name=name)
+    await post.ask("POST", "/hooks/one", body, {"X-Signature": "wrong"})
+    await post.raw(head(TOLD_MAX_BYTES + 1))
+    for number in range(5):
+        await post.send(body, source=f"made-up-{number}")
+
+    assert post.server.verdicts == {
+        ("one", "accepted"): 2,
+        ("one", "duplicate"): 1,
+        ("one", "refused"): 1,
+        ("one", "unread"): 1,
+        ("", "unknown"): 5,
+    }
