@@ -1,31 +1,100 @@
 """One line that shows how far a job is, drawn over itself."""
 
+import math
 import time
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from kitd.client.record import Progress
-from kitd.ctl.format import printable, size
-from kitd.ctl.table import shorten
+from kitd.ctl.cells import cells_of, shorten
+from kitd.ctl.format import duration, printable, size
 from kitd.ctl.terminal import Terminal
 
-BAR_CELLS = 24
 REDRAW_S = 0.1
+TICK_S = 1.0
+"""How often it is drawn where nothing is heard: a rate falls while nothing moves."""
+SMOOTHING_S = 4.0
+"""What was moved so long ago counts a third of what is moved now."""
+MIN_RATE_S = 1.0
+MIN_LEFT_S = 2.0
+"""After so long a rate is told, and the time that is left."""
+MAX_LEFT_S = 100 * 86400.0
+
+_GAP = "  "
+_BARS = ((100, 24), (70, 14), (0, 8))
+"""The cells of a bar on a terminal of at least so many columns: it never changes under way."""
 
 
-def progress_line(progress: Progress, rate: float | None, width: int) -> str:
-    """Return the line for a progress at `rate` bytes a second, at most `width` cells."""
-    parts = [printable(progress.phase)]
+class Rate:
+    """Bytes a second, smoothed: an average in which what is longer ago counts less."""
+
+    def __init__(self, now_s: float, count: int) -> None:
+        self._began_s = self._now_s = now_s
+        self._count = count
+        self._mean = 0.0
+
+    def add(self, now_s: float, count: int) -> None:
+        """Note how many bytes were moved by now; fewer than before begin anew."""
+        passed_s = now_s - self._now_s
+        if count < self._count:
+            self._began_s, self._mean = now_s, 0.0
+        elif passed_s > 0:
+            kept = math.exp(-passed_s / SMOOTHING_S)
+            self._mean = self._mean * kept + (count - self._count) / passed_s * (1 - kept)
+        else:
+            return
+        self._now_s, self._count = now_s, count
+
+    def at(self, now_s: float) -> float | None:
+        """Return the rate now, or None where it is too early to tell."""
+        known_s = now_s - self._began_s
+        if known_s < MIN_RATE_S:
+            return None
+        faded = self._mean * math.exp(-max(now_s - self._now_s, 0.0) / SMOOTHING_S)
+        # In the beginning there is no past to count.
+        return faded / (1 - math.exp(-known_s / SMOOTHING_S))
+
+    def left_s(self, now_s: float, total: int) -> float | None:
+        """Return the seconds until `total` bytes are moved, or None where that cannot be told."""
+        rate = self.at(now_s)
+        if rate is None or now_s - self._began_s < MIN_LEFT_S or total <= self._count:
+            return None
+        return (total - self._count) / rate if rate * MAX_LEFT_S > total - self._count else None
+
+
+def progress_line(
+    progress: Progress, rate: float | None, width: int, left_s: float | None = None
+) -> str:
+    """Return the line for a progress at `rate` bytes a second, at most `width` cells.
+
+    What tells least is left out where there is no room for all.
+    """
+    phase = printable(progress.phase)
+    parts: list[tuple[int, str]] = [(0, phase)] if phase else []
     if progress.total > 0:
         done = min(progress.bytes, progress.total)
-        full = BAR_CELLS * done // progress.total
-        parts.append(f"[{'#' * full}{'-' * (BAR_CELLS - full)}] {100 * done // progress.total:3}%")
-        parts.append(f"{size(done)} of {size(progress.total)}")
+        cells = next(cells for columns, cells in _BARS if width >= columns - 1)
+        full = cells * done // progress.total
+        parts.append((3, f"[{'#' * full}{'-' * (cells - full)}]"))
+        parts.append((1, f"{100 * done // progress.total:3}%"))
+        parts.append((4, _of(done, progress.total)))
     elif progress.bytes > 0:
-        parts.append(size(progress.bytes))
-    if rate is not None and rate >= 1:
-        parts.append(f"{size(int(rate))}/s")
-    return shorten("  ".join(part for part in parts if part), width)
+        parts.append((1, size(progress.bytes)))
+    if rate is not None and (progress.bytes > 0 or rate >= 1):
+        parts.append((5, f"{size(int(rate))}/s" if rate >= 1 else "stalled"))
+    if left_s is not None:
+        parts.append((2, f"{duration(math.ceil(left_s))} left"))
+    while len(parts) > 1 and cells_of(_GAP.join(text for _, text in parts)) > width:
+        parts.remove(max(parts))
+    return shorten(_GAP.join(text for _, text in parts), width)
+
+
+def _of(done: int, total: int) -> str:
+    """Return `1.5 of 4.0 GiB`, or both units where they differ."""
+    first, last = size(done), size(total)
+    number, _, unit = first.partition(" ")
+    return f"{number if unit == last.partition(' ')[2] else first} of {last}"
 
 
 class ProgressLine:
@@ -33,30 +102,45 @@ class ProgressLine:
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
-        self._phase: str | None = None
-        self._began: tuple[float, int] = (0.0, 0)
+        self._progress: Progress | None = None
+        self._rate = Rate(0.0, 0)
         self._drawn_at = 0.0
+        self._restore: Callable[[], None] | None = None
 
     def update(self, progress: Progress) -> None:
         """Show a progress, unless the last one was drawn a moment ago."""
-        now = time.monotonic()
-        if not self._terminal.has_progress or now - self._drawn_at < REDRAW_S:
+        if not self._terminal.has_progress:
             return
-        if progress.phase != self._phase:
-            self._phase, self._began = progress.phase, (now, progress.bytes)
-        start, first = self._began
-        rate = (progress.bytes - first) / (now - start) if now - start >= 1 else None
-        self._drawn_at = now
-        # The last cell stays free: writing it makes some terminals wrap.
-        self._terminal.draw(progress_line(progress, rate, self._terminal.progress_width - 1))
+        now = time.monotonic()
+        if self._progress is None or progress.phase != self._progress.phase:
+            self._rate = Rate(now, progress.bytes)
+        self._rate.add(now, progress.bytes)
+        self._progress = progress
+        if now - self._drawn_at >= REDRAW_S:
+            self._draw(now)
 
     def clear(self) -> None:
         """Remove the line."""
+        self._progress = None
         if self._drawn_at:
             self._terminal.draw("")
             self._drawn_at = 0.0
 
+    def _draw(self, now: float) -> None:
+        if self._progress is None:
+            return
+        self._drawn_at = now
+        # The last cell stays free: writing it makes some terminals wrap.
+        width = self._terminal.progress_width - 1
+        left_s = self._rate.left_s(now, self._progress.total)
+        self._terminal.draw(progress_line(self._progress, self._rate.at(now), width, left_s))
+
+    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
+        self._draw(time.monotonic())
+
     def __enter__(self) -> Self:
+        if self._terminal.has_progress:
+            self._restore = _drawn_by_signals(self._signalled)
         return self
 
     def __exit__(
@@ -65,4 +149,25 @@ class ProgressLine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._restore is not None:
+            self._restore()
         self.clear()
+
+
+def _drawn_by_signals(handle: Callable[[int, FrameType | None], Any]) -> Callable[[], None]:
+    """Have a resize and a clock call `handle`; return what ends that.
+
+    The main thread waits in calls that block, which a signal interrupts and Python takes up again.
+    """
+    import signal  # noqa: PLC0415 - only terminals need it
+
+    numbers = (signal.SIGWINCH, signal.SIGALRM)
+    previous = {number: signal.signal(number, handle) for number in numbers}
+    timer = signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
+
+    def restore() -> None:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    return restore

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from kitd.client.record import Project
+from kitd.ctl.cells import fold
 from kitd.ctl.format import age, printable, short_digest
 from kitd.ctl.session import Session
 from kitd.ctl.table import Column, render
@@ -16,11 +17,11 @@ def project_lines(session: Session, projects: Sequence[Project]) -> list[str]:
         return [_NO_PROJECTS]
     terminal = session.terminal
     columns = (
-        Column("PROJECT", can_shrink=True),
+        Column("PROJECT", can_shrink=True, least=16),
         Column("STATE", paint=terminal.paint_state),
-        Column("LAST KIT"),
-        Column("PACKED"),
-        Column("REFERENCE", can_shrink=True),
+        Column("LAST KIT", leaves=1),
+        Column("PACKED", leaves=3),
+        Column("REFERENCE", can_shrink=True, keeps_end=True, least=20, leaves=2),
     )
     rows = [
         (
@@ -33,8 +34,11 @@ def project_lines(session: Session, projects: Sequence[Project]) -> list[str]:
         for project in projects
     ]
     reasons = [
-        f"  {printable(project.name)}: {printable(project.reason)}"
+        line
         for project in projects
         if project.reason
+        for line in fold(
+            printable(f"  {project.name}: {project.reason}"), terminal.width, indent="    "
+        )
     ]
     return render(columns, rows, width=terminal.width) + reasons

@@ -5,30 +5,27 @@ import os
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+_USUAL_WIDTH = 80
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2"}
 _STATE_COLOURS = {
-    "ready": "green",
     "degraded": "yellow",
     "stopping": "yellow",
     "running": "cyan",
     "packing": "cyan",
     "pushing": "cyan",
-    "succeeded": "green",
     "failed": "red",
     "malformed": "red",
-    "accepted": "green",
-    "ignored": "dim",
     "blocked": "red",
     "held": "yellow",
+    "ignored": "dim",
     "cancelled": "dim",
     "superseded": "dim",
-    "copied": "green",
-    "equal": "green",
     "skipped": "yellow",
     "conflict": "yellow",
     "deleted": "yellow",
     "gone": "yellow",
 }
+"""What is as it should be has none: colour is for what somebody looks for."""
 
 
 class Terminal:
@@ -47,14 +44,15 @@ class Terminal:
         self._stderr = stderr
         self.json_only = json_only
         self._quiet = quiet
+        self._environ = environ
         self.width = None if json_only else _width(stdout, environ)
         self.has_progress = stderr.isatty() and not quiet and environ.get("TERM") != "dumb"
-        self.progress_width = _width(stderr, environ) or 80
-        self._has_colour = (
-            self.width is not None
-            and not environ.get("NO_COLOR")
-            and environ.get("TERM", "dumb") != "dumb"
-        )
+        self._has_colour = not json_only and _wants_colour(stdout, environ)
+
+    @property
+    def progress_width(self) -> int:
+        """The cells of a line of the terminal that shows progress, as it is now."""
+        return _width(self._stderr, self._environ) or _USUAL_WIDTH
 
     def show(self, document: Any, text: str) -> None:
         """Print a result: the one JSON document, or the text that says the same."""
@@ -76,8 +74,9 @@ class Terminal:
 
     def draw(self, line: str) -> None:
         """Replace the line that shows progress; an empty one removes it."""
-        self._stderr.write(f"\r\x1b[K{line}")
-        self._stderr.flush()
+        # Past Python's buffer, which a handler of a signal must not enter a second time.
+        drawn = f"\r\x1b[K{line}".encode(self._stderr.encoding or "utf-8", "replace")
+        os.write(self._stderr.fileno(), drawn)
 
     def paint(self, colour: str, text: str) -> str:
         """Return the text in a colour, where there are colours."""
@@ -92,6 +91,18 @@ class Terminal:
         print(text, file=self._stdout, flush=True)
 
 
+def _wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether to colour: on terminals that can, unless somebody wants it otherwise.
+
+    `NO_COLOR` (no-color.org) beats `FORCE_COLOR` and `CLICOLOR_FORCE` (bixense.com/clicolors).
+    """
+    if environ.get("NO_COLOR"):
+        return False
+    if any(environ.get(name, "0") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
+        return True
+    return stream.isatty() and environ.get("TERM", "dumb") != "dumb"
+
+
 def _width(stream: TextIO, environ: Mapping[str, str]) -> int | None:
     """Return the width of a terminal in cells, or None where the stream is none."""
     # shutil has this too, and costs a command a tenth of its start-up.
@@ -101,6 +112,6 @@ def _width(stream: TextIO, environ: Mapping[str, str]) -> int | None:
     if columns.isdigit() and int(columns) > 0:
         return int(columns)
     try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
+        return os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH
     except OSError:
-        return 80
+        return _USUAL_WIDTH

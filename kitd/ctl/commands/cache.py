@@ -20,10 +20,10 @@ _MEANINGS = {
 }
 _COLUMNS = (
     Column("ACTION"),
-    Column("WHAT"),
+    Column("WHAT", leaves=1),
     Column("SIZE", is_right=True),
-    Column("NAME", can_shrink=True),
-    Column("WHY", can_shrink=True),
+    Column("NAME", can_shrink=True, keeps_end=True, least=16),
+    Column("WHY", can_shrink=True, least=12, leaves=2),
 )
 
 

@@ -2,7 +2,7 @@
 
 from kitd.client import Client, request
 from kitd.client.record import Event
-from kitd.ctl.event_line import event_line
+from kitd.ctl.event_line import event_text
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.session import Session
 
@@ -42,4 +42,4 @@ def _show_recorded(session: Session, client: Client, since: int | None) -> None:
 
 
 def _show(session: Session, event: Event) -> None:
-    session.terminal.show_line(event.document, event_line(event))
+    session.terminal.show_line(event.document, event_text(event, session.terminal.width))

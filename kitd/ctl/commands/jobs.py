@@ -2,7 +2,8 @@
 
 from kitd.client import Client, request
 from kitd.client.record import Event, Job, read_mirrored
-from kitd.ctl.event_line import event_line
+from kitd.ctl.cells import fold
+from kitd.ctl.event_line import event_text
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.follow import follow_job
 from kitd.ctl.format import age, elapsed, printable, size
@@ -41,10 +42,10 @@ def list_jobs(
         Column("JOB", is_right=True),
         Column("KIND"),
         Column("STATE", paint=session.terminal.paint_state),
-        Column("PROJECT", can_shrink=True),
-        Column("CREATED"),
-        Column("TOOK", is_right=True),
-        Column("REFERENCE", can_shrink=True),
+        Column("PROJECT", can_shrink=True, least=12, leaves=3),
+        Column("CREATED", leaves=2),
+        Column("TOOK", is_right=True, leaves=1),
+        Column("REFERENCE", can_shrink=True, keeps_end=True, least=20),
     )
     rows = [
         (
@@ -102,7 +103,7 @@ def show_log(session: Session, *, job: int, follow: bool) -> int:
         if follow:
             return _follow_log(session, client, job)
         events = client.call(request.log_job(job))
-    text = "\n".join(event_line(event) for event in events) or "No events."
+    text = "\n".join(event_text(event, terminal.width) for event in events) or "No events."
     terminal.show([event.document for event in events], text)
     return ExitCode.DONE
 
@@ -115,12 +116,16 @@ def _follow_log(session: Session, client: Client, job: int) -> int:
             current = client.call(request.get_job(job))
             for event in client.call(request.log_job(job)):
                 if event.seq > shown:
-                    session.terminal.show_line(event.document, event_line(event))
+                    _show_event(session, event)
                     shown = event.seq
             if current.is_terminal:
                 return ExitCode.DONE
             while not isinstance(subscription.read(), Event):
                 pass
+
+
+def _show_event(session: Session, event: Event) -> None:
+    session.terminal.show_line(event.document, event_text(event, session.terminal.width))
 
 
 def _describe(session: Session, job: Job) -> str:
@@ -146,4 +151,9 @@ def _describe(session: Session, job: Job) -> str:
     if job.error is not None:
         facts.append(("error", job.error.message))
         facts.append(("hint", job.error.hint))
-    return "\n".join(f"{name:<10} {printable(text)}" for name, text in facts if text)
+    return "\n".join(
+        line
+        for name, text in facts
+        if text
+        for line in fold(f"{name:<10} {printable(text)}", session.terminal.width, indent=" " * 11)
+    )

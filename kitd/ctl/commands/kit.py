@@ -19,12 +19,12 @@ REMOTE_S = 120.0
 _NONE = "<none>"
 _NO_KITS = "No kits yet. Pack one with: kitctl pack DIR -t REF"
 _COLUMNS = (
-    Column("REPOSITORY", can_shrink=True, keeps_end=True),
-    Column("TAG", can_shrink=True),
-    Column("MAINTAINER", can_shrink=True),
-    Column("NAME", can_shrink=True),
-    Column("SIZE", is_right=True),
-    Column("DIGEST"),
+    Column("REPOSITORY", can_shrink=True, keeps_end=True, least=20),
+    Column("TAG", can_shrink=True, least=12),
+    Column("MAINTAINER", can_shrink=True, leaves=1),
+    Column("NAME", can_shrink=True, least=8, leaves=2),
+    Column("SIZE", is_right=True, leaves=4),
+    Column("DIGEST", leaves=3),
 )
 
 

@@ -7,6 +7,7 @@ from kitd.client import Client, request
 from kitd.client.diff import ChangedFile, File, FileDiff, compare_files, layers_elsewhere
 from kitd.client.protocol import Document
 from kitd.client.record import DiffLayer, DiffSide, KitDiff, Progress
+from kitd.ctl.cells import fold, shorten
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.format import plural, printable, short_digest, size
 from kitd.ctl.progress import ProgressLine
@@ -21,9 +22,9 @@ MAX_FILES_AS_JSON = 10_000
 _COLUMNS = (
     Column("IN"),
     Column("TYPE"),
-    Column("PATH", can_shrink=True, keeps_end=True),
-    Column("SIZE", is_right=True),
-    Column("DIGEST"),
+    Column("PATH", can_shrink=True, keeps_end=True, least=20),
+    Column("SIZE", is_right=True, leaves=2),
+    Column("DIGEST", leaves=1),
 )
 
 
@@ -95,17 +96,18 @@ def _content(file: File) -> dict[str, Any]:
 
 
 def _lines(session: Session, diff: KitDiff, files: FileDiff | None) -> list[str]:
-    lines = [_side("a", diff.a), _side("b", diff.b), ""]
+    width = session.terminal.width
+    lines = [*fold(_side("a", diff.a), width), *fold(_side("b", diff.b), width), ""]
     for each in diff.annotations:
         was, now = each.a or "nothing", each.b or "nothing"
-        lines.append(printable(f"{each.key}: {was} -> {now}"))
+        lines += fold(printable(f"{each.key}: {was} -> {now}"), width, indent="  ")
     lines += [""] if diff.annotations else []
     rows = [
         *(_row("both", layer) for layer in diff.shared),
         *(_row("a", layer) for layer in diff.only_a),
         *(_row("b", layer) for layer in diff.only_b),
     ]
-    lines += render(_COLUMNS, rows, width=session.terminal.width)
+    lines += render(_COLUMNS, rows, width=width)
     if files is not None:
         lines += ["", *_changes(session, files)]
     return lines
@@ -122,24 +124,32 @@ def _row(where: str, each: DiffLayer) -> tuple[str, ...]:
 
 
 def _changes(session: Session, files: FileDiff) -> list[str]:
-    paint = session.terminal.paint
-    lines = _some(
-        [paint("red", f"- {printable(file.path)}  {size(file.size)}") for file in files.removed]
-    )
-    lines += _some(
-        [paint("green", f"+ {printable(file.path)}  {size(file.size)}") for file in files.added]
-    )
-    lines += _some([paint("yellow", _change(pair)) for pair in files.changed])
+    paint, width = session.terminal.paint, session.terminal.width
+    lines: list[str] = []
+    for colour, sign, changed in (("red", "-", files.removed), ("green", "+", files.added)):
+        lines += _some(
+            [paint(colour, _file_line(sign, file.path, size(file.size), width)) for file in changed]
+        )
+    lines += _some([paint("yellow", _change(pair, width)) for pair in files.changed])
     counts = f"{len(files.removed)} removed, {len(files.added)} added, {len(files.changed)} changed"
-    return [*lines, f"files of layers that differ: {counts}, {files.unchanged} unchanged"]
+    total = f"files of layers that differ: {counts}, {files.unchanged} unchanged"
+    return [*lines, *fold(total, width, indent="  ")]
 
 
-def _change(pair: ChangedFile) -> str:
+def _file_line(sign: str, path: str, facts: str, width: int | None) -> str:
+    """Return a file with what there is to say of it; of a long path the end is left."""
+    name = printable(path)
+    if width is not None:
+        name = shorten(name, max(width - len(sign) - len(facts) - 3, 8), keeps_end=True)
+    return f"{sign} {name}  {facts}"
+
+
+def _change(pair: ChangedFile, width: int | None) -> str:
     was, now = pair
     facts = size(was.size) if was.size == now.size else f"{size(was.size)} -> {size(now.size)}"
     if was.mode != now.mode:
         facts += f", mode {was.mode:04o} -> {now.mode:04o}"
-    return f"~ {printable(was.path)}  {facts}"
+    return _file_line("~", was.path, facts, width)
 
 
 def _some(lines: Sequence[str]) -> list[str]:

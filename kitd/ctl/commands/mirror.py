@@ -70,13 +70,13 @@ def list_mirrors(session: Session) -> int:
     with session.connect() as client:
         mirrors = client.call(request.list_mirrors())
     columns = (
-        Column("MIRROR", can_shrink=True),
-        Column("SOURCE", can_shrink=True, keeps_end=True),
-        Column("TARGETS", can_shrink=True, keeps_end=True),
-        Column("TAGS", is_right=True),
-        Column("TROUBLE", can_shrink=True),
-        Column("LAST EQUAL"),
-        Column("NEXT"),
+        Column("MIRROR", can_shrink=True, least=10),
+        Column("SOURCE", can_shrink=True, keeps_end=True, least=14, leaves=3),
+        Column("TARGETS", can_shrink=True, keeps_end=True, least=14, leaves=4),
+        Column("TAGS", is_right=True, leaves=1),
+        Column("TROUBLE", can_shrink=True, least=8),
+        Column("LAST EQUAL", leaves=5),
+        Column("NEXT", leaves=2),
     )
     rows = [
         (
@@ -102,11 +102,11 @@ def list_edges(session: Session, *, name: str, limit: int | None) -> int:
     terminal = session.terminal
     columns = (
         Column("STATE", paint=terminal.paint_state),
-        Column("SOURCE", can_shrink=True, keeps_end=True),
-        Column("TARGET", can_shrink=True, keeps_end=True),
-        Column("DIGEST"),
-        Column("LAST EQUAL"),
-        Column("WHY", can_shrink=True),
+        Column("SOURCE", can_shrink=True, keeps_end=True, least=14),
+        Column("TARGET", can_shrink=True, keeps_end=True, least=14, leaves=4),
+        Column("DIGEST", leaves=1),
+        Column("LAST EQUAL", leaves=2),
+        Column("WHY", can_shrink=True, least=14, leaves=3),
     )
     rows = [
         (
@@ -202,11 +202,11 @@ def _table(session: Session, tags: Sequence[MirroredTag]) -> list[str]:
         return []
     columns = (
         Column("ACTION", paint=session.terminal.paint_state),
-        Column("SOURCE", can_shrink=True, keeps_end=True),
-        Column("TARGET", can_shrink=True, keeps_end=True),
-        Column("DIGEST"),
-        Column("SENT", is_right=True),
-        Column("WHY", can_shrink=True),
+        Column("SOURCE", can_shrink=True, keeps_end=True, least=14),
+        Column("TARGET", can_shrink=True, keeps_end=True, least=14, leaves=4),
+        Column("DIGEST", leaves=1),
+        Column("SENT", is_right=True, leaves=2),
+        Column("WHY", can_shrink=True, least=14, leaves=3),
     )
     rows = [
         (

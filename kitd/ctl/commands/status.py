@@ -2,6 +2,7 @@
 
 from kitd.client import request
 from kitd.client.record import Status
+from kitd.ctl.cells import fold
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.format import duration, plural, printable, size
 from kitd.ctl.project_table import project_lines
@@ -25,12 +26,16 @@ def _lines(session: Session, status: Status) -> list[str]:
     uptime = duration(uptime_s) if isinstance(uptime_s, int | float) else "-"
     version = printable(str(daemon.get("version")))
     lines = [f"kitd {version} is {state}, up {uptime}, pid {daemon.get('pid')}"]
-    lines += [f"  degraded: {printable(reason)}" for reason in status.degraded]
+    width = session.terminal.width
+    for reason in status.degraded:
+        lines += fold(f"  degraded: {printable(reason)}", width, indent="    ")
     lines += ["", *project_lines(session, status.projects), ""]
-    lines.append("queue   " + ", ".join(f"{status.queue.get(s, 0)} {s}" for s in _JOB_STATES))
+    queue = ", ".join(f"{status.queue.get(state, 0)} {state}" for state in _JOB_STATES)
+    lines += fold(f"queue   {queue}", width, indent=" " * 8)
     if isinstance(count := cache.get("blobs"), int):
         stored, shared = (_size(cache.get(f"{kind}_bytes")) for kind in ("physical", "shared"))
-        lines.append(f"cache   {plural(count, 'blob')}, {stored} on disk, {shared} shared")
+        facts = f"cache   {plural(count, 'blob')}, {stored} on disk, {shared} shared"
+        lines += fold(facts, width, indent=" " * 8)
     return lines
 
 

@@ -71,13 +71,13 @@ def replay(
 def _table(session: Session, deliveries: list[dict[str, Any]]) -> list[str]:
     columns = (
         Column("DELIVERY", is_right=True),
-        Column("SOURCE", can_shrink=True),
-        Column("RECEIVED"),
+        Column("SOURCE", can_shrink=True, least=10),
+        Column("RECEIVED", leaves=3),
         Column("STATE", paint=session.terminal.paint_state),
-        Column("CHANGES", is_right=True),
-        Column("JOBS"),
-        Column("SIZE", is_right=True),
-        Column("REASON", can_shrink=True),
+        Column("CHANGES", is_right=True, leaves=2),
+        Column("JOBS", can_shrink=True, leaves=4),
+        Column("SIZE", is_right=True, leaves=1),
+        Column("REASON", can_shrink=True, least=10),
     )
     rows = [
         (

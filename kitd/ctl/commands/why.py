@@ -1,6 +1,7 @@
 """`kitctl why`."""
 
 from kitd.client import request
+from kitd.ctl.cells import fold
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.format import printable
 from kitd.ctl.session import Session
@@ -13,7 +14,9 @@ def explain(session: Session, *, subject: str) -> int:
     reasons = [
         str(reason.get("text")) for reason in answer.get("reasons") or [] if "text" in reason
     ]
-    lines = [printable(f"{subject}:")]
-    lines += [printable(f"  {reason}") for reason in reasons or ["nothing is known about it"]]
+    width = session.terminal.width
+    lines = fold(printable(f"{subject}:"), width)
+    for reason in reasons or ["nothing is known about it"]:
+        lines += fold(printable(f"  {reason}"), width, indent="    ")
     session.terminal.show(answer, "\n".join(lines))
     return ExitCode.DONE

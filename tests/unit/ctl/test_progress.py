@@ -1,9 +1,14 @@
 """The line that shows progress."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kitd.client.record import Progress
-from kitd.ctl.progress import progress_line
+from kitd.ctl.cells import cells_of
+from kitd.ctl.progress import Rate, progress_line
+
+GIB = 1 << 30
 
 
 @pytest.mark.parametrize(
@@ -14,19 +19,77 @@ from kitd.ctl.progress import progress_line
         (
             Progress("packing", 1024, 4096),
             512.0,
-            "packing  [######------------------]  25%  1.0 KiB of 4.0 KiB  512 B/s",
+            "packing  [###-----------]   25%  1.0 of 4.0 KiB  512 B/s",
         ),
+        (Progress("packing", 9999, 4096), None, "packing  [##############]  100%  4.0 of 4.0 KiB"),
         (
-            Progress("packing", 9999, 4096),
-            None,
-            "packing  [########################] 100%  4.0 KiB of 4.0 KiB",
+            Progress("packing", 512, 4096),
+            0.2,
+            "packing  [#-------------]   12%  512 B of 4.0 KiB  stalled",
         ),
         (Progress("a\x1bb", 0, 0), 0.0, "a�b"),
     ],
 )
 def test_the_line_says_what_is_known(progress, rate, line):
-    assert progress_line(progress, rate, 80) == line
+    assert progress_line(progress, rate, 79) == line
 
 
-def test_the_line_fits():
-    assert progress_line(Progress("packing", 1, 2), 1e6, 20) == "packing  [##########…"[:19] + "…"
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (
+            119,
+            "pushing  [########----------------]   33%  8.0 of 24.0 GiB  112.4 MiB/s  2m 26s left",
+        ),
+        (79, "pushing  [####----------]   33%  8.0 of 24.0 GiB  112.4 MiB/s  2m 26s left"),
+        (59, "pushing  [##------]   33%  8.0 of 24.0 GiB  2m 26s left"),
+        (39, "pushing  [##------]   33%  2m 26s left"),
+        (28, "pushing   33%  2m 26s left"),
+        (14, "pushing   33%"),
+        (5, "push…"),
+    ],
+)
+def test_the_line_leaves_out_what_tells_least(width, line):
+    rate = 112.4 * (1 << 20) + 1
+    assert progress_line(Progress("pushing", 8 * GIB, 24 * GIB), rate, width, 145.1) == line
+
+
+@given(
+    st.text(max_size=30),
+    st.integers(0, 1 << 62),
+    st.integers(0, 1 << 62),
+    st.none() | st.floats(0, 1e15),
+    st.none() | st.floats(0, 1e7),
+    st.integers(1, 200),
+)
+def test_the_line_fits(phase, done, total, rate, left_s, width):
+    assert cells_of(progress_line(Progress(phase, done, total), rate, width, left_s)) <= width
+
+
+def test_a_steady_rate_is_told_after_a_second_and_what_is_left_after_two():
+    rate = Rate(100.0, 5000)
+    rate.add(100.5, 5500)
+    assert rate.at(100.5) is None
+    for step in range(1, 40):
+        rate.add(100.5 + step / 4, 5500 + step * 250)
+    assert rate.at(110.25) == pytest.approx(1000)
+    assert rate.left_s(110.25, 25250) == pytest.approx(10)
+    assert rate.left_s(110.25, 0) is None
+
+
+def test_a_rate_is_smooth_and_falls_while_nothing_moves():
+    rate = Rate(0.0, 0)
+    for step in range(1, 81):
+        rate.add(step / 4, step * 250)
+    rate.add(20.25, 20000 + 2500)
+    assert 1000 < rate.at(20.25) < 1700
+    assert rate.at(30.25) < 150
+    assert rate.left_s(20 + 3600, 1 << 40) is None
+
+
+def test_what_begins_anew_has_a_rate_of_its_own():
+    rate = Rate(0.0, 1 << 40)
+    rate.add(5.0, 10)
+    assert rate.at(5.5) is None
+    rate.add(7.0, 2010)
+    assert rate.at(7.0) == pytest.approx(1000)
