@@ -200,6 +200,10 @@ class Connection:
             raise
         return self._notifications.popleft()
 
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when something comes."""
+        return self._socket.fileno()
+
     def interrupt(self) -> None:
         """End the call that another thread waits for; it closes the connection."""
         with suppress(OSError):

@@ -58,6 +58,13 @@ class Subscription:
             if (item := self._take(notification.method, notification.params)) is not None:
                 return item
 
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when something comes, for `select`.
+
+        What came before may wait already: read until the deadline passes, and select then.
+        """
+        return self._connection.fileno()
+
     def close(self) -> None:
         """End the subscription. Safe to call twice."""
         self._connection.close()

@@ -84,7 +84,13 @@ _DRY_RUN = Argument(("--dry-run",), "only tell what would be done")
 _REMOTE = Argument(("-r", "--remote"), "ask the registry, not the cache")
 
 COMMANDS = (
-    Command("status", "status:status", "daemon, projects, queue and cache at a glance", "status"),
+    Command(
+        "status",
+        "status:status",
+        "daemon, projects, queue and cache at a glance",
+        "status",
+        (Argument(("-w", "--watch"), "go on showing it as it changes; q ends it"),),
+    ),
     Command(
         "doctor",
         "doctor:examine",

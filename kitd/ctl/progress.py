@@ -84,10 +84,14 @@ def progress_line(
     if rate is not None and (progress.bytes > 0 or rate >= 1):
         parts.append((5, f"{size(int(rate))}/s" if rate >= 1 else "stalled"))
     if left_s is not None:
-        parts.append((2, f"{duration(math.ceil(left_s))} left"))
+        parts.append((2, f"{_whole(math.ceil(left_s))} left"))
     while len(parts) > 1 and cells_of(_GAP.join(text for _, text in parts)) > width:
         parts.remove(max(parts))
     return shorten(_GAP.join(text for _, text in parts), width)
+
+
+def _whole(seconds: int) -> str:
+    return f"{seconds}s" if seconds < 10 else duration(seconds)
 
 
 def _of(done: int, total: int) -> str:

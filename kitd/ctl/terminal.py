@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-_USUAL_WIDTH = 80
+_USUAL_WIDTH, _USUAL_HEIGHT = 80, 24
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2"}
 _STATE_COLOURS = {
     "degraded": "yellow",
@@ -53,6 +53,25 @@ class Terminal:
     def progress_width(self) -> int:
         """The cells of a line of the terminal that shows progress, as it is now."""
         return _width(self._stderr, self._environ) or _USUAL_WIDTH
+
+    @property
+    def has_screen(self) -> bool:
+        """Whether results go to a terminal that can be drawn on anywhere."""
+        return self.width is not None and self._environ.get("TERM", "dumb") != "dumb"
+
+    @property
+    def screen_size(self) -> tuple[int, int]:
+        """The columns and lines of the terminal, as they are now."""
+        return (
+            _width(self._stdout, self._environ) or _USUAL_WIDTH,
+            _measured(self._stdout, self._environ, "LINES", 1) or _USUAL_HEIGHT,
+        )
+
+    def draw_screen(self, text: str) -> None:
+        """Send a text to the terminal as it is."""
+        left = text.encode(self._stdout.encoding or "utf-8", "replace")
+        while left:
+            left = left[os.write(self._stdout.fileno(), left) :]
 
     def show(self, document: Any, text: str) -> None:
         """Print a result: the one JSON document, or the text that says the same."""
@@ -108,10 +127,15 @@ def _width(stream: TextIO, environ: Mapping[str, str]) -> int | None:
     # shutil has this too, and costs a command a tenth of its start-up.
     if not stream.isatty():
         return None
-    columns = environ.get("COLUMNS", "")
-    if columns.isdigit() and int(columns) > 0:
-        return int(columns)
+    return _measured(stream, environ, "COLUMNS", 0) or _USUAL_WIDTH
+
+
+def _measured(stream: TextIO, environ: Mapping[str, str], name: str, side: int) -> int:
+    """Return one side of a terminal, which the environment may overrule; 0 where nobody knows."""
+    given = environ.get(name, "")
+    if given.isascii() and given.isdigit() and int(given) > 0:
+        return int(given)
     try:
-        return os.get_terminal_size(stream.fileno()).columns or _USUAL_WIDTH
+        return os.get_terminal_size(stream.fileno())[side]
     except OSError:
-        return _USUAL_WIDTH
+        return 0

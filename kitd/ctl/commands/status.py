@@ -1,43 +1,40 @@
 """`kitctl status`."""
 
 from kitd.client import request
-from kitd.client.record import Status
-from kitd.ctl.cells import fold
+from kitd.ctl.error import UsageError
 from kitd.ctl.exit_code import ExitCode
-from kitd.ctl.format import duration, plural, printable, size
 from kitd.ctl.project_table import project_lines
 from kitd.ctl.session import Session
+from kitd.ctl.status_text import degraded_lines, first_line, foot_lines
 
-_JOB_STATES = ("running", "ready", "scheduled", "failed")
 
-
-def status(session: Session) -> int:
-    """Show the daemon, its projects, its queue and its cache."""
+def status(session: Session, *, watch: bool) -> int:
+    """Show the daemon, its projects, its queue and its cache, once or as they are from now on."""
+    terminal = session.terminal
+    if watch:
+        return _watch(session)
     with session.connect() as client:
         answer = client.call(request.status())
-    session.terminal.show(answer.document, "\n".join(_lines(session, answer)))
+    lines = [
+        first_line(answer, terminal.width, terminal),
+        *degraded_lines(answer, terminal.width),
+        "",
+        *project_lines(session, answer.projects),
+        "",
+        *foot_lines(answer, terminal.width),
+    ]
+    terminal.show(answer.document, "\n".join(lines))
     return ExitCode.DONE
 
 
-def _lines(session: Session, status: Status) -> list[str]:
-    daemon, cache = status.daemon, status.cache
-    state = session.terminal.paint_state(printable(str(daemon.get("state"))))
-    uptime_s = daemon.get("uptime_s")
-    uptime = duration(uptime_s) if isinstance(uptime_s, int | float) else "-"
-    version = printable(str(daemon.get("version")))
-    lines = [f"kitd {version} is {state}, up {uptime}, pid {daemon.get('pid')}"]
-    width = session.terminal.width
-    for reason in status.degraded:
-        lines += fold(f"  degraded: {printable(reason)}", width, indent="    ")
-    lines += ["", *project_lines(session, status.projects), ""]
-    queue = ", ".join(f"{status.queue.get(state, 0)} {state}" for state in _JOB_STATES)
-    lines += fold(f"queue   {queue}", width, indent=" " * 8)
-    if isinstance(count := cache.get("blobs"), int):
-        stored, shared = (_size(cache.get(f"{kind}_bytes")) for kind in ("physical", "shared"))
-        facts = f"cache   {plural(count, 'blob')}, {stored} on disk, {shared} shared"
-        lines += fold(facts, width, indent=" " * 8)
-    return lines
+def _watch(session: Session) -> int:
+    from kitd.ctl.watch import print_changes, watch_screen  # noqa: PLC0415 - status starts lighter
 
-
-def _size(count: object) -> str:
-    return size(count) if isinstance(count, int) else "-"
+    if session.terminal.json_only:
+        return print_changes(session)
+    if not session.terminal.has_screen:
+        raise UsageError(
+            "status --watch draws on a terminal, and this is none",
+            hint="for programs: kitctl status --watch --json",
+        )
+    return watch_screen(session)

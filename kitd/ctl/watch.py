@@ -1,0 +1,270 @@
+"""`kitctl status --watch`: the status as it changes, drawn over itself or a document a line.
+
+The subscription says when something happened; then all is asked for anew, at most a few times a
+second. A clock draws what ages meanwhile.
+"""
+
+import os
+import select
+import signal
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Self
+
+from kitd.client import Client, request
+from kitd.client.absence import PATIENCE_S
+from kitd.client.error import AccessDeniedError, DeadlineExceededError
+from kitd.client.record import Event
+from kitd.client.subscription import JobProgress, Subscription
+from kitd.ctl.ending_signals import taken_back_by_signals
+from kitd.ctl.exit_code import ExitCode
+from kitd.ctl.progress import Rate
+from kitd.ctl.session import Session
+from kitd.ctl.terminal import Terminal
+from kitd.ctl.watch_frame import Pace, View, frame_lines
+from kitd.errors import Disposition, KitdError
+
+TICK_S = 1.0
+PAUSE_S = 0.25
+"""Between two times that all is asked for, or drawn."""
+REFRESH_S = 10.0
+"""What changes without an event, as the cache does, is asked for this often."""
+MAX_FAILED = 5
+_DRAIN_S = 0.002
+_DRAIN_AT_MOST_S = 0.1
+_CALL_S = 10.0
+
+_ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
+_LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
+"""The alternate screen, no cursor, no wrapping (xterm's private modes 1049, 25 and 7)."""
+
+
+def print_changes(session: Session) -> int:
+    """Print the status as a line of JSON, and again whenever it has changed.
+
+    Raises what `Client.call` raises, when the daemon was away for too long.
+    """
+    last: object = None
+    away_since_s: float | None = None
+    with suppress(KeyboardInterrupt):
+        while True:
+            try:
+                with session.connect() as client, client.subscribe() as subscription:
+                    while True:
+                        status = client.call(request.status(), timeout_s=_CALL_S)
+                        away_since_s = None
+                        # Time alone is no change.
+                        current = {**status.document, "daemon": {**status.daemon, "uptime_s": 0}}
+                        if current != last:
+                            session.terminal.show_line(status.document, "")
+                            last = current
+                        _await_event(subscription, time.monotonic() + REFRESH_S)
+                        time.sleep(PAUSE_S)
+                        list(_arrived(subscription))
+            except KitdError as error:
+                now_s = time.monotonic()
+                away_since_s = now_s if away_since_s is None else away_since_s
+                patience_s = 0.0 if last is None else PATIENCE_S
+                if not _is_absence(error) or now_s - away_since_s >= patience_s:
+                    raise
+                time.sleep(PAUSE_S)
+    return ExitCode.INTERRUPTED
+
+
+def watch_screen(session: Session) -> int:
+    """Draw the status until a person has seen enough.
+
+    Raises what `Client.call` raises before anything is drawn; later the daemon is waited for.
+    """
+    watch = _Watch(session)
+    watch.look()
+    with taken_back_by_signals():
+        try:
+            with _Screen(session.terminal) as screen:
+                watch.run(screen)
+        except KeyboardInterrupt:
+            return ExitCode.INTERRUPTED
+    return ExitCode.DONE
+
+
+def _is_absence(error: KitdError) -> bool:
+    # While it starts, its socket may be there before those who may open it.
+    return error.disposition is Disposition.RETRY or isinstance(error, AccessDeniedError)
+
+
+def _await_event(subscription: Subscription, deadline: float) -> None:
+    try:
+        while not isinstance(subscription.read(deadline=deadline), Event):
+            pass
+    except DeadlineExceededError:
+        if time.monotonic() < deadline:
+            raise
+
+
+def _arrived(subscription: Subscription) -> Iterator[Event | JobProgress]:
+    """Yield what has arrived, for a moment at most."""
+    end_s = time.monotonic() + _DRAIN_AT_MOST_S
+    while (now_s := time.monotonic()) < end_s:
+        try:
+            yield subscription.read(deadline=now_s + _DRAIN_S)
+        except DeadlineExceededError:
+            return
+
+
+class _Watch:
+    """What is known, and how it is kept up with what happens."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._view: View | None = None
+        self._last: dict[int, JobProgress] = {}
+        self._rates: dict[int, Rate] = {}
+
+    def look(self) -> None:
+        """Ask for everything once. Raises what `Client.call` raises."""
+        with self._session.connect() as client:
+            self._ask(client)
+
+    def run(self, screen: "_Screen") -> None:
+        """Draw until a person ends it; a daemon that is away is waited for."""
+        while True:
+            try:
+                with self._session.connect() as client, client.subscribe() as subscription:
+                    self._follow(screen, client, subscription)
+                    return
+            except KitdError as error:
+                if not _is_absence(error) or self._view is None:
+                    raise
+                self._view = self._view._replace(away=error.message, running=())
+                self._last, self._rates = {}, {}
+            self._draw(screen)
+            if screen.is_left(TICK_S):
+                return
+
+    def _follow(self, screen: "_Screen", client: Client, subscription: Subscription) -> None:
+        self._ask(client)
+        asked_s, is_stale = time.monotonic(), False
+        while True:
+            for item in _arrived(subscription):
+                if isinstance(item, JobProgress):
+                    self._note(item)
+                else:
+                    is_stale = True
+            now_s = time.monotonic()
+            if is_stale or now_s - asked_s >= REFRESH_S:
+                self._ask(client)
+                asked_s, is_stale = now_s, False
+            self._draw(screen)
+            # Whatever happens, the next frame comes no sooner.
+            if screen.is_left(PAUSE_S) or screen.is_left(TICK_S - PAUSE_S, subscription):
+                return
+
+    def _ask(self, client: Client) -> None:
+        status = client.call(request.status(), timeout_s=_CALL_S)
+        running = client.call(request.list_jobs(state="running"), timeout_s=_CALL_S)
+        failed = client.call(request.list_jobs(state="failed", limit=MAX_FAILED), timeout_s=_CALL_S)
+        self._view = View(status, sorted(running, key=lambda job: job.id), failed, {})
+        known = {job.id for job in running}
+        self._last = {job: item for job, item in self._last.items() if job in known}
+        self._rates = {job: rate for job, rate in self._rates.items() if job in known}
+        for job in running:
+            if job.progress is not None and job.id not in self._last:
+                self._note(JobProgress(job.id, job.progress))
+
+    def _note(self, item: JobProgress) -> None:
+        now_s, before = time.monotonic(), self._last.get(item.job)
+        if before is None or before.progress.phase != item.progress.phase:
+            self._rates[item.job] = Rate(now_s, item.progress.bytes)
+        self._rates[item.job].add(now_s, item.progress.bytes)
+        self._last[item.job] = item
+
+    def _draw(self, screen: "_Screen") -> None:
+        assert self._view is not None
+        now_s = time.monotonic()
+        paces = {
+            job: Pace(
+                item.progress,
+                self._rates[job].at(now_s),
+                self._rates[job].left_s(now_s, item.progress.total),
+            )
+            for job, item in self._last.items()
+        }
+        screen.draw(self._view._replace(paces=paces))
+
+
+class _Screen:
+    """The alternate screen of a terminal, and the keys that are pressed at it."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._keyboard = sys.stdin.fileno() if sys.stdin.isatty() else None
+        self._modes = None if self._keyboard is None else termios.tcgetattr(self._keyboard)
+        self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def draw(self, view: View) -> None:
+        """Draw a frame over the last one, without a moment in which there is nothing."""
+        columns, rows = self._terminal.screen_size
+        lines = frame_lines(view, time.time(), columns, rows, self._terminal)
+        text = "\r\n".join(f"{line}\x1b[K" for line in lines)
+        self._terminal.draw_screen(f"\x1b[H{text}\x1b[J")
+
+    def is_left(self, within_s: float, subscription: Subscription | None = None) -> bool:
+        """Wait for a key, a resize, or what a subscription has; return whether the key ends it."""
+        watched: list[int | Subscription] = [self._woken]
+        watched += [] if self._keyboard is None else [self._keyboard]
+        watched += [] if subscription is None else [subscription]
+        ready, _, _ = select.select(watched, (), (), within_s)
+        if self._woken in ready:
+            os.read(self._woken, 4096)
+        if self._keyboard not in ready:
+            return False
+        keys = os.read(self._keyboard, 4096) if self._keyboard is not None else b""
+        if not keys:
+            self._keyboard = None
+        return b"q" in keys or b"Q" in keys
+
+    def _enter(self) -> None:
+        if self._keyboard is not None:
+            tty.setcbreak(self._keyboard, termios.TCSADRAIN)
+        self._terminal.draw_screen(_ENTER)
+
+    def _leave(self) -> None:
+        self._terminal.draw_screen(_LEAVE)
+        if self._keyboard is not None and self._modes is not None:
+            termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._modes)
+
+    def _wake(self, _number: int, _frame: FrameType | None) -> None:
+        with suppress(BlockingIOError):
+            os.write(self._waker, b".")
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        """Give the terminal back while the shell has it (Ctrl-Z), and take it again."""
+        self._leave()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+        signal.signal(number, self._stop)
+        self._enter()
+        self._wake(number, frame)
+
+    def __enter__(self) -> Self:
+        signal.signal(signal.SIGWINCH, self._wake)
+        signal.signal(signal.SIGTSTP, self._stop)
+        self._enter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        signal.signal(signal.SIGWINCH, signal.SIG_DFL)
+        self._leave()
+        os.close(self._woken)
+        os.close(self._waker)

@@ -1,0 +1,251 @@
+"""`kitctl status --watch` and progress, on a pseudo-terminal against a peer."""
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+
+import pytest
+
+STATUS = {
+    "daemon": {"version": "0.1.0", "instance": "i", "pid": 7, "state": "ready", "uptime_s": 200},
+    "projects": [],
+    "queue": {"ready": 0, "running": 0, "scheduled": 0, "failed": 0},
+    "cache": {},
+    "degraded": [],
+}
+ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
+DEADLINE_S = 20
+
+
+class Screen:
+    """A process on a terminal of its own, and what it drew."""
+
+    def __init__(self, peer, *words, columns=80):
+        self.main, self.side = pty.openpty()
+        self.resize(columns)
+        self.before = termios.tcgetattr(self.side)
+        self.process = subprocess.Popen(
+            [
+                # The keyboard's signals, and that of a resize, go to a session of its own.
+                *("setsid", "--ctty", sys.executable, "-m", "kitd.ctl.main"),
+                *("--socket", str(peer.path), *words),
+            ],
+            stdin=self.side,
+            stdout=self.side,
+            stderr=self.side,
+            env={"PATH": os.environ["PATH"], "TERM": "xterm"},
+        )
+        self.drawn = ""
+
+    def resize(self, columns, rows=24):
+        fcntl.ioctl(self.main, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, keys):
+        os.write(self.main, keys)
+
+    def until(self, text):
+        """Read until a text was drawn after what was waited for before; return what came."""
+        end_s = time.monotonic() + DEADLINE_S
+        while text not in self.drawn:
+            left_s = end_s - time.monotonic()
+            assert left_s > 0, f"{text!r} was not drawn: {self.drawn[-500:]!r}"
+            if select.select([self.main], [], [], left_s)[0]:
+                self.drawn += os.read(self.main, 65536).decode()
+        seen, _, self.drawn = self.drawn.partition(text)
+        return seen + text
+
+    def end(self):
+        """Return the exit code; the terminal is as it was."""
+        code = self.process.wait(DEADLINE_S)
+        assert termios.tcgetattr(self.side) == self.before
+        return code
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.main)
+        os.close(self.side)
+
+
+@pytest.fixture
+def on_screen(peer):
+    """Start `kitctl` on a terminal."""
+    screens = []
+
+    def start(*words, **options):
+        screens.append(Screen(peer, *words, **options))
+        return screens[-1]
+
+    yield start
+    for screen in screens:
+        screen.close()
+
+
+@pytest.fixture
+def happens():
+    """What makes the peer tell an event to whoever has subscribed."""
+    return threading.Event()
+
+
+@pytest.fixture
+def live(peer, answer, notify, happens):
+    """Let the peer have this status first and that one after an event."""
+
+    def script(*statuses, running=()):
+        told = threading.Event()
+
+        def subscribed(_params):
+            def tell(connection=peer.talking):
+                happens.wait(DEADLINE_S)
+                told.set()
+                line = {"jsonrpc": "2.0", **notify(9, "job.succeeded")}
+                connection.sendall(json.dumps(line).encode() + b"\n")
+
+            threading.Thread(target=tell, daemon=True).start()
+            return answer({"subscription": 1})
+
+        peer.on("events.subscribe", subscribed)
+        peer.on("system.status", lambda _params: statuses[-1 if told.is_set() else 0])
+        peer.on(
+            "jobs.list",
+            lambda params: {"jobs": running if params["state"] == "running" else []},
+        )
+
+    return script
+
+
+def degraded(*reasons):
+    return STATUS | {"degraded": list(reasons)}
+
+
+def test_it_draws_again_what_happens_until_q(live, on_screen, happens):
+    live(STATUS, degraded("the disk is nearly full"))
+    screen = on_screen("status", "--watch")
+    assert ENTER in screen.until("kitd 0.1.0 is ready")
+    happens.set()
+    screen.until("degraded: the disk is nearly full")
+    screen.type(b"q")
+    screen.until(LEAVE)
+    assert screen.end() == 0
+
+
+def test_running_jobs_have_bars(live, on_screen, job):
+    progress = {"phase": "packing", "bytes": 1024, "total": 4096}
+    live(STATUS, running=[job(state="running", progress=progress)])
+    screen = on_screen("status", "-w")
+    screen.until("   12  sentiment  packing  [##------]   25%  1.0 of 4.0 KiB")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP)],
+)
+def test_whatever_ends_it_the_terminal_is_given_back(live, on_screen, number, code):
+    live(STATUS)
+    screen = on_screen("status", "--watch")
+    screen.until("kitd 0.1.0 is ready")
+    screen.process.send_signal(number)
+    screen.until(LEAVE)
+    assert screen.end() == code
+
+
+def test_ctrl_c_at_the_keyboard_ends_it(live, on_screen):
+    live(STATUS)
+    screen = on_screen("status", "--watch")
+    screen.until("kitd 0.1.0 is ready")
+    screen.type(b"\x03")
+    screen.until(LEAVE)
+    assert screen.end() == 130
+
+
+def test_a_resize_is_drawn_at_once(live, on_screen):
+    live(degraded("x" * 100))
+    screen = on_screen("status", "--watch")
+    screen.until("x" * 67 + "…")
+    screen.resize(40)
+    screen.until("  degraded: " + "x" * 27 + "…")
+
+
+def test_ctrl_z_gives_the_terminal_to_the_shell_and_takes_it_again(live, on_screen):
+    live(STATUS)
+    screen = on_screen("status", "--watch")
+    screen.until("kitd 0.1.0 is ready")
+    screen.process.send_signal(signal.SIGTSTP)
+    screen.until(LEAVE)
+    # A session without a shell has nobody to continue it: the kernel does not let it stop.
+    screen.process.send_signal(signal.SIGCONT)
+    screen.until(ENTER)
+    screen.until("kitd 0.1.0 is ready")
+    screen.type(b"q")
+    screen.until(LEAVE)
+    assert screen.end() == 0
+
+
+def test_a_daemon_that_goes_away_is_waited_for(peer, answer, on_screen):
+    peer.on("system.status", STATUS)
+    peer.on("jobs.list", {"jobs": []})
+    peer.on(
+        "events.subscribe",
+        answer({"subscription": 1}, hang_up=True),
+        answer({"subscription": 1}),
+    )
+    screen = on_screen("status", "--watch")
+    screen.until("kitd is away: kitd closed the connection")
+    screen.until("\x1b[Hkitd 0.1.0 is ready")
+
+
+def test_what_no_daemon_answers_is_told_without_a_screen(tmp_path, on_screen):
+    screen = on_screen("--socket", str(tmp_path / "nothing"), "status", "--watch")
+    assert ENTER not in screen.until("start it with: kitd serve")
+    assert screen.end() == 4
+
+
+def test_it_wants_a_terminal(kitctl):
+    done = kitctl("status", "--watch")
+    assert done.returncode == 2
+    assert "kitctl status --watch --json" in done.stderr
+
+
+def test_as_json_each_change_is_a_line(peer, live, happens):
+    later = STATUS | {"daemon": STATUS["daemon"] | {"uptime_s": 201}}
+    live(STATUS, later | {"degraded": ["x"]})
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "kitd.ctl.main", "--socket", str(peer.path)),
+            *("status", "--watch", "--json"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert json.loads(process.stdout.readline()) == STATUS
+    happens.set()
+    assert json.loads(process.stdout.readline())["degraded"] == ["x"]
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_progress_is_drawn_again_at_a_resize(peer, answer, job, on_screen):
+    progress = {"job": 12, "phase": "packing", "bytes": 1 << 30, "total": 4 << 30}
+    peer.on("kits.pack", {"job": job(state="ready")})
+    told = {"method": "$/progress", "params": progress}
+    peer.on("events.subscribe", answer({"subscription": 1}, after=(told,)))
+    peer.on("jobs.get", job(state="running"))
+    screen = on_screen("pack", "/m", "-t", "r")
+    screen.until("packing  [###-----------]   25%  1.0 of 4.0 GiB")
+    screen.resize(24)
+    screen.until("\r\x1b[Kpacking   25%")
+    screen.type(b"\x03")
+    screen.until("\r\x1b[K")
+    screen.until("kitctl: job 12 goes on (wait for it with: kitctl jobs wait 12)")
+    assert screen.end() == 130
