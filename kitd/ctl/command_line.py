@@ -1,7 +1,7 @@
 """From the words of a command line to a command and its arguments. Pure.
 
 The options that every command has may stand anywhere, and are taken out by hand: they have to be
-found before the command is known, and a command without arguments of its own then needs no
+found before the command is known, and a command to which nothing else is said then needs no
 argparse, which is a good part of the start-up of `kitctl status`.
 """
 
@@ -90,9 +90,20 @@ def in_group(command: Command, group: str) -> bool:
 
 def parse_arguments(command: Command, words: Sequence[str]) -> Mapping[str, Any]:
     """Return the command's arguments by parameter. Raises `UsageError`."""
-    if not words and not command.arguments:
-        return {}
+    if not words and not any(map(_is_needed, command.arguments)):
+        return {argument.parameter: _default(argument) for argument in command.arguments}
     return vars(build_parser(command).parse_args(words))
+
+
+def _is_needed(argument: Argument) -> bool:
+    return argument.is_required if argument.is_option else not argument.is_optional
+
+
+def _default(argument: Argument) -> object:
+    """Return what argparse makes of an argument that is not given."""
+    if argument.is_repeated:
+        return []
+    return False if argument.is_option and argument.metavar is None else None
 
 
 def build_parser(command: Command) -> "ArgumentParser":

@@ -10,7 +10,7 @@ from kitd.client.reference import has_registry, split_tags
 from kitd.ctl import completion
 from kitd.ctl import help as texts
 from kitd.ctl.command import COMMANDS
-from kitd.ctl.command_line import Options, find_command, parse_arguments, split_options
+from kitd.ctl.command_line import Options, build_parser, find_command, parse_arguments, split_options
 from kitd.ctl.error import UsageError
 
 
@@ -51,7 +51,8 @@ def test_an_unknown_command_is_refused_with_the_nearest(words, hint):
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("status", {}),
+        ("status", {"watch": False}),
+        ("status -w", {"watch": True}),
         ("jobs wait 12 --timeout 2m", {"job": 12, "timeout": 120.0}),
         (
             "pack . -t r:v1 --push",
@@ -126,6 +127,17 @@ def test_an_unknown_command_is_refused_with_the_nearest(words, hint):
 def test_arguments_are_read(line, expected):
     command, rest = find_command(line.split())
     assert parse_arguments(command, rest) == expected
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_a_command_to_which_nothing_is_said_has_what_its_parser_says(command):
+    try:
+        parsed = vars(build_parser(command).parse_args([]))
+    except UsageError:
+        with pytest.raises(UsageError):
+            parse_arguments(command, [])
+    else:
+        assert parse_arguments(command, []) == parsed
 
 
 @pytest.mark.parametrize(
