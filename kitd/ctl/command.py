@@ -7,7 +7,7 @@ to registries have.
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from kitd.ctl.format import parse_duration_s, parse_since
 
@@ -26,11 +26,30 @@ LAYER_FORMATS = ("tar", "raw")
 IMPORT_TOOLS = ("hf", "git")
 
 
+# `enum` costs more than all else that is imported here: words and no members.
+Values = Literal[
+    "file",
+    "directory",
+    "kit",
+    "repository",
+    "job",
+    "open job",
+    "failed job",
+    "job kind",
+    "project",
+    "mirror",
+    "subject",
+    "layers",
+    "source",
+    "delivery",
+]
+
+
 class Argument(NamedTuple):
     """One argument of a command: an option if its names begin with `-`, else a positional.
 
     A positional is required unless `is_optional`, an option is not unless `is_required`. An option
-    without a `metavar` is a switch.
+    without a `metavar` is a switch. `values` is what shells complete.
     """
 
     names: tuple[str, ...]
@@ -41,6 +60,7 @@ class Argument(NamedTuple):
     is_required: bool = False
     is_repeated: bool = False
     is_optional: bool = False
+    values: Values | None = None
 
     @property
     def is_option(self) -> bool:
@@ -74,12 +94,16 @@ class Command(NamedTuple):
         return loaded
 
 
-_JOB = Argument(("job",), "the job's number", metavar="ID", read=int)
-_PROJECT = Argument(("name",), "the project's name", metavar="NAME")
-_REFERENCE = Argument(("reference",), "repository:tag or repository@digest", metavar="REF")
+_JOB = Argument(("job",), "the job's number", metavar="ID", read=int, values="job")
+_OPEN_JOB = _JOB._replace(values="open job")
+_FAILED_JOB = _JOB._replace(values="failed job")
+_PROJECT = Argument(("name",), "the project's name", metavar="NAME", values="project")
+_REFERENCE = Argument(
+    ("reference",), "repository:tag or repository@digest", metavar="REF", values="kit"
+)
 _FOLLOW = Argument(("-f", "--follow"), "go on with what happens from now on")
 _DETACH = Argument(("--detach",), "do not wait: print the job's number")
-_MIRROR = Argument(("name",), "the mirror's name", metavar="NAME")
+_MIRROR = Argument(("name",), "the mirror's name", metavar="NAME", values="mirror")
 _DRY_RUN = Argument(("--dry-run",), "only tell what would be done")
 _REMOTE = Argument(("-r", "--remote"), "ask the registry, not the cache")
 
@@ -104,14 +128,17 @@ COMMANDS = (
         "pack a directory as a kit",
         "pack . -t registry.example.com/team/sentiment:v1,latest --push",
         (
-            Argument(("directory",), "the project's directory", metavar="DIR"),
+            Argument(("directory",), "the project's directory", metavar="DIR", values="directory"),
             Argument(
                 ("-t", "--tag"),
                 "what to call the kit, with further tags after commas",
                 metavar="REF[,TAG...]",
+                values="kit",
                 is_required=True,
             ),
-            Argument(("-f", "--file", "--kitfile"), "another Kitfile", metavar="KITFILE"),
+            Argument(
+                ("-f", "--file", "--kitfile"), "another Kitfile", metavar="KITFILE", values="file"
+            ),
             Argument(
                 ("--compression",),
                 "of the layers: none, gzip, gzip-fastest or zstd",
@@ -137,7 +164,7 @@ COMMANDS = (
         "write a Kitfile for what is in a directory",
         "init . --name sentiment",
         (
-            Argument(("directory",), "the project's directory", metavar="DIR"),
+            Argument(("directory",), "the project's directory", metavar="DIR", values="directory"),
             Argument(("--name",), "what the kit is called", metavar="NAME"),
             Argument(("--desc",), "what it is", metavar="TEXT"),
             Argument(("--author",), "who made it", metavar="NAME", is_repeated=True),
@@ -146,6 +173,7 @@ COMMANDS = (
                 ("-o", "--output"),
                 "another file (default: DIR/Kitfile), - to print",
                 metavar="FILE",
+                values="file",
             ),
         ),
     ),
@@ -170,11 +198,13 @@ COMMANDS = (
                 ("-t", "--tag"),
                 "what to call the kit (default: org/name:latest)",
                 metavar="REF[,TAG...]",
+                values="kit",
             ),
             Argument(
                 ("-f", "--file"),
                 "its Kitfile (default: that of a git repository, or one is written)",
                 metavar="KITFILE",
+                values="file",
             ),
             Argument(
                 ("--ref",),
@@ -194,7 +224,9 @@ COMMANDS = (
         "push registry.example.com/team/sentiment:v1",
         (
             _REFERENCE,
-            Argument(("target",), "where to, if elsewhere", metavar="DST", is_optional=True),
+            Argument(
+                ("target",), "where to, if elsewhere", metavar="DST", is_optional=True, values="kit"
+            ),
             Argument(("--with-parents",), "push the kits it builds on as well"),
             _DETACH,
         ),
@@ -250,11 +282,14 @@ COMMANDS = (
         "unpack team/sentiment:v1 -d model --filter model",
         (
             _REFERENCE,
-            Argument(("-d", "--dir"), "where to (default: here)", metavar="DIR"),
+            Argument(
+                ("-d", "--dir"), "where to (default: here)", metavar="DIR", values="directory"
+            ),
             Argument(
                 ("-f", "--filter"),
                 "only this: TYPE[,TYPE...][:NAME[,NAME...]]",
                 metavar="FILTER",
+                values="layers",
                 is_repeated=True,
             ),
             Argument(("-o", "--overwrite"), "replace files that exist"),
@@ -268,12 +303,19 @@ COMMANDS = (
         "kits in the cache, or of a repository in its registry",
         "list --remote registry.example.com/team/sentiment",
         (
-            Argument(("repository",), "only this one", metavar="REPO", is_optional=True),
+            Argument(
+                ("repository",),
+                "only this one",
+                metavar="REPO",
+                is_optional=True,
+                values="repository",
+            ),
             _REMOTE,
             Argument(
                 ("-f", "--filter"),
                 "kits that have this: TYPE[,TYPE...][:NAME[,NAME...]]",
                 metavar="FILTER",
+                values="layers",
                 is_repeated=True,
             ),
             Argument(
@@ -309,8 +351,13 @@ COMMANDS = (
         "what two kits share, and which layers and files only one has",
         "diff team/sentiment:v1 remote://registry.example.com/team/sentiment:v2",
         (
-            Argument(("a",), "a kit; local:// or remote:// before it says where", metavar="A"),
-            Argument(("b",), "another kit", metavar="B"),
+            Argument(
+                ("a",),
+                "a kit; local:// or remote:// before it says where",
+                metavar="A",
+                values="kit",
+            ),
+            Argument(("b",), "another kit", metavar="B", values="kit"),
             Argument(("--layers",), "compare layers only, and read no files"),
         ),
     ),
@@ -321,7 +368,9 @@ COMMANDS = (
         "tag team/sentiment:v1 registry.example.com/team/sentiment:v1,latest",
         (
             _REFERENCE,
-            Argument(("target",), "the name, with further tags after commas", metavar="DST"),
+            Argument(
+                ("target",), "the name, with further tags after commas", metavar="DST", values="kit"
+            ),
         ),
     ),
     Command(
@@ -334,6 +383,7 @@ COMMANDS = (
                 ("reference",),
                 "repository:tag[,TAG...] or repository@digest",
                 metavar="REF",
+                values="kit",
                 is_optional=True,
             ),
             Argument(("-f", "--force"), "the kit goes with all its tags, whoever needs it"),
@@ -348,8 +398,13 @@ COMMANDS = (
         "jobs list --state failed",
         (
             Argument(("--state",), "only in this state", metavar="STATE", choices=JOB_STATES),
-            Argument(("--kind",), "only of this kind: pack, push, pull …", metavar="KIND"),
-            Argument(("--project",), "only of this project", metavar="NAME"),
+            Argument(
+                ("--kind",),
+                "only of this kind: pack, push, pull …",
+                metavar="KIND",
+                values="job kind",
+            ),
+            Argument(("--project",), "only of this project", metavar="NAME", values="project"),
             Argument(("-n", "--limit"), "at most this many (default: 50)", metavar="N", read=int),
         ),
     ),
@@ -360,19 +415,19 @@ COMMANDS = (
         "wait until a job has ended",
         "jobs wait 12 --timeout 15m",
         (
-            _JOB,
+            _OPEN_JOB,
             Argument(
                 ("--timeout",), "give up after 30s, 15m, 1h …", metavar="D", read=parse_duration_s
             ),
         ),
     ),
-    Command("jobs cancel", "jobs:cancel_job", "stop a job", "jobs cancel 12", (_JOB,)),
+    Command("jobs cancel", "jobs:cancel_job", "stop a job", "jobs cancel 12", (_OPEN_JOB,)),
     Command(
         "jobs retry",
         "jobs:retry_job",
         "run a failed or cancelled job again",
         "jobs retry 12",
-        (_JOB,),
+        (_FAILED_JOB,),
     ),
     Command("jobs log", "jobs:show_log", "a job's events", "jobs log 12 -f", (_JOB, _FOLLOW)),
     Command("projects list", "projects:list_projects", "what is watched", "projects list"),
@@ -382,15 +437,21 @@ COMMANDS = (
         "watch a directory",
         "projects add sentiment . -t registry.example.com/team/sentiment:latest --push",
         (
-            _PROJECT,
-            Argument(("path",), "its directory", metavar="PATH"),
+            _PROJECT._replace(values=None),
+            Argument(("path",), "its directory", metavar="PATH", values="directory"),
             Argument(
                 ("-t", "--tag"),
                 "what to call its kits, with tags after commas",
                 metavar="REF[,TAG...]",
+                values="kit",
                 is_required=True,
             ),
-            Argument(("-f", "--kitfile"), "another Kitfile, relative to PATH", metavar="KITFILE"),
+            Argument(
+                ("-f", "--kitfile"),
+                "another Kitfile, relative to PATH",
+                metavar="KITFILE",
+                values="file",
+            ),
             Argument(("--push",), "push every new kit"),
             Argument(("--no-push",), "keep kits in the cache"),
         ),
@@ -428,7 +489,14 @@ COMMANDS = (
         "why:explain",
         "why a project waits, a job ran or a blob is kept",
         "why sentiment",
-        (Argument(("subject",), "a project, a job or a digest", metavar="PROJECT|JOB|DIGEST"),),
+        (
+            Argument(
+                ("subject",),
+                "a project, a job or a digest",
+                metavar="PROJECT|JOB|DIGEST",
+                values="subject",
+            ),
+        ),
     ),
     Command(
         "events",
@@ -475,7 +543,7 @@ COMMANDS = (
         "what registries told, newest first",
         "webhooks list --state malformed",
         (
-            Argument(("--source",), "only from this source", metavar="NAME"),
+            Argument(("--source",), "only from this source", metavar="NAME", values="source"),
             Argument(("--state",), "only in this state", metavar="STATE", choices=DELIVERY_STATES),
             Argument(("-n", "--limit"), "at most this many (default: 50)", metavar="N", read=int),
         ),
@@ -490,6 +558,7 @@ COMMANDS = (
                 ("deliveries",),
                 "their numbers",
                 metavar="ID",
+                values="delivery",
                 read=int,
                 is_repeated=True,
                 is_optional=True,
@@ -500,7 +569,9 @@ COMMANDS = (
                 metavar="TIME",
                 read=parse_since,
             ),
-            Argument(("--source",), "with --since: only of this source", metavar="NAME"),
+            Argument(
+                ("--source",), "with --since: only of this source", metavar="NAME", values="source"
+            ),
         ),
     ),
     Command(

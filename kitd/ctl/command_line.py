@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
 GLOBAL_OPTIONS = (
-    Argument(("--socket",), "the daemon's socket", metavar="PATH"),
+    Argument(("--socket",), "the daemon's socket", metavar="PATH", values="file"),
     Argument(("--json",), "print one JSON document and nothing else"),
     Argument(("-q", "--quiet"), "no progress, no messages"),
     Argument(("-h", "--help"), "say how it is used"),

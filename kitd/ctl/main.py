@@ -19,6 +19,11 @@ from kitd.errors import KitdError
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line, `sys.argv` by default, and return the exit code."""
     given = sys.argv[1:] if words is None else words
+    if given[:1] == ["__complete"]:
+        from kitd.ctl.complete import complete  # noqa: PLC0415 - for shells only
+
+        print(complete(given[1:], time.time()))
+        return ExitCode.DONE
     # Which streams there are has to be known before the first mistake can be told.
     terminal = _terminal(Options(json="--json" in given))
     try:

@@ -1,16 +1,19 @@
 """Command lines, and the table that they are read by."""
 
 import inspect
-import shutil
-import subprocess
 
 import pytest
 
 from kitd.client.reference import has_registry, split_tags
-from kitd.ctl import completion
 from kitd.ctl import help as texts
 from kitd.ctl.command import COMMANDS
-from kitd.ctl.command_line import Options, build_parser, find_command, parse_arguments, split_options
+from kitd.ctl.command_line import (
+    Options,
+    build_parser,
+    find_command,
+    parse_arguments,
+    split_options,
+)
 from kitd.ctl.error import UsageError
 
 
@@ -193,40 +196,6 @@ def test_the_overview_names_every_command():
     assert all(f"  {command.name} " in texts.overview() for command in COMMANDS)
     assert "jobs wait" in texts.overview("jobs")
     assert "projects" not in texts.overview("jobs")
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts_name_every_command(shell):
-    script = completion.SCRIPTS[shell]()
-    assert all(word in script for command in COMMANDS for word in command.name.split(" "))
-    if (program := shutil.which(shell)) is not None:
-        checked = subprocess.run(
-            [program, "-n"], input=script, text=True, capture_output=True, check=False
-        )
-        assert (checked.returncode, checked.stderr) == (0, "")
-
-
-@pytest.mark.parametrize(
-    ("words", "found"),
-    [
-        (["sta"], "status"),
-        (["jobs", "w"], "wait"),
-        (["pack", "--comp"], "--compression"),
-        (["jobs", "list", "--st"], "--state"),
-        (["mirror", "ed"], "edges"),
-        (["mirror", "--ta"], "--tags"),
-        (["mirror", "a/b", "--ta"], "--tags"),
-        (["mirror", "run", "--th"], "--thorough"),
-    ],
-)
-def test_bash_completes_commands_and_options(words, found):
-    line = " ".join(f"'{word}'" for word in ["kitctl", *words])
-    script = (
-        f"{completion.bash()}\nCOMP_WORDS=({line}); COMP_CWORD={len(words)}; _kitctl\n"
-        'printf "%s\\n" "${COMPREPLY[@]}"'
-    )
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
-    assert found in done.stdout.split()
 
 
 @pytest.mark.parametrize(
