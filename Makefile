@@ -13,7 +13,7 @@ IMAGE ?= kitd:dev
 IMAGE_ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test quick check static format docs site bench matrix soak fuzz \
+.PHONY: help demo test quick check static format docs man site bench matrix soak fuzz \
 	dist sbom release-check image lock clean
 
 help: ## show this list
@@ -65,6 +65,9 @@ $(VENV)/.site: $(VENV)/.runtime requirements-docs.lock
 site: $(VENV)/.site ## build the documentation into build/site, a warning is an error
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky \
 		-c docs/site -d build/site-cache docs build/site
+
+man: $(VENV)/.runtime ## write the manual pages to build/man
+	$(BIN)/python docs/man.py build/man
 
 bench: $(VENV)/.dev ## measure against the peers found on PATH
 	$(BIN)/python -m benchmarks

@@ -750,4 +750,4 @@ def test_files_that_a_killed_unpack_had_replaced_are_told(kitctl, kit, tmp_path)
 
 
 def test_completion_is_printed(kitctl):
-    assert "complete -o default -F _kitctl kitctl" in kitctl("completion", "bash").stdout
+    assert "complete -F _kitctl kitctl" in kitctl("completion", "bash").stdout
