@@ -67,9 +67,10 @@ def unreachable(path: str, error: OSError) -> DaemonUnreachableError | AccessDen
         )
     reason = "there is no socket" if error.errno == errno.ENOENT else (error.strerror or str(error))
     command = "systemctl start kitd" if path == SYSTEM_SOCKET else "kitd serve"
-    return DaemonUnreachableError(
-        f"cannot reach kitd at {path}: {reason}", hint=f"start it with: {command}"
-    )
+    hint = f"start it with: {command}"
+    if error.errno != errno.ENOENT:
+        hint += ", or see what is wrong with: kitctl doctor"
+    return DaemonUnreachableError(f"cannot reach kitd at {path}: {reason}", hint=hint)
 
 
 def ended() -> DaemonUnreachableError:

@@ -5,11 +5,12 @@ found before the command is known, and a command to which nothing else is said t
 argparse, which is a good part of the start-up of `kitctl status`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kitd.ctl.command import COMMANDS, Argument, Command
 from kitd.ctl.error import UsageError
+from kitd.errors import KitdError
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -92,7 +93,24 @@ def parse_arguments(command: Command, words: Sequence[str]) -> Mapping[str, Any]
     """Return the command's arguments by parameter. Raises `UsageError`."""
     if not words and not any(map(_is_needed, command.arguments)):
         return {argument.parameter: _default(argument) for argument in command.arguments}
-    return vars(build_parser(command).parse_args(words))
+    arguments, unknown = build_parser(command).parse_known_args(words)
+    if unknown:
+        raise _unknown_argument(command, unknown[0])
+    return vars(arguments)
+
+
+def _unknown_argument(command: Command, word: str) -> UsageError:
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+    name = word.partition("=")[0]
+    options = (*command.arguments, *GLOBAL_OPTIONS)
+    names = [each for option in options if option.is_option for each in option.names]
+    near = get_close_matches(name, names, n=1) if name.startswith("-") else []
+    what = "option" if name.startswith("-") else "argument"
+    return UsageError(
+        f"{command.name} takes no {what} {name[:40]!r}",
+        hint=f"did you mean {near[0]}?" if near else f"kitctl {command.name} --help",
+    )
 
 
 def _is_needed(argument: Argument) -> bool:
@@ -127,13 +145,28 @@ def build_parser(command: Command) -> "ArgumentParser":
     return parser
 
 
+def _reader(argument: Argument) -> Callable[[str], object]:
+    """Return what reads a value, and says what is wrong with it as argparse wants it."""
+    from argparse import ArgumentTypeError  # noqa: PLC0415 - see the top of this module
+
+    def read(text: str) -> object:
+        try:
+            return argument.read(text)
+        except KitdError as error:
+            raise ArgumentTypeError(error.describe()) from error
+        except ValueError as error:
+            raise ArgumentTypeError(f"{text[:40]!r} is not a number") from error
+
+    return read
+
+
 def _add(parser: "ArgumentParser", argument: Argument) -> None:
     if argument.is_option and argument.metavar is None:
         parser.add_argument(
             *argument.names, dest=argument.parameter, help=argument.help, action="store_true"
         )
         return
-    details: dict[str, Any] = {"type": argument.read, "choices": argument.choices}
+    details: dict[str, Any] = {"type": _reader(argument), "choices": argument.choices}
     if argument.is_option:
         details |= {"required": argument.is_required, "dest": argument.parameter}
         if argument.is_repeated:

@@ -26,6 +26,9 @@ _ENDED_STATES = ("failed", "cancelled")
 
 def complete(arguments: Sequence[str], now_s: float) -> str:
     """Return what to print for `line LINE BREAKS` (bash), or for `words WORD...`."""
+    # Also what has no deadline of its own, as connecting to a socket whose daemon hangs.
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
     form, *given = arguments or ("",)
     if form == "line" and len(given) == 2:
         return _complete(split_line(given[0])[1:], now_s, given[1])
@@ -39,8 +42,7 @@ def _complete(words: Sequence[str], now_s: float, breaks: str) -> str:
     if asked.argument is not None:
         found += constant_values(asked.argument)
         directive = _FILES.get(asked.argument.values, directive)
-        if (ask := _LIVE.get(asked.argument.values)) is not None:
-            found += _ask(asked.socket, ask, asked.typed, now_s)
+        found += live_values(asked.socket, asked.argument.values, asked.typed, now_s)
     # bash replaces what comes after the last of its own breaks, and no whole word.
     whole = asked.before + asked.typed
     cut = max((whole.rfind(character) for character in breaks), default=-1) + 1
@@ -57,16 +59,12 @@ def _is_plain(word: str) -> bool:
     return word.isprintable() and not set(word) & set(" \t'\"\\$`;&|<>()*?[]{}!#~")
 
 
-def _ask(
-    socket: str | None,
-    ask: Callable[[Client, str, float], Iterator[Suggestion]],
-    typed: str,
-    now_s: float,
+def live_values(
+    socket: str | None, values: Values | None, typed: str, now_s: float
 ) -> list[Suggestion]:
     """Return what the daemon knows, and nothing where it does not answer at once."""
-    # Also what has no deadline of its own, as connecting to a socket whose daemon hangs.
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+    if (ask := _LIVE.get(values)) is None:
+        return []
     try:
         with Client.connect(socket) as client:
             return [
@@ -74,8 +72,6 @@ def _ask(
             ]
     except KitdError:
         return []
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _kits(client: Client, typed: str, _now_s: float) -> Iterator[Suggestion]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
+from kitd.client.error import RpcError
 from kitd.ctl.command_line import Options, find_command, parse_arguments, split_options
 from kitd.ctl.error import InterruptedByUserError
 from kitd.ctl.exit_code import ExitCode, exit_code_of
@@ -66,7 +67,14 @@ def _run(terminal: Terminal, options: Options, words: Sequence[str]) -> int:
     command, rest = find_command(words)
     arguments = parse_arguments(command, rest)
     session = Session(terminal, options.socket, time.time())
-    return command.load()(session, **arguments)
+    try:
+        return command.load()(session, **arguments)
+    except RpcError as error:
+        if error.code == "not_found":
+            from kitd.ctl.near import name_near  # noqa: PLC0415 - only a mistake needs it
+
+            error.hint = name_near(session, command, arguments) or error.hint
+        raise
 
 
 def _help(terminal: Terminal, options: Options, words: Sequence[str]) -> int:

@@ -529,7 +529,15 @@ def test_a_terminal_sees_progress_and_then_the_result(peer, answer, job, notify)
 
 @pytest.mark.parametrize(
     ("environ", "words", "coloured"),
-    [({}, (), True), ({"NO_COLOR": "1"}, (), False), ({}, ("--json",), False)],
+    [
+        ({}, (), True),
+        ({"NO_COLOR": "1"}, (), False),
+        ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, (), False),
+        ({"TERM": "dumb"}, (), False),
+        ({"TERM": "dumb", "CLICOLOR_FORCE": "1"}, (), True),
+        ({"FORCE_COLOR": "0", "TERM": "dumb"}, (), False),
+        ({"FORCE_COLOR": "1"}, ("--json",), False),
+    ],
 )
 def test_colour_is_for_terminals_that_want_it(peer, environ, words, coloured):
     peer.on("system.status", STATUS)
@@ -670,8 +678,34 @@ def test_unpack_pulls_a_kit_that_the_cache_does_not_have(
     assert peer.made("kits.pull") == [{"reference": reference, "parents": False}]
 
 
+KIT = {"repo": "team/sentiment", "digest": "sha256:" + "ab" * 32, "tags": ["v1"], "size": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "method", "near"),
+    [
+        ("projects hold sentimnt", "projects.hold", "sentiment"),
+        ("why sentimnt", "system.why", "sentiment"),
+        ("inspect team/sentimnt:v1", "kits.inspect", "team/sentiment:v1"),
+        ("diff team/sentiment:v1 team/sentiment:v2", "kits.diff", "team/sentiment:v1"),
+    ],
+)
+def test_a_name_that_there_is_not_is_told_with_the_nearest(
+    peer, kitctl, refusal, line, method, near
+):
+    peer.on(method, refusal("not_found", "there is none", "look yourself"))
+    peer.on("projects.list", {"projects": [PROJECT]})
+    peer.on("kits.list", {"kits": [KIT]})
+    peer.on("jobs.list", {"jobs": []})
+    done = kitctl(*line.split())
+    assert done.stderr == f"kitctl: there is none (did you mean {near}?)\n"
+    far = kitctl(*line.replace("sentim", "z" * 12).split())
+    assert far.stderr == "kitctl: there is none (look yourself)\n"
+
+
 def test_unpack_does_not_pull_what_has_no_registry(peer, kitctl, refusal):
     peer.on("kits.plan", refusal("not_found", "no kit team/s:v1"))
+    peer.on("kits.list", {"kits": []})
     done = kitctl("unpack", "team/s:v1")
     assert (done.returncode, done.stderr) == (1, "kitctl: no kit team/s:v1\n")
     assert peer.made("kits.pull") == []

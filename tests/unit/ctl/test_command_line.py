@@ -1,6 +1,7 @@
 """Command lines, and the table that they are read by."""
 
 import inspect
+import re
 
 import pytest
 
@@ -184,6 +185,23 @@ def test_every_command_has_help_with_an_example_that_parses(command):
     found, rest = find_command(command.example.partition(" >")[0].split())
     assert found is command
     parse_arguments(found, rest)
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "hint"),
+    [
+        ("status --wacth", "status takes no option '--wacth'", "did you mean --watch?"),
+        ("pack . -t r --pus", "pack takes no option '--pus'", "did you mean --push?"),
+        ("status now", "status takes no argument 'now'", "kitctl status --help"),
+        ("jobs show x", "'x' is not a number", "kitctl jobs show --help"),
+        ("jobs wait 12 --timeout soon", "write it like 500ms", "kitctl jobs wait --help"),
+    ],
+)
+def test_a_mistake_is_told_with_what_to_type(line, words, hint):
+    command, rest = find_command(line.split())
+    with pytest.raises(UsageError, match=re.escape(words)) as caught:
+        parse_arguments(command, rest)
+    assert caught.value.hint == hint
 
 
 def test_the_help_of_a_word_that_is_a_command_and_begins_others_has_all_of_them():
