@@ -15,6 +15,7 @@ from kitd.client import request
 from kitd.client.error import AccessDeniedError, DaemonUnreachableError
 from kitd.client.record import Check
 from kitd.config.places import SYSTEM_SOCKET, find_socket
+from kitd.ctl.cells import fold
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.format import printable
 from kitd.ctl.session import Session
@@ -117,6 +118,6 @@ def _lines(session: Session, checks: Sequence[Check]) -> list[str]:
     # What mends something is to be copied, so that it is never cut.
     lines += ["", "to mend it:"]
     for check in faults:
-        lines.append(printable(f"  {check.name}: {check.detail}"))
+        lines += fold(printable(f"  {check.name}: {check.detail}"), terminal.width, indent="    ")
         lines.append(printable(f"    {check.fix}"))
     return lines

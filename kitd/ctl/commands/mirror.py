@@ -102,8 +102,8 @@ def list_edges(session: Session, *, name: str, limit: int | None) -> int:
     terminal = session.terminal
     columns = (
         Column("STATE", paint=terminal.paint_state),
-        Column("SOURCE", can_shrink=True, keeps_end=True, least=14),
-        Column("TARGET", can_shrink=True, keeps_end=True, least=14, leaves=4),
+        Column("SOURCE", can_shrink=True, keeps_end=True, least=20),
+        Column("TARGET", can_shrink=True, keeps_end=True, least=20, leaves=4),
         Column("DIGEST", leaves=1),
         Column("LAST EQUAL", leaves=2),
         Column("WHY", can_shrink=True, least=14, leaves=3),
@@ -202,8 +202,8 @@ def _table(session: Session, tags: Sequence[MirroredTag]) -> list[str]:
         return []
     columns = (
         Column("ACTION", paint=session.terminal.paint_state),
-        Column("SOURCE", can_shrink=True, keeps_end=True, least=14),
-        Column("TARGET", can_shrink=True, keeps_end=True, least=14, leaves=4),
+        Column("SOURCE", can_shrink=True, keeps_end=True, least=20),
+        Column("TARGET", can_shrink=True, keeps_end=True, least=20, leaves=4),
         Column("DIGEST", leaves=1),
         Column("SENT", is_right=True, leaves=2),
         Column("WHY", can_shrink=True, least=14, leaves=3),
