@@ -14,6 +14,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY config config
 COPY systemd systemd
 COPY kitd kitd
+# The wheel brings the manual pages, which are made of these and of the commands.
+COPY docs/man.py docs/man_hook.py docs/configuration.md docs/
 # The same bytes as the wheel of `make dist`, if this is the time of the same commit.
 ARG SOURCE_DATE_EPOCH
 RUN /build/bin/python -m build --no-isolation --wheel --outdir /wheels . \

@@ -1,6 +1,9 @@
 """What is in a wheel that can be let out."""
 
 import configparser
+import subprocess
+import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +29,11 @@ def shipped() -> Iterator[str]:
         for path in (ROOT / tree).rglob("*"):
             if path.is_file():
                 yield f"kitd-{version()}.data/data/share/kitd/{path.relative_to(ROOT)}"
+    with tempfile.TemporaryDirectory() as place:
+        command = [sys.executable, ROOT / "docs/man.py", place]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        for path in Path(place).rglob("*.[15]"):
+            yield f"kitd-{version()}.data/data/share/man/{path.relative_to(place)}"
 
 
 def wheel_faults(wheel: Path) -> list[str]:
