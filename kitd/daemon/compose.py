@@ -47,6 +47,7 @@ from kitd.daemon.notify import ServiceManager
 from kitd.daemon.own_registry import Onward, OwnRegistry
 from kitd.daemon.packer import Packer
 from kitd.daemon.parent_finder import ParentFinder
+from kitd.daemon.parent_keeper import keep_parents
 from kitd.daemon.project_board import ProjectBoard
 from kitd.daemon.pulse import Pulse
 from kitd.daemon.reload import Reloader, Targets
@@ -686,6 +687,7 @@ def parts_of(daemon: Daemon) -> Mapping[str, Callable[[], Coroutine[Any, Any, No
         "root_monitor": work.root_monitor.run,
         "ledger_guard": ledgers.database.guard,
         "retention": lambda: keep_ledger(ledgers.retention),
+        "parents": lambda: keep_parents(ledgers.catalog, ground.cache),
         "layout": lambda: keep_layout(ground.store, ledgers.catalog, ledgers.events),
         "cache": work.cache_keeper.run,
         "mirrors": work.mirror_keeper.run,

@@ -42,6 +42,7 @@ from kitd.queue.effect import (
     Emit,
     KitSummary,
     MoveTags,
+    NoteParent,
     RecordElsewhere,
     RecordManifest,
     RecordPack,
@@ -232,17 +233,20 @@ async def pack(args: PackArgs, context: JobContext, ports: Ports) -> Done:
     effects: list[Effect] = []
     target = existing
     config: Descriptor | None = _config(packed)
+    parent = parse_reference(packed.parents[0]) if packed.parents else None
     if target is None:
         content = await _assemble(form, packed, held, settings.cli_version, created)
         await held.put(content)
         target = describe(OCI_MANIFEST, content)
         manifest = await run_blocking(parse_manifest, content)
-        parent = parse_reference(packed.parents[0]) if packed.parents else None
         summary = KitSummary(packed.model_name, packed.author, form.key, parent)
         effects.append(RecordManifest(repository, target, manifest, summary))
         config = manifest.config
-    elif form.is_modelpack:
-        config = (await read_manifest(held, target)).config
+    else:
+        # Nobody may have looked when it was recorded.
+        effects.append(NoteParent(target.digest, parent))
+        if form.is_modelpack:
+            config = (await read_manifest(held, target)).config
     assert config is not None
     # A project whose content is that of its last kit keeps its kit and its tags: no new version,
     # not even by name. What a person asked for by name is named in any case, and so is a kit that

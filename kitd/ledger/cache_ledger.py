@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from kitd.blocking import run_blocking
 from kitd.clock import Clock
 from kitd.content.store import ContentNotFoundError
-from kitd.ledger.catalog import NAMED
+from kitd.ledger.catalog import NAMED, PARENTS_UNKNOWN
 from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import emit
 from kitd.oci.descriptor import Descriptor
@@ -24,7 +24,7 @@ PAGE = 500
 """Kits that one read returns at most."""
 
 # The states are named as in the index `jobs_needs`.
-_KITS = """
+_KITS = f"""
 SELECT m.digest, m.media_type, m.size, m.subject, m.used_us,
   (SELECT json_group_array(json_array(digest, size, media_type)) FROM manifest_children
     WHERE manifest = m.digest) AS children,
@@ -41,10 +41,14 @@ SELECT m.digest, m.media_type, m.size, m.subject, m.used_us,
     ON b.registry = r.registry AND b.name = r.name AND b.identifier = r.digest
     WHERE r.digest = m.digest AND NOT EXISTS (SELECT 1 FROM locations l
       WHERE l.digest = r.digest AND l.registry = r.registry AND l.name = r.name)) AS built_on_by,
+  ({PARENTS_UNKNOWN} AND EXISTS (SELECT 1 FROM repository_manifests r
+    WHERE r.digest = m.digest AND NOT EXISTS (SELECT 1 FROM locations l
+      WHERE l.digest = r.digest AND l.registry = r.registry AND l.name = r.name)))
+    AS may_be_built_on,
   p.name AS project
 FROM manifests m
 LEFT JOIN (SELECT digest, min(name) AS name FROM projects GROUP BY digest) p USING (digest)
-"""
+"""  # noqa: S608 - constants
 
 
 def _kit(row: sqlite3.Row) -> CachedKit:
@@ -71,6 +75,7 @@ def _kit(row: sqlite3.Row) -> CachedKit:
         needed_by=row["needed_by"],
         project=row["project"],
         built_on_by=row["built_on_by"],
+        may_be_built_on=bool(row["may_be_built_on"]),
     )
 
 

@@ -26,6 +26,7 @@ from kitd.queue.effect import (
     FollowTags,
     KitSummary,
     MoveTags,
+    NoteParent,
     RecordElsewhere,
     RecordLocation,
     RecordManifest,
@@ -74,6 +75,8 @@ def apply(connection: sqlite3.Connection, effect: Effect, now_us: int, job: Job 
     match effect:
         case RecordManifest():
             _record_manifest(connection, effect, now_us)
+        case NoteParent():
+            _note_parent(connection, effect)
         case RecordLocation(digest, repository):
             connection.execute(
                 # What was removed while it travelled needs no location.
@@ -153,13 +156,7 @@ def _record_manifest(connection: sqlite3.Connection, effect: RecordManifest, now
             " content_key = coalesce(?, content_key) WHERE digest = ?",
             (kit.model_name, kit.author, kit.content_key, target.digest),
         )
-    if kit is not None and kit.parent is not None:
-        place = kit.parent.repository
-        connection.execute(
-            "INSERT INTO kit_parents (manifest, registry, name, identifier) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT DO NOTHING",
-            (target.digest, place.registry, place.name, kit.parent.identifier),
-        )
+    _note_parent(connection, NoteParent(target.digest, None if kit is None else kit.parent))
     connection.executemany(
         "INSERT INTO manifest_children (manifest, position, digest, size, media_type)"
         " VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -175,6 +172,21 @@ def _record_manifest(connection: sqlite3.Connection, effect: RecordManifest, now
         " ON CONFLICT DO NOTHING",
         (effect.repository.registry, effect.repository.name, target.digest),
     )
+
+
+def _note_parent(connection: sqlite3.Connection, effect: NoteParent) -> None:
+    digest, parent = effect.manifest, effect.parent
+    connection.execute(
+        "UPDATE manifests SET parent_noted = 1 WHERE digest = ? AND parent_noted = 0", (digest,)
+    )
+    if parent is not None:
+        place = parent.repository
+        connection.execute(
+            # One that was removed meanwhile builds on nothing.
+            "INSERT INTO kit_parents (manifest, registry, name, identifier)"
+            " SELECT digest, ?2, ?3, ?4 FROM manifests WHERE digest = ?1 ON CONFLICT DO NOTHING",
+            (digest, place.registry, place.name, parent.identifier),
+        )
 
 
 def _require_catalogued(connection: sqlite3.Connection, children: Sequence[Descriptor]) -> None:
@@ -275,6 +287,8 @@ def _descriptor(row: sqlite3.Row) -> Descriptor:
     return Descriptor(row["media_type"], row["digest"], row["size"])
 
 
+PARENTS_UNKNOWN = "EXISTS (SELECT 1 FROM manifests WHERE parent_noted = 0)"
+"""Whether some kit here may build on any other: named as in `manifests_parent_unknown`."""
 AWAITED = "state IN ('scheduled', 'ready', 'running')"
 """Whether a row of `jobs` has yet to do its work: named as in the index `jobs_needs`."""
 _MANIFEST = "m.media_type, m.digest, m.size"
@@ -499,6 +513,15 @@ class Catalog:
             (blob, MAX_PLACES),
         )
         return [Repository(row["registry"], row["name"]) for row in rows]
+
+    async def parent_unknown(self, *, after: str, limit: int) -> Sequence[Descriptor]:
+        """Return manifests, by digest, that were never looked at for what they build on."""
+        rows = await self._database.read(
+            f"SELECT {_MANIFEST} FROM manifests m"  # noqa: S608 - constant columns
+            " WHERE m.parent_noted = 0 AND m.digest > ? ORDER BY m.digest LIMIT ?",
+            (after, limit),
+        )
+        return [_descriptor(row) for row in rows]
 
     async def partial(self) -> Sequence[tuple[Digest, Digest]]:
         """Return the manifests that were recorded without a blob somewhere below, each with it."""

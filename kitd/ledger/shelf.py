@@ -12,7 +12,7 @@ from functools import partial
 from kitd.clock import Clock
 from kitd.content.store import ContentNotFoundError
 from kitd.errors import KitdError
-from kitd.ledger.catalog import NAMED, Also, move_tags, remove_manifest, remove_tag
+from kitd.ledger.catalog import NAMED, PARENTS_UNKNOWN, Also, move_tags, remove_manifest, remove_tag
 from kitd.ledger.database import Database
 from kitd.oci.digest import Digest
 from kitd.oci.reference import Reference, Repository, parse_reference
@@ -137,6 +137,7 @@ WHERE b.registry = ?1 AND b.name = ?2 AND (b.identifier = ?3 OR b.identifier IN
   (SELECT tag FROM tags WHERE registry = ?1 AND name = ?2 AND digest = ?3))
 ORDER BY t.tag IS NULL, r.registry, r.name, t.tag LIMIT 1
 """
+_UNKNOWN = "kits from before an upgrade are still looked at for what they build on"
 
 
 class Shelf:
@@ -272,6 +273,11 @@ def _remove(
             raise KitNeededError(
                 f"{reference} is what {child} builds on", hint="remove that first, or use --force"
             )
+        if not force and _are_parents_unknown(connection):
+            raise KitNeededError(
+                f"{reference} may be what another kit builds on: {_UNKNOWN}",
+                hint="try again in a minute, or use --force",
+            )
         taken.add(digest)
         freed_bytes = _take(connection, repository, digest, now_us)
         total = total.and_then(Removal(removed=gone, collectable_bytes=freed_bytes))
@@ -303,6 +309,7 @@ def _remove_batch(
     """
     removed, kept, freed_bytes = [], [], 0
     rows = connection.execute(_CANDIDATES, (*after, force, BATCH_KITS)).fetchall()
+    is_unknown = _are_parents_unknown(connection)
     for row in rows:
         repository, digest = Repository(row["registry"], row["name"]), Digest(row["digest"])
         if repository not in repositories:
@@ -311,6 +318,8 @@ def _remove_batch(
         why = _spoken_for(connection, repository, digest)
         if why is None and not force and row["project"] is not None:
             why = f"the last kit of project {row['project']}"
+        if why is None and not force and is_unknown:
+            why = _UNKNOWN
         if why is not None:
             kept.append(Kept(reference, why))
             continue
@@ -388,6 +397,11 @@ def _built_on_by(
         return None
     child = Repository(row["registry"], row["name"])
     return Reference(child, tag=row["tag"], digest=None if row["tag"] else row["digest"])
+
+
+def _are_parents_unknown(connection: sqlite3.Connection) -> bool:
+    """Whether any kit may be one that another builds on, which nobody looked at yet."""
+    return bool(connection.execute(f"SELECT {PARENTS_UNKNOWN}").fetchone()[0])
 
 
 def _take(

@@ -39,6 +39,14 @@ class RecordManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteParent:
+    """A recorded manifest was looked at for the kit that it builds on; None for none."""
+
+    manifest: Digest
+    parent: Reference | None
+
+
+@dataclass(frozen=True, slots=True)
 class MoveTags:
     """Let tags of a repository name a recorded manifest."""
 
@@ -98,5 +106,12 @@ class Emit:
 
 
 Effect = (
-    RecordManifest | RecordLocation | RecordElsewhere | MoveTags | FollowTags | RecordPack | Emit
+    RecordManifest
+    | NoteParent
+    | RecordLocation
+    | RecordElsewhere
+    | MoveTags
+    | FollowTags
+    | RecordPack
+    | Emit
 )

@@ -48,6 +48,8 @@ class CachedKit:
     """The project whose last kit this is."""
     built_on_by: Digest | None = None
     """A kit that builds on this one by digest, in a repository whose registry may not have it."""
+    may_be_built_on: bool = False
+    """Some kit was not looked at yet, and may build on this one in the same way."""
 
     @property
     def digest(self) -> Digest:
@@ -280,6 +282,8 @@ def _own_reason(kit: CachedKit, by_digest: Mapping[Digest, CachedKit]) -> str | 
     if kit.built_on_by is not None:
         child = by_digest.get(kit.built_on_by)
         return f"{kit.built_on_by if child is None else child.name} builds on it"
+    if kit.may_be_built_on:
+        return "it is not known yet whether a kit builds on it"
     return None
 
 

@@ -2,7 +2,9 @@
 
 import json
 import re
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,6 +12,7 @@ import pytest
 
 from kitd.modelkit.chain import MAX_PARENTS
 from kitd.modelkit.plan import FILE_PATH
+from tests.e2e.conftest import wait_until
 
 
 def write(root: Path, kitfile: str, files: Mapping[str, str] = MappingProxyType({})) -> Path:
@@ -338,6 +341,30 @@ def test_a_parent_by_digest_is_there_as_long_as_its_child(kitd, tmp_path):
     assert daemon.json("remove", "--all")["removed"] == []
     refused = daemon.kitctl("remove", f"base@{parent}")
     assert (refused.code, "child:v1 builds on" in refused.err) == (1, True)
+    daemon.json("cache", "gc")
+    daemon.json("unpack", "child:v1", "-d", tmp_path / "target")
+    assert files(tmp_path / "target")["w.bin"] == "old"
+    daemon.json("remove", "child:v1")
+    gone = daemon.json("remove", "--all")["removed"]
+    assert [kit["digest"] for kit in gone] == [parent]
+
+
+def test_a_parent_by_digest_survives_the_upgrade_of_a_ledger_that_did_not_note_it(kitd, tmp_path):
+    """The ledger is as the migration leaves one in which parents have no table."""
+    daemon = kitd({"cache": {"use_at_most": "1B", "keep_recent": "0s"}}).start()
+    root = write(tmp_path / "base", "model: {path: w.bin}\n", {"w.bin": "old"})
+    parent = daemon.json("pack", root, "-t", "base:v1")["digest"]
+    write(tmp_path / "child", tuned(f"base@{parent}"), {"adapter": "a", "data/fresh": "f"})
+    daemon.json("pack", tmp_path / "child", "-t", "child:v1")
+    daemon.stop()
+    with closing(sqlite3.connect(daemon.place / "state/ledger.sqlite3")) as ledger:
+        ledger.executescript(
+            "DELETE FROM tags WHERE name = 'base';"
+            "DELETE FROM kit_parents; UPDATE manifests SET parent_noted = 0;"
+        )
+    daemon.start()
+
+    wait_until("kits to be looked at", lambda: not daemon.json("remove", "--all")["kept"])
     daemon.json("cache", "gc")
     daemon.json("unpack", "child:v1", "-d", tmp_path / "target")
     assert files(tmp_path / "target")["w.bin"] == "old"

@@ -1,7 +1,8 @@
 """When a pack makes a new kit, when it names one, and when it does neither: a real cache."""
 
 import asyncio
-from contextlib import nullcontext
+import sqlite3
+from contextlib import closing, nullcontext
 
 import pytest
 
@@ -35,6 +36,7 @@ class Workbench:
         self.leases = LeaseBook()
         self.packs = 0
         self.content = b"weights"
+        self.parents = ()
         self.expected = []
         self.refusal = None
         self.jobs = JobLedger(database, clock, epoch=1)
@@ -90,6 +92,7 @@ class Workbench:
             package_version=None,
             git_commit=None,
             warnings=(),
+            parents=self.parents,
         )
 
     async def run(
@@ -177,6 +180,20 @@ async def test_a_project_s_equal_content_is_published_again_where_it_was_defined
     await bench.projects.add("demo", '{"tags":"others"}')
     again, following = await bench.run()
     assert (again.unchanged, again.tags, following) == (True, ("latest",), ["push"])
+
+
+async def test_an_equal_kit_that_nobody_looked_at_is_noted_with_its_parent(bench, tmp_path):
+    """As it was recorded before kitd noted what kits build on."""
+    bench.parents = ("team/base:v1",)
+    first, _ = await bench.run()
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as ledger, ledger:
+        ledger.execute("DELETE FROM kit_parents")
+        ledger.execute("UPDATE manifests SET parent_noted = 0")
+    again, _ = await bench.run()
+    assert (again.unchanged, await bench.catalog.parent_unknown(after="", limit=9)) == (True, [])
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as ledger:
+        rows = ledger.execute("SELECT manifest, name, identifier FROM kit_parents").fetchall()
+    assert rows == [(first.digest, "team/base", "v1")]
 
 
 async def test_a_kit_that_was_removed_is_made_and_named_again(bench):

@@ -16,7 +16,7 @@ from kitd.oci.digest import digest_of
 from kitd.oci.manifest import parse_manifest
 from kitd.oci.media_type import OCI_INDEX, OCI_MANIFEST
 from kitd.oci.reference import Reference, Repository, parse_reference
-from kitd.queue.effect import KitSummary, MoveTags, RecordLocation, RecordManifest
+from kitd.queue.effect import KitSummary, MoveTags, NoteParent, RecordLocation, RecordManifest
 from kitd.queue.job import Lane
 
 HERE = Repository("localhost", "team/model")
@@ -110,6 +110,25 @@ async def test_a_kit_is_needed_by_what_builds_on_it_unless_its_own_registry_has_
     assert await built_on_by() == child[0].digest
     await catalog.apply([RecordLocation(A[0].digest, HERE)])
     assert await built_on_by() is None
+
+
+async def test_every_kit_may_be_built_on_until_all_were_looked_at(ledger, catalog, sql):
+    """But for one that the registries have from which another would fetch it."""
+    child = manifest("child")
+    await catalog.apply([record(A), record(child, THERE), RecordLocation(child[0].digest, THERE)])
+    assert not any(kit.may_be_built_on for kit in await ledger.kits())
+    sql("UPDATE manifests SET parent_noted = 0 WHERE digest = ?", child[0].digest)
+
+    kits = {kit.digest: kit.may_be_built_on for kit in await ledger.kits()}
+    assert kits == {A[0].digest: True, child[0].digest: False}
+    await catalog.apply([NoteParent(child[0].digest, Reference(HERE, digest=A[0].digest))])
+    kits = {kit.digest: (kit.may_be_built_on, kit.built_on_by) for kit in await ledger.kits()}
+    assert kits == {A[0].digest: (False, child[0].digest), child[0].digest: (False, None)}
+
+
+async def test_a_parent_is_noted_of_no_kit_that_is_gone(catalog, sql):
+    await catalog.apply([NoteParent(A[0].digest, Reference(HERE, digest=A[0].digest))])
+    assert sql("SELECT * FROM kit_parents") == []
 
 
 async def test_a_job_that_has_ended_needs_nothing(ledger, catalog, jobs, wish):

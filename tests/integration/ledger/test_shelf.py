@@ -12,7 +12,7 @@ from kitd.oci.descriptor import describe
 from kitd.oci.manifest import Manifest
 from kitd.oci.media_type import OCI_INDEX, OCI_MANIFEST
 from kitd.oci.reference import Reference, Repository
-from kitd.queue.effect import KitSummary, MoveTags, RecordElsewhere, RecordManifest
+from kitd.queue.effect import KitSummary, MoveTags, NoteParent, RecordElsewhere, RecordManifest
 
 HERE = Repository("localhost", "team/model")
 THERE = Repository("registry.example.com", "team/model")
@@ -322,3 +322,18 @@ async def test_what_a_kit_builds_on_by_tag_goes_with_force(shelf, built_on_a, ca
         await shelf.remove([tagged("v1")], force=False)
     await shelf.remove([tagged("v1")], force=True)
     assert list(await names()) == ["registry.example.com/team/model:child"]
+
+
+async def test_nothing_goes_until_it_is_known_what_kits_build_on(shelf, catalog, names, sql):
+    await catalog.apply([RecordManifest(HERE, *A), RecordManifest(THERE, *B)])
+    sql("UPDATE manifests SET parent_noted = 0 WHERE digest = ?", B[0].digest)
+    kept = (await shelf.remove_all(force=False)).kept
+    assert {each.reference.digest for each in kept} == {A[0].digest, B[0].digest}
+    assert "are still looked at" in kept[0].why
+    named = Reference(HERE, digest=A[0].digest)
+    with pytest.raises(KitNeededError, match="are still looked at"):
+        await shelf.remove([named], force=False)
+    await shelf.remove([named], force=True)
+    await catalog.apply([NoteParent(B[0].digest, None)])
+    assert len((await shelf.remove_all(force=False)).removed) == 1
+    assert await names() == {}

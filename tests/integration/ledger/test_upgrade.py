@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from kitd.ledger.catalog import Catalog
 from kitd.ledger.database import Database
 from kitd.ledger.failure import LedgerDamagedError, LedgerFullError, LedgerVersionError
 from kitd.ledger.job_ledger import IdempotencyKey, JobLedger
 from kitd.ledger.schema import APPLICATION_ID, MAX_BACKUPS, Upgrade, migrations
+from kitd.queue.effect import NoteParent
 from kitd.queue.job import JobState
 
 ROWS = Path(__file__).with_name("schema-1.sql")
@@ -108,6 +110,19 @@ async def test_every_earlier_schema_is_brought_to_today_s(
     schema = "SELECT type, name, tbl_name FROM sqlite_master ORDER BY 1, 2"
     assert query(path, schema) == query(tmp_path / "fresh.sqlite3", schema)
     assert query(path, "PRAGMA foreign_key_check") == []
+
+
+async def test_of_every_kit_it_has_to_be_looked_up_what_it_builds_on(path: Path, clock) -> None:
+    async def no_kit(_manifest: object) -> None:
+        """Nobody asks for it."""
+
+    async with Database(path) as database:
+        catalog = Catalog(database, clock, no_kit)
+        (target,) = await catalog.parent_unknown(after="", limit=10)
+        assert target.digest == "sha256:aa"
+        assert await catalog.parent_unknown(after="sha256:aa", limit=10) == []
+        await catalog.apply([NoteParent(target.digest, None)])
+        assert await catalog.parent_unknown(after="", limit=10) == []
 
 
 async def test_the_queue_goes_on_with_it(path: Path, clock, wish) -> None:

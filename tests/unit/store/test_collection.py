@@ -107,6 +107,11 @@ def test_what_a_kit_builds_on_stays_for_it():
     assert [each.kits for each in found.bundles] == [(child,)]
 
 
+def test_what_a_kit_may_build_on_stays_until_that_is_known():
+    parent = kit("parent", may_be_built_on=True)
+    assert plan([parent]).kept == {parent.digest: "it is not known yet whether a kit builds on it"}
+
+
 def test_a_part_that_is_kept_does_not_keep_the_index():
     part = kit("part", pinned_as="model:part")
     index = kit("index", part.target)
