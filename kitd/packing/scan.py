@@ -25,6 +25,7 @@ from kitd.caller import Caller
 from kitd.errors import Disposition, KitdError, printable
 from kitd.modelkit.plan import LayerPlan, Selection
 from kitd.packing.order import ANYBODY, Project
+from kitd.packing.private_group import is_private_group
 from kitd.set_id import lends_rights
 
 MAX_ENTRIES = 5_000_000
@@ -277,15 +278,22 @@ def _read_file(
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a file")
         authors = above | {status.st_uid}
-        # A group of its own, as many systems give one to each user, adds nobody.
-        if status.st_mode & stat.S_IWOTH or (
-            status.st_mode & stat.S_IWGRP and status.st_gid not in (0, os.getegid())
-        ):
+        if _may_others_write(file, status):
             authors.add(ANYBODY)
         with os.fdopen(file, "rb", closefd=False) as content:
             return Authored(content.read(max_bytes), frozenset(authors))
     finally:
         os.close(file)
+
+
+def _may_others_write(file: int, status: os.stat_result) -> bool:
+    """Whether anybody but the owner may; where that cannot be told, somebody may."""
+    if status.st_mode & stat.S_IWOTH:
+        return True
+    # With an access control list the bit is its mask, without which nobody whom it names may write.
+    return bool(status.st_mode & stat.S_IWGRP) and (
+        _has_access_list(file) or not is_private_group(status.st_uid, status.st_gid)
+    )
 
 
 @contextmanager
