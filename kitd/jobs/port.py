@@ -1,6 +1,7 @@
 """What job kinds are given to work with: interfaces, implemented elsewhere, wired by the daemon."""
 
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterator,
     Awaitable,
     Callable,
@@ -164,7 +165,7 @@ class MirrorRemote(Remote, Protocol):
         """Return the manifest that a tag names, and its content."""
         ...
 
-    def tags(self) -> AsyncIterator[ListedTag]:
+    def tags(self) -> AsyncGenerator[ListedTag, None]:
         """Yield the tags. Raises `ContentNotFoundError` where there is no such repository."""
         ...
 

@@ -1,6 +1,6 @@
 """Lists that come in pages: a repository's tags, a registry's repositories."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 async def list_pages(
     transport: Transport, request: Request, parse: Callable[[bytes], _T]
-) -> AsyncIterator[_T]:
+) -> AsyncGenerator[_T, None]:
     """Yield one page after the other, following their Link headers (RFC 8288).
 
     Raises `RegistryError` and its family, `RegistryProtocolError` for pages without an end.

@@ -2,8 +2,8 @@
 
 import re
 import sys
-from collections.abc import AsyncIterator, Container, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Container, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -332,7 +332,7 @@ class RemoteRepository:
         """Return the manifest that a tag names, and its content. Raises `RegistryNotFoundError`."""
         return await self._read_described(self._tag_url(check_tag(tag)), self._finding(tag))
 
-    async def tags(self) -> AsyncIterator[ListedTag]:
+    async def tags(self) -> AsyncGenerator[ListedTag, None]:
         """Yield the tags in the registry's order. Raises `RegistryNotFoundError`."""
         operation = f"list the tags of {self._name}"
         request = Request(
@@ -341,9 +341,10 @@ class RemoteRepository:
             url=self._transport.url(f"{self._name}/tags/list?n={NAMES_A_PAGE}"),
             scopes=(pull(self._name),),
         )
-        async for page in list_pages(self._transport, request, parse_tags):
-            for tag in page:
-                yield tag
+        async with aclosing(list_pages(self._transport, request, parse_tags)) as pages:
+            async for page in pages:
+                for tag in page:
+                    yield tag
 
     async def remove_tag(self, tag: str, expected: Digest) -> Fate:
         """Remove a tag and nothing else, if it names what is expected."""

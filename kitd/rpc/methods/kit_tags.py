@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import msgspec
@@ -138,8 +139,8 @@ class Listing:
             return
         turn = asyncio.timeout(within_s)
         try:
-            async with turn:
-                async for tag in origin.tags():
+            async with turn, aclosing(origin.tags()) as tags:
+                async for tag in tags:
                     if len(self._names) < MAX_TAGS:
                         self._names.append(tag.name)
                     else:
