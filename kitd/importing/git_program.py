@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 import shutil
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,11 @@ SILENCE_S = 300.0
 LOOK_S = 1.0
 """How often it is looked at while it fetches."""
 CONNECT_S = 15
+LOCAL_S = 60.0
+"""For what git does with objects that are here: it waits for nobody."""
+LOCAL_CPU_S = 60
+FETCH_CPU_S = 3600
+"""Of each process of a fetch, and of what reads its objects: there are a handful of them."""
 MAX_SAID_BYTES = 16 << 10
 MAX_TREE_BYTES = 64 << 20
 MAX_AUTHENTICATION_BYTES = 64 << 10
@@ -55,7 +61,11 @@ _SETTINGS = (
     "fetch.writeCommitGraph=false", "transfer.bundleURI=false", "http.followRedirects=false",
     "http.lowSpeedLimit=1", "http.lowSpeedTime=60",
 )  # fmt: skip
-_BOUNDED = f'ulimit -c 0 && ulimit -v {MEMORY_KIB} && exec nice -n 5 "$@"'
+# The soft limit alone: at the hard one a process is killed, and nobody sees why.
+_BOUNDED = (
+    f'ulimit -c 0 && ulimit -v {MEMORY_KIB} && ulimit -S -t "$1" && shift && exec nice -n 5 "$@"'
+)
+_ENDLESS_HINT = "clone it yourself, and kitctl pack the directory"
 
 _MISSING = re.compile(
     r"couldn't find remote ref|not our ref|unadvertised object|[Rr]epository .*not found"
@@ -66,6 +76,7 @@ _DENIED = re.compile(
     r"|returned error: 40[13]|[Aa]ccess denied|Host key verification failed|dubious ownership"
 )
 _REDIRECTED = re.compile(r"returned error: 30\d|redirect")
+_SPENT = re.compile(rf"died of signal {signal.SIGXCPU.value}\b")
 _HOPELESS = re.compile(
     r"transport '.*' not allowed|mismatched algorithms|object format|out of memory"
     r"|certificate|invalid refspec"
@@ -85,6 +96,7 @@ class GitProgram:
         looked: Callable[[], Awaitable[int]],
         *,
         silence_s: float = SILENCE_S,
+        cpu_s: int = FETCH_CPU_S,
     ) -> str:
         """Fetch one commit into a directory that is not there yet; return its name (40 hex digits).
 
@@ -94,8 +106,13 @@ class GitProgram:
         await self._answer(None, ["init", "--quiet", "--bare", "--template=", str(directory)], 4096)
         arguments = ["fetch", "--progress", "--no-tags", "--no-write-fetch-head", "--depth=1"]
         arguments += ["--", source.url, f"{source.revision}:refs/kitd/import"]
-        async with self._running(directory, arguments, source.place) as process:
+        async with self._running(directory, arguments, source.place, cpu_s) as process:
             said = await _follow(process, looked, silence_s)
+        if process.returncode == -signal.SIGXCPU or _SPENT.search(said.decode("utf-8", "replace")):
+            raise InvalidHubTreeError(
+                f"what is in {source.place.name} takes git more than {cpu_s} s to unpack",
+                hint=_ENDLESS_HINT,
+            )
         if process.returncode:
             raise failure_of(said, source)
         commit = [
@@ -108,16 +125,19 @@ class GitProgram:
         named = await self._answer(directory, commit, 4096)
         return named.decode("ascii", "replace").strip()
 
-    async def tree(self, directory: Path, commit: str) -> bytes:
-        """Return what git-ls-tree prints of a commit. Raises `GitError`, `InvalidHubTreeError`."""
+    async def tree(self, directory: Path, commit: str, *, deadline_s: float = LOCAL_S) -> bytes:
+        """Return what git-ls-tree prints of a commit. Raises `GitError`, `InvalidHubTreeError`.
+
+        Directories that are empty print nothing, however many a few objects unfold to.
+        """
         arguments = ["ls-tree", "-r", "-z", "-l", "--full-tree", commit]
-        return await self._answer(directory, arguments, MAX_TREE_BYTES)
+        return await self._answer(directory, arguments, MAX_TREE_BYTES, deadline_s)
 
     @asynccontextmanager
     async def objects(self, directory: Path) -> AsyncIterator["GitObjects"]:
         """Open the objects of a repository. Raises `NoGitError`, `GitError`."""
         arguments = ["cat-file", "--batch"]
-        async with self._running(directory, arguments, None) as process:
+        async with self._running(directory, arguments, None, FETCH_CPU_S) as process:
             yield GitObjects(process)
 
     async def authenticate(self, place: GitPlace) -> bytes:
@@ -143,17 +163,35 @@ class GitProgram:
         return answer
 
     async def _answer(
-        self, directory: Path | None, arguments: Sequence[str], max_bytes: int
+        self,
+        directory: Path | None,
+        arguments: Sequence[str],
+        max_bytes: int,
+        deadline_s: float = LOCAL_S,
     ) -> bytes:
-        async with self._running(directory, arguments, None) as process:
-            answer = await _whole(process, max_bytes)
+        late = InvalidHubTreeError(
+            f"git {arguments[0]} takes more than {deadline_s:g} s for the repository",
+            hint=_ENDLESS_HINT,
+        )
+        async with self._running(directory, arguments, None, LOCAL_CPU_S) as process:
+            try:
+                async with asyncio.timeout(deadline_s):
+                    answer = await _whole(process, max_bytes)
+            except TimeoutError:
+                raise late from None
+        if process.returncode == -signal.SIGXCPU:
+            raise late
         if process.returncode:
             raise GitError(f"git {arguments[0]} ended with {process.returncode}")
         return answer
 
     @asynccontextmanager
     async def _running(
-        self, directory: Path | None, arguments: Sequence[str], place: GitPlace | None
+        self,
+        directory: Path | None,
+        arguments: Sequence[str],
+        place: GitPlace | None,
+        cpu_s: int,
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         program = shutil.which("git", path=self._environ.get("PATH"))
         if program is None:
@@ -166,14 +204,15 @@ class GitProgram:
         command = [program, "--no-pager", "--no-replace-objects", *settings, *given, *arguments]
         # What is fetched says why it failed; all else is ours, and prints data.
         stderr = asyncio.subprocess.DEVNULL if place is None else asyncio.subprocess.STDOUT
-        process = await self._spawn(command, stderr=stderr, scheme=place.scheme if place else "")
+        scheme = place.scheme if place else ""
+        process = await self._spawn(command, stderr=stderr, scheme=scheme, cpu_s=cpu_s)
         try:
             yield process
         finally:
             await end(process)
 
     async def _spawn(
-        self, command: Sequence[str], *, stderr: int, scheme: str = ""
+        self, command: Sequence[str], *, stderr: int, scheme: str = "", cpu_s: int = LOCAL_CPU_S
     ) -> asyncio.subprocess.Process:
         environ = {name: self._environ[name] for name in _PASSED if self._environ.get(name)}
         environ |= {
@@ -193,7 +232,7 @@ class GitProgram:
             environ["GIT_SSL_CAINFO"] = trusted
         try:
             return await spawn(
-                "/bin/sh", "-c", _BOUNDED, "sh", *command, env=environ, stderr=stderr
+                "/bin/sh", "-c", _BOUNDED, "sh", str(cpu_s), *command, env=environ, stderr=stderr
             )
         except OSError as error:
             raise GitUnavailableError(f"git cannot be started: {error.strerror}") from error
@@ -208,7 +247,7 @@ class GitObjects:
         self._is_broken = False
 
     async def read(self, blob: str, size: int) -> AsyncGenerator[bytes]:
-        """Yield the content of a blob. Raises `GitError`."""
+        """Yield the content of a blob. Raises `GitError`, `InvalidHubTreeError`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         async with self._turn:
@@ -219,7 +258,14 @@ class GitObjects:
             with contextlib.suppress(ConnectionError):
                 self._process.stdin.write(f"{blob}\n".encode())
                 await self._process.stdin.drain()
-            head = await self._process.stdout.readline()
+            try:
+                async with asyncio.timeout(LOCAL_S):
+                    head = await self._process.stdout.readline()
+            except TimeoutError:
+                raise InvalidHubTreeError(
+                    f"git takes more than {LOCAL_S:g} s to find the blob {blob}",
+                    hint=_ENDLESS_HINT,
+                ) from None
             if head != f"{blob} blob {size}\n".encode():
                 raise GitError(f"git has no blob {blob} of {size} bytes")
             left = size

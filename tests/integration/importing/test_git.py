@@ -7,7 +7,13 @@ import pytest
 
 from git_server import git, make_repository, serve_git
 from kitd.errors import KitdError
-from kitd.hub.error import GitError, GitUnavailableError, HubError, NoGitError
+from kitd.hub.error import (
+    GitError,
+    GitUnavailableError,
+    HubError,
+    InvalidHubTreeError,
+    NoGitError,
+)
 from kitd.hub.git_source import git_source
 from kitd.importing.git import GitClient
 from kitd.importing.git_program import GitProgram, failure_of
@@ -67,6 +73,43 @@ async def test_a_server_that_says_nothing_is_not_waited_for(server, tmp_path):
         await program.fetch(
             git_source(server.address(), None), tmp_path / "git", looked, silence_s=0.5
         )
+
+
+async def test_empty_directories_that_unfold_without_end_are_not_waited_for(tmp_path):
+    """Ten names for the same tree, ten times, and nothing in the last: git prints nothing of it."""
+    require("git")
+    bare, raw = tmp_path / "bare.git", tmp_path / "raw"
+    git(tmp_path, "init", "--quiet", "--bare", "-b", "main", str(bare))
+    tree, content = "", b""
+    for _ in range(11):
+        raw.write_bytes(content)
+        tree = git(bare, "hash-object", "-t", "tree", "-w", str(raw)).strip()
+        entry = bytes.fromhex(tree)
+        content = b"".join(b"40000 d%d\0" % number + entry for number in range(10))
+    head = git(bare, "commit-tree", "-m", "bomb", tree).strip()
+    program = GitProgram({"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
+    with pytest.raises(InvalidHubTreeError, match=r"more than 0\.5 s") as caught:
+        await program.tree(bare, head, deadline_s=0.5)
+    assert caught.value.hint
+
+
+async def test_a_fetch_that_goes_on_and_on_has_a_bound_however_much_it_says(tmp_path):
+    """What unpacks a bomb of deltas tells its progress all the time."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "git").write_text(
+        '#!/bin/sh\ncase "$*" in *" init "*) exit 0;; esac\nwhile :; do echo "Resolving"; done\n'
+    )
+    (programs / "git").chmod(0o755)
+    program = GitProgram({"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path)})
+
+    async def looked():
+        return 0
+
+    source = git_source("https://git.example.com/org/name", None)
+    with pytest.raises(InvalidHubTreeError, match="more than 1 s") as caught:
+        await program.fetch(source, tmp_path / "git", looked, cpu_s=1)
+    assert caught.value.hint
 
 
 async def test_what_a_killed_attempt_left_is_begun_anew(client, server, tmp_path):
