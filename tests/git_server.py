@@ -27,6 +27,8 @@ class Quirks:
 
     private: bool = False
     """Who does not say who he is gets nothing of the repository."""
+    repeat: str | None = None
+    """Who says wrongly who he is is told this, and what he said."""
     busy: int = 0
     """How often the LFS server has no time."""
     batch: object = None
@@ -135,6 +137,10 @@ def serve_git(root: Path):
                 server.proceed.wait()
             if server.quirks.redirect is not None:
                 self.answer(302, headers={"Location": server.quirks.redirect + self.path})
+            elif server.quirks.repeat is not None and (shown := self.headers["Authorization"]):
+                login = base64.b64decode(shown.split()[1]).decode()
+                told = f"{server.quirks.repeat} {login} {shown}"
+                self.answer(403, told.encode(), {"Content-Type": "text/plain"})
             elif server.quirks.private and self.headers["Authorization"] != f"Basic {known}":
                 self.answer(401, headers={"WWW-Authenticate": 'Basic realm="git"'})
             elif self.path.endswith("/info/lfs/objects/batch"):

@@ -20,6 +20,7 @@ from kitd.hub.tree import HubFile, Snapshot, check_tree
 from kitd.importing.fetch import Part, fetch
 from kitd.importing.git_program import GitObjects, GitProgram
 from kitd.importing.lfs import LfsClient
+from kitd.importing.netrc_login import netrc_login
 from kitd.importing.web import Web
 from kitd.secret import Secrets
 from kitd.store.blob_store import os_errors
@@ -32,7 +33,7 @@ class GitClient:
         self._web = web
         self._secrets = secrets
         self._environ = environ
-        self._program = GitProgram(environ)
+        self._program = GitProgram(environ, secrets.redact)
 
     @asynccontextmanager
     async def open(
@@ -55,6 +56,7 @@ class GitClient:
                 return size
 
             with self._secrets.redacted():
+                await self._learn_login(source)
                 commit = await self._program.fetch(source, directory, looked)
             async with self._program.objects(directory) as objects:
                 snapshot = await self._snapshot(directory, commit, objects)
@@ -63,6 +65,16 @@ class GitClient:
                 yield GitOrigin(snapshot, size, objects, lfs)
         finally:
             await run_blocking(_remove, directory)
+
+    async def _learn_login(self, source: GitSource) -> None:
+        """Take note of what curl in git is going to show, which a server may repeat."""
+        place = source.place
+        if place.scheme not in ("http", "https"):
+            return
+        login = await run_blocking(netrc_login, self._environ, place.host)
+        if login is not None:
+            user, password = login
+            self._secrets.learn(password, username=user)
 
     async def _snapshot(self, directory: Path, commit: str, objects: GitObjects) -> Snapshot:
         content = await self._program.tree(directory, commit)

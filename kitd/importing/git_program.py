@@ -45,7 +45,7 @@ MAX_TREE_BYTES = 64 << 20
 MAX_AUTHENTICATION_BYTES = 64 << 10
 
 _PASSED = (
-    "PATH", "HOME", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "PATH", "TMPDIR", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "http_proxy", "https_proxy", "no_proxy", "all_proxy",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
 )  # fmt: skip
@@ -84,10 +84,11 @@ _HOPELESS = re.compile(
 
 
 class GitProgram:
-    """Runs git for imports."""
+    """Runs git for imports; `redact` takes secrets out of what it says."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], redact: Callable[[str], str] = str) -> None:
         self._environ = environ
+        self._redact = redact
 
     async def fetch(
         self,
@@ -114,7 +115,8 @@ class GitProgram:
                 hint=_ENDLESS_HINT,
             )
         if process.returncode:
-            raise failure_of(said, source)
+            # Before it is cut: nobody would know a half of a secret.
+            raise failure_of(self._redact(said.decode("utf-8", "replace")), source)
         commit = [
             "rev-parse",
             "--verify",
@@ -217,6 +219,8 @@ class GitProgram:
         environ = {name: self._environ[name] for name in _PASSED if self._environ.get(name)}
         environ |= {
             "LC_ALL": "C",
+            # Else curl would look into the password file for it, and find another ~/.netrc.
+            "HOME": self._environ.get("HOME") or "/nonexistent",
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_ATTR_NOSYSTEM": "1",
@@ -297,7 +301,10 @@ async def _follow(
         if chunk == b"":
             await process.wait()
             await looked()
-            return said
+            # Of what was cut the first line is none: it may begin in the middle of a secret.
+            return (
+                said if len(said) < MAX_SAID_BYTES else re.split(rb"[\r\n]", said, maxsplit=1)[-1]
+            )
         said = (said + (chunk or b""))[-MAX_SAID_BYTES:]
         now_s = loop.time()
         if now_s >= look_s + LOOK_S:
@@ -323,9 +330,9 @@ async def _whole(process: asyncio.subprocess.Process, max_bytes: int) -> bytes:
     return bytes(content)
 
 
-def failure_of(said: bytes, source: GitSource) -> KitdError:
+def failure_of(said: str, source: GitSource) -> KitdError:
     """Return what git's last words come to."""
-    lines = [line.strip() for line in re.split(r"[\r\n]+", said.decode("utf-8", "replace"))]
+    lines = [line.strip() for line in re.split(r"[\r\n]+", said)]
     telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote: ", "ssh:"))]
     told = [line for line in lines if _DENIED.search(line) or _MISSING.search(line)]
     words = (

@@ -9,7 +9,9 @@ from kitd.secret_file import read_secret
 
 
 def netrc_login(environ: Mapping[str, str], host: str) -> tuple[str, str] | None:
-    """Return user and password for a host, if the file has a line for it. Blocks.
+    """Return user and password for a host, if the file has a line for it or for all. Blocks.
+
+    Hosts are compared as DNS does, and `default` stands for all that have no line, as for curl.
 
     Raises `GitError` for a file that cannot be read, of which it repeats nothing.
     """
@@ -19,11 +21,15 @@ def netrc_login(environ: Mapping[str, str], host: str) -> tuple[str, str] | None
             return None
         # No pipe that nobody writes to, and no file without an end.
         read_secret(path)
-        found = netrc.netrc(str(path)).hosts.get(host)
+        hosts = {name.lower(): login for name, login in netrc.netrc(str(path)).hosts.items()}
     except netrc.NetrcParseError as error:
-        raise GitError(f"line {error.lineno} of {path} cannot be read") from None
+        raise GitError(
+            f"line {error.lineno} of {path} cannot be read",
+            hint="mend it: what kitd cannot read there it could not keep out of messages",
+        ) from None
     except ValueError as error:
         raise GitError(f"{path} {error}") from error
     except OSError as error:
         raise GitError(f"{path} cannot be read: {error.strerror}") from error
+    found = hosts.get(host.lower()) or hosts.get("default")
     return None if found is None else (found[0], found[2])

@@ -160,6 +160,22 @@ async def test_git_is_not_sent_on_to_where_kitd_may_have_another_login(client, s
         assert other.asked == []
 
 
+@pytest.mark.parametrize("line", ["machine 127.0.0.1", "default"])
+@pytest.mark.parametrize("filler", [0, 250])
+async def test_a_login_that_curl_shows_and_the_server_repeats_is_not_told(
+    client, server, tmp_path, line, filler
+):
+    """Wherever it stands in what the server says, of which an error holds only so much."""
+    password = "netrc-canary-that-must-not-be-repeated"
+    (tmp_path / ".netrc").write_text(f"{line} login robot password {password}\n")
+    server.quirks.private, server.quirks.repeat = True, "x" * filler
+    with pytest.raises(KitdError) as caught:
+        async with client.open(git_source(server.address(), None), tmp_path / "git", unlimited):
+            pytest.fail("it was opened")
+    assert "redacted" in caught.value.message
+    assert "netrc-c" not in caught.value.message
+
+
 async def test_objects_that_are_named_by_sha256_are_told(client, tmp_path):
     work = tmp_path / "new"
     work.mkdir()
@@ -201,7 +217,7 @@ async def test_a_machine_without_git_is_told_what_to_install(tmp_path):
     ],
 )
 def test_why_git_failed(said, code):
-    error = failure_of(said.encode(), git_source("https://git.example.com/org/name", "v9"))
+    error = failure_of(said, git_source("https://git.example.com/org/name", "v9"))
     assert error.code == code
     assert error.hint or code == "git"
     assert error.message.isprintable()
