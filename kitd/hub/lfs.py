@@ -128,6 +128,9 @@ def parse_authenticated(content: bytes) -> tuple[LfsAction, int]:
     except (msgspec.DecodeError, UnicodeDecodeError):
         # Its words may be a part of the token that it should have been.
         raise HubError("the answer to git-lfs-authenticate cannot be read") from None
+    if "?" in link.href or "#" in link.href:
+        # What is asked for there is put after it, and would be a part of neither.
+        raise HubError("the address of the LFS server has a ? or a #")
     return _action(link), link.expires_in
 
 

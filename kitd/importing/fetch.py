@@ -147,9 +147,9 @@ class Part:
             if self._hash.hexdigest() != self.file.identity:
                 # It would be gone on with, and never become right.
                 self._path.unlink()
+                # Which one it has would tell what is where only kitd can look.
                 raise HubContentError(
-                    f"{self.file.path} is not what was listed: its hash is "
-                    f"{self._hash.hexdigest()}, not {self.file.identity}"
+                    f"{self.file.path} is not what was listed: its hash is not {self.file.identity}"
                 )
             os.fchmod(self._open, 0o644)
             # A name stands for the content, also after a crash of the machine.

@@ -15,8 +15,8 @@ import aiohttp
 from yarl import URL
 
 from kitd.blocking import run_blocking
-from kitd.hub.error import HubContentError, HubError, HubNotFoundError
-from kitd.hub.git_source import LOOPBACK, GitPlace, GitSource
+from kitd.hub.error import HubContentError, HubNotFoundError
+from kitd.hub.git_source import GitPlace, GitSource
 from kitd.hub.lfs import (
     MEDIA_TYPE,
     LfsAction,
@@ -29,7 +29,7 @@ from kitd.hub.tree import HubFile
 from kitd.importing.fetch import CHUNK_BYTES, Part, download, fetch
 from kitd.importing.git_program import GitProgram
 from kitd.importing.netrc_login import netrc_login
-from kitd.importing.web import Advice, Answer, Web
+from kitd.importing.web import Advice, Answer, Confines, Web
 from kitd.secret import Secrets
 from kitd.store.blob_store import os_errors
 
@@ -61,6 +61,7 @@ class LfsClient:
         self._secrets = secrets
         self._environ = environ
         self._asking = asyncio.Lock()
+        self._found: Confines | None = None
         self._server: LfsAction | None = None
         self._until_s = 0.0
 
@@ -82,8 +83,6 @@ class LfsClient:
             server = await self._current()
             action = await self._locate(server, file)
             first, own = URL(action.url, encoded=True), URL(server.url, encoded=True).origin()
-            if first.scheme != "https" and own.scheme == "https":
-                raise HubError(f"the LFS server {own.host} leads to {first.host} without TLS")
             has_own = any(name.lower() == "authorization" for name in action.headers)
 
             def headers_for(url: URL) -> Mapping[str, str]:
@@ -94,13 +93,14 @@ class LfsClient:
                 shown = server.headers if first.origin() == own and not has_own else {}
                 return {**shown, **action.headers, **given}
 
-            async with self._web.get(first, headers_for, _ADVICE) as answer:
+            async with self._web.get(first, headers_for, _ADVICE, await self._confines()) as answer:
                 yield answer
 
     async def _locate(self, server: LfsAction, file: HubFile) -> LfsAction:
         url = URL(f"{server.url.rstrip('/')}/objects/batch", encoded=True)
         headers = {**server.headers, "Accept": MEDIA_TYPE, "Content-Type": MEDIA_TYPE}
-        async with self._web.post(url, headers, batch_request(file), _ADVICE) as answer:
+        body, confines = batch_request(file), await self._confines()
+        async with self._web.post(url, headers, body, _ADVICE, confines) as answer:
             content = await answer.document(MAX_BATCH_BYTES)
         action = await run_blocking(parse_batch, content, file)
         self._learn(action)
@@ -120,9 +120,6 @@ class LfsClient:
         if place.scheme == "ssh":
             server, expires_s = parse_authenticated(await self._git.authenticate(place))
             self._learn(server)
-            url = URL(server.url, encoded=True)
-            if url.scheme != "https" and url.host not in LOOPBACK:
-                raise HubError(f"{place.host} names an LFS server without TLS")
             return server, min(expires_s / 2 if expires_s > 0 else AUTHENTICATED_S, AUTHENTICATED_S)
         login = await run_blocking(netrc_login, self._environ, place.host)
         headers = {}
@@ -131,6 +128,13 @@ class LfsClient:
             self._secrets.learn(password, username=user)
             headers["Authorization"] = aiohttp.BasicAuth(user, password, "utf-8").encode()
         return LfsAction(lfs_endpoint(self._source.url), headers), AUTHENTICATED_S
+
+    async def _confines(self) -> Confines:
+        """Return how far the server may lead: who is public does not lead into the house."""
+        if self._found is None:
+            host = self._source.place.host
+            self._found = Confines(host, await self._web.regions_open_to(host))
+        return self._found
 
     def _learn(self, action: LfsAction) -> None:
         for name, value in action.headers.items():

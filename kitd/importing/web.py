@@ -6,11 +6,13 @@ so, and where the first is reached by TLS all are.
 
 import asyncio
 import random
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple, Self, TypeVar
 
 import aiohttp
@@ -19,6 +21,8 @@ from yarl import URL
 from kitd import __version__
 from kitd.errors import UnavailableError
 from kitd.hub.error import HubDeniedError, HubError, HubNotFoundError, HubUnavailableError
+from kitd.hub.git_source import LOOPBACK
+from kitd.hub.region import Region, region_of, regions_open_to
 from kitd.retry_after import parse_retry_after
 
 CHUNK_BYTES = 1 << 20
@@ -36,6 +40,25 @@ _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 T = TypeVar("T")
 Proxy = Callable[[URL], URL | None]
 """Returns the proxy for a request, None for none. Raises `ValueError` for one that cannot be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confines:
+    """How far requests go, wherever an answer or a redirect leads.
+
+    The host itself is asked wherever it is; others in some regions, and without TLS on loopback
+    only, where the host is there, too. What a proxy connects to, which it resolves, is its affair.
+    """
+
+    host: str
+    regions: frozenset[Region]
+
+    def of(self, url: URL) -> frozenset[Region] | None:
+        """Return where a request may go; None for anywhere. Raises `HubError`."""
+        is_near = self.host in LOOPBACK and url.host in LOOPBACK
+        if url.scheme != "https" and not is_near:
+            raise HubError(f"{self.host} leads to {url.host} without TLS")
+        return None if url.host == self.host or is_near else self.regions
 
 
 class Advice(NamedTuple):
@@ -84,7 +107,7 @@ class Web:
         self._proxy = proxy
         self._sleep = sleep
         self._silence_s = silence_s
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[frozenset[Region] | None, aiohttp.ClientSession] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -95,7 +118,11 @@ class Web:
 
     @asynccontextmanager
     async def get(
-        self, url: URL, headers_for: Callable[[URL], Mapping[str, str]], advice: Advice
+        self,
+        url: URL,
+        headers_for: Callable[[URL], Mapping[str, str]],
+        advice: Advice,
+        confines: Confines | None = None,
     ) -> AsyncIterator[Answer]:
         """Ask for something, wherever it is; `headers_for` says what each server is shown.
 
@@ -104,7 +131,7 @@ class Web:
         linked: dict[str, str] = {}
         first = url.origin()
         for _ in range(MAX_REDIRECTS + 1):
-            async with await self._send("GET", url, headers_for(url)) as response:
+            async with await self._send("GET", url, headers_for(url), confines) as response:
                 if url.origin() == first:
                     linked |= {
                         name.lower(): value
@@ -120,10 +147,15 @@ class Web:
 
     @asynccontextmanager
     async def post(
-        self, url: URL, headers: Mapping[str, str], body: bytes, advice: Advice
+        self,
+        url: URL,
+        headers: Mapping[str, str],
+        body: bytes,
+        advice: Advice,
+        confines: Confines | None = None,
     ) -> AsyncIterator[Answer]:
         """Ask a question, which no other server is asked. Raises `KitdError` as `get` does."""
-        async with await self._send("POST", url, headers, body) as response:
+        async with await self._send("POST", url, headers, confines, body) as response:
             _require_success(response, url, advice)
             yield Answer(response, {})
 
@@ -146,10 +178,24 @@ class Web:
             pause_s = random.SystemRandom().random() * 2.0 ** (failures - 1)
         await self._sleep(pause_s)
 
+    async def regions_open_to(self, host: str) -> frozenset[Region]:
+        """Return where a host may lead; a name that is none leads to the public only."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return regions_open_to(())
+        return regions_open_to(str(address[0]) for *_, address in found)
+
     async def _send(
-        self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None = None
+        self,
+        method: str,
+        url: URL,
+        headers: Mapping[str, str],
+        confines: Confines | None,
+        body: bytes | None = None,
     ) -> aiohttp.ClientResponse:
-        session = await self._open_session()
         try:
             proxy = self._proxy(url)
         except ValueError as error:
@@ -157,19 +203,27 @@ class Web:
                 f"the proxy for {url.host} cannot be used",
                 hint="write HTTPS_PROXY and HTTP_PROXY like http://proxy.example.com:3128",
             ) from error
+        regions = None if confines is None else confines.of(url)
+        if proxy is not None and regions is not None:
+            _check_written(url, regions)
+            regions = None
+        session = await self._open_session(regions)
         with _connection_errors(url):
             return await session.request(
                 method, url, headers=headers, data=body, allow_redirects=False, proxy=proxy
             )
 
-    async def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
+    async def _open_session(self, regions: frozenset[Region] | None) -> aiohttp.ClientSession:
+        """Return a session of its own for each reach: connections are used again."""
+        if regions not in self._sessions:
             # Not to be waited for when cancelled: it reads files, and leaves nothing behind.
             tls = await asyncio.to_thread(ssl.create_default_context)
-            if self._session is None:
-                self._session = await self._stack.enter_async_context(
+            if regions not in self._sessions:
+                self._sessions[regions] = await self._stack.enter_async_context(
                     aiohttp.ClientSession(
-                        connector=aiohttp.TCPConnector(ssl=tls, limit=0),
+                        connector=aiohttp.TCPConnector(
+                            ssl=tls, limit=0, socket_factory=partial(_socket_for, regions)
+                        ),
                         headers={
                             "User-Agent": f"kitd/{__version__}",
                             "Accept-Encoding": "identity",
@@ -181,7 +235,37 @@ class Web:
                         ),
                     )
                 )
-        return self._session
+        return self._sessions[regions]
+
+
+class _OutOfBoundsError(PermissionError):
+    """An address is in a region that it may not be in."""
+
+
+def _socket_for(regions: frozenset[Region] | None, address: aiohttp.AddrInfoType) -> socket.socket:
+    """Return a socket for a connection to an address, which is the one that is connected to."""
+    family, kind, protocol, _, place = address
+    if regions is not None and region_of(str(place[0])) not in regions:
+        raise _OutOfBoundsError("out of bounds")
+    return socket.socket(family, kind, protocol)
+
+
+def _check_written(url: URL, regions: frozenset[Region]) -> None:
+    """Check an address that is written as one. Raises `HubError`.
+
+    What a name stands for the proxy finds out, and kitd never.
+    """
+    host = url.host or ""
+    is_address = ":" in host or host.rpartition(".")[2].isdecimal()
+    if host in LOOPBACK or (is_address and region_of(host) not in regions):
+        raise _out_of_bounds(url)
+
+
+def _out_of_bounds(url: URL) -> HubError:
+    return HubError(
+        f"{url.host} is no place that this server may send kitd to: it is not public",
+        hint="servers that are on this machine or its networks may lead to others there",
+    )
 
 
 def _target(first: URL, url: URL, response: aiohttp.ClientResponse) -> URL:
@@ -236,6 +320,8 @@ def _connection_errors(url: URL) -> Iterator[None]:
     except TimeoutError as error:
         raise HubUnavailableError(f"{url.host} did not answer in time") from error
     except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, _OutOfBoundsError):
+            raise _out_of_bounds(url) from error
         raise HubUnavailableError(
             f"{url.host} cannot be reached",
             hint="see whether it can be reached from here, and hub.endpoint where it is the hub",

@@ -391,9 +391,9 @@ def test_by_ssh_with_an_lfs_server_that_is_named_there(kitd, server, bare, tmp_p
     daemon = kitd()
     daemon.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
     daemon.start()
-    made = daemon.json("import", f"git@git.example.com:{bare}", "-t", "one")
+    made = daemon.json("import", f"git@localhost:{bare}", "-t", "one")
     assert unpacked(daemon, "one", tmp_path / "one")["model.safetensors"][0] == MODEL
-    again = daemon.json("import", f"ssh://git@git.example.com:2222{bare}", "-t", "one:v2")
+    again = daemon.json("import", f"ssh://git@localhost:2222{bare}", "-t", "one:v2")
     assert again["digest"] == made["digest"]
     asked = (tmp_path / "asked").read_text()
     assert "BatchMode=yes" in asked

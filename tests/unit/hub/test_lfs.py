@@ -81,6 +81,13 @@ def test_what_cannot_be_followed_is_an_error_of_its_own(content, error):
     assert "\x1b" not in caught.value.message
 
 
+@pytest.mark.parametrize("end", ["?x=", "#", "/a?b=c", "#x"])
+def test_a_server_whose_address_would_swallow_the_question_is_refused(end):
+    link = {"href": f"https://git.example.com/v1/admin{end}"}
+    with pytest.raises(HubError):
+        parse_authenticated(json.dumps(link).encode())
+
+
 @given(st.binary())
 def test_whatever_is_answered_is_read_or_refused(content):
     for read in (lambda: parse_batch(content, FILE), lambda: parse_authenticated(content)):
