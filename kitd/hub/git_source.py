@@ -54,8 +54,11 @@ class GitPlace:
     @property
     def name(self) -> str:
         """The repository as people call it: `org/name`, of a directory its last name."""
-        name = self.path.strip("/").removesuffix("/.git").removesuffix(".git")
-        return name if self.host else name.rpartition("/")[2]
+        name = self.path.strip("/")
+        if not self.host:
+            return name.removesuffix("/.git").removesuffix(".git").rpartition("/")[2]
+        # A directory of git's within a repository is another place at a server.
+        return name if name.endswith("/.git") else name.removesuffix(".git")
 
 
 class GitSource(msgspec.Struct, frozen=True, kw_only=True, tag_field="tool", tag="git"):
@@ -105,6 +108,10 @@ def parse_git_url(url: str) -> GitPlace:
     parts = place.path.strip("/").split("/")
     if any(part in ("", ".", "..") or part.startswith("-") for part in parts):
         raise _refused("the path of a repository leads nowhere else")
+    if "//" in place.path:
+        raise _refused("the path of a repository has one / at a time")
+    if "%" in place.path:
+        raise _refused("the path of a repository is not encoded twice")
     if not place.path.isprintable() or "\\" in place.path:
         raise _refused("the path of a repository holds characters that no name should have")
     if place.scheme == "http" and place.host not in LOOPBACK:

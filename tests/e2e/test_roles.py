@@ -389,12 +389,17 @@ def test_kitd_goes_only_where_a_rule_says_with_its_own_credentials(daemon):
         "https://127.0.0.1:9/prod/model.git",
         "git@127.0.0.1:team/model",
         f"file://{root}",
+        # As kitd's own cache is called, which needs no rule.
+        "http://localhost/team/model",
+        "ssh://root@127.0.0.1:9/team/model",
+        "http://127.0.0.1:9/Team/Model.git",
+        "http://127.0.0.1:9/team/model.git/.git",
     ):
         with pytest.raises(RpcError) as caught:
             daemon.call(SUBMIT, "kits.import", source=denied, tool="git", reference="mine")
         assert caught.value.code == "denied", denied
-    address = "http://127.0.0.1:9/Team/Model.git"
-    daemon.call(SUBMIT, "kits.import", source=address, tool="git", reference="mine")
+    for allowed in ("http://127.0.0.1:9/team/model.git", "ssh://git@127.0.0.1:9/team/model"):
+        daemon.call(SUBMIT, "kits.import", source=allowed, tool="git", reference="mine")
     with pytest.raises(RpcError, match=ELSEWHERE.replace(".", r"\.")) as caught:
         daemon.call(SUBMIT, "kits.import", source="Team/Model", reference=ELSEWHERE, push=True)
     assert caught.value.code == "denied"

@@ -115,7 +115,11 @@ def require_reachable(context: Context[Services], repository: Repository) -> Non
     """Check that kitd may go to a repository for the caller's sake. Raises `DeniedError`."""
     if repository.is_local or context.access.may_reach(repository):
         return
-    raise DeniedError(
+    raise _out_of_reach(context, repository)
+
+
+def _out_of_reach(context: Context[Services], repository: Repository) -> DeniedError:
+    return DeniedError(
         f"user {context.peer.uid} may not use {repository} with kitd's credentials",
         hint=f"an admin can add {repository} to the repositories of a rule in rpc.access",
     )
@@ -129,20 +133,32 @@ def reach(context: Context[Services]) -> tuple[str, ...]:
 def require_source(context: Context[Services], source: Source) -> None:
     """Check that kitd may fetch from a repository of a hub or of git for the caller's sake.
 
-    It is named as one of a registry would be: the host, and its name in lower case. Raises
-    `DeniedError`.
+    It is named as one of a registry would be, by its host and its name: at a hub in lower case, as
+    hubs tell no difference, and of git as it is. By ssh others than admins are `git` there, or who
+    kitd's ssh says. Raises `DeniedError`.
     """
-    host, name = urlsplit(context.services.hub_endpoint()).netloc, str(source)
+    if is_admin(context):
+        return
     if isinstance(source, GitSource):
-        host, name = source.place.authority, source.repository
-    if host:
-        require_reachable(context, Repository(host.lower(), name.lower()))
-    elif not is_admin(context):
-        # What git reads there it reads with kitd's rights, wherever the repository has it look.
-        raise DeniedError(
-            f"user {context.peer.uid} may not have kitd read a repository of this machine",
-            hint="clone it, and kitctl pack the directory; or ask an admin",
-        )
+        place = source.place
+        if not place.host:
+            # What git reads there it reads with kitd's rights, wherever the repository has it look.
+            raise DeniedError(
+                f"user {context.peer.uid} may not have kitd read a repository of this machine",
+                hint="clone it, and kitctl pack the directory; or ask an admin",
+            )
+        if place.user not in ("", "git"):
+            raise DeniedError(
+                f"user {context.peer.uid} may not have kitd be {place.user} at {place.host}",
+                hint=f"write git@{place.host}, or ask an admin",
+            )
+        repository = Repository(place.authority, source.repository)
+    else:
+        host = urlsplit(context.services.hub_endpoint()).netloc
+        repository = Repository(host.lower(), str(source).lower())
+    # A host may be called as kitd's own cache is, which everybody may use.
+    if not context.access.may_reach(repository):
+        raise _out_of_reach(context, repository)
 
 
 def require_mirrorable(context: Context[Services], order: MirrorOrder) -> None:
