@@ -6,6 +6,7 @@ Whatever ends the job, the directory goes with it.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -344,7 +345,10 @@ def require_place_for_kitfile(files: Iterable[HubFile]) -> None:
 
 def _key(args: ImportArgs) -> str:
     source = f"{args.source}@{args.source.revision}"
-    return f"{source}>{args.repository}:{','.join(args.tags)}@{args.asker}"
+    # Another choice, another Kitfile or no push is another wish, and takes no one's place.
+    wish = msgspec.json.encode((args.push, args.include, args.exclude, args.kitfile))
+    digest = sha256(wish).hexdigest()[:32]
+    return f"{source}>{args.repository}:{','.join(args.tags)}@{args.asker}#{digest}"
 
 
 IMPORT: JobKind[ImportArgs, Ports] = JobKind(

@@ -1,10 +1,11 @@
 """What of a hub's files becomes a Kitfile, and what cannot."""
 
+import msgspec
 import pytest
 
 from kitd.hub.error import InvalidHubTreeError
 from kitd.hub.tree import HubFile, hub_source
-from kitd.jobs.import_kit import draft_for, needed_by, require_place_for_kitfile
+from kitd.jobs.import_kit import IMPORT, ImportArgs, draft_for, needed_by, require_place_for_kitfile
 from kitd.modelkit.dialect import Dialect
 from kitd.modelkit.generate import CROWD
 from kitd.modelkit.kitfile import parse_kitfile
@@ -49,3 +50,29 @@ def test_what_is_ignored_is_not_needed(entries, ignored, needed):
     kitfile = parse_kitfile(f"manifestVersion: 1.0.0\ncode: [{{path: {entries}}}]".encode())
     found = needed_by(kitfile, files(".kitignore", "data/a", "data/b", "x"), ignored)
     assert sorted(file.path for file in found) == needed
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"push": True},
+        {"include": ("*.md",)},
+        {"include": (), "exclude": ("src/",)},
+        {"kitfile": "manifestVersion: 1.0.0\n"},
+        {"kitfile": ""},
+        {"asker": 1000},
+    ],
+)
+def test_a_wish_takes_the_place_of_its_equal_only(other):
+    """A waiting import with a push would else be one without."""
+    wish = ImportArgs(
+        source=hub_source("org/name", None),
+        include=("src/",),
+        exclude=(),
+        kitfile=None,
+        repository="registry.example.com/org/name",
+        tags=("latest",),
+    )
+    key = IMPORT.request(wish).key
+    assert IMPORT.request(msgspec.structs.replace(wish)).key == key
+    assert IMPORT.request(msgspec.structs.replace(wish, **other)).key != key
