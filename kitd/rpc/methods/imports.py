@@ -3,6 +3,7 @@
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
+from kitd.blocking import run_blocking
 from kitd.hub.git_source import Source, git_source, is_git_address
 from kitd.hub.tree import hub_source
 from kitd.jobs.import_kit import MAX_KITFILE_CHARS, MAX_PATTERNS
@@ -59,7 +60,7 @@ async def import_kit(context: Context[Services], params: ImportParams) -> Queued
     if params.kitfile is not None:
         if len(params.kitfile) > MAX_KITFILE_CHARS:
             raise InvalidParamsError(f"the Kitfile has more than {MAX_KITFILE_CHARS} characters")
-        parse_kitfile(params.kitfile.encode("utf-8", "replace"))
+        await run_blocking(parse_kitfile, params.kitfile.encode("utf-8", "replace"))
     reference, more = _reference(source, params.reference)
     if params.push and reference.repository.is_local:
         raise InvalidParamsError(
