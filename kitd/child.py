@@ -57,7 +57,7 @@ async def spawn(
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
-    """Kill a child of `spawn`, with all that it started, unless it ended; leave nothing of it.
+    """Kill a child of `spawn`, with all that it started, also if it ended; leave nothing of it.
 
     What it printed and nobody read is thrown away.
     """
@@ -76,12 +76,26 @@ def kill_children() -> None:
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            if process in _sharing:
+    with contextlib.suppress(ProcessLookupError):
+        if process in _sharing:
+            if process.returncode is None:
                 process.kill()
-            else:
-                os.killpg(process.pid, signal.SIGKILL)
+        elif process.returncode is None or _is_nobodys(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _is_nobodys(pid: int) -> bool:
+    """Whether no process has a number, so that a group of that number is an ended child's.
+
+    The kernel gives a number to nobody else while a group has it (setpgid(2)).
+    """
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def _note(starting: asyncio.Task[asyncio.subprocess.Process], *, shares_session: bool) -> None:

@@ -298,7 +298,8 @@ async def _follow(
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
                 chunk = await process.stdout.read(READ_BYTES)
-        if chunk == b"":
+        # What git started may keep the pipe open when git is gone.
+        if chunk == b"" or (chunk is None and process.returncode is not None):
             await process.wait()
             await looked()
             # Of what was cut the first line is none: it may begin in the middle of a secret.

@@ -76,6 +76,17 @@ async def test_an_ended_child_whose_own_child_goes_on_is_waited_for_no_longer(pi
     await _nobody_writes(file)
 
 
+async def test_what_an_ended_child_left_in_its_group_is_killed(pipe):
+    path, file = pipe
+    process = await spawn("sh", "-c", f"(echo; sleep 1000) > {path} & exit 0")
+    assert await asyncio.to_thread(_read, file) == b"\n"
+    async with asyncio.timeout(DEADLINE_S):
+        while process.returncode is None:
+            await asyncio.sleep(0.005)
+    await end(process)
+    await _nobody_writes(file)
+
+
 @pytest.mark.parametrize("rounds", range(2, 9))
 async def test_a_start_that_is_cancelled_leaves_no_grandchild(pipe, rounds):
     """Whether the event loop knows of the child yet or not."""

@@ -9,6 +9,7 @@ from git_server import git, make_repository, serve_git
 from kitd.errors import KitdError
 from kitd.hub.error import (
     GitError,
+    GitNotFoundError,
     GitUnavailableError,
     HubError,
     InvalidHubTreeError,
@@ -110,6 +111,26 @@ async def test_a_fetch_that_goes_on_and_on_has_a_bound_however_much_it_says(tmp_
     with pytest.raises(InvalidHubTreeError, match="more than 1 s") as caught:
         await program.fetch(source, tmp_path / "git", looked, cpu_s=1)
     assert caught.value.hint
+
+
+async def test_a_git_that_died_is_noticed_though_what_it_started_goes_on(tmp_path):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "git").write_text(
+        '#!/bin/sh\ncase "$*" in *" init "*) exit 0;; esac\n'
+        'sleep 1000 &\necho "fatal: couldn\'t find remote ref x"\nexit 128\n'
+    )
+    (programs / "git").chmod(0o755)
+    program = GitProgram({"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path)})
+
+    async def looked():
+        return 0
+
+    async with asyncio.timeout(20):
+        with pytest.raises(GitNotFoundError):
+            await program.fetch(
+                git_source("https://git.example.com/org/name", None), tmp_path / "git", looked
+            )
 
 
 async def test_what_a_killed_attempt_left_is_begun_anew(client, server, tmp_path):
