@@ -37,6 +37,8 @@ MAX_BATCH_BYTES = 1 << 20
 """Of an answer about one file."""
 AUTHENTICATED_S = 240.0
 """For how long at most the answer to an authentication by ssh is used."""
+MIN_UNNAMED_CHARS = 16
+"""Of a header that may be a secret without being called so."""
 
 _ADVICE = Advice(
     denied="kitd asks with ~/.netrc of its user, by ssh with what the server gives it for that",
@@ -138,9 +140,15 @@ class LfsClient:
 
     def _learn(self, action: LfsAction) -> None:
         for name, value in action.headers.items():
-            if name.lower() in ("authorization", "cookie") or "token" in name.lower():
+            # Whatever it is called: a shorter one would be guessed, or is a word of every message.
+            if (
+                len(value) >= MIN_UNNAMED_CHARS
+                or name.lower() in ("authorization", "cookie")
+                or "token" in name.lower()
+            ):
                 self._secrets.learn(value)
-                self._secrets.learn(value.rpartition(" ")[2])
+                if name.lower() == "authorization":
+                    self._secrets.learn(value.rpartition(" ")[2])
 
 
 def _kept(place: GitPlace, file: HubFile) -> Path:

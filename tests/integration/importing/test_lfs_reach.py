@@ -49,8 +49,8 @@ async def web(stack):
     return await stack.enter_async_context(Web(silence_s=5.0))
 
 
-def ssh_that_answers(directory, href):
-    answer = json.dumps({"href": href, "header": {"Authorization": "Bearer chosen-by-server"}})
+def ssh_that_answers(directory, href, header=None):
+    answer = json.dumps({"href": href, "header": header or {"Authorization": "Bearer by-server"}})
     (directory / "ssh").write_text(f"#!/bin/sh\necho '{answer}'\n")
     (directory / "ssh").chmod(0o755)
     return {"PATH": f"{directory}:/usr/bin:/bin", "HOME": str(directory)}
@@ -110,3 +110,14 @@ async def test_a_proxy_is_not_sent_to_an_address_that_is_inside(stack, inside, h
         ):
             pytest.fail("it was asked")
     assert asked == []
+
+
+async def test_whatever_a_header_is_called_its_value_is_not_repeated(web, inside, tmp_path):
+    header = {"Authorization": "Bearer bearer-word", "X-Amz-Credential": "canary-of-16-chars"}
+    environ = ssh_that_answers(tmp_path, f"http://127.0.0.1:{inside[0]}/lfs", header)
+    source, secrets = git_source("git@localhost:team/x", None), Secrets()
+    client = LfsClient(source, web, GitProgram(environ), secrets, environ)
+    with pytest.raises(HubError):
+        await client.fetch(FILE, tmp_path, lambda _: None)
+    for secret in ("canary-of-16-chars", "bearer-word"):
+        assert secrets.redact(f"<{secret}>") == "<[redacted]>"
