@@ -124,7 +124,13 @@ class GitProgram:
             "--end-of-options",
             "refs/kitd/import^{commit}",
         ]
-        named = await self._answer(directory, commit, 4096)
+        try:
+            named = await self._answer(directory, commit, 4096)
+        except GitError as error:
+            raise GitNotFoundError(
+                f"{source.revision} of {source.place.name} names no commit",
+                hint="name a branch, a tag of a commit, or a commit with --ref",
+            ) from error
         return named.decode("ascii", "replace").strip()
 
     async def tree(self, directory: Path, commit: str, *, deadline_s: float = LOCAL_S) -> bytes:
@@ -175,16 +181,27 @@ class GitProgram:
             f"git {arguments[0]} takes more than {deadline_s:g} s for the repository",
             hint=_ENDLESS_HINT,
         )
-        async with self._running(directory, arguments, None, LOCAL_CPU_S) as process:
+        async with self._running(
+            directory, arguments, None, LOCAL_CPU_S, asyncio.subprocess.PIPE
+        ) as process:
+            assert process.stderr is not None
+            words = asyncio.create_task(_last_words(process.stderr))
             try:
                 async with asyncio.timeout(deadline_s):
                     answer = await _whole(process, max_bytes)
+                    said = await words
             except TimeoutError:
                 raise late from None
+            finally:
+                words.cancel()
         if process.returncode == -signal.SIGXCPU:
             raise late
         if process.returncode:
-            raise GitError(f"git {arguments[0]} ended with {process.returncode}")
+            why = f": {printable(said.strip()[-400:])}" if said.strip() else ""
+            raise GitError(
+                f"git {arguments[0]} ended with {process.returncode}{why}",
+                hint="see whether the repository is whole: git fsck",
+            )
         return answer
 
     @asynccontextmanager
@@ -194,6 +211,7 @@ class GitProgram:
         arguments: Sequence[str],
         place: GitPlace | None,
         cpu_s: int,
+        stderr: int = asyncio.subprocess.DEVNULL,
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         program = shutil.which("git", path=self._environ.get("PATH"))
         if program is None:
@@ -204,8 +222,9 @@ class GitProgram:
         given = [] if directory is None else [f"--git-dir={directory}"]
         settings = [word for each in _SETTINGS for word in ("-c", each)]
         command = [program, "--no-pager", "--no-replace-objects", *settings, *given, *arguments]
-        # What is fetched says why it failed; all else is ours, and prints data.
-        stderr = asyncio.subprocess.DEVNULL if place is None else asyncio.subprocess.STDOUT
+        if place is not None:
+            # What is fetched says why it failed; all else prints data.
+            stderr = asyncio.subprocess.STDOUT
         scheme = place.scheme if place else ""
         process = await self._spawn(command, stderr=stderr, scheme=scheme, cpu_s=cpu_s)
         try:
@@ -316,6 +335,13 @@ async def _follow(
             sign_s = now_s
         if now_s - sign_s > silence_s:
             raise GitUnavailableError(f"the server of git said nothing for {silence_s:.0f} s")
+
+
+async def _last_words(stream: asyncio.StreamReader) -> str:
+    said = b""
+    while chunk := await stream.read(READ_BYTES):
+        said = (said + chunk)[-MAX_SAID_BYTES:]
+    return said.decode("utf-8", "replace")
 
 
 async def _whole(process: asyncio.subprocess.Process, max_bytes: int) -> bytes:

@@ -133,6 +133,27 @@ async def test_a_git_that_died_is_noticed_though_what_it_started_goes_on(tmp_pat
             )
 
 
+async def test_a_tag_of_no_commit_is_told(client, server, tmp_path):
+    bare = server.root / "Org" / "Name.git"
+    git(bare, "tag", "listing", "main^{tree}")
+    for address in (server.address(), f"file://{bare}"):
+        with pytest.raises(GitNotFoundError, match=r"listing of .* names no commit") as caught:
+            async with client.open(git_source(address, "listing"), tmp_path / "git", unlimited):
+                pytest.fail("it was opened")
+        assert "--ref" in (caught.value.hint or "")
+
+
+async def test_why_a_commit_cannot_be_listed_is_told(server, tmp_path):
+    bare = server.root / "Org" / "Name.git"
+    (tmp_path / "raw").write_bytes(b"40000 gone\0" + bytes(range(20)))
+    tree = git(bare, "hash-object", "-t", "tree", "-w", str(tmp_path / "raw")).strip()
+    head = git(bare, "commit-tree", "-m", "torn", tree).strip()
+    program = GitProgram({"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
+    with pytest.raises(GitError, match=bytes(range(20)).hex()) as caught:
+        await program.tree(bare, head)
+    assert caught.value.hint
+
+
 async def test_what_a_killed_attempt_left_is_begun_anew(client, server, tmp_path):
     left = tmp_path / "git"
     (left / "objects").mkdir(parents=True)
