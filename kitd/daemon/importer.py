@@ -28,7 +28,7 @@ import structlog
 from kitd.blocking import run_blocking
 from kitd.errors import Disposition, KitdError, NotFoundError
 from kitd.hub.git_source import Source
-from kitd.hub.tree import HubFile, HubSource, Snapshot
+from kitd.hub.tree import Choice, HubFile, HubSource, Snapshot
 from kitd.importing.git import GitClient, GitOrigin
 from kitd.importing.hub import HubClient
 from kitd.importing.ignored import find_ignored
@@ -71,11 +71,14 @@ class Importer:
 
     @asynccontextmanager
     async def open(
-        self, source: Source, place: Path, advanced: Callable[[int], None]
+        self, source: Source, place: Path, choice: Choice, advanced: Callable[[int], None]
     ) -> AsyncIterator[Origin]:
-        """Open a revision, to fetch its files into a job's directory. Raises `KitdError`."""
+        """Open what is chosen of a revision, to fetch its files into a job's directory.
+
+        Raises `KitdError`.
+        """
         if isinstance(source, HubSource):
-            snapshot = await self._hub.snapshot(source)
+            snapshot = await self._hub.snapshot(source, choice)
             fetch = partial(self._fetch_of_hub, source, snapshot.commit, place)
             yield _Origin(snapshot, 0, fetch)
             return
@@ -88,7 +91,7 @@ class Importer:
                     hint="free space, or point cache.dir at a larger disk",
                 )
 
-        async with self._git.open(source, place / _REPOSITORY, received) as origin:
+        async with self._git.open(source, place / _REPOSITORY, received, choice) as origin:
             fetch = partial(_fetch_of_git, origin, place)
             yield _Origin(origin.snapshot, origin.received, fetch)
 

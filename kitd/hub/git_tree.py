@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from kitd.errors import printable
 from kitd.hub.error import InvalidHubTreeError
-from kitd.hub.tree import MAX_ENTRIES, MAX_FILES, HubFile
+from kitd.hub.tree import CHOOSE_HINT, EVERYTHING, MAX_ENTRIES, MAX_FILES, Choice, HubFile
 
 MAX_POINTER_BYTES = 1023
 """LFS itself reads no larger file as a pointer."""
@@ -35,8 +35,8 @@ class GitTree:
     submodules: tuple[str, ...]
 
 
-def parse_tree(content: bytes) -> GitTree:
-    """Return what `git ls-tree` printed. Raises `InvalidHubTreeError`."""
+def parse_tree(content: bytes, choice: Choice = EVERYTHING) -> GitTree:
+    """Return what is chosen of what `git ls-tree` printed. Raises `InvalidHubTreeError`."""
     files: list[HubFile] = []
     links: list[str] = []
     submodules: list[str] = []
@@ -51,6 +51,8 @@ def parse_tree(content: bytes) -> GitTree:
             path = name.decode()
         except UnicodeDecodeError:
             raise InvalidHubTreeError(f"{printable(name[:200])} is not a name in UTF-8") from None
+        if not choice.takes(path):
+            continue
         if mode == b"160000":
             submodules.append(path)
         elif mode == b"120000":
@@ -68,7 +70,8 @@ def parse_tree(content: bytes) -> GitTree:
             files.append(file)
         if len(files) > MAX_FILES or len(files) + len(links) + len(submodules) > MAX_ENTRIES:
             raise InvalidHubTreeError(
-                f"the repository has more than {MAX_FILES} files, or {MAX_ENTRIES} entries"
+                f"the repository has more than {MAX_FILES} files, or {MAX_ENTRIES} entries",
+                hint=CHOOSE_HINT,
             )
     return GitTree(tuple(files), tuple(links), tuple(submodules))
 

@@ -26,6 +26,7 @@ MAX_ENTRIES = 2 * MAX_FILES
 """Files, and the directories that are listed with them."""
 MAX_BYTES = 64 * 2**40
 """Of all files together."""
+CHOOSE_HINT = "choose fewer with --include and --exclude"
 MAX_PATH_BYTES = 1024
 MAX_NAME_BYTES = 255
 MAX_DEPTH = 48
@@ -97,6 +98,29 @@ class Page:
 
     files: tuple[HubFile, ...]
     entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Of the files of a repository what some pattern includes, if there are any, and none excludes.
+
+    In patterns `*` stands for any characters, also `/`, as in the tools of the hub.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def takes(self, path: str) -> bool:
+        """Whether a file is chosen."""
+        is_included = not self.include or _matches(path, self.include)
+        return is_included and not _matches(path, self.exclude)
+
+    def of(self, files: Sequence[HubFile]) -> list[HubFile]:
+        """Return the files that are chosen."""
+        return [file for file in files if self.takes(file.path)]
+
+
+EVERYTHING = Choice()
 
 
 class _Lfs(msgspec.Struct, frozen=True):
@@ -183,10 +207,12 @@ def check_tree(files: Sequence[HubFile]) -> None:
     """Check that files can be written side by side. Raises `InvalidHubTreeError`."""
     if len(files) > MAX_FILES:
         raise InvalidHubTreeError(
-            f"the repository has more than {MAX_FILES} files", hint="choose some with --include"
+            f"the repository has more than {MAX_FILES} files", hint=CHOOSE_HINT
         )
     if sum(file.size for file in files) > MAX_BYTES:
-        raise InvalidHubTreeError(f"the repository has more than {MAX_BYTES} bytes")
+        raise InvalidHubTreeError(
+            f"the repository has more than {MAX_BYTES} bytes", hint=CHOOSE_HINT
+        )
     seen: set[str] = set()
     directories: set[str] = set()
     for file in files:
@@ -216,20 +242,6 @@ def _name_problem(path: str) -> str | None:
     if len(encoded) > MAX_PATH_BYTES or len(parts) > MAX_DEPTH:
         return "is too long or too deep"
     return "is too long" if any(len(part.encode()) > MAX_NAME_BYTES for part in parts) else None
-
-
-def select(
-    files: Sequence[HubFile], include: Sequence[str], exclude: Sequence[str]
-) -> tuple[HubFile, ...]:
-    """Return what some pattern includes, if there are any, and none excludes.
-
-    In patterns `*` stands for any characters, also `/`, as in the tools of the hub.
-    """
-    return tuple(
-        file
-        for file in files
-        if (not include or _matches(file.path, include)) and not _matches(file.path, exclude)
-    )
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:

@@ -16,7 +16,7 @@ from kitd.hub.git_tree import (
     parse_tree,
     with_pointers,
 )
-from kitd.hub.tree import HubFile, Snapshot, check_tree
+from kitd.hub.tree import EVERYTHING, Choice, HubFile, Snapshot, check_tree
 from kitd.importing.fetch import Part, fetch
 from kitd.importing.git_program import GitObjects, GitProgram
 from kitd.importing.lfs import LfsClient
@@ -41,6 +41,7 @@ class GitClient:
         source: GitSource,
         directory: Path,
         received: Callable[[int], Awaitable[None]],
+        choice: Choice = EVERYTHING,
     ) -> AsyncIterator["GitOrigin"]:
         """Fetch a commit into a directory, which is begun anew, and is gone in the end.
 
@@ -59,7 +60,7 @@ class GitClient:
                 await self._learn_login(source)
                 commit = await self._program.fetch(source, directory, looked)
             async with self._program.objects(directory) as objects:
-                snapshot = await self._snapshot(directory, commit, objects)
+                snapshot = await self._snapshot(directory, commit, objects, choice)
                 size = await run_blocking(_size_of, directory)
                 lfs = LfsClient(source, self._web, self._program, self._secrets, self._environ)
                 yield GitOrigin(snapshot, size, objects, lfs)
@@ -76,9 +77,11 @@ class GitClient:
             user, password = login
             self._secrets.learn(password, username=user)
 
-    async def _snapshot(self, directory: Path, commit: str, objects: GitObjects) -> Snapshot:
+    async def _snapshot(
+        self, directory: Path, commit: str, objects: GitObjects, choice: Choice
+    ) -> Snapshot:
         content = await self._program.tree(directory, commit)
-        tree = await run_blocking(parse_tree, content)
+        tree = await run_blocking(parse_tree, content, choice)
         pointers = {}
         for file in may_be_pointers(tree.files):
             if file.blob not in pointers:

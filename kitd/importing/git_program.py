@@ -352,7 +352,9 @@ async def _whole(process: asyncio.subprocess.Process, max_bytes: int) -> bytes:
     while chunk := await process.stdout.read(READ_BYTES * 16):
         content += chunk
         if len(content) > max_bytes:
-            raise InvalidHubTreeError(f"the repository has names of more than {max_bytes} bytes")
+            raise InvalidHubTreeError(
+                f"the repository has names of more than {max_bytes} bytes", hint=_ENDLESS_HINT
+            )
     await process.wait()
     return bytes(content)
 

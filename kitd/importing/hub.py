@@ -15,8 +15,11 @@ from yarl import URL
 from kitd.blocking import run_blocking
 from kitd.hub.error import HubError, InvalidHubTreeError
 from kitd.hub.tree import (
+    CHOOSE_HINT,
+    EVERYTHING,
     MAX_ENTRIES,
     MAX_FILES,
+    Choice,
     HubFile,
     HubSource,
     RepositoryType,
@@ -51,8 +54,8 @@ class HubClient:
         self._secrets = secrets
         self._web = web
 
-    async def snapshot(self, source: HubSource) -> Snapshot:
-        """Return what a revision holds. Raises `KitdError` of `kitd.hub.error`."""
+    async def snapshot(self, source: HubSource, choice: Choice = EVERYTHING) -> Snapshot:
+        """Return what is chosen of a revision. Raises `KitdError` of `kitd.hub.error`."""
         settings = await self._current()
         api = f"api/{_plural(source.type)}/{source.repository}"
         revision = quote(source.revision, safe="")
@@ -69,11 +72,13 @@ class HubClient:
                 partial(self._json, settings, page, MAX_PAGE_BYTES)
             )
             found = await run_blocking(parse_page, content)
-            files += found.files
+            files += await run_blocking(choice.of, found.files)
             entries += found.entries
             read_bytes += len(content)
             if len(files) > MAX_FILES:
-                raise InvalidHubTreeError(f"{source} has more than {MAX_FILES} files")
+                raise InvalidHubTreeError(
+                    f"{source} has more than {MAX_FILES} files", hint=CHOOSE_HINT
+                )
             if entries > MAX_ENTRIES or read_bytes > MAX_LIST_BYTES:
                 raise InvalidHubTreeError(
                     f"the list of files of {source} has more than {MAX_ENTRIES} entries,"

@@ -16,7 +16,7 @@ from kitd.content.together import all_of
 from kitd.errors import KitdError
 from kitd.hub.error import InvalidHubTreeError
 from kitd.hub.git_source import GitSource, Source
-from kitd.hub.tree import HubFile, select
+from kitd.hub.tree import EVERYTHING, Choice, HubFile
 from kitd.jobs.assembly import PackArgs, PackResult, pack
 from kitd.jobs.port import Origin, Ports
 from kitd.licence import MAX_LICENCE_BYTES, recognize_licence
@@ -92,14 +92,15 @@ async def run(args: ImportArgs, context: JobContext, ports: Ports) -> Done:
     def advanced(size: int) -> None:
         context.report(Progress("downloading", size, size))
 
-    async with importer.open(args.source, place, advanced) as origin:
+    choice = Choice(args.include, args.exclude)
+    async with importer.open(args.source, place, choice, advanced) as origin:
         fetching = _Fetching(origin, place, context, ports)
         snapshot = origin.snapshot
-        chosen = await run_blocking(select, snapshot.files, args.include, args.exclude)
+        chosen = snapshot.files
         if not chosen:
             raise NothingToImportError(
                 f"{args.source} has no files"
-                + (" that the patterns leave" if snapshot.files else ""),
+                + (" that the patterns leave" if choice != EVERYTHING else ""),
                 hint="see --include and --exclude; * stands for any characters, also /",
             )
         ignored = await _ignored(chosen, fetching, ports)

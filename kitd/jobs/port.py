@@ -22,7 +22,7 @@ from kitd.clock import Clock
 from kitd.content.shared import SharedReads
 from kitd.content.store import Fetcher, Need, Resolver, Tagger, Target
 from kitd.hub.git_source import Source
-from kitd.hub.tree import HubFile, Snapshot
+from kitd.hub.tree import Choice, HubFile, Snapshot
 from kitd.mirror.edge import Memory, Note
 from kitd.mirror.removal import Fate
 from kitd.modelkit.dialect import Dialect
@@ -264,9 +264,9 @@ class Importer(Protocol):
     """Where kits come from, and the disk for it: see `kitd.daemon.importer.Importer`."""
 
     def open(
-        self, source: Source, place: Path, advanced: Callable[[int], None]
+        self, source: Source, place: Path, choice: Choice, advanced: Callable[[int], None]
     ) -> AbstractAsyncContextManager[Origin]:
-        """Open a revision, to fetch its files into a job's directory.
+        """Open what is chosen of a revision, to fetch its files into a job's directory.
 
         `advanced` is told how many bytes came, where many do before it is open.
         """

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from kitd.hub.error import InvalidHubTreeError
 from kitd.hub.git_tree import notes_of, parse_pointer, parse_tree, with_pointers
+from kitd.hub.tree import MAX_FILES, Choice
 
 OID = "ab" * 32
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{OID}\nsize 12345\n".encode()
@@ -40,6 +41,16 @@ def test_files_links_and_other_repositories_are_told_apart():
 def test_what_cannot_be_read_is_refused(content):
     with pytest.raises(InvalidHubTreeError):
         parse_tree(content)
+
+
+def test_files_are_counted_once_they_were_chosen():
+    """A few of very many can be had."""
+    many = b"".join(entry(f"images/{number}.png") for number in range(MAX_FILES + 1))
+    tree = parse_tree(many + entry("m.bin") + entry("l", mode="120000"), Choice(("*.bin",)))
+    assert ([file.path for file in tree.files], tree.links) == (["m.bin"], ())
+    with pytest.raises(InvalidHubTreeError) as caught:
+        parse_tree(many)
+    assert "--include" in (caught.value.hint or "")
 
 
 @given(st.binary())

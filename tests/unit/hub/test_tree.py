@@ -7,12 +7,12 @@ import pytest
 from kitd.hub.error import HubError, InvalidHubTreeError
 from kitd.hub.tree import (
     MAX_FILES,
+    Choice,
     HubFile,
     check_tree,
     hub_source,
     parse_page,
     parse_revision,
-    select,
 )
 
 BLOB, SHA256 = "a" * 40, "b" * 64
@@ -137,7 +137,8 @@ def test_patterns_choose():
     files = [file(path) for path in ("a.json", "d/b.json", "d/c.bin", "x.bin")]
 
     def chosen(include=(), exclude=()):
-        return [each.path for each in select(files, include, exclude)]
+        choice = Choice(tuple(include), tuple(exclude))
+        return [each.path for each in choice.of(files)]
 
     assert chosen() == ["a.json", "d/b.json", "d/c.bin", "x.bin"]
     assert chosen(["*.json"]) == ["a.json", "d/b.json"]
