@@ -4,9 +4,9 @@ import math
 import os
 import time
 from _thread import allocate_lock
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
-from typing import Self, TypeVar, Unpack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from typing import Any, Self, TypeVar, Unpack
 
 from kitd.client import request as requests
 from kitd.client import work
@@ -37,7 +37,7 @@ class Client:
     def __init__(self, path: str, patience_s: float) -> None:
         self._path = path
         self._patience_s = patience_s
-        self._connection = Connection(path)
+        self._connection: Connection | None = Connection(path)
         self._is_closed = False
         # The module under `threading`, for the reason of `kitd.client.connection`.
         self._turn = allocate_lock()
@@ -61,11 +61,13 @@ class Client:
         Raises `RpcError` with the daemon's reason, `DeadlineExceededError`, `ProtocolError`,
         `DaemonUnreachableError`.
         """
-        with self._connected(request.method, timeout_s) as (connection, left_s):
-            result = connection.call(
+
+        def ask(connection: Connection, left_s: float) -> Any:
+            return connection.call(
                 request.method, request.params, timeout_s=left_s, directory=request.directory
             )
-        return request.read(result)
+
+        return request.read(self._in_turn(request.method, timeout_s, ask))
 
     def open_layers(self, manifest: str, layers: Sequence[str]) -> list[int]:
         """Return read-only descriptors of at most 32 layers of a kit; the caller closes them.
@@ -73,8 +75,11 @@ class Client:
         Raises what `call` raises.
         """
         params = {"digest": manifest, "layers": list(layers)}
-        with self._connected("kits.open", CALL_TIMEOUT_S) as (connection, left_s):
-            _, descriptors = connection.call_for_descriptors("kits.open", params, timeout_s=left_s)
+
+        def ask(connection: Connection, left_s: float) -> list[int]:
+            return connection.call_for_descriptors("kits.open", params, timeout_s=left_s)[1]
+
+        descriptors = self._in_turn("kits.open", CALL_TIMEOUT_S, ask)
         if len(descriptors) != len(layers):
             close_all(descriptors)
             raise ProtocolError(f"asked for {len(layers)} layers, got {len(descriptors)}")
@@ -254,26 +259,63 @@ class Client:
         return self.call(requests.list_jobs(state=state, kind=kind, project=project))
 
     def close(self) -> None:
-        """Hang up, also on a call that another thread waits for. Safe to call twice."""
-        self._is_closed = True
-        self._connection.interrupt()
-        with self._turn:
-            self._connection.close()
+        """Hang up, also on a call that is under way, which fails. It waits for nothing.
 
-    @contextmanager
-    def _connected(self, method: str, timeout_s: float) -> Iterator[tuple[Connection, float]]:
-        """Give this thread a connection for one call, and the seconds that are left for it."""
+        Safe to call twice, from any thread and from the handler of a signal.
+        """
+        self._is_closed = True
+        if (connection := self._connection) is not None:
+            connection.interrupt()
+        # Where a call is under way, whoever made it does this after it.
+        self._close_unused()
+
+    def _in_turn(self, method: str, timeout_s: float, ask: Callable[[Connection, float], T]) -> T:
+        """Return what `ask` does with the connection, and the seconds that are left for it."""
+        self._require_open()
         deadline = time.monotonic() + timeout_s
-        if not self._turn.acquire(timeout=max(timeout_s, 0)):
-            raise DeadlineExceededError(f"{method}: calls of other threads took {timeout_s:g} s")
+        held: list[bool] = []
         try:
-            self._require_open()
-            if not self._connection.is_idle:
-                self._connection.close()
-                self._connection = Connection(self._path)
-            yield self._connection, deadline - time.monotonic()
+            # Ctrl-C comes between two steps of the interpreter: this one takes and notes the turn.
+            held += map(self._turn.acquire, (True,), (max(timeout_s, 0),))
+            if True not in held:
+                message = f"{method}: calls of other threads took {timeout_s:g} s"
+                raise DeadlineExceededError(message)
+            return ask(self._connected(), deadline - time.monotonic())
         finally:
-            self._turn.release()
+            if True in held:
+                self._turn.release()
+            # Only now: whoever closed the client before could not have the turn.
+            if self._is_closed:
+                self._close_unused()
+
+    def _connected(self) -> Connection:
+        """Return a connection that the next call can be made on. For whoever has the turn."""
+        self._require_open()
+        connection = self._connection
+        if connection is None or not connection.is_idle:
+            if connection is not None:
+                connection.close()
+            self._connection = connection = Connection(self._path)
+        # Only now: who closes the client from here on ends this connection.
+        self._require_open()
+        return connection
+
+    def _take_unused(self) -> Connection | None:
+        """Return the connection, which is the caller's then, if no call is under way on it."""
+        held: list[bool] = []
+        try:
+            held += map(self._turn.acquire, (False,))
+            if True not in held:
+                return None
+            connection, self._connection = self._connection, None
+            return connection
+        finally:
+            if True in held:
+                self._turn.release()
+
+    def _close_unused(self) -> None:
+        if (connection := self._take_unused()) is not None:
+            connection.close()
 
     def _require_open(self) -> None:
         if self._is_closed:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -340,6 +341,51 @@ def test_closing_ends_the_call_of_another_thread(peer):
         with pytest.raises(DaemonUnreachableError):
             slow.result()
         released.set()
+
+
+def test_ctrl_c_at_any_moment_leaves_the_turn_to_the_next_call(peer):
+    """The interpreter looks for signals where a function begins and where one of C has returned."""
+    peer.on("system.ping", {})
+    left = 0
+
+    def interrupt(_frame, event, _argument):
+        nonlocal left
+        if event in ("call", "c_return"):
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+
+    moments = 0
+    while True:
+        with Client.connect(peer.path) as client:
+            left = moments = moments + 1
+            try:
+                sys.setprofile(interrupt)
+                client.call(PING)
+                sys.setprofile(None)
+                break
+            except KeyboardInterrupt:
+                sys.setprofile(None)
+            assert client.call(PING, timeout_s=5) == {}
+    assert moments > 20
+
+
+def test_closing_in_the_handler_of_a_signal_ends_the_call_that_it_came_in(peer, answer):
+    def interrupt(_params):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return answer(silent=True)
+
+    peer.on("system.why", interrupt)
+    with Client.connect(peer.path) as client:
+        before = signal.signal(signal.SIGUSR1, lambda *_: client.close())
+        try:
+            with pytest.raises(DaemonUnreachableError):
+                client.call(request.why("x"))
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        with pytest.raises(ClientClosedError):
+            client.call(PING)
+    peer.wait_for_hang_up()
 
 
 def test_following_a_job_tells_progress_and_ends_with_its_last_state(peer, answer, job, notify):
