@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 from kitd.client.connection import (
+    BACKLOG_PAUSE_S,
     CONNECT_TIMEOUT_S,
     close_all,
     ended,
@@ -107,7 +108,7 @@ async def open_stream(path: str) -> Stream:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await asyncio.get_running_loop().sock_connect(sock, path)
+            await _connect(sock, path)
             reader, writer = await asyncio.open_unix_connection(sock=sock, limit=MAX_LINE_BYTES)
     except OSError as error:
         sock.close()
@@ -118,6 +119,17 @@ async def open_stream(path: str) -> Stream:
     # So that `drain` waits until everything is sent.
     writer.transport.set_write_buffer_limits(0)
     return Stream(reader, writer, sock)
+
+
+async def _connect(sock: socket.socket, path: str) -> None:
+    while True:
+        try:
+            # The loop's own takes a full backlog for a connection that is on its way.
+            sock.connect(path)
+        except BlockingIOError:
+            await asyncio.sleep(BACKLOG_PAUSE_S)
+        else:
+            return
 
 
 class AsyncConnection:

@@ -36,6 +36,8 @@ from kitd.config.places import SYSTEM_SOCKET, find_socket
 from kitd.errors import printable
 
 CONNECT_TIMEOUT_S = 5.0
+BACKLOG_PAUSE_S = 0.02
+"""How long to wait while as many others connect as the socket has room for."""
 MAX_DESCRIPTORS = 32
 """Descriptors of one answer."""
 CHUNK_BYTES = 1 << 16
@@ -65,7 +67,12 @@ def unreachable(path: str, error: OSError) -> DaemonUnreachableError | AccessDen
             f"cannot open the socket {path}: permission denied",
             hint="ask the daemon's owner to add you to rpc.access",
         )
-    reason = "there is no socket" if error.errno == errno.ENOENT else (error.strerror or str(error))
+    if error.errno == errno.ENOENT:
+        reason = "there is no socket"
+    elif isinstance(error, (BlockingIOError, TimeoutError)):
+        reason = f"it took nobody's connection for {CONNECT_TIMEOUT_S:g} s"
+    else:
+        reason = error.strerror or str(error)
     command = "systemctl start kitd" if path == SYSTEM_SOCKET else "kitd serve"
     hint = f"start it with: {command}"
     if error.errno != errno.ENOENT:
@@ -107,6 +114,22 @@ def rights(descriptors: Sequence[int]) -> list[tuple[int, int, bytes]]:
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
 
 
+def _connect(sock: socket.socket, path: str) -> None:
+    """Connect, also where the backlog is full at first. Raises `OSError`."""
+    deadline = time.monotonic() + CONNECT_TIMEOUT_S
+    sock.settimeout(0)
+    while True:
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            # A full backlog: what does not block does not wait for it (connect(2), EAGAIN).
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(BACKLOG_PAUSE_S)
+        else:
+            return
+
+
 class Connection:
     """One connected socket. Use as a context manager, or call `close`."""
 
@@ -119,11 +142,13 @@ class Connection:
         self._notifications: deque[Notification] = deque()
         self._last_id = 0
         try:
-            self._socket.settimeout(CONNECT_TIMEOUT_S)
-            self._socket.connect(path)
+            _connect(self._socket, path)
         except OSError as error:
             self._socket.close()
             raise unreachable(path, error) from error
+        except BaseException:
+            self._socket.close()
+            raise
 
     @property
     def is_idle(self) -> bool:

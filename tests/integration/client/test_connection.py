@@ -8,12 +8,13 @@ import socket
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, aclosing
 
 import pytest
 
 from kitd.client import AsyncClient, Client, request
+from kitd.client.async_connection import open_stream
 from kitd.client.error import (
     AccessDeniedError,
     ArgumentError,
@@ -203,6 +204,61 @@ def test_a_daemon_that_hangs_up_is_told_apart_from_an_error(peer, answer):
     peer.on("system.status", answer(hang_up=True))
     with Client.connect(peer.path) as client, pytest.raises(DaemonUnreachableError):
         client.call(request.status())
+
+
+@pytest.fixture
+def crowded(tmp_path):
+    """A listener that takes nobody yet, and has no room for one more."""
+    path = tmp_path / "crowded.sock"
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as crowd:
+        listener.bind(str(path))
+        listener.listen(0)
+        first = crowd.enter_context(socket.socket(socket.AF_UNIX))
+        first.connect(str(path))
+        yield listener
+
+
+def test_whoever_comes_with_a_crowd_is_connected_when_there_is_room(crowded):
+    with ThreadPoolExecutor(1) as threads:
+        connecting = threads.submit(Client.connect, crowded.getsockname())
+        # It is nowhere to be seen that it waits: what fails at once has failed by then.
+        done, _ = wait([connecting], timeout=0.2)
+        first, _ = crowded.accept()
+        with first, connecting.result(), crowded.accept()[0]:
+            assert not done
+
+
+async def test_async_whoever_comes_with_a_crowd_is_connected_when_there_is_room(crowded):
+    loop = asyncio.get_running_loop()
+    crowded.setblocking(False)
+    async with asyncio.timeout(10):
+        connecting = asyncio.create_task(open_stream(crowded.getsockname()))
+        done, _ = await asyncio.wait([connecting], timeout=0.2)
+        assert not done
+        first, _ = await loop.sock_accept(crowded)
+        with first:
+            stream = await connecting
+            second, _ = await loop.sock_accept(crowded)
+            with second:
+                stream.writer.close()
+                await stream.writer.wait_closed()
+
+
+def test_a_client_that_is_closed_while_it_connects_sends_nothing(crowded):
+    first, _ = crowded.accept()
+    with ThreadPoolExecutor(1) as threads, socket.socket(socket.AF_UNIX) as other:
+        client = Client.connect(crowded.getsockname())
+        crowded.accept()[0].close()
+        other.connect(crowded.getsockname())
+        calling = threads.submit(client.call, PING)
+        wait([calling], timeout=0.2)
+        client.close()
+        crowded.accept()[0].close()
+        with pytest.raises(ClientClosedError):
+            calling.result(10)
+        with crowded.accept()[0] as late:
+            assert late.recv(1) == b""
+    first.close()
 
 
 def test_no_socket_says_how_to_start_the_daemon(tmp_path):
