@@ -87,43 +87,44 @@ class AsyncClient:
                 self._connection = AsyncConnection(await open_stream(self._path))
             return self._connection
 
-    async def wait(self, job: int) -> Job:
+    async def wait(self, job: int | Job) -> Job:
         """Return a job once it has ended, well or not; of a superseded job, its successor.
 
-        Raises `JobLostError` if the daemon stays away, and what `call` raises. For a deadline use
-        `asyncio.timeout`.
+        Of a `Job` it is known whether a daemon that is back has the same. Raises `JobLostError` if
+        the daemon stays away or has another job of that number, and what `call` raises. For a
+        deadline use `asyncio.timeout`.
         """
-        absence = Absence(self._patience_s)
+        absence = Absence(self._patience_s, job)
         while True:
-            request = requests.wait_job(job, timeout_ms=_HOLD_S * 1000)
+            request = requests.wait_job(absence.job, timeout_ms=_HOLD_S * 1000)
             try:
                 current = await self.call(request, timeout_s=_HOLD_S + CALL_TIMEOUT_S)
             except KitdError as error:
-                await asyncio.sleep(absence.pause_s(job, error))
+                await asyncio.sleep(absence.pause_s(error))
                 continue
-            absence.end()
+            absence.end(current)
             if current.superseded_by is not None:
-                job = current.superseded_by
+                absence = Absence(self._patience_s, current.superseded_by)
             elif current.is_terminal:
                 return current
 
     async def run(self, asked: Work[T]) -> T:
         """Have work done that takes a job, and return what it came to once that has ended.
 
-        Raises `JobFailedError`, `JobLostError` if the daemon goes away and stays away, and what
-        `call` raises. Work that is not waited for goes on; what ends the wait for it has a note
-        that names the job.
+        Raises `JobFailedError`, `JobLostError` if the daemon goes away and stays away or comes back
+        with another state, and what `call` raises. Work that is not waited for goes on; what ends
+        only the wait for it has a note that names the job.
         """
         job = await self.call(asked.start)
-        ended = await self._complete(job.id)
+        ended = await self._complete(job)
         followers = [
             await self._complete(follower)
             for follower in (ended.followed_by if asked.with_followers else ())
         ]
         return asked.read(ended, followers)
 
-    async def _complete(self, job: int) -> Job:
-        with naming(job):
+    async def _complete(self, job: int | Job) -> Job:
+        with naming(job.id if isinstance(job, Job) else job):
             ended = await self.wait(job)
         if ended.state != "succeeded":
             raise JobFailedError(ended)

@@ -98,45 +98,47 @@ class Client:
         return Subscription(self._path, given, from_seq)
 
     def follow(
-        self, job: int, *, timeout_s: float | None = None
+        self, job: int | Job, *, timeout_s: float | None = None
     ) -> Generator[Job | Progress, None, None]:
         """Yield a job as it is now, its progress, and the job again whenever it changed.
 
         The last item is the job in its final state; of a job that was superseded, its successor.
         While the daemon is away it is looked for, and `RECONNECTING` told each time. Close it
-        where it is left earlier.
-        Raises `DeadlineExceededError` after `timeout_s`, `JobLostError` if the daemon stays away,
-        and what `call` raises.
+        where it is left earlier. Of a `Job` it is known whether a daemon that is back has the same.
+        Raises `DeadlineExceededError` after `timeout_s`, `JobLostError` if the daemon stays away or
+        has another job of that number, and what `call` raises.
         """
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        absence = Absence(self._patience_s)
-        wanted: int | None = job
-        while wanted is not None:
-            job = wanted
+        absence = Absence(self._patience_s, job)
+        while True:
+            number = absence.job
             try:
                 # Subscribing before looking: what happens in between is in the subscription.
-                with self.subscribe(job=job) as subscription:
-                    current = self.call(requests.get_job(job))
-                    absence.end()
+                with self.subscribe(job=number) as subscription:
+                    current = self.call(requests.get_job(number))
+                    absence.end(current)
                     yield current
                     while not current.is_terminal:
                         item = subscription.read(deadline=deadline)
                         if isinstance(item, Event):
-                            current = self.call(requests.get_job(job))
+                            current = self.call(requests.get_job(number))
+                            absence.end(current)
                             yield current
-                        elif item.job == job:
+                        elif item.job == number:
                             yield item.progress
-                wanted = current.superseded_by
+                if current.superseded_by is None:
+                    return
+                absence = Absence(self._patience_s, current.superseded_by)
             except KitdError as error:
                 if time.monotonic() >= deadline:
                     raise
-                pause_s = absence.pause_s(job, error)
+                pause_s = absence.pause_s(error)
                 yield RECONNECTING
                 time.sleep(max(min(pause_s, deadline - time.monotonic()), 0))
                 if time.monotonic() >= deadline:
                     raise DeadlineExceededError("the time is over, and kitd is away") from error
 
-    def wait(self, job: int, *, timeout_s: float | None = None) -> Job:
+    def wait(self, job: int | Job, *, timeout_s: float | None = None) -> Job:
         """Return a job once it has ended, well or not.
 
         Raises what `follow` raises.
@@ -150,23 +152,24 @@ class Client:
 
         `progress` is called with each `Progress`, or True to have it drawn in the terminal or the
         notebook.
-        Raises `JobFailedError`, `JobLostError` if the daemon goes away and stays away, and what
-        `call` raises. Work that is not waited for goes on; what ends the wait for it, as Ctrl-C
-        does, has a note that names the job.
+        Raises `JobFailedError`, `JobLostError` if the daemon goes away and stays away or comes back
+        with another state, and what `call` raises. Work that is not waited for goes on; what ends
+        only the wait for it, as Ctrl-C does, has a note that names the job.
         """
         job = self.call(asked.start)
         with watching(progress) as watch:
-            ended = self._complete(job.id, watch)
+            ended = self._complete(job, watch)
             followers = [
                 self._complete(follower, watch)
                 for follower in (ended.followed_by if asked.with_followers else ())
             ]
         return asked.read(ended, followers)
 
-    def _complete(self, job: int, watch: Callable[[Progress], None]) -> Job:
+    def _complete(self, job: int | Job, watch: Callable[[Progress], None]) -> Job:
         """Return a job once it has succeeded. Raises `JobFailedError`."""
         ended: Job | None = None
-        with naming(job), closing(self.follow(job)) as items:
+        number = job.id if isinstance(job, Job) else job
+        with naming(number), closing(self.follow(job)) as items:
             for item in items:
                 if isinstance(item, Job):
                     ended = item

@@ -14,7 +14,9 @@ from kitd.ctl.progress import ProgressLine
 from kitd.ctl.session import Session
 
 
-def follow_job(session: Session, client: Client, job: int, timeout_s: float | None = None) -> Job:
+def follow_job(
+    session: Session, client: Client, job: int | Job, timeout_s: float | None = None
+) -> Job:
     """Return a job once it has ended, well or not, and show its progress meanwhile.
 
     Raises `InterruptedByUserError` on Ctrl-C, `DeadlineExceededError` after `timeout_s`.
@@ -22,7 +24,7 @@ def follow_job(session: Session, client: Client, job: int, timeout_s: float | No
     return _follow(session, client, job, timeout_s, until=lambda job: job.is_terminal)
 
 
-def try_job(session: Session, client: Client, job: int) -> Job:
+def try_job(session: Session, client: Client, job: int | Job) -> Job:
     """Return a job once it has ended, or an attempt of it has failed and another will follow.
 
     Raises `InterruptedByUserError` on Ctrl-C.
@@ -37,11 +39,12 @@ def _failed(job: Job) -> bool:
 def _follow(
     session: Session,
     client: Client,
-    job: int,
+    job: int | Job,
     timeout_s: float | None,
     *,
     until: Callable[[Job], bool],
 ) -> Job:
+    number = job.id if isinstance(job, Job) else job
     current: Job | None = None
     is_away = False
     try:
@@ -53,11 +56,11 @@ def _follow(
                 if item is RECONNECTING:
                     if not is_away:
                         line.clear()
-                        session.terminal.note(f"job {job}: kitd is away, waiting for it")
+                        session.terminal.note(f"job {number}: kitd is away, waiting for it")
                     is_away = True
                     continue
                 if is_away:
-                    session.terminal.note(f"job {job}: kitd is back")
+                    session.terminal.note(f"job {number}: kitd is back")
                     is_away = False
                 if isinstance(item, Progress):
                     line.update(item)
@@ -70,7 +73,7 @@ def _follow(
                 current = item
     except KeyboardInterrupt:
         raise InterruptedByUserError(
-            f"job {job} goes on", hint=f"wait for it with: kitctl jobs wait {job}"
+            f"job {number} goes on", hint=f"wait for it with: kitctl jobs wait {number}"
         ) from None
     except DeadlineExceededError as error:
         if current is None:
@@ -83,7 +86,7 @@ def _follow(
     return current
 
 
-def complete_job(session: Session, client: Client, job: int) -> Job:
+def complete_job(session: Session, client: Client, job: int | Job) -> Job:
     """Return a job once it has succeeded, and show its progress meanwhile.
 
     Raises `JobFailedError`, and what `follow_job` raises.

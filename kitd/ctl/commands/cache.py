@@ -85,7 +85,7 @@ def _complete(session: Session, asked: Request[Job], *, detach: bool) -> dict[st
     with session.connect() as client:
         job = client.call(asked)
         if not detach:
-            ended = complete_job(session, client, job.id)
+            ended = complete_job(session, client, job)
             return {"job": ended.id, **(ended.result or {})}
     session.terminal.show({"job": job.id}, str(job.id))
     return None

@@ -43,7 +43,7 @@ def import_kit(  # noqa: PLR0913 - one for each of the command's options
         job = client.call(asked)
         if detach:
             return show_started(session, job)
-        done = complete_job(session, client, job.id)
+        done = complete_job(session, client, job)
         document = document_of(done)
         note_warnings(session, document)
         name = printable(f"{document.get('reference')}@{document.get('digest')}")

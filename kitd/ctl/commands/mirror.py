@@ -157,7 +157,7 @@ def _why(edge: MirrorEdge, now_s: float) -> str:
 def _try_all(session: Session, client: Client, jobs: Sequence[Job]) -> list[Job]:
     """Return jobs, and those that follow from them, once each was tried."""
     tried: list[Job] = []
-    waiting = [job.id for job in jobs]
+    waiting: list[int | Job] = list(jobs)
     while waiting:
         job = try_job(session, client, waiting.pop(0))
         tried.append(job)

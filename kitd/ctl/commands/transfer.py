@@ -41,7 +41,7 @@ def pack(  # noqa: PLR0913 - one for each of the command's options
         job = client.call(asked)
         if detach:
             return show_started(session, job)
-        packed = complete_job(session, client, job.id)
+        packed = complete_job(session, client, job)
         document = document_of(packed)
         note_warnings(session, document)
         lines = [_packed(document)]
@@ -89,7 +89,7 @@ def _transfer(session: Session, asked: Request[Job], done: str, *, detach: bool)
         job = client.call(asked)
         if detach:
             return show_started(session, job)
-        document = document_of(complete_job(session, client, job.id))
+        document = document_of(complete_job(session, client, job))
     note_warnings(session, document)
     session.terminal.show(document, movement(done, document))
     return ExitCode.DONE

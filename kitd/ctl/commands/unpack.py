@@ -43,7 +43,7 @@ def unpack_kit(
         def pull(missing: MissingKit) -> None:
             session.terminal.note(f"pulling {printable(missing.reference)}")
             asked = request.pull(missing.reference, missing.filters, parents=False)
-            complete_job(session, client, client.call(asked).id)
+            complete_job(session, client, client.call(asked))
 
         plan = complete_plan(client, reference, filter, include_remote=include_remote, pull=pull)
         for note in plan.notes:

@@ -34,12 +34,19 @@ JOB = {
 class RefusalError(Exception):
     """What a handler raises to answer with an error."""
 
-    def __init__(self, code: str, message: str = "no", hint: str | None = None) -> None:
+    def __init__(
+        self, code: str, message: str = "no", hint: str | None = None, *, retryable: bool = False
+    ) -> None:
         super().__init__(message)
         self.body = {
             "code": -33000,
             "message": message,
-            "data": {"code": code, "retryable": False, "retry_after_ms": None, "hint": hint},
+            "data": {
+                "code": code,
+                "retryable": retryable,
+                "retry_after_ms": None,
+                "hint": hint,
+            },
         }
 
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack, aclosing
 import pytest
 
 from kitd.client import AsyncClient, Client, request
+from kitd.client.absence import JobLostError
 from kitd.client.async_connection import open_stream
 from kitd.client.error import (
     AccessDeniedError,
@@ -474,6 +475,70 @@ def test_waiting_goes_on_with_the_successor_of_a_superseded_job(peer, job):
     peer.on("jobs.get", job(state="superseded", superseded_by=13), job(id=13))
     with Client.connect(peer.path) as client:
         assert client.wait(12).id == 13
+
+
+OTHER_STATES = pytest.mark.parametrize(
+    "change",
+    [
+        {"created": "2026-01-02T03:04:06Z"},
+        {"kind": "push"},
+        {"reference": "team/other:v1"},
+        None,
+    ],
+    ids=["created", "kind", "reference", "none"],
+)
+
+
+@OTHER_STATES
+def test_the_same_number_in_another_state_of_kitd_is_not_the_same_job(
+    peer, answer, job, notify, refusal, change
+):
+    """Neither for whoever asked for the job, nor for whoever has seen it once."""
+    other = refusal("not_found") if change is None else job(**change)
+    peer.on("kits.pack", {"job": job(state="ready")})
+    subscribed = answer({"subscription": 1, "head_seq": 4}, after=(notify(5, "job.started"),))
+    peer.on("events.subscribe", answer(hang_up=True), subscribed)
+    peer.on("jobs.get", other)
+    with Client.connect(peer.path) as client:
+        with pytest.raises(JobLostError, match="another state") as lost:
+            client.pack("demo", "team/sentiment:v1")
+        assert lost.value.job == 12
+        assert not hasattr(lost.value, "__notes__")
+        peer.on("jobs.get", job(state="running"), other)
+        with pytest.raises(JobLostError, match="another state"):
+            client.wait(12)
+
+
+def test_a_number_that_nobody_has_seen_is_not_found(peer, refusal):
+    peer.on("events.subscribe", {"subscription": 1, "head_seq": 4})
+    peer.on("jobs.get", refusal("not_found"))
+    with Client.connect(peer.path) as client, pytest.raises(RpcError) as unknown:
+        client.wait(12)
+    assert unknown.value.code == "not_found"
+
+
+@OTHER_STATES
+async def test_async_the_same_number_in_another_state_of_kitd_is_not_the_same_job(
+    peer, answer, job, refusal, change
+):
+    other = refusal("not_found") if change is None else job(**change)
+    peer.on("kits.pack", {"job": job(state="ready")})
+    peer.on("jobs.wait", answer(hang_up=True), other)
+    async with AsyncClient.connect(peer.path) as client:
+        with pytest.raises(JobLostError, match="another state") as lost:
+            await client.pack("demo", "team/sentiment:v1")
+        assert not hasattr(lost.value, "__notes__")
+        peer.on("jobs.wait", job(state="running"), other)
+        with pytest.raises(JobLostError, match="another state"):
+            await client.wait(12)
+
+
+def test_the_note_that_a_job_goes_on_is_not_put_on_an_error_of_kitd(peer, refusal, job):
+    peer.on("kits.pack", {"job": job(state="ready")})
+    peer.on("events.subscribe", refusal("denied"))
+    with Client.connect(peer.path) as client, pytest.raises(RpcError) as denied:
+        client.pack("demo", "team/sentiment:v1")
+    assert not hasattr(denied.value, "__notes__")
 
 
 def test_waiting_ends_at_the_deadline(peer, job):

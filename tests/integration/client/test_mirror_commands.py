@@ -60,7 +60,10 @@ def tried(peer, job):
 
 
 def test_a_run_shows_what_is_not_unchanged_and_a_line_of_all(peer, kitctl, job, tried):
-    peer.on("mirrors.run", {"jobs": [job(state="ready"), job(id=13, state="ready")]})
+    peer.on(
+        "mirrors.run",
+        {"jobs": [job(state="ready", kind="mirror"), job(id=13, state="ready", kind="mirror")]},
+    )
     tried({12: result(EDGE, SAME), 13: result(SAME, notes=["one was left alone"])})
     done = kitctl("mirror", "run", "prod", "--thorough")
     header, row, summary = done.stdout.splitlines()
@@ -83,7 +86,7 @@ def test_what_follows_a_survey_is_waited_for(peer, kitctl, job, tried):
 
 
 def test_a_run_that_is_to_be_tried_again_has_failed(peer, kitctl, job, tried):
-    peer.on("mirrors.run", {"jobs": [job(state="ready")]})
+    peer.on("mirrors.run", {"jobs": [job(state="ready", kind="mirror")]})
     tried({12: result(EDGE, FAILED) | {"state": "scheduled", "error": ERROR}})
     done = kitctl("mirror", "run", "prod")
     assert done.returncode == 1
@@ -100,7 +103,7 @@ def test_a_run_that_is_to_be_tried_again_has_failed(peer, kitctl, job, tried):
 
 @pytest.mark.parametrize("state", ["failed", "scheduled"])
 def test_a_run_of_which_nothing_is_known_but_its_error_is_an_error(peer, kitctl, job, tried, state):
-    peer.on("mirrors.copy", {"job": job(state="ready")})
+    peer.on("mirrors.copy", {"job": job(state="ready", kind="mirror")})
     tried({12: {"kind": "mirror", "state": state, "error": ERROR}})
     done = kitctl("mirror", "a.example.com/m", "b.example.com/m", "--json")
     assert done.returncode == 1
@@ -109,7 +112,7 @@ def test_a_run_of_which_nothing_is_known_but_its_error_is_an_error(peer, kitctl,
 
 
 def test_a_copy_is_asked_for_with_its_tags(peer, kitctl, job, tried):
-    peer.on("mirrors.copy", {"job": job(state="ready")})
+    peer.on("mirrors.copy", {"job": job(state="ready", kind="mirror")})
     tried({12: result(EDGE, dry_run=True)})
     ends = ["a.example.com/m", "b.example.com/m"]
     done = kitctl("mirror", *ends, "--tags", "v*", "--tags", "latest", "--dry-run")
