@@ -61,6 +61,9 @@ class Absence:
         is_known = self._seen is not None or self._since_s is not None
         if isinstance(error, RpcError) and error.code == "not_found" and is_known:
             raise self._another_state(f"it has no job {self.job}") from error
+        # Whoever has no room for one more is there.
+        if isinstance(error, RpcError) and error.code == "queue_full":
+            raise error
         # While it starts, its socket may be there before those who may open it.
         is_absence = error.disposition is Disposition.RETRY or isinstance(error, AccessDeniedError)
         if not is_absence or isinstance(error, JobLostError):

@@ -31,7 +31,8 @@ class Client:
     A connection that has ended, or on which a call was given up, is made anew by the next call. No
     call is sent twice.
     Threads may share it: their calls take turns, and each waits for its turn no longer than for its
-    answer. What is followed and subscribed to has connections of its own and holds up nobody.
+    answer. What is followed and subscribed to holds up nobody: it takes a connection for itself,
+    that of the calls while it is not used, and the next call makes another.
     """
 
     def __init__(self, path: str, patience_s: float) -> None:
@@ -95,7 +96,14 @@ class Client:
         self._require_open()
         filters = {"project": project, "job": job}
         given = {name: value for name, value in filters.items() if value is not None}
-        return Subscription(self._path, given, from_seq)
+        # One that no call is made on would only take up the place of somebody who waits as well.
+        connection = self._take_unused()
+        if connection is not None and not connection.is_idle:
+            connection.close()
+            connection = None
+        if connection is None:
+            connection = Connection(self._path)
+        return Subscription(connection, given, from_seq)
 
     def follow(
         self, job: int | Job, *, timeout_s: float | None = None
@@ -115,13 +123,14 @@ class Client:
             try:
                 # Subscribing before looking: what happens in between is in the subscription.
                 with self.subscribe(job=number) as subscription:
-                    current = self.call(requests.get_job(number))
+                    current = subscription.call(requests.get_job(number))
                     absence.end(current)
                     yield current
                     while not current.is_terminal:
                         item = subscription.read(deadline=deadline)
                         if isinstance(item, Event):
-                            current = self.call(requests.get_job(number))
+                            self._require_open()
+                            current = subscription.call(requests.get_job(number))
                             absence.end(current)
                             yield current
                         elif item.job == number:

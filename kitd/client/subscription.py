@@ -3,12 +3,15 @@
 import math
 import time
 from collections.abc import Iterator
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 from kitd.client.connection import Connection
 from kitd.client.error import DeadlineExceededError
 from kitd.client.protocol import SILENCE_S, Document
 from kitd.client.record import Event, Progress, read_event, read_progress, read_subscription
+from kitd.client.request import Request
+
+T = TypeVar("T")
 
 CALL_TIMEOUT_S = 30.0
 
@@ -28,11 +31,11 @@ class Subscription:
     be made meanwhile. For one thread. Use as a context manager, or call `close`.
     """
 
-    def __init__(self, path: str, filters: Document, from_seq: int | None) -> None:
-        """Connect to the socket at `path` and subscribe. Raises what `Client.call` raises."""
+    def __init__(self, connection: Connection, filters: Document, from_seq: int | None) -> None:
+        """Subscribe on a connection, which belongs to this. Raises what `Client.call` raises."""
         self._filters = filters
         self._last_seq = from_seq
-        self._connection = Connection(path)
+        self._connection = connection
         try:
             self._id = self._subscribe()
         except BaseException:
@@ -64,6 +67,14 @@ class Subscription:
         What came before may wait already: read until the deadline passes, and select then.
         """
         return self._connection.fileno()
+
+    def call(self, request: Request[T]) -> T:
+        """Return the answer to a request; what comes meanwhile is read later.
+
+        Raises what `Client.call` raises.
+        """
+        answer = self._connection.call(request.method, request.params, timeout_s=CALL_TIMEOUT_S)
+        return request.read(answer)
 
     def close(self) -> None:
         """End the subscription. Safe to call twice."""

@@ -1,10 +1,18 @@
 """Many clients of one user at once, as on a build machine."""
 
 import json
+import os
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+
+import pytest
+
+from kitd.client import Client, request
+from kitd.client.error import RpcError
 
 WAITING = 100
+FOLLOWING = 192
+"""As many connections as a user may have."""
 
 
 def test_a_hundred_who_wait_for_a_job_are_served_at_once(kitd, project):
@@ -24,3 +32,19 @@ def test_a_hundred_who_wait_for_a_job_are_served_at_once(kitd, project):
             client.flush()
         answers = [json.loads(client.readline()) for client in clients]
     assert {answer["result"]["state"] for answer in answers} == {"succeeded"}
+
+
+def test_whoever_follows_a_job_has_one_connection(kitd, project):
+    """And one too many is told so at once, and not that kitd is away."""
+    os.truncate(project / "model.bin", 16 << 30)
+    daemon = kitd({"modelkit": {"compression": "gzip"}}).start()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client.connect(daemon.socket)) for _ in range(FOLLOWING)]
+        job = clients[0].call(request.pack(str(project), "demo:v1"))
+        for client in clients:
+            followed = stack.enter_context(closing(client.follow(job)))
+            assert next(followed).id == job.id
+        waiting = stack.enter_context(Client.connect(daemon.socket))
+        with pytest.raises(RpcError) as refused:
+            waiting.wait(job)
+        assert refused.value.code == "queue_full"
