@@ -42,6 +42,7 @@ class Client:
         self._is_closed = False
         # The module under `threading`, for the reason of `kitd.client.connection`.
         self._turn = allocate_lock()
+        self._pid = os.getpid()
 
     @classmethod
     def connect(
@@ -273,10 +274,17 @@ class Client:
     def close(self) -> None:
         """Hang up, also on a call that is under way, which fails. It waits for nothing.
 
-        Safe to call twice, from any thread and from the handler of a signal.
+        Safe to call twice, from any thread and from the handler of a signal. In a process that was
+        forked it closes the copy of that, and the parent's connection goes on.
         """
         self._is_closed = True
-        if (connection := self._connection) is not None:
+        connection = self._connection
+        if os.getpid() != self._pid:
+            # After a fork the connection is the parent's, and who has the turn may not be here.
+            if connection is not None:
+                connection.close()
+            return
+        if connection is not None:
             connection.interrupt()
         # Where a call is under way, whoever made it does this after it.
         self._close_unused()
@@ -332,6 +340,11 @@ class Client:
     def _require_open(self) -> None:
         if self._is_closed:
             raise ClientClosedError("this client was closed", hint="connect another one")
+        if os.getpid() != self._pid:
+            raise ClientClosedError(
+                "this client is of the process that this one was forked from",
+                hint="connect another one",
+            )
 
     def __enter__(self) -> Self:
         return self

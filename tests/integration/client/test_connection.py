@@ -445,6 +445,32 @@ def test_closing_in_the_handler_of_a_signal_ends_the_call_that_it_came_in(peer, 
     peer.wait_for_hang_up()
 
 
+def test_a_fork_that_closes_its_client_leaves_its_parents_call_alone(peer):
+    """Although the turn is taken, by a thread that is not in the fork."""
+    asked, released = threading.Event(), threading.Event()
+    peer.on("system.why", lambda _params: asked.set() or (released.wait(10) and {"a": 1}))
+    with Client.connect(peer.path) as client, ThreadPoolExecutor(1) as threads:
+        calling = threads.submit(client.call, request.why("x"))
+        assert asked.wait(10)
+        child = os.fork()
+        if child == 0:
+            # Whatever happens, this copy of the test run ends here.
+            code = 1
+            try:
+                signal.alarm(10)
+                try:
+                    client.call(PING)
+                except ClientClosedError:
+                    client.close()
+                    code = 7
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        released.set()
+        assert calling.result(10) == {"a": 1}
+    assert [method for method, _ in peer.calls] == ["system.why"]
+
+
 def test_following_a_job_tells_progress_and_ends_with_its_last_state(peer, answer, job, notify):
     progress = {"job": 12, "phase": "packing", "bytes": 5, "total": 10}
     others = progress | {"job": 13}
