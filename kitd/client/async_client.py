@@ -62,7 +62,10 @@ class AsyncClient:
             yield client
         finally:
             client._is_closed = True
+            # Now, for the calls that wait on it, and once no call connects any more.
             await client._connection.close()
+            async with client._turn:
+                await client._connection.close()
 
     async def call(self, request: Request[T], *, timeout_s: float = CALL_TIMEOUT_S) -> T:
         """Send one of the requests of `kitd.client.request` and return its answer.
@@ -80,12 +83,21 @@ class AsyncClient:
     async def _connected(self) -> AsyncConnection:
         """Return a connection that the next call can be made on."""
         async with self._turn:
-            if self._is_closed:
-                raise ClientClosedError("this client was closed", hint="connect another one")
+            self._require_open()
             if await self._connection.has_ended():
                 await self._connection.close()
+                self._require_open()
                 self._connection = AsyncConnection(await open_stream(self._path))
+            try:
+                self._require_open()
+            except ClientClosedError:
+                await self._connection.close()
+                raise
             return self._connection
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosedError("this client was closed", hint="connect another one")
 
     async def wait(self, job: int | Job) -> Job:
         """Return a job once it has ended, well or not; of a superseded job, its successor.

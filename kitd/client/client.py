@@ -243,7 +243,8 @@ class Client:
         A kit that the cache does not know is pulled first. `existing` says what becomes of files
         that are there: `refuse`, `overwrite` or `keep`. With `include_remote` this process fetches
         remote datasets as the environment's `S3_*` say. Raises `ArgumentError`, and what `run` and
-        `kitd.client.unpack.unpack` raise; whatever it raises, the directory is as it was.
+        `kitd.client.unpack.unpack` raise; whatever it raises, the directory is as it was, but for a
+        signal that comes when all files have their names: they keep them.
         """
         from kitd.client.unpack import unpack_kit  # noqa: PLC0415 - most commands unpack nothing
 

@@ -147,7 +147,8 @@ def unpack(
     which `S3_*` and `~/.netrc` say where objects are and who asks for them, it fetches remote
     datasets as well.
     Raises what `Client.call` and `kitd.client.extract.extract` raise, and `RemoteDatasetError`;
-    whatever it raises, the target is as it was.
+    whatever it raises, the target is as it was, but for a signal that comes when all files have
+    their names: they keep them.
     """
     remotes = () if stores is None else plan.remotes
     total, done = sum(layer.size for layer in plan.layers), 0

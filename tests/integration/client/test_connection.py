@@ -670,6 +670,24 @@ async def test_async_calls_that_wait_are_told_when_the_client_is_left(peer, answ
         await client.call(request.status())
 
 
+@pytest.mark.parametrize("steps", range(8))
+async def test_async_a_call_that_connects_while_the_client_is_left_leaves_nothing_open(
+    peer, answer, steps
+):
+    """However far it has come by then."""
+    peer.on("system.ping", {}, answer(silent=True))
+    async with AsyncClient.connect(peer.path) as client:
+        await client.call(PING)
+        peer.talking.shutdown(socket.SHUT_RDWR)
+        await asyncio.to_thread(peer.wait_for_hang_up)
+        calling = asyncio.create_task(client.call(PING))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+    with pytest.raises((ClientClosedError, DaemonUnreachableError)):
+        await calling
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_async_after_the_end_of_a_connection_the_next_call_connects_again(peer, answer, job):
     """And what failed is not sent again: the daemon may have done it."""
     peer.on("jobs.get", answer(hang_up=True), lambda params: job(id=params["id"]))
