@@ -16,11 +16,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from kitd.client.paced_http import ask, body_size
 from kitd.errors import KitdError, printable
 
-CHUNK_BYTES = 1 << 20
-TIMEOUT_S = 60.0
-"""For how long a store may say nothing."""
+CHUNK_BYTES = 1 << 16
 MAX_URL = 4096
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
@@ -131,14 +130,15 @@ def open_object(store: Store, url: str, etag: str) -> Iterator[RemoteContent]:
         )
     request = _request(store, target, etag, time.time())
     try:
-        with _opener().open(request, timeout=TIMEOUT_S) as response:
+        with ask(request) as response:
             found = response.headers.get("ETag", "").removeprefix("W/").strip('"')
-            length = response.headers.get("Content-Length", "")
             if found != etag:
                 raise _changed(name, etag)
-            if not (length.isascii() and length.isdigit()):
-                raise RemoteDatasetError(f"the store does not say how large {name} is")
-            yield RemoteContent(int(length), chunks_of(response, int(length), name))
+            if (size := body_size(response)) is None:
+                raise RemoteDatasetError(
+                    f"the store does not say how large {name} is, or does not send it as it is"
+                )
+            yield RemoteContent(size, chunks_of(response, size, name))
     except urllib.error.HTTPError as error:
         with error:
             raise _refused(error.code, name, etag) from error
@@ -147,11 +147,14 @@ def open_object(store: Store, url: str, etag: str) -> Iterator[RemoteContent]:
 
 
 def chunks_of(response: http.client.HTTPResponse, size: int, name: str) -> Iterator[bytes]:
-    """Yield a body of so many bytes. Raises `RemoteDatasetError` where it has fewer."""
+    """Yield a body of so many bytes, as they come.
+
+    Raises `RemoteDatasetError` where it has fewer, or they come too slowly.
+    """
     left = size
     while left:
         try:
-            chunk = response.read(min(CHUNK_BYTES, left))
+            chunk = response.read1(min(CHUNK_BYTES, left))
         except (http.client.HTTPException, OSError) as error:
             raise lost(name, error) from error
         if not chunk:
@@ -185,17 +188,6 @@ def _refused(status: int, name: str, etag: str) -> RemoteDatasetError:
         404: "S3_API_ENDPOINT says where buckets are that are not at AWS",
     }
     return RemoteDatasetError(f"the store answers {status} for {name}", hint=hints.get(status))
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """What is signed for one place is not shown to another."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_NoRedirects)
 
 
 def _request(store: Store, target: S3Object, etag: str, now_s: float) -> urllib.request.Request:

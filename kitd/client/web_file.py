@@ -11,27 +11,28 @@ import netrc
 import os
 import re
 import ssl
+import string
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO
 
 from kitd.client.object_store import (
     MAX_URL,
-    TIMEOUT_S,
     RemoteContent,
     RemoteDatasetError,
     chunks_of,
     lost,
 )
+from kitd.client.paced_http import ask, body_size
 from kitd.errors import printable
 
 SCHEME = "https://"
 MAX_REDIRECTS = 5
 MAX_NETRC_BYTES = 64 << 10
 
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 
 
@@ -51,22 +52,18 @@ def open_file(environ: Mapping[str, str], url: str, expected: str) -> Iterator[R
         )
     if (problem := _problem(url)) is not None:
         raise RemoteDatasetError(f"kitctl cannot fetch {name}: {problem}")
-    headers = {"Accept-Encoding": "identity", **_login(environ, url)}
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - https only
-    opener = urllib.request.build_opener(_Redirects)
     try:
-        with opener.open(request, timeout=TIMEOUT_S) as response:
-            length = response.headers.get("Content-Length", "")
-            if not (length.isascii() and length.isdigit() and len(length) < 20):
-                raise RemoteDatasetError(f"the server does not say how large {name} is")
-            if response.headers.get("Content-Encoding", "identity") != "identity":
+        with _asked(environ, url, name) as response:
+            if (size := body_size(response)) is None:
+                raise RemoteDatasetError(
+                    f"the server does not say how large {name} is, or does not send it as it is"
+                )
+            codings = response.headers.get_all("Content-Encoding", [])
+            if any(coding.strip().lower() != "identity" for coding in codings):
                 raise RemoteDatasetError(f"the server sends {name} in another form than it has")
-            chunks = chunks_of(response, int(length), name)
+            chunks = chunks_of(response, size, name)
             hashed = chunks if found is None else _hashed(chunks, found[1], name)
-            yield RemoteContent(int(length), hashed)
-    except urllib.error.HTTPError as error:
-        with error:
-            raise _refused(error.code, name) from error
+            yield RemoteContent(size, hashed)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
             raise RemoteDatasetError(
@@ -74,6 +71,48 @@ def open_file(environ: Mapping[str, str], url: str, expected: str) -> Iterator[R
                 hint="SSL_CERT_FILE names the authorities to trust",
             ) from error
         raise lost(name, error) from error
+
+
+def _asked(environ: Mapping[str, str], url: str, name: str) -> http.client.HTTPResponse:
+    """Return the answer to a GET, after a few redirects.
+
+    They are followed over TLS only, and a login is shown to nobody but the server it is for.
+    Raises `RemoteDatasetError` and what `ask` does.
+    """
+    headers = {"Accept-Encoding": "identity", **_login(environ, url)}
+    for _ in range(MAX_REDIRECTS + 1):
+        try:
+            return ask(urllib.request.Request(url, headers=headers))  # noqa: S310 - https only
+        except urllib.error.HTTPError as error:
+            # It closes the body unread, however long that may be.
+            with error:
+                if error.code not in _REDIRECTS or "Location" not in error.headers:
+                    raise _refused(error.code, name) from error
+                target = _target(url, error.headers["Location"])
+        if target is None:
+            raise RemoteDatasetError(
+                f"{printable(urllib.parse.urlsplit(url).netloc)} redirects to where kitctl does"
+                " not go",
+                hint="it follows redirects to https:// only",
+            )
+        if urllib.parse.urlsplit(target).netloc != urllib.parse.urlsplit(url).netloc:
+            headers.pop("Authorization", None)
+        url = target
+    raise RemoteDatasetError(
+        f"the server of {name} redirects without end",
+        hint=f"kitctl follows {MAX_REDIRECTS} redirects",
+    )
+
+
+def _target(url: str, location: str) -> str | None:
+    """Return where a redirect leads to, and None for where nobody goes."""
+    try:
+        # Header fields are read as Latin-1 (RFC 9112, section 2.2), and URLs are ASCII.
+        quoted = urllib.parse.quote(location, encoding="iso-8859-1", safe=string.punctuation)
+        target = urllib.parse.urljoin(url, quoted)
+    except ValueError:
+        return None
+    return None if _problem(target) is not None else target
 
 
 def _hashed(chunks: Iterator[bytes], expected: str, name: str) -> Iterator[bytes]:
@@ -121,41 +160,8 @@ def _login(environ: Mapping[str, str], url: str) -> dict[str, str]:
 
 
 def _refused(status: int, name: str) -> RemoteDatasetError:
-    if 300 <= status < 400:
-        return RemoteDatasetError(
-            f"the server of {name} redirects without end, or to where kitctl does not go",
-            hint=f"it follows {MAX_REDIRECTS} redirects, to https:// only",
-        )
     hints = {
         401: "~/.netrc says who asks",
         403: "~/.netrc says who asks; he has to be allowed to read it",
     }
     return RemoteDatasetError(f"the server answers {status} for {name}", hint=hints.get(status))
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a few, over TLS only, and shows a login to nobody but the server it is for."""
-
-    max_redirections = MAX_REDIRECTS
-    max_repeats = MAX_REDIRECTS
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        del fp, code, msg, headers
-        if _problem(newurl) is not None:
-            raise RemoteDatasetError(
-                f"{req.host} redirects to where kitctl does not go",
-                hint="it follows redirects to https:// only",
-            )
-        shown = dict(req.header_items())
-        if urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc:
-            shown = {name: value for name, value in shown.items() if name != "Authorization"}
-        shown.pop("Host", None)
-        return urllib.request.Request(newurl, headers=shown)  # noqa: S310 - https only
