@@ -81,15 +81,15 @@ def _files(
     for each in layers:
         handles = client.open_layers(kit, [each.layer.digest])
         try:
-            stream = LayerStream(handles[0], each.layer, progress)
-            for file in _read(stream, each.layer):
-                found[file.path] = file
-                if len(found) > MAX_FILES:
-                    raise TooManyFilesError(
-                        f"{kit} has more than {MAX_FILES} files that the other has not",
-                        hint="compare their layers only: --layers",
-                    )
-            stream.finish()
+            with LayerStream(handles[0], each.layer, progress) as stream:
+                for file in _read(stream, each.layer):
+                    found[file.path] = file
+                    if len(found) > MAX_FILES:
+                        raise TooManyFilesError(
+                            f"{kit} has more than {MAX_FILES} files that the other has not",
+                            hint="compare their layers only: --layers",
+                        )
+                stream.finish()
         finally:
             close_all(handles)
     return found

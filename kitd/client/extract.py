@@ -163,9 +163,9 @@ def extract(
                     root, staging, tree, kitfile.encode("utf-8", "surrogatepass"), existing
                 )
             for layer, handle in layers:
-                stream = LayerStream(handle, layer, progress)
-                _stage_layer(staging, tree, layer, stream)
-                stream.finish()
+                with LayerStream(handle, layer, progress) as stream:
+                    _stage_layer(staging, tree, layer, stream)
+                    stream.finish()
             for path, size, chunks in files:
                 name = clean_name(path.encode("utf-8", "surrogatepass"))
                 tree.check_file(name)

@@ -12,6 +12,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
 
 from kitd.client import zstd_frames
 from kitd.client.layer_feed import LayerFeed
@@ -28,6 +29,8 @@ _GZIP = 31
 """zlib's window size for a gzip wrapper, `16 + 15`."""
 _ASIDE_BYTES = 1 << 16
 """A chunk from this size on is hashed by another thread: for less the way there takes too long."""
+_ASIDE_LAYER_BYTES = 4 << 20
+"""So does a thread to begin, for layers that are smaller than this."""
 _ASIDE_CHUNKS = 4
 """So many are on their way to it at most."""
 
@@ -55,7 +58,10 @@ def layer_format(layer: Layer) -> tuple[str, str]:
 
 
 class LayerStream:
-    """One pass over a layer; what was read is good only once `finish` has returned."""
+    """One pass over a layer; what was read is good only once `finish` has returned.
+
+    For a `with`, after which no thread of it runs.
+    """
 
     def __init__(self, handle: int, layer: Layer, progress: Callable[[int], None]) -> None:
         """Begin to read the file or the feed `handle`, which stays the caller's.
@@ -68,8 +74,9 @@ class LayerStream:
         self._layer = layer
         self._progress = progress
         self._offset = 0
-        self._blob_hash = _AsideHash(layer.digest)
-        self._plain_hash = _AsideHash(layer.diff_id or layer.digest)
+        is_large = layer.size >= _ASIDE_LAYER_BYTES
+        self._blob_hash = _AsideHash(layer.digest, is_aside=is_large)
+        self._plain_hash = _AsideHash(layer.diff_id or layer.digest, is_aside=is_large)
         self._pieces = Pieces(layer.digest)
         _, self._compression = layer_format(layer)
         found = os.fstat(handle)
@@ -83,6 +90,15 @@ class LayerStream:
             )
         self._chunks = self._plain_chunks()
         self._chunk = memoryview(b"")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._blob_hash.close()
+        finally:
+            self._plain_hash.close()
 
     def read(self, size: int) -> bytes:
         """Return 1 to `size` plain bytes, and none at the end.
@@ -182,31 +198,44 @@ class LayerStream:
 class _AsideHash:
     """A hash that another thread computes, while this one reads and writes."""
 
-    def __init__(self, digest: str) -> None:
-        """Raise `LayerError` for what is not a digest."""
+    def __init__(self, digest: str, *, is_aside: bool) -> None:
+        """Raise `LayerError` for what is not a digest; no thread begins if not `is_aside`."""
         match = _DIGEST.fullmatch(digest)
         if match is None:
             raise LayerError(f"{digest[:160]!r} is not a digest")
         self._algorithm: str = match[match.lastindex or 1]
         self._hash = hashlib.new(self._algorithm)
+        self._is_aside = is_aside
         self._pool: ThreadPoolExecutor | None = None
         self._pending: deque[Future[None]] = deque()
 
     def update(self, chunk: bytes) -> None:
         """Take the next chunk."""
-        if len(chunk) < _ASIDE_BYTES:
+        if not self._is_aside or len(chunk) < _ASIDE_BYTES:
             self._wait(0)
             self._hash.update(chunk)
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, "hash")
         self._wait(_ASIDE_CHUNKS - 1)
-        self._pending.append(self._pool.submit(self._hash.update, chunk))
+        try:
+            self._pending.append(self._pool.submit(self._hash.update, chunk))
+        except RuntimeError:
+            # There is no further thread to be had.
+            self._wait(0)
+            self.close()
+            self._is_aside = False
+            self._hash.update(chunk)
 
     def digest(self) -> str:
         """Return the digest of all chunks."""
         self._wait(0)
         return f"{self._algorithm}:{self._hash.hexdigest()}"
+
+    def close(self) -> None:
+        """End the thread, if there is one, and forget what it has not done."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def _wait(self, most: int) -> None:
         while len(self._pending) > most:
