@@ -1,9 +1,12 @@
-"""A command that takes back what it began when it is told to end, and ends by the signal then."""
+"""A command that takes back what it began when it is told to end, and ends by the signal then.
+
+No generator is behind it: a signal that comes in a function of `contextlib`, before or after the
+body, would raise where nobody takes it for what it is.
+"""
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
+from typing import Self
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
@@ -12,28 +15,54 @@ class _EndedBySignal(BaseException):
     """Unwinds the command; no `except Exception` stops it."""
 
 
-@contextmanager
-def taken_back_by_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP unwind the body; then the process ends by the signal after all.
+class TakenBackBySignals:
+    """Has SIGTERM and SIGHUP unwind the body; then the process ends by the signal after all.
 
+    Each one raises: the first may have come where Python drops what is raised, as in `__del__`.
     One that is ignored, as under `nohup`, stays so.
     """
-    received: list[int] = []
 
-    def unwind(number: int, _: FrameType | None) -> None:
-        if not received:
-            received.append(number)
-            raise _EndedBySignal
+    def __init__(self) -> None:
+        self._caught: list[int] = []
+        self._received: int | None = None
+        self._is_in_body = False
 
-    previous = {number: signal.getsignal(number) for number in _SIGNALS}
-    caught = [number for number in _SIGNALS if previous[number] is signal.SIG_DFL]
-    try:
-        for number in caught:
-            signal.signal(number, unwind)
-        yield
-    except _EndedBySignal:
-        signal.signal(received[0], signal.SIG_DFL)
-        signal.raise_signal(received[0])
-    finally:
-        for number in caught:
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                self._caught.append(number)
+                signal.signal(number, self._receive)
+        self._is_in_body = True
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._is_in_body = False
+        # An error that says what could not be taken back is worth more than the signal.
+        if self._received is not None and kind in (None, _EndedBySignal):
+            _end(self._received)
+        for number in self._caught:
             signal.signal(number, signal.SIG_DFL)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if not self._is_in_body or _is_at_an_edge(frame):
+            # There is nothing to unwind yet, or any more.
+            _end(number)
+        self._received = number
+        raise _EndedBySignal
+
+
+_EDGES = (TakenBackBySignals.__enter__.__code__, TakenBackBySignals.__exit__.__code__)
+
+
+def _is_at_an_edge(frame: FrameType | None) -> bool:
+    """Whether a signal came where `__exit__` is called, but before its first line, or the like."""
+    while frame is not None:
+        if frame.f_code in _EDGES:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _end(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)

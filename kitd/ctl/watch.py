@@ -21,7 +21,7 @@ from kitd.client.absence import PATIENCE_S
 from kitd.client.error import AccessDeniedError, DeadlineExceededError
 from kitd.client.record import Event
 from kitd.client.subscription import JobProgress, Subscription
-from kitd.ctl.ending_signals import taken_back_by_signals
+from kitd.ctl.ending_signals import TakenBackBySignals
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.progress import Rate
 from kitd.ctl.session import Session
@@ -83,7 +83,7 @@ def watch_screen(session: Session) -> int:
     """
     watch = _Watch(session)
     watch.look()
-    with taken_back_by_signals():
+    with TakenBackBySignals():
         try:
             with _Screen(session.terminal) as screen:
                 watch.run(screen)

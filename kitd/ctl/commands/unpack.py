@@ -8,7 +8,7 @@ from kitd.client import request
 from kitd.client.placement import Existing
 from kitd.client.record import MissingKit
 from kitd.client.unpack import backup_notes, complete_plan, unpack
-from kitd.ctl.ending_signals import taken_back_by_signals
+from kitd.ctl.ending_signals import TakenBackBySignals
 from kitd.ctl.error import UsageError
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.follow import complete_job
@@ -35,7 +35,7 @@ def unpack_kit(
         existing = Existing.OVERWRITE if overwrite else Existing.KEEP
     target = Path(os.path.abspath(dir or "."))
     with (
-        taken_back_by_signals(),
+        TakenBackBySignals(),
         session.connect() as client,
         ProgressLine(session.terminal) as line,
     ):
