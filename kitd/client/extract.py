@@ -23,7 +23,7 @@ from kitd.client.placement import (
     plan_placement,
 )
 from kitd.client.record import Layer
-from kitd.client.staging import open_staging, sweep
+from kitd.client.staging import open_staging, require_other_name, sweep
 from kitd.client.tar_reader import (
     CHUNK_BYTES,
     MAX_ENTRIES,
@@ -168,6 +168,7 @@ def extract(
                     stream.finish()
             for path, size, chunks in files:
                 name = clean_name(path.encode("utf-8", "surrogatepass"))
+                require_other_name(name)
                 tree.check_file(name)
                 staging.check_space(name, size)
                 tree.add_file(name, staging.write(name, 0o644, chunks))
@@ -203,9 +204,10 @@ def _stage_layer(staging: _Staging, tree: Tree, layer: Layer, stream: LayerStrea
 
 def _beneath(layer: Layer, name: bytes) -> bytes:
     """Return where an entry of a layer goes. Raises `TarError`."""
-    if not layer.directory:
-        return name
-    return clean_name(layer.directory.encode("utf-8", "surrogatepass") + b"/" + name)
+    if layer.directory:
+        name = clean_name(layer.directory.encode("utf-8", "surrogatepass") + b"/" + name)
+    require_other_name(name)
+    return name
 
 
 def _stage_kitfile(

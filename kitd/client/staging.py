@@ -1,7 +1,8 @@
 """The staging directory of an unpack: whose it is, and what becomes of one that was left behind.
 
 Who uses it holds a lock on it (flock(2)), which ends with the process however that ends. So the
-next unpack into the same target can tell what was left behind, and removes it.
+next unpack into the same target can tell what was left behind, and removes it. A mark in it says
+that it was made by an unpack: no kit and no copy has one that is right.
 """
 
 import fcntl
@@ -9,10 +10,12 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from kitd.client.placement import WriteError, os_errors
+from kitd.client.tar_reader import UnsafeNameError, printable
 
 STAGING_PREFIX = ".kitd-unpack-"
 """What the name of each begins with. No kit that is packed takes in such a directory."""
@@ -20,7 +23,10 @@ STAGING_PREFIX = ".kitd-unpack-"
 _NAME = re.compile(re.escape(STAGING_PREFIX) + "[0-9a-f]{16}")
 _BACKUP = re.compile(r"old-\d+")
 _MARK = "unpack"
-"""A file in each: a directory that somebody else has given such a name is not taken for one."""
+"""A file in each, which says its name and its inode: a directory that somebody else has given such
+a name, or brought along, is not taken for one."""
+_UNMARKED_S = 3600.0
+"""How old one has to be that was killed before it had its mark, and so is empty."""
 _ATTEMPTS = 10
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -59,8 +65,8 @@ def sweep(root: int) -> tuple[str, ...]:
             handle = os.open(name, _DIRECTORY, dir_fd=root)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left = set(os.listdir(handle))
-                if not _is_mine(os.fstat(handle)) or (left and _MARK not in left):
+                left, info = set(os.listdir(handle)), os.fstat(handle)
+                if not _is_mine(info) or not _is_left_behind(name, handle, info, left):
                     continue
                 if any(map(_BACKUP.fullmatch, left)):
                     kept.append(name)
@@ -69,6 +75,36 @@ def sweep(root: int) -> tuple[str, ...]:
             finally:
                 os.close(handle)
     return tuple(kept)
+
+
+def require_other_name(name: bytes) -> None:
+    """Refuse what a kit would put where staging directories are. Raises `UnsafeNameError`."""
+    first = name.partition(b"/")[0]
+    if _NAME.fullmatch(first.decode("latin-1")):
+        raise UnsafeNameError(
+            f"the entry '{printable(name)}' has a name that unpacks use themselves",
+            hint="whoever packs it has to remove what an unpack that was killed has left there",
+        )
+
+
+def mark(name: str, info: os.stat_result) -> bytes:
+    """Return what the mark of a staging directory says.
+
+    It does not say the device, whose number is another after each start.
+    """
+    return f"{name} {info.st_ino}\n".encode()
+
+
+def _is_left_behind(name: str, handle: int, info: os.stat_result, left: set[str]) -> bool:
+    """Whether a directory that nobody uses was made by an unpack. Raises OSError."""
+    found = b""
+    if _MARK in left:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(_MARK, flags, dir_fd=handle), "rb") as file:
+            found = file.read(len(mark(name, info)) + 1)
+    if left <= {_MARK} and not found:
+        return info.st_mtime + _UNMARKED_S < time.time()
+    return found == mark(name, info)
 
 
 def _make(root: int) -> tuple[str, int]:
@@ -86,8 +122,7 @@ def _make(root: int) -> tuple[str, int]:
                 info = os.fstat(handle)
                 _require_mine(name, info, os.listdir(handle))
                 if _lock(handle) and _is_there(root, name, info):
-                    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                    os.close(os.open(_MARK, flags, 0o600, dir_fd=handle))
+                    _put_mark(name, handle, info)
                     return name, handle
         except BaseException:
             os.close(handle)
@@ -98,6 +133,19 @@ def _make(root: int) -> tuple[str, int]:
     raise WriteError(
         "other unpacks have removed every directory that was made", hint="unpack again"
     )
+
+
+def _put_mark(name: str, handle: int, info: os.stat_result) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    file = os.open(_MARK, flags, 0o600, dir_fd=handle)
+    try:
+        os.write(file, mark(name, info))
+    except BaseException:
+        # The disk may be full.
+        os.unlink(_MARK, dir_fd=handle)
+        raise
+    finally:
+        os.close(file)
 
 
 def _require_mine(name: str, info: os.stat_result, found: Sequence[str]) -> None:

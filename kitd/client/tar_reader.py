@@ -50,7 +50,7 @@ class TarError(KitdError):
 
 
 class UnsafeNameError(TarError):
-    """An entry has a name that does not lead down from where the kit is unpacked."""
+    """An entry has a name that leads elsewhere than down from the target, or that unpacks use."""
 
     code = "unsafe_name"
 

@@ -19,7 +19,7 @@ import zstandard
 from kitd.client.extract import LooseFile, OpenLayer, extract
 from kitd.client.placement import Existing
 from kitd.client.record import Layer
-from kitd.client.tar_reader import TarError
+from kitd.client.tar_reader import TarError, UnsafeNameError
 from kitd.errors import KitdError
 
 TAR = "application/vnd.kitops.modelkit.model.v1.tar"
@@ -681,6 +681,26 @@ def test_a_file_that_leads_out_is_refused(unpack, target, path):
     with pytest.raises(TarError):
         unpack(tar(a=b"1"), files=[LooseFile(path, 1, [b"x"])])
     assert snapshot(target) == {}
+
+
+STAGING = ".kitd-unpack-0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "content", [tar(**{f"{STAGING}/1": b"x"}), tar(**{f"./{STAGING}": b"x"})], ids=["in", "as"]
+)
+def test_what_a_kit_would_put_into_a_staging_directory_is_refused(unpack, target, content):
+    """The next unpack would take it for what was left behind."""
+    with pytest.raises(UnsafeNameError, match="unpacks use themselves"):
+        unpack(content)
+    with pytest.raises(UnsafeNameError, match="unpacks use themselves"):
+        unpack(tar(a=b"1"), files=[LooseFile(f"{STAGING}/1", 1, [b"x"])])
+    assert snapshot(target) == {}
+
+
+def test_elsewhere_such_a_name_is_like_any_other(unpack, target):
+    unpack(tar(**{f"a/{STAGING}/1": b"x", f"{STAGING}0": b"y", f"{STAGING[:-1]}G": b"z"}))
+    assert len(list(target.iterdir())) == 3
 
 
 def test_a_file_may_not_stand_where_a_layer_has_one(unpack, target):

@@ -14,7 +14,7 @@ import pytest
 from kitd.client import extract as module
 from kitd.client.extract import Extraction, LooseFile, extract
 from kitd.client.placement import Existing, WriteError
-from kitd.client.staging import STAGING_PREFIX
+from kitd.client.staging import STAGING_PREFIX, mark
 
 CLIENT = str(Path(module.__file__).parent)
 DONE = {"a/b/c": "new", "old": "new", "old2": "new", "z": "z", "Kitfile": "k"}
@@ -166,7 +166,10 @@ def test_an_unpack_that_goes_on_is_left_alone(target):
     assert set(files_of(target)) == {"a", "b", "old", "old2"}
 
 
-@pytest.mark.parametrize("names", [["1"], ["1", "2"], ["notes.txt"]])
+@pytest.mark.parametrize(
+    "names",
+    [[], ["1"], ["1", "2"], ["notes.txt"], ["unpack"], ["1", "unpack"], ["old-1", "unpack"]],
+)
 def test_a_directory_that_is_only_called_so_stays(target, names):
     path = target / (STAGING_PREFIX + "0" * 16)
     path.mkdir(mode=0o700)
@@ -174,6 +177,46 @@ def test_a_directory_that_is_only_called_so_stays(target, names):
         (path / name).touch()
     assert unpack(target).backups == ()
     assert sorted(os.listdir(path)) == names
+
+
+def test_a_copy_of_one_that_was_left_behind_stays(target):
+    """Its inode is another, whatever it says of itself."""
+    killed(target, "os.link", 1)
+    (left,) = staging_in(target)
+    copy = target / (STAGING_PREFIX + "0" * 16)
+    copy.mkdir(mode=0o700)
+    (copy / "unpack").write_bytes(
+        (left / "unpack").read_bytes().replace(left.name.encode(), copy.name.encode())
+    )
+    (copy / "1").touch()
+    unpack(target)
+    assert staging_in(target) == [copy]
+    assert sorted(os.listdir(copy)) == ["1", "unpack"]
+
+
+def test_a_mark_is_not_read_through_a_link(target, tmp_path):
+    path = target / (STAGING_PREFIX + "0" * 16)
+    path.mkdir(mode=0o700)
+    (tmp_path / "mark").write_bytes(mark(path.name, path.stat()))
+    (path / "unpack").symlink_to(tmp_path / "mark")
+    (path / "1").touch()
+    unpack(target)
+    assert sorted(os.listdir(path)) == ["1", "unpack"]
+    (path / "unpack").unlink()
+    (path / "unpack").write_bytes((tmp_path / "mark").read_bytes())
+    unpack(target)
+    assert staging_in(target) == []
+
+
+@pytest.mark.parametrize("names", [[], ["unpack"]])
+def test_one_that_was_killed_before_it_had_its_mark_is_swept_once_it_is_old(target, names):
+    path = target / (STAGING_PREFIX + "0" * 16)
+    path.mkdir(mode=0o700)
+    for name in names:
+        (path / name).touch()
+    os.utime(path, (0, 0))
+    unpack(target)
+    assert staging_in(target) == []
 
 
 def test_a_staging_directory_that_others_put_there_is_not_written_to(target, monkeypatch):

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from kitd.client.staging import mark
+
 PROJECT = {
     "name": "sentiment",
     "path": "/srv/models/sentiment",
@@ -776,8 +778,8 @@ def test_an_unpack_that_is_told_to_end_takes_back_what_it_began(peer, tmp_path, 
 def test_files_that_a_killed_unpack_had_replaced_are_told(kitctl, kit, tmp_path):
     left = tmp_path / "out" / (".kitd-unpack-" + "0" * 16)
     left.mkdir(parents=True, mode=0o700)
-    for name in ("unpack", "old-1"):
-        (left / name).touch()
+    (left / "unpack").write_bytes(mark(left.name, left.stat()))
+    (left / "old-1").touch()
     done = kitctl("unpack", "team/s:v1", "-d", str(tmp_path / "out"))
     assert done.returncode == 0
     assert done.stderr.startswith(f"warning: {left} has files that an unpack which was killed")
