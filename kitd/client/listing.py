@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kitd.client.protocol import Document
-from kitd.client.staging import STAGING_PREFIX
+from kitd.client.staging import is_staging_name
 from kitd.errors import KitdError
 
 CROWD = 1000
@@ -118,7 +118,7 @@ class _Listing:
         with os.scandir(handle) as entries:
             # The file system's order would make of equal directories different Kitfiles.
             found = sorted(entries, key=lambda entry: entry.name)
-        found = [entry for entry in found if not entry.name.startswith(STAGING_PREFIX)]
+        found = [entry for entry in found if not is_staging_name(entry.name)]
         named = [entry for entry in found if _is_text(entry.name)]
         self._unnamed += len(found) - len(named)
         directories = [entry.name for entry in named if entry.is_dir(follow_symlinks=False)]

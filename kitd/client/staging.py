@@ -18,7 +18,7 @@ from kitd.client.placement import WriteError, os_errors
 from kitd.client.tar_reader import UnsafeNameError, printable
 
 STAGING_PREFIX = ".kitd-unpack-"
-"""What the name of each begins with. No kit that is packed takes in such a directory."""
+"""What the name of each begins with; sixteen hexadecimal digits follow."""
 
 _NAME = re.compile(re.escape(STAGING_PREFIX) + "[0-9a-f]{16}")
 _BACKUP = re.compile(r"old-\d+")
@@ -77,10 +77,14 @@ def sweep(root: int) -> tuple[str, ...]:
     return tuple(kept)
 
 
+def is_staging_name(name: str) -> bool:
+    """Whether a staging directory may have this name, which no kit that is packed takes in."""
+    return _NAME.fullmatch(name) is not None
+
+
 def require_other_name(name: bytes) -> None:
     """Refuse what a kit would put where staging directories are. Raises `UnsafeNameError`."""
-    first = name.partition(b"/")[0]
-    if _NAME.fullmatch(first.decode("latin-1")):
+    if is_staging_name(name.partition(b"/")[0].decode("latin-1")):
         raise UnsafeNameError(
             f"the entry '{printable(name)}' has a name that unpacks use themselves",
             hint="whoever packs it has to remove what an unpack that was killed has left there",

@@ -6,7 +6,7 @@ last matching pattern decides. `Kitfile`, its other spellings and `.kitignore` i
 are always left out, and what an unpack keeps for itself, anywhere.
 
 Neighbouring patterns of one sign are compiled to one rule: a set of literal paths, two tuples of
-prefixes and suffixes, a part of paths, one regular expression, and automata for paths on which an
+prefixes and suffixes, one regular expression, and automata for paths on which an
 expression could take for ever. A walk passes each directory's verdict on to what lies in it, so a
 path costs at most one look at each rule after the one that decided its directory, and a list
 without `!` is a single rule. A verdict is the number of the deciding rule.
@@ -15,7 +15,7 @@ without `!` is a single rule. A verdict is the number of the deciding rule.
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from kitd.modelkit.errors import KitignoreError
@@ -24,7 +24,9 @@ from kitd.modelkit.kitfile import KITFILE_NAMES
 
 KITIGNORE_NAME = ".kitignore"
 STAGING_PREFIX = ".kitd-unpack-"
-"""What the directory begins with in which an unpack keeps files until they are all good."""
+"""What the name of the directory begins with in which an unpack keeps files until all are good.
+
+Sixteen hexadecimal digits follow."""
 MAX_KITIGNORE_BYTES = 1024 * 1024
 MAX_PATTERNS = 4096
 MAX_WILDCARDS = 16
@@ -35,6 +37,10 @@ MAX_WAYS = 100_000
 """Which all of these together may try on a path: more are left to automata."""
 
 _ANY_NAME = "**/*"
+_STAGING = re.compile(
+    rb"(?:.*/)?" + re.escape(STAGING_PREFIX).encode() + rb"[0-9a-f]{16}(?:/.*)?", re.DOTALL
+)
+_STAGING_PART = STAGING_PREFIX.encode()
 
 UNDECIDED = -1
 """The verdict of a path that no rule matches, and that of the root."""
@@ -59,15 +65,16 @@ class _Rule:
     paths: frozenset[bytes]
     prefixes: tuple[bytes, ...]
     suffixes: tuple[bytes, ...]
-    part: bytes | None
     expression: re.Pattern[str] | None
     patient: tuple[Automaton, ...]
     """Patterns whose expressions try many ways to match a path."""
     hasty: re.Pattern[str] | None
     """The expression of all other patterns."""
+    takes_staging: bool = False
+    """Whether it matches staging directories and what is in them."""
 
     def matches(self, path: bytes) -> bool:
-        if self.part is not None and self.part in path:
+        if self.takes_staging and _STAGING_PART in path and _STAGING.fullmatch(path) is not None:
             return True
         if path in self.paths or path.endswith(self.suffixes) or path.startswith(self.prefixes):
             return True
@@ -90,12 +97,14 @@ class IgnoreRules:
     def __init__(self, patterns: Sequence[_Pattern]) -> None:
         always = [
             _Pattern(name, ignores=True, expression=None)
-            for name in (*KITFILE_NAMES, KITIGNORE_NAME, f"**/{STAGING_PREFIX}**")
+            for name in (*KITFILE_NAMES, KITIGNORE_NAME)
         ]
-        self._rules = tuple(
+        rules = [
             _compile(list(group), ignores=ignores)
             for ignores, group in groupby([*patterns, *always], lambda pattern: pattern.ignores)
-        )
+        ]
+        # The last has the names that are always left out: nothing takes them back.
+        self._rules = (*rules[:-1], replace(rules[-1], takes_staging=True))
         self._newest_first = tuple(reversed(tuple(enumerate(self._rules))))
         self.has_exceptions = not all(rule.ignores for rule in self._rules)
         """Whether something beneath an ignored directory may be taken all the same."""
@@ -186,7 +195,6 @@ def _compile(patterns: Sequence[_Pattern], *, ignores: bool) -> _Rule:
     paths: list[str] = []
     prefixes: list[str] = []
     suffixes: list[str] = []
-    part = None
     expressions: list[str] = []
     hasty: list[str] = []
     patient: list[Automaton] = []
@@ -198,10 +206,6 @@ def _compile(patterns: Sequence[_Pattern], *, ignores: bool) -> _Rule:
                 hasty.append(pattern.expression)
             else:
                 patient.append(pattern.automaton)
-        elif text.startswith("**/") and text.endswith("**"):
-            # Written by kitd alone: an expression stands for any other with two wildcards.
-            prefixes.append(text[3:-2])
-            part = _encode(text[2:-2])
         elif text.startswith(_ANY_NAME):
             suffixes.append(text.removeprefix(_ANY_NAME))
         elif text.startswith("**"):
@@ -216,7 +220,6 @@ def _compile(patterns: Sequence[_Pattern], *, ignores: bool) -> _Rule:
         frozenset(map(_encode, paths)),
         tuple(map(_encode, prefixes)),
         tuple(map(_encode, suffixes)),
-        part,
         re.compile("|".join(expressions)) if expressions else None,
         tuple(patient),
         re.compile("|".join(hasty)) if hasty else None,

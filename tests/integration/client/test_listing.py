@@ -18,6 +18,7 @@ def test_two_levels_are_told_without_links_and_special_files(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / ".kitd-unpack-0123456789abcdef").mkdir()
     (tmp_path / "data" / ".kitd-unpack-0123456789abcdef").mkdir()
+    (tmp_path / "data" / ".kitd-unpack-notes.md").write_text("123")
     (tmp_path / "data" / "up").symlink_to("..")
     seen = list_directory(tmp_path)
     assert seen.document == {
@@ -25,9 +26,12 @@ def test_two_levels_are_told_without_links_and_special_files(tmp_path):
         "directories": [
             {
                 "name": "data",
-                "files": [{"name": "x.pt", "size": 5}],
+                "files": [
+                    {"name": ".kitd-unpack-notes.md", "size": 3},
+                    {"name": "x.pt", "size": 5},
+                ],
                 "directories": ["deep"],
-                "count": 1,
+                "count": 2,
             }
         ],
         "licences": {},

@@ -13,6 +13,8 @@ from kitd.modelkit.ignore import (
     IgnoreRules,
 )
 
+STAGING = STAGING_PREFIX + "0123456789abcdef"
+
 
 @pytest.mark.parametrize(
     ("patterns", "ignored", "kept"),
@@ -58,9 +60,15 @@ from kitd.modelkit.ignore import (
         ("", ["Kitfile", "Kitfile/x"], ["a", "x/.kitignore"]),
         ("x\n.", ["x"], ["a"]),
         (
-            "!**/.kitd-unpack-1\n!a",
-            [".kitd-unpack-1", ".kitd-unpack-1/2", "a/.kitd-unpack-1", "a/b/.kitd-unpack-1/2"],
-            ["a", "x.kitd-unpack-1", "a/x.kitd-unpack-1", ".kitd-unpack"],
+            f"!**/{STAGING}\n!a",
+            [STAGING, f"{STAGING}/2", f"a/{STAGING}", f"a/b/{STAGING}/2", f"\n/{STAGING}/\n"],
+            ["a", f"x{STAGING}", f"a/x{STAGING}", f"{STAGING}0", f"{STAGING}\n", f"{STAGING}.md"],
+        ),
+        ("", [f"{STAGING}/a"], [".kitd-unpack-", ".kitd-unpack-notes.md", STAGING.upper()]),
+        (
+            "a",
+            ["a", STAGING],
+            [STAGING[:-1], f"{STAGING[:-1]}g", f"{STAGING}0/a"],
         ),
     ],
 )
@@ -72,6 +80,9 @@ def test_patterns(patterns, ignored, kept):
 
 def test_what_the_client_unpacks_to_is_left_out():
     assert STAGING_PREFIX == staging.STAGING_PREFIX
+    assert staging.is_staging_name(STAGING)
+    for name in (f"{STAGING}0", STAGING[:-1], f"{STAGING}\n", STAGING.upper(), f"x{STAGING}"):
+        assert not staging.is_staging_name(name)
 
 
 def as_bytes(path: str) -> bytes:
