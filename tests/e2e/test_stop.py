@@ -157,7 +157,7 @@ def test_a_stop_answers_those_who_wait(kitd, endless, eventually):
     commands = (("events", "-f"), ("jobs", "log", job, "-f"))
     with ThreadPoolExecutor() as people:
         waiting = [people.submit(daemon.kitctl, *words) for words in commands]
-        eventually("all to wait", lambda: connections(daemon) == 2 * len(commands))
+        eventually("all to wait", lambda: connections(daemon) == len(commands))
         stop(daemon)
     for answer in (done.result() for done in waiting):
         assert answer.code == 4

@@ -113,8 +113,8 @@ def _follow_log(session: Session, client: Client, job: int) -> int:
     # The subscription says when to look again; the log is what is shown, so nothing comes twice.
     with client.subscribe(job=job) as subscription:
         while True:
-            current = client.call(request.get_job(job))
-            for event in client.call(request.log_job(job)):
+            current = subscription.call(request.get_job(job))
+            for event in subscription.call(request.log_job(job)):
                 if event.seq > shown:
                     _show_event(session, event)
                     shown = event.seq

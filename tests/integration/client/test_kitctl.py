@@ -272,7 +272,7 @@ def test_a_failed_job_is_told_by_what_why_and_hint(peer, kitctl, job, ended):
     [("cancelled", "it was cancelled"), ("failed", "kitd gave no reason")],
 )
 def test_a_job_without_an_error_still_says_how_it_ended(peer, kitctl, job, ended, state, words):
-    peer.on("kits.pull", {"job": job(state="ready")})
+    peer.on("kits.pull", {"job": job(state="ready", kind="pull")})
     ended({"kind": "pull", "state": state})
     done = kitctl("pull", "r")
     assert (done.returncode, done.stderr) == (1, f"kitctl: job 12 (pull): {words}\n")
@@ -671,7 +671,7 @@ def test_unpack_pulls_a_kit_that_the_cache_does_not_have(
     peer, kitctl, kit, job, ended, refusal, tmp_path
 ):
     peer.on("kits.plan", refusal("not_found"), kit.plan)
-    peer.on("kits.pull", {"job": job(state="ready")})
+    peer.on("kits.pull", {"job": job(state="ready", kind="pull")})
     ended({"kind": "pull", "result": MOVED})
     reference = "registry.example.com/team/s:v1"
     done = kitctl("unpack", reference, "-d", str(tmp_path / "out"), "--json")
@@ -715,7 +715,7 @@ def test_unpack_does_not_pull_what_has_no_registry(peer, kitctl, refusal):
 
 def test_quiet_leaves_the_result(peer, kitctl, kit, job, ended, refusal, tmp_path):
     peer.on("kits.plan", refusal("not_found"), kit.plan)
-    peer.on("kits.pull", {"job": job(state="ready")})
+    peer.on("kits.pull", {"job": job(state="ready", kind="pull")})
     ended({"kind": "pull", "result": MOVED})
     done = kitctl("-q", "unpack", "r.example.com/s:v1", "-d", str(tmp_path / "out"))
     assert (done.stderr, done.returncode) == ("", 0)
