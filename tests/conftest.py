@@ -244,6 +244,20 @@ def zstd() -> str:
     return require("zstd")
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with `key.pem` and `certificate.pem`, which is its own authority on loopback."""
+    place = tmp_path_factory.mktemp("certificate")
+    command = (
+        f"{require('openssl')} req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+        " -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+        " -addext keyUsage=critical,digitalSignature,keyCertSign"
+        " -keyout key.pem -out certificate.pem"
+    )
+    subprocess.run(command.split(), cwd=place, check=True, capture_output=True)
+    return place
+
+
 @pytest.fixture
 def skopeo(tmp_path: Path) -> Callable[..., bytes]:
     """Run skopeo with its own empty home and return what it prints."""

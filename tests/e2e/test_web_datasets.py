@@ -2,7 +2,6 @@
 
 import hashlib
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -75,19 +74,6 @@ def serve(context: ssl.SSLContext | None) -> Iterator[WebServer]:
         finally:
             server.shutdown()
             thread.join()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    place = tmp_path_factory.mktemp("certificate")
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-        " -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-        " -addext keyUsage=critical,digitalSignature,keyCertSign"
-        " -keyout key.pem -out certificate.pem"
-    )
-    subprocess.run(command.split(), cwd=place, check=True, capture_output=True)
-    return place
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 
@@ -13,19 +12,6 @@ from kitd.client.object_store import RemoteDatasetError
 from kitd.client.web_file import open_file
 
 OK = b"HTTP/1.1 200 OK\r\n"
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    place = tmp_path_factory.mktemp("certificate")
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-        " -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-        " -addext keyUsage=critical,digitalSignature,keyCertSign"
-        " -keyout key.pem -out certificate.pem"
-    )
-    subprocess.run(command.split(), cwd=place, check=True, capture_output=True)
-    return place
 
 
 class Web:
