@@ -3,12 +3,11 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kitd.client import request
-from kitd.ctl.commands.transfer import document_of, movement, note_warnings, show_started
+from kitd.ctl.commands.transfer import make_kit
 from kitd.ctl.error import UsageError
-from kitd.ctl.exit_code import ExitCode
-from kitd.ctl.follow import complete_job
 from kitd.ctl.format import plural, printable, size
 from kitd.ctl.session import Session
 
@@ -39,24 +38,15 @@ def import_kit(  # noqa: PLR0913 - one for each of the command's options
         tool=tool,
         push=push or None,
     )
-    with session.connect() as client:
-        job = client.call(asked)
-        if detach:
-            return show_started(session, job)
-        done = complete_job(session, client, job)
-        document = document_of(done)
-        note_warnings(session, document)
-        name = printable(f"{document.get('reference')}@{document.get('digest')}")
-        received = size(document.get("received") or 0)
-        source = printable(str(document.get("source")))
-        files = plural(document.get("files") or 0, "file")
-        lines = [f"imported {source} as {name}: {files}, {received} received"]
-        if push:
-            for follower in done.followed_by:
-                document["push"] = document_of(complete_job(session, client, follower))
-                lines.append(movement("pushed", document["push"]))
-    session.terminal.show(document, "\n".join(lines))
-    return ExitCode.DONE
+    return make_kit(session, asked, _imported, push=push, detach=detach)
+
+
+def _imported(document: dict[str, Any]) -> str:
+    name = printable(f"{document.get('reference')}@{document.get('digest')}")
+    received = size(document.get("received") or 0)
+    source = printable(str(document.get("source")))
+    files = plural(document.get("files") or 0, "file")
+    return f"imported {source} as {name}: {files}, {received} received"
 
 
 def _address(repository: str, tool: str | None) -> str:

@@ -1,6 +1,7 @@
 """`kitctl pack`, `push` and `pull`: the commands that start a job and wait for it."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from kitd.client import request
@@ -37,16 +38,28 @@ def pack(  # noqa: PLR0913 - one for each of the command's options
         source_date_epoch=_source_date_epoch(),
         push=push or None,
     )
+    return make_kit(session, asked, _packed, push=push, detach=detach)
+
+
+def make_kit(
+    session: Session,
+    asked: Request[Job],
+    told: Callable[[dict[str, Any]], str],
+    *,
+    push: bool,
+    detach: bool,
+) -> int:
+    """Have a kit made, and wait for its push as well with `push`; `told` is the line about it."""
     with session.connect() as client:
         job = client.call(asked)
         if detach:
             return show_started(session, job)
-        packed = complete_job(session, client, job)
-        document = document_of(packed)
+        done = complete_job(session, client, job)
+        document = document_of(done)
         note_warnings(session, document)
-        lines = [_packed(document)]
+        lines = [told(document)]
         if push:
-            for follower in packed.followed_by:
+            for follower in done.followed_by:
                 document["push"] = document_of(complete_job(session, client, follower))
                 lines.append(movement("pushed", document["push"]))
     session.terminal.show(document, "\n".join(lines))
