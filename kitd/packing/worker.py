@@ -344,8 +344,12 @@ class _Pipe:
     def tell(self, message: Notice | Answer) -> None:
         line = self._encoder.encode(message) + b"\n"
         with self._lock:
-            self._out.write(line)
-            self._out.flush()
+            try:
+                self._out.write(line)
+                self._out.flush()
+            except BrokenPipeError:
+                # The daemon is gone, as `listen` may be about to see too.
+                os._exit(0)
 
     def known_layers(self, keys: tuple[str, ...]) -> Mapping[str, PackedLayer]:
         self.tell(Planned(keys))

@@ -2,8 +2,11 @@
 
 import json
 import os
+import subprocess
+import sys
 import zipfile
 
+import msgspec
 import pytest
 
 from kitd.errors import Disposition, KitdError
@@ -159,3 +162,23 @@ def test_twenty_thousand_small_files_are_packed(pack, daemon, tmp_path):
     assert layer.size == 512 * (200 + 2 * 20_000) + 1024
     progress = [notice for notice in daemon.notices if isinstance(notice, Advanced)]
     assert progress[-1].total_bytes == 20_000
+
+
+def test_a_worker_whose_daemon_is_gone_ends_without_a_word(project, store):
+    order = PackOrder(
+        project=Project(root=str(project({"a": ""}))), cache=str(store.root), label="x-"
+    )
+    reading, answers = os.pipe()
+    os.close(reading)
+    with subprocess.Popen(
+        [sys.executable, "-m", "kitd.packing.worker"],
+        stdin=subprocess.PIPE,
+        stdout=answers,
+        stderr=subprocess.PIPE,
+    ) as worker:
+        os.close(answers)
+        worker.stdin.write(msgspec.json.encode(order) + b"\n")
+        worker.stdin.flush()
+        # Its orders have not ended: it is by telling that it finds out.
+        assert worker.wait(timeout=20) == 0
+        assert worker.stderr.read() == b""
