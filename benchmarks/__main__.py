@@ -26,7 +26,7 @@ from benchmarks import (
     transfer,
     webhooks,
 )
-from benchmarks.measure import Settings, machine
+from benchmarks.measure import Settings, machine, peers
 
 BENCHMARKS: Mapping[str, Callable[[Path, Settings], Iterator[str]]] = {
     "status": status.run,
@@ -84,6 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     # Daemons and trees are left behind by what does not unwind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     print(machine())
+    print(peers(), flush=True)
     for name in parsed.names or BENCHMARKS:
         with tempfile.TemporaryDirectory(prefix="kitd-bench-") as place:
             for table in BENCHMARKS[name](Path(place), settings):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -10,9 +11,22 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
+import kitd
+
 COMMAND_DEADLINE_S = 900.0
+PEERS = {
+    "kit": "version",
+    "skopeo": "--version",
+    "regsync": "version",
+    "oras": "version",
+    "openssl": "version",
+    "curl": "--version",
+    "docker-registry": "--version",
+}
+"""Programs that something is compared with or goes through, and what asks them who they are."""
 
 Run = Callable[[], object]
 Contestant = Callable[[], AbstractContextManager[Run]]
@@ -129,13 +143,25 @@ def absent(*names: str) -> str:
     return f"not on PATH: {', '.join(missing)}" if missing else ""
 
 
+def peers() -> str:
+    """Name the peers and their versions in one line, and those that are missing."""
+    present = [f"{name} {_version(name)}" for name in PEERS if peer(name) is not None]
+    return "; ".join(filter(None, (", ".join(present), absent(*PEERS))))
+
+
+def _version(name: str) -> str:
+    done = subprocess.run((name, PEERS[name]), check=False, capture_output=True, text=True)
+    found = re.search(r"\bv?(\d+(\.\d+)+)", done.stdout)
+    return "of no known version" if found is None else found[1]
+
+
 def mebibytes(count: float) -> str:
     """Return a number of bytes as MiB."""
     return f"{count / 2**20:,.0f} MiB"
 
 
 def machine() -> str:
-    """Describe the machine in one line."""
+    """Describe the day, kitd and the machine in one line."""
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -146,6 +172,7 @@ def machine() -> str:
     )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
-        f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()},"
+        f"{datetime.now(UTC):%Y-%m-%d}, kitd {kitd.__version__},"
+        f" {cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()},"
         f" Python {platform.python_version()}"
     )
