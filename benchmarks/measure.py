@@ -151,7 +151,7 @@ def peers() -> str:
 
 def _version(name: str) -> str:
     done = subprocess.run((name, PEERS[name]), check=False, capture_output=True, text=True)
-    found = re.search(r"\bv?(\d+(\.\d+)+)", done.stdout)
+    found = re.search(r"(?<![\w.])v?(\d+(\.\d+)+)", done.stdout)
     return "of no known version" if found is None else found[1]
 
 
