@@ -79,7 +79,9 @@ class Comparison:
         ratio = statistics.median(ours) / statistics.median(theirs)
         by_round = [mine / other for mine, other in zip(ours, theirs, strict=True)]
         text = f"{first}/{other} {ratio:.3f}, {min(by_round):.3f}..{max(by_round):.3f} by round"
-        return text + (f", goal: {self.goals[other]:g}" if other in self.goals else "")
+        if (goal := self.goals.get(other)) is None:
+            return text
+        return f"{text}, goal: {goal:g}{', missed' if ratio > goal else ''}"
 
 
 def ready(run: Run) -> Contestant:
