@@ -11,6 +11,8 @@ SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),158060160
 IMAGE_TOOL ?= docker
 IMAGE ?= kitd:dev
 IMAGE_ARGS ?=
+# For make bench: names of benchmarks, --rounds 3, --scale 0.1 …; --help lists them.
+BENCH ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test quick check static format docs man site bench matrix soak fuzz \
@@ -70,7 +72,7 @@ man: $(VENV)/.runtime ## write the manual pages to build/man
 	$(BIN)/python docs/man.py build/man
 
 bench: $(VENV)/.dev ## measure against the peers found on PATH
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(BENCH)
 
 matrix: $(VENV)/.dev ## copy kits of every shape to registries of every habit and back
 	@PYTHONPATH=tests $(BIN)/python -m matrix

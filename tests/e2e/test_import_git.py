@@ -13,7 +13,8 @@ from kitd.modelkit.generate import CROWD
 from tests.conftest import require
 from tests.e2e.conftest import wait_until
 
-MODEL = bytes(range(256)) * 4000
+MODEL = bytes(range(256)) * 32000
+"""Half of it is more than a broken connection can take along of what was received and not read."""
 FOREIGN = "#!/bin/sh\ntouch {}\n"
 
 
