@@ -10,6 +10,7 @@ import json
 import os
 import runpy
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,10 @@ def diff_ids(document: object) -> Iterator[str]:
             yield from diff_ids(item)
 
 
-def check(scene: Scene, kit: str, dialect: str, address: str, compression: str) -> Iterator[str]:
-    """Pack, push and compare every golden case."""
+def check(
+    scene: Scene, kit: str, dialect: str, address: str, compression: str
+) -> Iterator[tuple[str, str]]:
+    """Pack, push and compare every golden case; yield the names and what came out."""
     golden = runpy.run_path(str(GOLDEN))
     for case, expected in zip(golden["CASES"], golden["EXPECTED"], strict=True):
         if not expected["ok"]:
@@ -92,10 +95,12 @@ def check(scene: Scene, kit: str, dialect: str, address: str, compression: str) 
             same = set(diff_ids(inspected)) == set(plain)
         digests = "digests equal" if same else "DIGESTS DIFFER"
         told = f"{digests}, {verdict(scene, kit, root, reference)}"
-        yield f"{dialect} {compression} {case['name']}: {told}"
+        yield case["name"], told
 
 
-def check_reverse(scene: Scene, kit: str, address: str, compression: str) -> Iterator[str]:
+def check_reverse(
+    scene: Scene, kit: str, address: str, compression: str
+) -> Iterator[tuple[str, str]]:
     """Let kit pack and push every golden case, and compare what both unpack of it."""
     golden = runpy.run_path(str(GOLDEN))
     for case, expected in zip(golden["CASES"], golden["EXPECTED"], strict=True):
@@ -110,7 +115,15 @@ def check_reverse(scene: Scene, kit: str, address: str, compression: str) -> Ite
             or run_kit(scene, kit, "push", reference)
             or verdict(scene, kit, root, reference, pulls=False)
         )
-        yield f"packed by kit {compression} {case['name']}: {told}"
+        yield case["name"], told
+
+
+def summary(title: str, told: Iterator[tuple[str, str]]) -> str:
+    """Return how many cases came out as most do, and a line for each of the others."""
+    verdicts = dict(told)
+    usual, count = Counter(verdicts.values()).most_common(1)[0]
+    others = [f"  {name}: {text}" for name, text in verdicts.items() if text != usual]
+    return "\n".join([f"{title}: {count} of {len(verdicts)} cases: {usual}", *others])
 
 
 def run(place: Path, settings: Settings) -> Iterator[str]:
@@ -128,6 +141,8 @@ def run(place: Path, settings: Settings) -> Iterator[str]:
         with daemon(place / f"with-{dialect}", config) as scene:
             for compression in COMPRESSIONS:
                 address = scene.registry_address()
-                yield from check(scene, kit, dialect, address, compression)
+                title = f"packed by kitd as {dialect}, {compression}"
+                yield summary(title, check(scene, kit, dialect, address, compression))
                 if dialect == "kit-1.7":
-                    yield from check_reverse(scene, kit, address, compression)
+                    told = check_reverse(scene, kit, address, compression)
+                    yield summary(f"packed by kit, {compression}", told)
