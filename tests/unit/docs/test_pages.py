@@ -23,6 +23,7 @@ NOT_RUN = Counter(
         ("docs/how-to/service.md", "needs systemd and root"): 3,
         ("docs/how-to/webhooks.md", "configuration of the other registry"): 1,
         ("docs/import.md", "needs a server of ssh"): 1,
+        ("docs/performance.md", "it takes three quarters of an hour and the peers"): 1,
         ("docs/releasing.md", "a step of a release"): 5,
         ("docs/metrics.md", "configuration of Prometheus"): 1,
         ("docs/systemd.md", "a part of a systemd unit"): 1,
