@@ -32,7 +32,7 @@ from kitd.client.protocol import (
     decode_message,
     encode_request,
 )
-from kitd.config.places import SYSTEM_SOCKET, find_socket
+from kitd.config.places import SYSTEM_SOCKET, find_daemon
 from kitd.errors import printable
 
 CONNECT_TIMEOUT_S = 5.0
@@ -46,11 +46,14 @@ _INTEGER_BYTES = 4
 
 
 def socket_path(path: str | os.PathLike[str] | None) -> str:
-    """Return where to connect to, by default this user's daemon.
+    """Return where to connect to, by default this user's daemon or else the system's.
 
     Raises `ArgumentError`, `InvalidPlaceError`.
     """
-    place = find_socket(os.environ, os.getuid()).path if path is None else os.fspath(path)
+    if path is None:
+        place = find_daemon(os.environ, os.getuid(), os.path.exists)
+    else:
+        place = os.fspath(path)
     try:
         is_name = b"\0" not in os.fsencode(place)
     except UnicodeEncodeError:

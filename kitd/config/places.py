@@ -8,7 +8,7 @@ A place is chosen by, in this order: a flag, kitd's own variable (`KITD_CONFIG`,
 `RUNTIME_DIRECTORY`), the XDG base directory in user mode, the system's directory in system mode.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from kitd.errors import KitdError
@@ -105,6 +105,17 @@ def find_socket(environ: Mapping[str, str], uid: int, flag: str | None = None) -
     if is_user_mode(environ, uid):
         return Place(f"{find_state_dir(environ, uid).path}/kitd.sock", is_explicit=False)
     return Place(SYSTEM_SOCKET, is_explicit=False)
+
+
+def find_daemon(environ: Mapping[str, str], uid: int, exists: Callable[[str], bool]) -> str:
+    """Return the socket of the daemon that a client means who names none.
+
+    That is the user's own; where there is none, the system's, if the machine has one. Raises
+    `InvalidPlaceError`.
+    """
+    own = find_socket(environ, uid)
+    is_others = not own.is_explicit and not exists(own.path) and exists(SYSTEM_SOCKET)
+    return SYSTEM_SOCKET if is_others else own.path
 
 
 def is_user_mode(environ: Mapping[str, str], uid: int) -> bool:

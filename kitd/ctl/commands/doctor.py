@@ -12,9 +12,10 @@ from contextlib import contextmanager
 
 from kitd import __version__
 from kitd.client import request
+from kitd.client.connection import socket_path
 from kitd.client.error import AccessDeniedError, DaemonUnreachableError
 from kitd.client.record import Check
-from kitd.config.places import SYSTEM_SOCKET, find_socket
+from kitd.config.places import SYSTEM_SOCKET
 from kitd.ctl.cells import fold
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.format import printable
@@ -37,7 +38,7 @@ def examine(session: Session, *, audit: bool) -> int:
             found = client.call(asked, timeout_s=AUDIT_S if audit else EXAMINATION_S)
         checks = (_same_version(str(running)), *found)
     except (AccessDeniedError, DaemonUnreachableError) as error:
-        place = session.socket or find_socket(os.environ, os.getuid()).path
+        place = socket_path(session.socket)
         unreachable = _wrong("connection", error.message, error.hint)
         checks = (unreachable, *(look(place) for look in _FROM_OUTSIDE))
     session.terminal.show(

@@ -8,6 +8,7 @@ from kitd.config.places import (
     InvalidPlaceError,
     Place,
     find_config,
+    find_daemon,
     find_places,
     find_socket,
     find_state_dir,
@@ -110,6 +111,26 @@ def test_variables_beat_directories_and_flags_beat_variables(uid: int) -> None:
 def test_the_socket_of_a_user_without_a_session_follows_the_state_directory() -> None:
     socket = find_socket({"KITD_STATE_DIR": "/srv/kitd"}, ADA)
     assert socket == Place("/srv/kitd/kitd.sock", is_explicit=False)
+
+
+OWN, SYSTEM = "/run/user/1000/kitd/kitd.sock", "/run/kitd/kitd.sock"
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ({OWN, SYSTEM}, OWN),
+        ({OWN}, OWN),
+        ({SYSTEM}, SYSTEM),
+        # What is started is the user's own.
+        (set(), OWN),
+    ],
+)
+def test_clients_find_the_systems_daemon_where_the_user_has_none(there, expected) -> None:
+    environ = {"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/run/user/1000"}
+    assert find_daemon(environ, ADA, there.__contains__) == expected
+    named = environ | {"KITD_SOCKET": "/v/kitd.sock"}
+    assert find_daemon(named, ADA, there.__contains__) == "/v/kitd.sock"
 
 
 @pytest.mark.parametrize("name", ["KITD_CONFIG", "KITD_STATE_DIR", "KITD_SOCKET"])
