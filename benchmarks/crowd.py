@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks import tree
 from benchmarks.measure import Comparison, Settings
-from benchmarks.rest import GOALS, await_rest, cost
+from benchmarks.rest import await_rest, cost
 from benchmarks.scene import Scene, daemon
 from kitd.client import Client, request
 
@@ -61,7 +61,7 @@ def run(place: Path, settings: Settings) -> Iterator[str]:
     with daemon(place / "kitd", config) as scene:
         rested_s = await_rest(scene, started_s, deadline_s=START_DEADLINE_S)
         yield f"  start with nothing changed: at rest after {rested_s:.1f} s"
-        yield f"{cost(scene, min(SPAN_S, settings.idle_s))}\n  ({GOALS})"
+        yield cost(scene, min(SPAN_S, settings.idle_s))
         seconds = []
         for number in range(settings.rounds):
             name = sorted(projects)[number % count]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks import tree
 from benchmarks.measure import Settings
-from benchmarks.rest import GOALS, await_rest, cost
+from benchmarks.rest import await_rest, cost
 from benchmarks.scene import daemon
 
 PROJECTS = (1, 20, 100)
@@ -28,7 +28,7 @@ def at_rest(
         costs = cost(scene, span_s)
     shutil.rmtree(place)
     return (
-        f"idle, {count} x {files:,} files in {folders:,} directories ({GOALS})\n{costs}\n"
+        f"idle, {count} x {files:,} files in {folders:,} directories\n{costs}\n"
         f"  packed and at rest {rested_s:.1f} s after the start"
     )
 

@@ -79,9 +79,14 @@ class Comparison:
         ratio = statistics.median(ours) / statistics.median(theirs)
         by_round = [mine / other for mine, other in zip(ours, theirs, strict=True)]
         text = f"{first}/{other} {ratio:.3f}, {min(by_round):.3f}..{max(by_round):.3f} by round"
-        if (goal := self.goals.get(other)) is None:
+        if (most := self.goals.get(other)) is None:
             return text
-        return f"{text}, goal: {goal:g}{', missed' if ratio > goal else ''}"
+        return f"{text}, {goal(f'{most:g}', is_met=ratio <= most)}"
+
+
+def goal(words: str, *, is_met: bool) -> str:
+    """Return a goal as it stands beside a figure."""
+    return f"goal: {words}{'' if is_met else ', missed'}"
 
 
 def ready(run: Run) -> Contestant:
