@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A machine that is busy with something else is no counterexample.
 settings.register_profile("kitd", deadline=None)
 settings.load_profile("kitd")

@@ -55,7 +55,7 @@ class Outgoing(Payload):
         self._failure: KitdError | None = None
         self._reading = asyncio.Lock()
         self._closed = False
-        self._transport: asyncio.Transport | None = None
+        self._writer: StreamWriter | None = None
         """The connection, while some of the body is missing on it."""
 
     async def write(self, writer: AbstractStreamWriter) -> None:
@@ -63,14 +63,14 @@ class Outgoing(Payload):
         # Never begun again: the stream is read once.
         self._consumed = True
         assert isinstance(writer, StreamWriter)
-        self._transport = writer.transport
+        self._writer = writer
         with _wire_under(writer) as wire:
             if wire is not None:
                 await self._send_directly(wire)
             while (chunk := await self._take()) is not None:
                 await writer.write(chunk)
                 self._sent(len(chunk))
-        self._transport = None
+        self._writer = None
 
     async def write_with_length(
         self,
@@ -96,9 +96,10 @@ class Outgoing(Payload):
     async def _finish(self) -> None:
         async with self._reading:
             self._closed = True
-        if self._transport is not None:
+        # The writer has no connection any more that was lost, which cannot be aborted either.
+        if self._writer is not None and self._writer.transport is not None:
             # It would stay until the peer has taken what was written, which may be never.
-            self._transport.abort()
+            self._writer.transport.abort()
 
     def caused(self, error: RegistryError) -> bool:
         """Whether a request failed because of the source: with its error, or of its silence."""
