@@ -1,6 +1,7 @@
 """Every block of every page is run or says why not; links and commands in the text are right."""
 
 import re
+import tomllib
 from collections import Counter
 
 import pytest
@@ -90,6 +91,25 @@ def test_no_command_hides_in_what_is_only_shown():
     for block in pieces():
         if block.language in SHOWN:
             assert not re.search(r"^(\$|kitctl|kitd) ", block.text, re.MULTILINE), block.place
+
+
+def test_nothing_is_installed_that_is_not_in_a_lock():
+    """Neither what is needed nor, for kitd itself, what builds it."""
+    installed = [
+        command
+        for block in pieces()
+        for command in re.findall(r"pip\S* install (.*)$", block.text, re.MULTILINE)
+    ]
+    assert installed
+    for options in map(str.split, installed):
+        assert "--require-hashes" in options or {"--no-deps", "--no-build-isolation"} <= {*options}
+
+
+def test_the_readme_names_what_the_runtime_needs():
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]
+    (said,) = re.findall(r"The runtime needs (.*?)\.\n", text_of("README.md"), re.DOTALL)
+    needed = [re.match(r"[\w-]+", line)[0] for line in project["dependencies"]]
+    assert re.split(r",\s+|\s+and\s+", said) == needed
 
 
 def test_the_menu_of_the_site_has_every_page_once():
