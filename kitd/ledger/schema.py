@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -96,6 +96,7 @@ def migrations() -> tuple[str, ...]:
 def open_ledger(path: Path) -> Opened:
     """Open, check and migrate the file.
 
+    Nobody else may read it from then on, whatever mode a backup had that was put in its place.
     Raises `LedgerError` and what derives from it, `LedgerVersionError`, `DurabilityError`. A file
     that is refused is left as it was.
     """
@@ -151,6 +152,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> Upgrade | None:
         raise _newer(path, version, len(scripts))
     if version > 0:
         _check(connection, path)
+    _make_private(path)
     upgrade = None
     if 0 < version < len(scripts):
         upgrade = Upgrade(version, len(scripts), _back_up(connection, path, version))
@@ -164,6 +166,14 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> Upgrade | None:
             f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {number};\nCOMMIT;"
         )
     return upgrade
+
+
+def _make_private(path: Path) -> None:
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        # By its name: closing a descriptor of the file would let go of SQLite's locks. A file of
+        # another owner is not ours to change.
+        with suppress(FileNotFoundError, PermissionError):
+            path.with_name(name).chmod(0o600)
 
 
 def _newer(path: Path, version: int, known: int) -> LedgerVersionError:

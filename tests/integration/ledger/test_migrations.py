@@ -39,6 +39,23 @@ async def test_a_fresh_file_has_the_newest_schema_and_is_ours_alone(path):
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
 
 
+def modes(path):
+    """The modes of the ledger and of what SQLite has beside it, by what follows its name."""
+    return {
+        found.name.removeprefix(path.name): stat.S_IMODE(found.stat().st_mode)
+        for found in path.parent.iterdir()
+    }
+
+
+async def test_a_ledger_that_was_put_back_with_a_wider_mode_is_ours_alone_again(path):
+    """So are the log and the index of it, which SQLite makes with the mode that it finds."""
+    await open_once(path)
+    path.chmod(0o644)
+    async with Database(path) as database:
+        await database.write(lambda c: c.execute("INSERT INTO meta VALUES ('a', 'x')").rowcount)
+        assert modes(path) == {"": 0o600, "-wal": 0o600, "-shm": 0o600}
+
+
 async def test_every_table_is_strict(path):
     await open_once(path)
     tables = query(
