@@ -6,7 +6,7 @@ A block is run, unless a comment right before it says that it is not, or what el
     <!-- run by: tests/unit/docs/test_notifications.py -->
 
 A block whose first line is a comment with a path below the home, `# ~/.config/kitd/kitd.yaml`, is
-that file.
+that file, and is not run for itself.
 """
 
 import re

@@ -206,7 +206,7 @@ class Tour:
         if block.file is not None:
             self._write(block.file, block.text)
         match block.language:
-            case "python" if block.file is not None:
+            case "python" | "sh" if block.file is not None:
                 pass
             case "console":
                 for step in block.steps:

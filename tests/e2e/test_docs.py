@@ -59,6 +59,17 @@ def commands(page):
     return re.findall(r"^\$ (.+)$", "".join(blocks(page, "console")), flags=re.MULTILINE)
 
 
+def typed(page, beginning):
+    """Return the command that begins so, with all its lines; if there are several, the first."""
+    return next(
+        step.command
+        for block in blocks_of(page)
+        if block.language == "console"
+        for step in block.steps
+        if step.command.startswith(beginning)
+    )
+
+
 @pytest.fixture
 def home(tmp_path):
     """A person's home with the README's project in it, as yet without a Kitfile."""
@@ -299,13 +310,7 @@ def recovery(setting):
     tour.words |= {"/var/lib/kitd": str(state), "/backup": str(backup)}
     setting.at(".")
     setting.tour.json(f"pack {setting.sentiment} -t team/sentiment:v1")
-    rescue, audit = commands((ROOT / "docs" / "recovery.md").read_text())[1:]
-    (rescue,) = [
-        step.command
-        for block in blocks_of("docs/recovery.md")
-        for step in block.steps
-        if step.command.startswith(rescue)
-    ]
+    rescue, audit = typed("docs/recovery.md", "{ echo"), "kitctl doctor --audit"
 
     def damaged():
         shutil.copy(backup / "ledger.sqlite3", tour.home / "damaged.sqlite3")
@@ -399,12 +404,35 @@ def how_to_mirror(setting):
     setting.versions("v1", "v2", "v3-rc1", "latest")
 
 
+RECOVER = "docs/how-to/recover.md"
+
+
 def how_to_recover(setting):
-    require("sqlite3")
+    """A ledger, a blob, and then a whole machine are lost after the backup."""
+    for program in ("sqlite3", "rsync"):
+        require(program)
+    tour = setting.tour
+    state = tour.home / ".local" / "state" / "kitd"
+
+    def lose_a_blob():
+        blob = max((state / "cache" / "blobs" / "sha256").iterdir(), key=lambda b: b.stat().st_size)
+        blob.chmod(0o600)
+        blob.write_bytes(b"damaged")
+        assert tour.quietly("kitctl cache verify") is None
+
+    def lose_the_machine():
+        tour.stop()
+        shutil.rmtree(state)
+        tour.type("cd")
+
     setting.with_kitfile()
-    setting.tour.serve()
+    tour.serve()
     setting.versions("v1")
-    setting.tour.before["cd ~/.local/state/kitd"] = setting.tour.stop
+    tour.before |= {
+        typed(RECOVER, "cd ~/.local/state/kitd"): tour.stop,
+        typed(RECOVER, "rsync -a --ignore-existing"): lose_a_blob,
+        typed(RECOVER, "install -d"): lose_the_machine,
+    }
 
 
 def how_to_service(setting):
@@ -496,5 +524,56 @@ def test_a_page(page, place, request):
         )
         if tour.daemon is not None:
             are_as_the_table_says(tour)
+    finally:
+        tour.end()
+
+
+def test_more_nights_and_more_recoveries(place, request):
+    """Each night replaces the one before whole, and each recovery gives what its backup had."""
+    tour = Tour(RECOVER, place, lambda: request.getfixturevalue("start_docker_registry")().host)
+    setting = Setting(tour, request)
+    state, backup = tour.home / ".local" / "state" / "kitd", tour.home / "backup"
+    night, recover = "sh ~/bin/kitd-backup", typed(RECOVER, "cd ~/.local/state/kitd")
+    taken = "ls -d ~/.local/state/kitd/damaged-$(date +%Y%m%d-%H%M%S)"
+    how_to_recover(setting)
+    try:
+        tour.walk()
+
+        # Kits that use again what was there, and a night that was cut short.
+        setting.versions("v1", "v2")
+        begun = max((backup / "blobs" / "sha256").iterdir(), key=lambda blob: blob.stat().st_size)
+        whole = begun.read_bytes()
+        begun.chmod(0o600)
+        begun.write_bytes(whole[:10])
+        (backup / "ledger.new").write_bytes(b"begun")
+        assert tour.type(night) == (0, "")
+        assert begun.read_bytes() == whole
+        assert backup.stat().st_mode & 0o077 == 0
+        assert (backup / "ledger.sqlite3").stat().st_mode & 0o777 == 0o600
+        kept = {kit["digest"] for kit in tour.json("list")}
+
+        # A ledger whose log would be replayed over the backup, if it stayed.
+        (state / "ledger.sqlite3.schema-1.backup").write_bytes(b"of an upgrade")
+        for number in (1, 2):
+            setting.versions(f"x{number}")
+            tour.daemon.kill()
+            tour.daemon.wait()
+            tour.daemon = None
+            assert (state / "ledger.sqlite3-wal").stat().st_size
+            # Within the second that gave a directory its name there is no other.
+            tour.until("another second", lambda: tour.type(taken)[0])
+            assert tour.type(recover) == (0, "")
+            assert (state / "ledger.sqlite3").stat().st_mode & 0o777 == 0o600
+            tour.serve()
+            assert {kit["digest"] for kit in tour.json("list")} == kept
+            assert len(list(state.glob("damaged-*/ledger.sqlite3-wal"))) == number
+        assert (state / "ledger.sqlite3.schema-1.backup").exists()
+
+        # A backup that is damaged itself takes the place of none.
+        good = (backup / "ledger.sqlite3").read_bytes()
+        tour.stop()
+        (state / "ledger.sqlite3").write_bytes(good[:4096] + b"x" * (len(good) - 4096))
+        assert tour.type(night)[0] != 0
+        assert (backup / "ledger.sqlite3").read_bytes() == good
     finally:
         tour.end()
