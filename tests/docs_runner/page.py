@@ -5,8 +5,8 @@ A block is run, unless a comment right before it says that it is not, or what el
     <!-- not run: needs systemd -->
     <!-- run by: tests/unit/docs/test_notifications.py -->
 
-A block whose first line is a comment with a path below the home, `# ~/.config/kitd/kitd.yaml`, is
-that file, and is not run for itself.
+A block whose first line is a comment with a path below the home or `/etc`, such as
+`# ~/.config/kitd/kitd.yaml`, is that file, and is not run for itself.
 """
 
 import re
@@ -24,7 +24,7 @@ SHOWN = frozenset({"text"})
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>```+)(?P<language>[a-z]*)$")
 _MARKER = re.compile(r"<!-- (?P<kind>not run|run by): (?P<what>[^>]+?) -->")
-_FILE = re.compile(r"^# (?P<path>~/\S+)$")
+_FILE = re.compile(r"^# (?P<path>(?:~|/etc)/\S+)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """The file that it is, as `~/...`."""
+        """The file that it is, as `~/...` or `/etc/...`."""
         match = _FILE.match(self.text.partition("\n")[0])
         return None if match is None else match["path"]
 

@@ -243,7 +243,8 @@ class Tour:
             assert done.returncode == 0, f"{block.place}: {done.stderr}"
 
     def _write(self, name: str, text: str) -> None:
-        path = self.home / name.removeprefix("~/")
+        path = Path(self.here(name).replace("~", str(self.home)))
+        assert path.is_relative_to(self.place), f"nothing stands for {name} here"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.here(text))
 

@@ -436,6 +436,7 @@ def how_to_recover(setting):
 
 
 def how_to_service(setting):
+    setting.tour.words["/etc/kitd"] = str(setting.tour.place / "etc")
     setting.tour.serve({})
 
 
