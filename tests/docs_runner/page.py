@@ -1,6 +1,7 @@
 """What is in a page: its fenced blocks, and the commands and answers in those of a console.
 
-A block is run, unless a comment right before it says that it is not, or what else runs it:
+A block is run, unless a comment right before it says that it is not, or what else runs it, which
+gets it by `run_elsewhere`:
 
     <!-- not run: needs systemd -->
     <!-- run by: tests/unit/docs/test_notifications.py -->
@@ -17,8 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md")))
 
-RUN = frozenset({"console", "json", "python", "sh", "yaml"})
-"""Languages that are run or compared."""
+RUN = frozenset({"console", "python", "sh", "yaml"})
+"""Languages that are run."""
 SHOWN = frozenset({"text"})
 """Languages in which there is nothing to run."""
 
@@ -95,6 +96,19 @@ def blocks(page: str) -> Iterator[Block]:
             )
             begin = None
     assert begin is None, f"{page}:{first + 1}: the block has no end"
+
+
+def run_elsewhere(page: str, language: str) -> Block:
+    """Return the only block of a page in a language that has a test of its own, which asks for it.
+
+    Raises `ValueError` if there is not one.
+    """
+    (found,) = (
+        block
+        for block in blocks(page)
+        if block.language == language and block.marker is not None and block.marker[0] == "run by"
+    )
+    return found
 
 
 def markers(page: str) -> int:

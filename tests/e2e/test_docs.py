@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from docs_runner.page import PAGES, RUN
+from docs_runner.page import PAGES, RUN, run_elsewhere
 from docs_runner.page import blocks as blocks_of
 from docs_runner.tour import Tour
 from git_server import git, make_repository, serve_git
@@ -167,6 +167,11 @@ def test_no_registry_at_all(kitd, home, shell):
 
 def test_the_demo():
     """What `make demo` runs once everything is installed."""
+    (make,) = run_elsewhere("README.md", "console").steps
+    (target,) = re.findall(r"^make (\w+)$", make.command)
+    makefile = (ROOT / "Makefile").read_text()
+    (recipe,) = re.findall(rf"^{target}:.*\n\t@(.+)$", makefile, re.MULTILINE)
+    assert recipe == "$(BIN)/python -I tests/e2e/demo.py"
     done = subprocess.run(
         [sys.executable, "-I", ROOT / "tests" / "e2e" / "demo.py"],
         stdin=subprocess.DEVNULL,
@@ -425,10 +430,17 @@ def how_to_recover(setting):
         shutil.rmtree(state)
         tour.type("cd")
 
+    def fail():
+        broken = tour.home / "models" / "broken"
+        broken.mkdir()
+        (broken / "Kitfile").write_text(KITFILE)
+        assert tour.quietly(f"kitctl pack {broken} -t team/broken:v1") is None
+
     setting.with_kitfile()
     tour.serve()
     setting.versions("v1")
     tour.before |= {
+        typed(RECOVER, "kitctl jobs list"): fail,
         typed(RECOVER, "cd ~/.local/state/kitd"): tour.stop,
         typed(RECOVER, "rsync -a --ignore-existing"): lose_a_blob,
         typed(RECOVER, "install -d"): lose_the_machine,
@@ -441,9 +453,15 @@ def how_to_service(setting):
 
 
 def how_to_training(setting):
-    """A run that has written a checkpoint, and has another one at hand."""
+    """A run that has written a checkpoint, and then another one."""
     run = setting.tour.home / "runs" / "llama-ft"
-    for name in ("checkpoints/last/a.bin", "new/a.bin", "train.py", "metrics.json", "out.log"):
+    for name in (
+        "checkpoints/last/a.bin",
+        "checkpoints/step-500/a.bin",
+        "train.py",
+        "metrics.json",
+        "out.log",
+    ):
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         (run / name).write_text(name)
     setting.tour.words["quiet: 10s"] = "quiet: 3s"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from docs_runner.page import run_elsewhere
 from kitd.ledger.event_ledger import Event
 from kitd.outbox.cloud_event import CONTENT_TYPE, cloud_event
 from kitd.outbox.plan import TOO_OLD_US
@@ -16,27 +17,27 @@ PAGE = (Path(__file__).parents[3] / "docs" / "notifications.md").read_text(encod
 (SECRET,) = re.findall(r"is `(correct horse battery staple)`", PAGE)
 
 
-def block(language):
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
-    return found
+HTTP = run_elsewhere("docs/notifications.md", "http").text
+JSON = run_elsewhere("docs/notifications.md", "json").text
+PYTHON = run_elsewhere("docs/notifications.md", "python").text
 
 
 @pytest.fixture
 def headers():
     """Those of the example."""
-    return dict(line.split(": ", 1) for line in block("http").splitlines()[1:])
+    return dict(line.split(": ", 1) for line in HTTP.splitlines()[1:])
 
 
 @pytest.fixture
 def is_from_kitd():
     """The function that the page gives to receivers."""
     namespace = {}
-    exec(block("python"), namespace)
+    exec(PYTHON, namespace)
     return namespace["is_from_kitd"]
 
 
 def test_the_example_is_what_is_sent(headers):
-    shown = json.loads(block("json"))
+    shown = json.loads(JSON)
     event = Event(
         seq=int(shown["sequence"]),
         at_us=1_790_000_000_123_000,
@@ -65,7 +66,7 @@ def test_the_check_takes_what_kitd_signs_and_nothing_else(is_from_kitd):
 
 
 def test_the_check_has_ten_lines():
-    assert sum(bool(line) for line in block("python").splitlines()) <= 10
+    assert sum(bool(line) for line in PYTHON.splitlines()) <= 10
 
 
 def test_the_day_is_a_day():
