@@ -90,6 +90,9 @@ def test_every_webhook_format_is_explained():
     rows = re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE)
     assert rows == re.findall(r"^### ([a-z]+)$", page, re.MULTILINE)
     assert sorted(rows) == sorted(FORMATS)
+    guide = (DOCS / "how-to" / "webhooks.md").read_text(encoding="utf-8")
+    led_to = re.findall(r"\(\.\./webhooks\.md#([a-z]+)\)", guide)
+    assert sorted({*led_to, "distribution"}) == sorted(FORMATS)
 
 
 def test_the_bounds_of_webhooks_are_those_that_are_kept():
