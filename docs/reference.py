@@ -75,6 +75,7 @@ batches at most 64 calls, parameters are objects. Where the socket is: see
 
 ```console
 $ socket="${KITD_SOCKET:-$XDG_RUNTIME_DIR/kitd/kitd.sock}"
+$ test -S "$socket" || socket=/run/kitd/kitd.sock
 $ echo '{"jsonrpc":"2.0","id":1,"method":"system.ping"}' | nc -U -q1 "$socket"
 {"jsonrpc":"2.0","id":1,"result":{}}
 ```
