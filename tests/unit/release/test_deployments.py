@@ -64,7 +64,8 @@ def configurations():
     """Return every configuration of kitd that these files have."""
     for name, each in of_kind("ConfigMap").items():
         yield pytest.param(each["data"]["kitd.yaml"], id=name)
-    yield pytest.param(COMPOSE["configs"]["kitd"]["content"], id="compose")
+    text = (ROOT / "config/compose/kitd.yaml").read_text(encoding="utf-8")
+    yield pytest.param(text, id="compose")
 
 
 @pytest.mark.parametrize("text", list(configurations()))
@@ -220,6 +221,31 @@ def test_compose_services_have_no_privileges():
         assert set(service.get("depends_on", [])) <= COMPOSE["services"].keys()
     grace = COMPOSE["services"]["kitd"]["stop_grace_period"]
     assert int(grace.removesuffix("s")) > LONGEST_STOP_S
+
+
+def test_compose_binds_what_is_there():
+    """The directory of the configuration, for one who sets no other, is the one beside the file."""
+    binds = {v["target"]: v for v in COMPOSE["services"]["kitd"]["volumes"] if isinstance(v, dict)}
+    default = re.fullmatch(r"\$\{KITD_ETC:-(\./\S+)\}", binds["/etc/kitd"]["source"])[1]
+
+    assert (ROOT / "config" / default / "kitd.yaml").is_file()
+    assert all(bind["read_only"] for bind in binds.values())
+
+
+def test_compose_writes_nothing_into_a_container():
+    """Compose would copy what is no file into the container: not where the root is read-only."""
+    page = (ROOT / "docs/containers.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    added = yaml.safe_load(block)
+    given = [
+        each
+        for file in (COMPOSE, added)
+        for kind in ("configs", "secrets")
+        for each in file.get(kind, {}).values()
+    ]
+
+    assert given
+    assert all(each.keys() == {"file"} for each in given)
 
 
 def test_no_image_is_a_moving_one():
