@@ -6,7 +6,7 @@ FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ONLY_BINARY=:all:
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/kitd
 WORKDIR /src
-# Nothing but what the locks have by hash is installed, and no code of others runs to build it.
+# Nothing but what the locks have by hash is installed, and no build scripts of dependencies run.
 COPY requirements.lock requirements-build.lock ./
 RUN /build/bin/pip install --require-hashes -r requirements-build.lock \
     && /build/bin/pip wheel --require-hashes --wheel-dir /wheels -r requirements.lock

@@ -5,8 +5,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' kitd/__init__.py)
-# What is built carries the time of the commit: the same bytes, whoever builds it and when.
-SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),1580601600)
+# What is built carries the time of the commit: the same bytes, whoever builds it and when. An sdist
+# has that time at its files; a repository that it is unpacked in has nothing to say.
+SOURCE_DATE_EPOCH ?= $(or $(shell { if [ -e .git ]; then git log -1 --format=%ct; else stat -c %Y PKG-INFO; fi; } 2>/dev/null),1580601600)
+REVISION = $(shell [ ! -e .git ] || git rev-parse HEAD)
+# Not empty: build from files that are not committed, too.
+UNCOMMITTED ?=
 # docker, or podman or buildah, which take the same arguments.
 IMAGE_TOOL ?= docker
 IMAGE ?= kitd:dev
@@ -16,7 +20,7 @@ BENCH ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test quick check static format docs man site bench matrix soak fuzz \
-	dist sbom release-check image lock clean
+	committed dist sbom release-check image lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -104,7 +108,15 @@ fuzz: export KITD_FUZZ_S ?= 16
 fuzz: $(VENV)/.dev ## feed nearly valid bytes to everything that reads what others wrote
 	$(BIN)/python -m pytest -p no:xdist tests/fuzz
 
-dist: $(VENV)/.dev ## build the sdist, and the wheel out of it
+# What lies about here may be a password: it shall not travel with what is built.
+committed:
+	@[ -n '$(UNCOMMITTED)' ] || [ ! -e .git ] || { \
+		left=$$(git status --porcelain --untracked-files=all) || exit 1; \
+		[ -z "$$left" ] || { echo "$$left"; \
+			echo 'not committed: commit it or move it away; make … UNCOMMITTED=1 builds all the same'; \
+			exit 1; }; }
+
+dist: committed $(VENV)/.dev ## build the sdist, and the wheel out of it
 	rm -rf dist
 	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(BIN)/python -m build --no-isolation --outdir dist .
 
@@ -124,9 +136,9 @@ sbom: dist ## list what the wheel brings along, as CycloneDX
 release-check: dist ## install the wheel alone in every Python at hand and try it
 	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(BIN)/python tests/release_check.py dist
 
-image: ## build the container image
+image: committed ## build the container image
 	$(IMAGE_TOOL) build $(IMAGE_ARGS) --build-arg VERSION=$(VERSION) \
-		--build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) \
+		--build-arg REVISION=$(REVISION) \
 		--build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) -t $(IMAGE) .
 
 lock: ## pin the newest versions that the constraints allow

@@ -1,8 +1,9 @@
-"""What is in a wheel that can be let out."""
+"""What is in a wheel and in an sdist that can be let out."""
 
 import configparser
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from packaging.metadata import Metadata, RawMetadata, parse_email
 
 ROOT = Path(__file__).parents[1]
+MADE = {".venv", "__pycache__", "build", "dist"}
+"""Directories that may lie in an unpacked sdist without having been in it."""
 COMMANDS = {"kitd": "kitd.__main__:main", "kitctl": "kitd.ctl.main:run"}
 
 
@@ -20,15 +23,26 @@ def version() -> str:
     return text.split('__version__ = "')[1].split('"')[0]
 
 
+def sources() -> list[str]:
+    """Return the files that are ours: those that git knows, or what an sdist was unpacked to."""
+    if (ROOT / ".git").exists():
+        command = ["git", "ls-files", "-z"]
+        known = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        return known.stdout.rstrip("\0").split("\0")
+    return [
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*")
+        if path.is_file() and not any(part in MADE for part in path.relative_to(ROOT).parts)
+    ]
+
+
 def shipped() -> Iterator[str]:
     """Return what the wheel holds beside its description, by the names it has there."""
-    for path in (ROOT / "kitd").rglob("*"):
-        if path.is_file() and "__pycache__" not in path.parts:
-            yield str(path.relative_to(ROOT))
-    for tree in ("config", "systemd"):
-        for path in (ROOT / tree).rglob("*"):
-            if path.is_file():
-                yield f"kitd-{version()}.data/data/share/kitd/{path.relative_to(ROOT)}"
+    for path in sources():
+        if path.startswith("kitd/"):
+            yield path
+        elif path.startswith(("config/", "systemd/")):
+            yield f"kitd-{version()}.data/data/share/kitd/{path}"
     with tempfile.TemporaryDirectory() as place:
         command = [sys.executable, ROOT / "docs/man.py", place]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -55,6 +69,15 @@ def wheel_faults(wheel: Path) -> list[str]:
         if dict(scripts["console_scripts"]) != COMMANDS:
             faults.append(f"the commands are {dict(scripts['console_scripts'])}")
     return faults
+
+
+def sdist_faults(sdist: Path) -> list[str]:
+    """Return what is wrong with an sdist: nothing, if it holds the sources and no more."""
+    with tarfile.open(sdist) as archive:
+        names = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    expected = {*sources(), "PKG-INFO"}
+    faults = [f"{name} is not in the sdist" for name in sorted(expected - names)]
+    return faults + [f"{name} is in the sdist" for name in sorted(names - expected)]
 
 
 def _metadata_faults(raw: RawMetadata) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Whether what `make dist` built can be let out: `make release-check`.
 
-The wheel says what it is and holds what it should; the sdist, and the sources here, give the same
-wheel byte for byte. Then the wheel is installed alone, with what the lock names, in a fresh
-environment of every supported Python at hand, and tells the story of the README from there.
+The wheel says what it is, both hold what git knows and nothing else; the sdist, and the sources
+here, give the same wheel byte for byte. Then the wheel is installed alone, with what the lock
+names, in a fresh environment of every supported Python at hand, and tells the README's story.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from release import wheel_faults  # noqa: E402 - beside this program, however it is started
+from release import sdist_faults, wheel_faults  # noqa: E402 - beside this program, however it is started
 
 
 def supported() -> list[str]:
@@ -103,9 +103,9 @@ def main() -> None:
     (wheel,) = dist.glob("*.whl")
     (sdist,) = dist.glob("*.tar.gz")
     version = wheel.name.split("-")[1]
-    if faults := wheel_faults(wheel):
+    if faults := [*wheel_faults(wheel), *sdist_faults(sdist)]:
         raise SystemExit("\n".join(faults))
-    print(f"{wheel.name} holds what it should")
+    print(f"{wheel.name} and {sdist.name} hold what they should")
     with tempfile.TemporaryDirectory(prefix="kitd-release-") as name:
         check_builds(wheel, sdist, Path(name))
     tried = 0

@@ -1,13 +1,11 @@
 """The Dockerfile keeps the rules that an image of ours has to keep."""
 
-import fnmatch
 import re
 import subprocess
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
+from release import sources
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -114,25 +112,47 @@ def test_nothing_comes_from_an_address():
     assert not arguments_of("ADD", STEPS)
 
 
-@pytest.mark.parametrize("path", copied())
-def test_what_is_copied_is_there_and_let_through(path):
-    """A COPY whose source is missing, or is left out by .dockerignore, fails the build."""
+def let_through(names):
+    """Return which of these files the engine gets, by .dockerignore: the last rule decides."""
     rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    patterns = []
+    for rule in rules:
+        if rule and not rule.startswith("#"):
+            text = re.escape(rule.removeprefix("!")).replace(r"\*\*/", "(.*/)?")
+            text = text.replace(r"\*", "[^/]*")
+            patterns.append((rule.startswith("!"), re.compile(f"{text}(/.*)?")))
+    return {
+        name
+        for name in names
+        if [is_kept for is_kept, pattern in patterns if pattern.fullmatch(name)][-1:] == [True]
+    }
 
-    assert (ROOT / path).exists()
-    assert f"!{path}" in rules
+
+def test_what_is_copied_is_let_through():
+    """All of it that are sources: else the build fails, or the result lacks something."""
+    known = sources()
+    wanted = {n for n in known for source in copied() if n == source or n.startswith(f"{source}/")}
+
+    assert all((ROOT / source).exists() for source in copied())
+    assert let_through(known) == wanted
 
 
 def test_nothing_else_is_let_through():
-    """The engine gets no history, no environment, no secret that lies about."""
-    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    rules = [rule for rule in rules if not rule.startswith("#")]
+    """The engine gets no history, no environment, and nothing that lies beside what is copied."""
+    others = {
+        ".env", ".git/config", ".venv/pyvenv.cfg", "auth.json", "config/auth.json",
+        "config/compose/auth.json", "config/kubernetes/secrets.yaml", "docs/auth.json",
+        "kitd/__pycache__/auth.json", "kitd/ctl/auth.pyc", "systemd/auth.json",
+    }  # fmt: skip
 
-    assert rules[0] == "*"
-    assert {rule[1:] for rule in rules if rule.startswith("!")} == set(copied())
-    # Those that follow take something away again.
-    assert all(fnmatch.fnmatch(rule, "[*!]*") for rule in rules)
-    assert all(not b.startswith("!") for a, b in pairwise(rules[1:]) if not a.startswith("!"))
+    assert let_through(others) == set()
+
+
+def test_engines_find_what_is_let_through():
+    """They skip a directory that is left out, unless an exception begins with its very name."""
+    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+
+    assert not [r for r in rules if r.startswith("!") and "*" in r.rpartition("/")[0]]
 
 
 def test_make_gives_it_its_arguments():

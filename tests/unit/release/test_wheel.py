@@ -2,14 +2,17 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from kitd import __version__
-from release import wheel_faults
+from release import shipped, sources, wheel_faults
 
 ROOT = Path(__file__).parents[3]
 
@@ -38,6 +41,94 @@ def test_a_wheel_can_be_let_out_and_is_the_same_each_time(build):
 
     assert wheel_faults(wheel) == []
     assert wheel.read_bytes() == build(1_700_000_000).read_bytes()
+
+
+DECOYS = ("config/registry-auth.json", "config/kubernetes/login.yaml", "kitd/notes.txt", ".env")
+
+
+def test_what_lies_about_is_let_out_by_nothing(tmp_path):
+    """A password beside the examples goes neither into a wheel nor into an sdist."""
+    tree, dist = tmp_path / "tree", tmp_path / "dist"
+    for name in sources():
+        if not name.startswith(("tests/", "benchmarks/")):
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tree / name)
+    for name in DECOYS:
+        (tree / name).write_text("not-a-password\n")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", dist]
+    subprocess.run([*command, "--sdist", "--wheel", tree], check=True, capture_output=True)
+    (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive, tarfile.open(sdist) as packed:
+        built = set(archive.namelist())
+        names = [*built, *packed.getnames()]
+
+    assert [name for name in names for decoy in DECOYS if name.endswith(decoy)] == []
+    assert built.issuperset(shipped())
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with a Makefile in a commit of 2001; returns it and what starts make there."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    git = ["git", "-c", "user.name=kitd", "-c", "user.email=kitd@example.com"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "kitd"]):
+        subprocess.run(
+            [*git, *command],
+            cwd=tmp_path,
+            env={**os.environ, "GIT_COMMITTER_DATE": "1000000000 +0000"},
+            check=True,
+        )
+
+    def make(*arguments, place=tmp_path):
+        environ = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "SOURCE_DATE"))}
+        return subprocess.run(
+            ["make", *arguments],
+            cwd=place,
+            env=environ,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    return tmp_path, make
+
+
+@pytest.mark.parametrize("change", ["registry-auth.json", "Makefile"])
+def test_nothing_is_built_of_what_is_not_committed(repository, change):
+    """A new file and a changed one stop a build and are named, unless they are wanted."""
+    place, make = repository
+    assert make("committed").returncode == 0
+    with (place / change).open("a") as file:
+        file.write("# not in the commit\n")
+
+    refused = make("committed")
+
+    assert refused.returncode != 0
+    assert change in refused.stdout
+    assert make("committed", "UNCOMMITTED=1").returncode == 0
+
+
+@pytest.mark.parametrize("target", ["dist", "image", "sbom", "release-check"])
+def test_all_that_builds_asks_for_the_commit(repository, target):
+    """Whatever is let out is built after that question."""
+    _, make = repository
+
+    assert "git status --porcelain" in make("--dry-run", target).stdout
+
+
+def test_an_sdist_is_as_old_as_its_commit(repository):
+    """Unpacked in another repository it has its own time, and no revision."""
+    place, make = repository
+    unpacked = place / "kitd-0.1.0"
+    unpacked.mkdir()
+    shutil.copy(ROOT / "Makefile", unpacked)
+    (unpacked / "PKG-INFO").touch()
+    os.utime(unpacked / "PKG-INFO", (1_200_000_000, 1_200_000_000))
+
+    assert "SOURCE_DATE_EPOCH=1000000000 " in make("--dry-run", "image").stdout
+    said = make("--dry-run", "image", place=unpacked).stdout
+    assert "SOURCE_DATE_EPOCH=1200000000 " in said
+    assert "--build-arg REVISION= " in said
 
 
 def test_the_version_stands_in_one_place():
