@@ -27,6 +27,8 @@ def _as_first(life: Callable[[], int]) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     child = os.fork()
     if child == 0:
+        # What a terminal sends, it sends to a whole group: once to each, and then passed on too.
+        os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return life()
     while True:

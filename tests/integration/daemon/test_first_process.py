@@ -26,11 +26,12 @@ def container():
         pytest.skip("no namespace of processes can be made here")
     started = []
 
-    def start(life):
+    def start(life, before=(), **streams):
         process = subprocess.Popen(
-            [*ALONE, sys.executable, "-c", PROGRAM.format(life=life)],
+            [*before, *ALONE, sys.executable, "-c", PROGRAM.format(life=life)],
             stdout=subprocess.PIPE,
             text=True,
+            **streams,
         )
         started.append(process)
         return process
@@ -92,6 +93,27 @@ def test_signals_are_passed_on(container, number):
     os.kill(first_of(process), number)
 
     assert process.wait(timeout=30) == 100 + number
+
+
+def test_an_interrupt_at_a_terminal_arrives_once(container):
+    """From process 1, and not from the terminal as well: a second one ends kitd without order."""
+    keyboard, terminal = os.openpty()
+    process = container(
+        "def life():\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])\n"
+        "    print('up', flush=True)\n"
+        "    return 100 + signal.sigwaitinfo([signal.SIGINT]).si_pid\n",
+        before=("setsid", "--ctty"),
+        stdin=terminal,
+    )
+    try:
+        assert process.stdout.readline() == "up\n"
+        os.write(keyboard, b"\x03")
+
+        assert process.wait(timeout=30) == 101
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
 
 
 def test_a_daemon_that_is_killed_is_told_as_shells_tell_it(container):
