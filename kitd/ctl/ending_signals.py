@@ -4,11 +4,26 @@ No generator is behind it: a signal that comes in a function of `contextlib`, be
 body, would raise where nobody takes it for what it is.
 """
 
+import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Self
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_Handler = Callable[[int, FrameType | None], object] | int | None
+
+
+def end_as_first() -> None:
+    """Let SIGTERM and SIGHUP end a command that is process 1, as that of a container is.
+
+    From that one the kernel keeps each signal that it has no handler for (pid_namespaces(7)). The
+    exit code is the one that shells give for the signal.
+    """
+    if os.getpid() == 1:
+        for number in _SIGNALS:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _end)
 
 
 class _EndedBySignal(BaseException):
@@ -23,14 +38,15 @@ class TakenBackBySignals:
     """
 
     def __init__(self) -> None:
-        self._caught: list[int] = []
+        self._caught: list[tuple[int, _Handler]] = []
         self._received: int | None = None
         self._is_in_body = False
 
     def __enter__(self) -> Self:
         for number in _SIGNALS:
-            if signal.getsignal(number) is signal.SIG_DFL:
-                self._caught.append(number)
+            before = signal.getsignal(number)
+            if before in (signal.SIG_DFL, _end):
+                self._caught.append((number, before))
                 signal.signal(number, self._receive)
         self._is_in_body = True
         return self
@@ -40,8 +56,8 @@ class TakenBackBySignals:
         # An error that says what could not be taken back is worth more than the signal.
         if self._received is not None and kind in (None, _EndedBySignal):
             _end(self._received)
-        for number in self._caught:
-            signal.signal(number, signal.SIG_DFL)
+        for number, before in self._caught:
+            signal.signal(number, before)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self._is_in_body or _is_at_an_edge(frame):
@@ -63,6 +79,8 @@ def _is_at_an_edge(frame: FrameType | None) -> bool:
     return False
 
 
-def _end(number: int) -> None:
+def _end(number: int, _: FrameType | None = None) -> None:
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
+    # Only process 1 gets here.
+    os._exit(128 + number)

@@ -45,6 +45,10 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """Run `sys.argv` and leave at once: taking the interpreter apart is a tenth of a command."""
+    if os.getpid() == 1:
+        from kitd.ctl.ending_signals import end_as_first  # noqa: PLC0415 - for containers only
+
+        end_as_first()
     code = main()
     try:
         sys.stdout.flush()
