@@ -79,6 +79,62 @@ def test_a_training_job_ends_with_its_output_in_the_registry(
     assert "weights" in json.dumps(kit)
 
 
+def wrong_places(daemon):
+    """Return what the doctor has against the directories of kitd."""
+    answer = daemon.kitctl("--json", "doctor")
+    return [
+        (check["detail"], check["fix"])
+        for check in answer.json["checks"]
+        if check["name"].endswith("directory") and not check["ok"]
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be another user")
+@pytest.mark.parametrize(
+    ("owner", "mode", "user", "groups"),
+    [
+        pytest.param((0, 65532), 0o2775, (65532, 65532), "65532", id="a claim with fsGroup"),
+        pytest.param((65532, 0), 0o770, (1000, 0), "0", id="compose with KITD_USER"),
+        pytest.param((65532, 0), 0o770, (65532, 65532), "65532", id="compose"),
+    ],
+)
+def test_the_doctor_finds_volumes_as_they_should_be(public_place, kitd, owner, mode, user, groups):
+    """What kitd's group may write to need not be kitd's own."""
+    daemon = kitd()
+    daemon.place = public_place
+    public_place.chmod(0o777)
+    state = public_place / "state"
+    state.mkdir()
+    os.chown(state, *owner)
+    state.chmod(mode)
+    daemon.start_command = (
+        "setpriv", f"--reuid={user[0]}", f"--regid={user[1]}", f"--groups={groups}",
+        # This Python may be where only root can read.
+        "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search",
+    )  # fmt: skip
+    daemon.start()
+
+    assert wrong_places(daemon) == []
+    state.chmod(0o777)
+    ((detail, fix),) = wrong_places(daemon)
+    assert "everybody may write" in detail
+    assert f"chmod o-w {state}" in fix
+
+
+def test_the_doctor_finds_nothing_wrong_with_the_state_of_a_training_job(kitd, training, tmp_path):
+    """An emptyDir is everybody's; what kitd makes in it is not."""
+    _, containers = training
+    environ = {each["name"]: each["value"] for each in containers["kitd"]["env"]}
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o2777)
+    place = environ["KITD_STATE_DIR"].replace("/var/lib/kitd", str(volume))
+    daemon = kitd({"state_dir": place}).start()
+
+    assert Path(place).parent == volume
+    assert wrong_places(daemon) == []
+
+
 def test_kitd_as_process_1_stops_in_good_order(kitd):
     """SIGTERM to process 1 of a container ends kitd, with exit code 0 and its socket gone."""
     if not shutil.which("unshare") or subprocess.run([*ALONE, "true"], check=False).returncode:
