@@ -29,26 +29,34 @@ def commands(page):
 @pytest.fixture
 def training():
     """The training job's configuration, its Kitfile and its containers by name."""
-    text = (ROOT / "config/kubernetes/training-job.yaml").read_text(encoding="utf-8")
+    text = (ROOT / "config/kubernetes/training/job.yaml").read_text(encoding="utf-8")
     config, job = yaml.safe_load_all(text)
     pod = job["spec"]["template"]["spec"]
     containers = {each["name"]: each for each in [*pod["initContainers"], *pod["containers"]]}
     return config["data"], containers
 
 
-def test_a_training_job_ends_with_its_output_in_the_registry(
-    kitd, training, docker_registry, tmp_path
-):
-    """Each container does what it has to in the order that the kubelet keeps."""
+@pytest.fixture
+def job(kitd, training, tmp_path):
+    """Start the daemon of the training job for a registry; returns it and what runs the others."""
     data, containers = training
     run, etc = tmp_path / "run", tmp_path / "etc"
     run.mkdir()
     etc.mkdir()
-    (etc / "Kitfile").write_text(data["Kitfile"])
+    for name in data:
+        (etc / name).write_text(data[name])
 
-    def here(text):
-        text = text.replace("/projects/run", str(run)).replace("/etc/kitd", str(etc))
-        return text.replace("registry.example.com", docker_registry.host)
+    def start(registry):
+        def here(text):
+            text = text.replace("/projects/run", str(run)).replace("/etc/kitd", str(etc))
+            return text.replace("registry.example.com", registry.host)
+
+        return _start(kitd, data, containers, here, tmp_path)
+
+    return start
+
+
+def _start(kitd, data, containers, here, tmp_path):
 
     def live(name):
         container = containers[name]
@@ -61,22 +69,41 @@ def test_a_training_job_ends_with_its_output_in_the_registry(
                 "HOME": str(tmp_path),
                 "KITD_SOCKET": str(daemon.socket),
             },
-            check=True,
+            check=False,
             capture_output=True,
             text=True,
             timeout=50,
         )
 
     daemon = kitd(yaml.safe_load(here(data["kitd.yaml"])))
-    live("kitfile")
+    assert live("kitfile").returncode == 0
     daemon.start()
-    live("train")
-    live("publish")
-    kit = daemon.json(
-        "inspect", "--remote", f"{docker_registry.host}/team/sentiment:train-sentiment"
+    return daemon, live
+
+
+def test_a_training_job_ends_with_its_output_in_the_registry(job, docker_registry):
+    """Each container does what it has to in the order that the kubelet keeps."""
+    daemon, live = job(docker_registry)
+    for name in ("prove", "train", "publish"):
+        done = live(name)
+        assert done.returncode == 0, done.stderr
+    repository = f"{docker_registry.host}/team/sentiment"
+
+    assert "weights" in json.dumps(
+        daemon.json("inspect", "--remote", f"{repository}:train-sentiment")
+    )
+    assert "weights" not in json.dumps(
+        daemon.json("inspect", "--remote", f"{repository}:train-sentiment-proof")
     )
 
-    assert "weights" in json.dumps(kit)
+
+def test_a_login_that_is_refused_stops_a_job_before_the_training(job, docker_registry_with_login):
+    """The kubelet begins no container after one that failed."""
+    _, live = job(docker_registry_with_login)
+    done = live("prove")
+
+    assert done.returncode != 0
+    assert "HTTP 401" in done.stderr
 
 
 def wrong_places(daemon):

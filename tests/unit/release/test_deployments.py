@@ -36,10 +36,15 @@ def documents(path):
 
 RESOURCES = [
     document
-    for path in sorted(KUBERNETES.glob("*.yaml"))
+    for path in sorted(KUBERNETES.rglob("*.yaml"))
     for document in documents(path)
     if document["kind"] != "Kustomization"
 ]
+
+
+KUSTOMIZATIONS = {
+    path.parent: documents(path)[0] for path in KUBERNETES.rglob("kustomization.yaml")
+}
 
 
 def of_kind(kind):
@@ -113,14 +118,14 @@ def test_containers_have_no_privileges(pod, container):
 
 @pytest.mark.parametrize(("pod", "container"), list(containers()))
 def test_containers_use_one_image_and_what_there_is(pod, container):
-    """One name, which the kustomization replaces; volumes of the pod; probes that can be run."""
-    (kustomization,) = documents(KUBERNETES / "kustomization.yaml")
+    """One name, which the kustomizations replace; volumes of the pod; probes that can be run."""
     volumes = {volume["name"] for volume in pod["volumes"]}
     for each in of_kind("StatefulSet").values():
         volumes |= {claim["metadata"]["name"] for claim in each["spec"]["volumeClaimTemplates"]}
 
     assert container["image"] == "kitd:dev"
-    assert [image["name"] for image in kustomization["images"]] == ["kitd"]
+    for kustomization in KUSTOMIZATIONS.values():
+        assert [image["name"] for image in kustomization["images"]] == ["kitd"]
     assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
     ports = {port["name"] for port in container.get("ports", [])}
     for probe in (value for key, value in container.items() if key.endswith("Probe")):
@@ -197,17 +202,34 @@ def test_the_sidecar_starts_first_and_the_rest_in_order():
 
     assert name == "train-sentiment"
     assert sidecars == ["kitd"]
-    assert order.index("kitd") < order.index("train")
+    # What would refuse the kit in the end shows before the training.
+    assert order.index("kitd") < order.index("prove") < order.index("train")
     assert [container["name"] for container in pod["containers"]] == ["publish"]
     assert pod["restartPolicy"] == "Never"
 
 
-def test_the_kustomization_names_its_files_but_no_secrets():
-    """What is applied are files that there are; examples of secrets replace nobody's."""
-    (kustomization,) = documents(KUBERNETES / "kustomization.yaml")
+def test_kustomizations_name_their_files_but_no_secrets():
+    """Each has the manifests of its directory; no example replaces anybody's secret."""
+    manifests = {
+        path.parent: {each.name for each in path.parent.glob("*.yaml")} - {"kustomization.yaml"}
+        for path in KUBERNETES.rglob("kustomization.yaml")
+    }
+    named = {place: set(each["resources"]) for place, each in KUSTOMIZATIONS.items()}
 
-    assert set(kustomization["resources"]) == {"config.yaml", "service.yaml", "statefulset.yaml"}
-    assert all((KUBERNETES / name).exists() for name in kustomization["resources"])
+    assert len(named) == 2
+    assert manifests == {
+        place: names | ({"secrets.example.yaml"} if place == KUBERNETES else set())
+        for place, names in named.items()
+    }
+
+
+def test_what_was_trained_outlives_the_pod():
+    """The directory of the training is a claim's, and the claim is not made by what is deleted."""
+    for name, pod in pods():
+        if name == "train-sentiment":
+            (run,) = [volume for volume in pod["volumes"] if volume["name"] == "run"]
+            assert run.keys() == {"name", "persistentVolumeClaim"}
+    assert not of_kind("PersistentVolumeClaim")
 
 
 def test_compose_services_have_no_privileges():
@@ -250,7 +272,7 @@ def test_compose_writes_nothing_into_a_container():
 
 def test_no_image_is_a_moving_one():
     """Every image has a tag or a digest, and none is `latest`."""
-    text = [(ROOT / "config/compose.yaml"), *KUBERNETES.glob("*.yaml")]
+    text = [(ROOT / "config/compose.yaml"), *KUBERNETES.rglob("*.yaml")]
     images = itertools.chain.from_iterable(
         re.findall(r"^\s*image: (\S+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
         for path in text
