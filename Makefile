@@ -26,17 +26,18 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 # Two stamps: users of the demo do not need what the tests need.
-$(VENV)/.runtime: requirements.lock pyproject.toml
+$(VENV)/.runtime: requirements.lock requirements-build.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kitd needs Python 3.11 or later; try make PYTHON=python3.12")'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo 'this Python cannot make virtual environments: install its venv package (Debian: python3-venv)'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
-	$(BIN)/pip install --quiet --no-deps --editable .
+	$(BIN)/pip install --quiet --require-hashes -r requirements-build.lock
+	@# With the tools of that lock: isolated, pip would fetch some without asking for hashes.
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock requirements-build.lock
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
 	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
-	$(BIN)/pip install --quiet --require-hashes -r requirements-build.lock
 	@touch $@
 
 demo: $(VENV)/.runtime ## watch a save become a kit in a registry, in two minutes
@@ -141,19 +142,20 @@ image: committed ## build the container image
 		--build-arg REVISION=$(REVISION) \
 		--build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) -t $(IMAGE) .
 
+# --upgrade: what stands in the file that is written would be taken again. The later ones follow the
+# earlier, so that one environment can hold them.
+COMPILE = $(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --no-header
+
 lock: ## pin the newest versions that the constraints allow
-	$(BIN)/pip install --quiet uv
-	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --no-header --upgrade -o requirements.lock
-	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --no-header --extra dev -c requirements.lock -o requirements-dev.lock
-	$(BIN)/uv pip compile -q pyproject.toml --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --no-header --extra docs -c requirements.lock -o requirements-docs.lock
-	for group in build sbom; do \
-		$(BIN)/uv pip compile -q --group pyproject.toml:$$group --universal --python-version 3.11 \
-			--generate-hashes --no-annotate --no-header -c requirements-dev.lock \
-			-o requirements-$$group.lock || exit 1; \
-	done
+	$(PYTHON) -m venv --clear $(VENV)/lock
+	$(VENV)/lock/bin/pip install --quiet --require-hashes -r requirements-lock.lock
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) pyproject.toml --extra docs -c requirements-dev.lock -o requirements-docs.lock
+	$(COMPILE) --group build -c requirements-dev.lock -o requirements-build.lock
+	$(COMPILE) --group sbom -c requirements-dev.lock -o requirements-sbom.lock
+	$(COMPILE) --group lock -o requirements-lock.lock
 
 clean: ## remove what make made
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

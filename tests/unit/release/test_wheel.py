@@ -116,6 +116,33 @@ def test_all_that_builds_asks_for_the_commit(repository, target):
     assert "git status --porcelain" in make("--dry-run", target).stdout
 
 
+def dry_run(target):
+    """Return the commands of a target, as if nothing had been made yet."""
+    command = ["make", "--dry-run", "--always-make", target]
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return said.replace("\\\n", " ").splitlines()
+
+
+def test_every_lock_moves():
+    """`make lock` takes no version from the file that it is about to write."""
+    commands = [line for line in dry_run("lock") if " pip compile " in line]
+    written = {line.rpartition(" -o ")[2] for line in commands}
+
+    assert all("--upgrade" in line and "--generate-hashes" in line for line in commands)
+    assert written == {name for name in sources() if name.endswith(".lock")}
+
+
+@pytest.mark.parametrize("target", ["lock", "sbom", "site", ".venv/.dev"])
+def test_environments_hold_what_the_locks_name(target):
+    """pip installs what has a hash, and what is here; also to build it, it fetches nothing."""
+    installs = [line for line in dry_run(target) if re.search(r"/pip .*\binstall ", line)]
+
+    assert installs
+    for line in installs:
+        alone = "--no-index" in line or "--no-build-isolation" in line
+        assert "--require-hashes" in line or ("--no-deps" in line and alone), line
+
+
 def test_an_sdist_is_as_old_as_its_commit(repository):
     """Unpacked in another repository it has its own time, and no revision."""
     place, make = repository
