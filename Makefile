@@ -11,6 +11,8 @@ SOURCE_DATE_EPOCH ?= $(or $(shell { if [ -e .git ]; then git log -1 --format=%ct
 REVISION = $(shell [ ! -e .git ] || git rev-parse HEAD)
 # Not empty: build from files that are not committed, too.
 UNCOMMITTED ?=
+# Not empty: check what is built though the changelog does not have this version yet.
+UNRELEASED ?=
 # docker, or podman or buildah, which take the same arguments.
 IMAGE_TOOL ?= docker
 IMAGE ?= kitd:dev
@@ -130,12 +132,15 @@ sbom: dist ## list what the wheel brings along, as CycloneDX
 	$(BIN)/pip --python $(VENV)/bare/bin/python install --quiet --no-index --no-deps dist/*.whl
 	@# It reads no version that is elsewhere.
 	sed 's/^dynamic = .*/version = "$(VERSION)"/' pyproject.toml > $(VENV)/sbom/pyproject.toml
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
 	$(VENV)/sbom/bin/cyclonedx-py environment --pyproject $(VENV)/sbom/pyproject.toml --mc-type application \
 		--output-reproducible --spec-version 1.6 --output-format JSON \
 		--output-file dist/kitd-$(VERSION).cdx.json $(VENV)/bare/bin/python
+	$(BIN)/python tests/finish_bill.py dist/kitd-$(VERSION).cdx.json dist/*.whl
 
-release-check: dist ## install the wheel alone in every Python at hand and try it
-	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(BIN)/python tests/release_check.py dist
+release-check: sbom ## install the wheel alone in every Python at hand and try it
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(BIN)/python tests/release_check.py \
+		$(if $(UNRELEASED),--unreleased) dist
 
 image: committed ## build the container image
 	$(IMAGE_TOOL) build $(IMAGE_ARGS) --build-arg VERSION=$(VERSION) \

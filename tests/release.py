@@ -1,6 +1,9 @@
-"""What is in a wheel and in an sdist that can be let out."""
+"""What is in a wheel, in an sdist and in a bill of materials that can be let out."""
 
 import configparser
+import hashlib
+import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -10,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from packaging.metadata import Metadata, RawMetadata, parse_email
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 MADE = {".venv", "__pycache__", "build", "dist"}
@@ -78,6 +82,43 @@ def sdist_faults(sdist: Path) -> list[str]:
     expected = {*sources(), "PKG-INFO"}
     faults = [f"{name} is not in the sdist" for name in sorted(expected - names)]
     return faults + [f"{name} is in the sdist" for name in sorted(names - expected)]
+
+
+def bill_faults(bill: Path, wheel: Path, lock: str) -> list[str]:
+    """Return what is wrong with a bill: nothing, if it describes the wheel with what the lock pins.
+
+    What the lock has for other platforms and other Pythons need not be in it.
+    """
+    document = json.loads(bill.read_text(encoding="utf-8"))
+    described = document["metadata"]["component"]
+    faults = []
+    if described.get("purl") != f"pkg:pypi/kitd@{version()}":
+        faults.append(f"the bill describes {described.get('purl')}")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if [each["content"] for each in described.get("hashes", [])] != [digest]:
+        faults.append("the bill is of another wheel")
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE))
+    found = {canonicalize_name(each["name"]): each for each in document["components"]}
+    for name, each in found.items():
+        if pinned.get(name) != each["version"]:
+            faults.append(f"the bill has {name} {each['version']}, the lock {pinned.get(name)}")
+        if each.get("purl") != f"pkg:pypi/{name}@{each['version']}":
+            faults.append(f"the bill calls {name} {each.get('purl')}")
+        licences = each.get("licenses") or [{}]
+        if not all("expression" in one or "id" in one.get("license", {}) for one in licences):
+            faults.append(f"the bill has no identifier of {name}'s licence")
+    # Those without a marker are needed everywhere.
+    needed = re.findall(r"^([\w.-]+)==\S+ \\$", lock, re.MULTILINE)
+    return faults + [f"{name} is not in the bill" for name in needed if name not in found]
+
+
+def changelog_faults(changelog: str) -> list[str]:
+    """Return what is wrong with a changelog: nothing, if this version and its day begin it."""
+    newest = re.search(r"^## (.+)$", changelog, re.MULTILINE)
+    said = newest[1] if newest else "nothing"
+    if re.fullmatch(rf"{re.escape(version())}\b.*\b\d{{4}}-\d\d-\d\d\b.*", said):
+        return []
+    return [f"the newest in the changelog is {said!r}, not {version()} with its day"]
 
 
 def _metadata_faults(raw: RawMetadata) -> Iterator[str]:

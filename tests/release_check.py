@@ -1,8 +1,10 @@
 """Whether what `make dist` built can be let out: `make release-check`.
 
-The wheel says what it is, both hold what git knows and nothing else; the sdist, and the sources
-here, give the same wheel byte for byte. Then the wheel is installed alone, with what the lock
-names, in a fresh environment of every supported Python at hand, and tells the README's story.
+The changelog has the version and its day. The bill of materials is of this wheel and says what the
+lock says. The wheel says what it is; it and the sdist hold what git knows and nothing else; the
+sdist, and the sources here, give the same wheel byte for byte. Then the wheel is installed alone,
+with what the lock names, in a fresh environment of every supported Python at hand, and tells the
+story of the README from there.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from release import sdist_faults, wheel_faults  # noqa: E402 - beside this program, however it is started
+from release import bill_faults, changelog_faults, sdist_faults, wheel_faults  # noqa: E402 - beside this program, however it is started
 
 
 def supported() -> list[str]:
@@ -96,16 +98,25 @@ def try_wheel(python: str, wheel: Path, version: str, place: Path) -> None:
 
 
 def main() -> None:
-    """Check a directory with one wheel and one sdist."""
+    """Check a directory with one wheel, one sdist and one bill of materials."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dist", type=Path)
-    dist = parser.parse_args().dist.absolute()
+    parser.add_argument(
+        "--unreleased", action="store_true", help="whatever the newest in the changelog is"
+    )
+    options = parser.parse_args()
+    dist = options.dist.absolute()
     (wheel,) = dist.glob("*.whl")
     (sdist,) = dist.glob("*.tar.gz")
+    (bill,) = dist.glob("*.cdx.json")
     version = wheel.name.split("-")[1]
-    if faults := [*wheel_faults(wheel), *sdist_faults(sdist)]:
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    faults = [*wheel_faults(wheel), *sdist_faults(sdist), *bill_faults(bill, wheel, lock)]
+    if not options.unreleased:
+        faults += changelog_faults((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    if faults:
         raise SystemExit("\n".join(faults))
-    print(f"{wheel.name} and {sdist.name} hold what they should")
+    print(f"{wheel.name}, {sdist.name} and {bill.name} hold what they should")
     with tempfile.TemporaryDirectory(prefix="kitd-release-") as name:
         check_builds(wheel, sdist, Path(name))
     tried = 0

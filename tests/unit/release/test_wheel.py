@@ -1,5 +1,6 @@
 """What is released says one version and holds what it should."""
 
+import json
 import os
 import re
 import shutil
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from finish_bill import finished
 from kitd import __version__
-from release import shipped, sources, wheel_faults
+from release import bill_faults, changelog_faults, shipped, sources, wheel_faults
 
 ROOT = Path(__file__).parents[3]
 
@@ -114,6 +116,67 @@ def test_all_that_builds_asks_for_the_commit(repository, target):
     _, make = repository
 
     assert "git status --porcelain" in make("--dry-run", target).stdout
+
+
+APACHE = "License :: OSI Approved :: Apache Software License"
+LOCK = """\
+colorama==0.4.6 ; os_name == 'nt' \\
+    --hash=sha256:00
+py-yaml==6.0 \\
+    --hash=sha256:00
+"""
+
+
+@pytest.fixture
+def bill(tmp_path):
+    """Write a bill of a wheel with one package, as `changed`; returns what is wrong with it."""
+    wheel, path = tmp_path / "kitd.whl", tmp_path / "kitd.cdx.json"
+    wheel.write_bytes(b"a wheel")
+
+    def faults(changed=lambda document: None):
+        package = {"name": "py_yaml", "version": "6.0", "purl": "pkg:pypi/py-yaml@6.0"}
+        package["licenses"] = [{"license": {"name": APACHE, "acknowledgement": "declared"}}]
+        kitd = {"name": "kitd", "version": __version__}
+        document = finished({"metadata": {"component": kitd}, "components": [package]}, wheel)
+        changed(document)
+        path.write_text(json.dumps(document))
+        return bill_faults(path, wheel, LOCK)
+
+    return faults
+
+
+def test_a_bill_that_can_be_let_out(bill):
+    """It describes the wheel, and has each package of the lock with a licence that has a name."""
+    assert bill() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda bill: bill["metadata"]["component"].pop("purl"), "describes None"),
+        (lambda bill: bill["metadata"]["component"].pop("hashes"), "another wheel"),
+        (lambda bill: bill["components"].clear(), "py-yaml is not in the bill"),
+        (lambda bill: bill["components"][0].update(version="5.4"), "has py-yaml 5.4, the lock 6.0"),
+        (lambda bill: bill["components"][0].update(purl=None), "calls py-yaml None"),
+        (lambda bill: bill["components"][0].pop("licenses"), "no identifier"),
+        (
+            lambda bill: bill["components"][0].update(licenses=[{"license": {"name": "BSD"}}]),
+            "no identifier",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_bill_is_told(bill, change, said):
+    """Each as a fault of its own."""
+    assert said in "\n".join(bill(change))
+
+
+def test_a_release_is_in_the_changelog():
+    """With its version and its day, before all others."""
+    older = "\n\n## 0.0.1 (2025-01-01)\n"
+
+    assert changelog_faults(f"# Changelog\n\n## {__version__} (2026-01-31){older}") == []
+    for newest in ("Unreleased", __version__, f"{__version__}1 (2026-01-31)"):
+        assert changelog_faults(f"# Changelog\n\n## {newest}{older}") != []
 
 
 def dry_run(target):
