@@ -152,6 +152,21 @@ def test_a_daemon_has_somewhere_to_write(pod, container):
     assert pod["terminationGracePeriodSeconds"] > LONGEST_STOP_S
 
 
+@pytest.mark.parametrize(("pod", "container"), list(containers()))
+def test_a_daemon_that_hangs_is_started_anew(pod, container):
+    """As docs/metrics.md has it: start and life by `kitctl status`, readiness by the port."""
+    if "command" in container:
+        return
+    probes = {key: value for key, value in container.items() if key.endswith("Probe")}
+
+    assert probes.pop("startupProbe")["exec"] == {"command": ["kitctl", "status"]}
+    life = probes.pop("livenessProbe")
+    assert life["exec"] == {"command": ["kitctl", "status"]}
+    # No restart for a moment's load.
+    assert life["periodSeconds"] * life["failureThreshold"] >= 90
+    assert all(each["httpGet"]["path"] == "/readyz" for each in probes.values())
+
+
 def test_names_that_manifests_ask_for_are_given():
     """Config maps, secrets, the service of the set, ports of services and labels of pods."""
     for _, pod in pods():
