@@ -49,12 +49,16 @@ RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/kitd/lib \
 ARG VERSION
 ARG REVISION
 ARG SOURCE
+ARG CREATED
+ARG PYTHON_IMAGE
 LABEL org.opencontainers.image.title="kitd" \
       org.opencontainers.image.description="An always-on packaging daemon for AI/ML projects" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.source="${SOURCE}"
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}"
 USER ${UID}:${GID}
 WORKDIR /projects
 VOLUME ["/var/lib/kitd", "/run/kitd", "/projects"]

@@ -145,6 +145,7 @@ release-check: sbom ## install the wheel alone in every Python at hand and try i
 image: committed ## build the container image
 	$(IMAGE_TOOL) build $(IMAGE_ARGS) --build-arg VERSION=$(VERSION) \
 		--build-arg REVISION=$(REVISION) \
+		--build-arg CREATED=$(shell date -u -d @$(SOURCE_DATE_EPOCH) +%Y-%m-%dT%H:%M:%SZ) \
 		--build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) -t $(IMAGE) .
 
 # --upgrade: what stands in the file that is written would be taken again. The later ones follow the

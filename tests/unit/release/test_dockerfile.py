@@ -90,13 +90,16 @@ def test_what_an_engine_has_to_know():
 
 def test_labels_say_what_it_is():
     """Those of the image specification; what changes with a release comes from outside."""
-    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', only("LABEL")))
+    labels = dict(re.findall(r'org\.opencontainers\.image\.([\w.]+)="([^"]*)"', only("LABEL")))
 
     assert labels.keys() == {
-        "title", "description", "licenses", "version", "revision", "source",
+        "title", "description", "licenses", "version", "revision", "source", "created",
+        "base.name",
     }  # fmt: skip
     assert labels["licenses"] == "Apache-2.0"
-    for name in ("version", "revision", "source"):
+    # Who names the base by digest has it in there.
+    assert labels["base.name"] == "${PYTHON_IMAGE}"
+    for name in ("version", "revision", "source", "created"):
         assert labels[name] == f"${{{name.upper()}}}"
         assert name.upper() in arguments_of("ARG")
 
@@ -162,4 +165,6 @@ def test_make_gives_it_its_arguments():
     )
     for name in ("VERSION", "REVISION", "SOURCE_DATE_EPOCH"):
         assert f"--build-arg {name}=" in done.stdout
+    # RFC 3339, as the image specification wants it.
+    assert re.search(r"--build-arg CREATED=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", done.stdout)
     assert "latest" not in done.stdout
