@@ -3,6 +3,9 @@
 All take texts that are printable: `kitd.ctl.format.printable`.
 """
 
+_FIRST_COMBINING = "\u0300"
+"""Whatever is printable before it takes one cell."""
+
 
 def cells_of(text: str) -> int:
     """Return how many cells of a terminal a text takes."""
@@ -11,7 +14,7 @@ def cells_of(text: str) -> int:
 
 def _cells(character: str) -> int:
     """Return 2 for wide characters (UAX #11), 0 for those that are drawn over the one before."""
-    if character.isascii():
+    if character < _FIRST_COMBINING:
         return 1
     from unicodedata import category, east_asian_width  # noqa: PLC0415 - rarely needed
 
@@ -28,7 +31,7 @@ def shorten(text: str, width: int, *, keeps_end: bool = False) -> str:
     if width < 1:
         return ""
     if not keeps_end:
-        return _beginning(text, width - 1) + "…"
+        return text[: _end_of(text, 0, width - 1)] + "…"
     start, left = len(text), width - 1
     while start > 0 and _cells(text[start - 1]) <= left:
         start -= 1
@@ -44,34 +47,38 @@ def fold(text: str, width: int | None, *, indent: str = "") -> list[str]:
 
     Broken between words where that is possible; nothing is lost. Without a width it is one line.
     """
-    if width is None or cells_of(text) <= width:
+    if width is None:
         return [text]
     room = min(max(width - len(indent), 2), width)
     indent = indent[: width - room]
     lines: list[str] = []
-    line = ""
-    is_begun = False
-    for word in text.split(" "):
-        longer = f"{line} {word}" if is_begun else word
-        is_begun = True
-        while cells_of(longer) > (room if lines else width):
-            if line.strip() and cells_of(word) <= room:
-                lines.append(line)
-                longer = word
-                break
+    start, end = 0, _end_of(text, 0, width)
+    # Each character is looked at a few times at most, however long the text is: it may be foreign.
+    while end < len(text):
+        space = text.rfind(" ", start, end + 1)
+        if space > start and text[start:space].strip() and _has_short_word(text, space + 1, room):
+            lines.append(text[start:space])
+            start = space + 1
+        else:
             # A character that is wider than the line is drawn right nowhere.
-            piece = _beginning(longer, room if lines else width) or longer[0]
-            lines.append(piece)
-            longer = longer[len(piece) :]
-        line = longer
-    lines.append(line)
+            end = max(end, start + 1)
+            lines.append(text[start:end])
+            start = end
+        end = _end_of(text, start, room)
+    lines.append(text[start:])
     return [lines[0], *(indent + each for each in lines[1:])]
 
 
-def _beginning(text: str, width: int) -> str:
-    """Return the longest beginning that has at most `width` cells."""
-    end, left = 0, width
-    while end < len(text) and _cells(text[end]) <= left:
-        left -= _cells(text[end])
+def _has_short_word(text: str, start: int, width: int) -> bool:
+    """Whether what begins at `start` reaches a space or the end within `width` cells."""
+    end = _end_of(text, start, width)
+    return end == len(text) or text.find(" ", start, end + 1) >= 0
+
+
+def _end_of(text: str, start: int, width: int) -> int:
+    """Return where the longest part of `text` ends that begins at `start` and has `width` cells."""
+    end, left = start, width
+    while end < len(text) and (cells := _cells(text[end])) <= left:
+        left -= cells
         end += 1
-    return text[:end]
+    return end

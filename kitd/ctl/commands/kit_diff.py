@@ -6,7 +6,7 @@ from typing import Any
 from kitd.client import Client, request
 from kitd.client.diff import ChangedFile, File, FileDiff, compare_files, layers_elsewhere
 from kitd.client.protocol import Document
-from kitd.client.record import DiffLayer, DiffSide, KitDiff, Progress
+from kitd.client.record import DiffAnnotation, DiffLayer, DiffSide, KitDiff, Progress
 from kitd.ctl.cells import fold, shorten
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.format import plural, printable, short_digest, size
@@ -16,9 +16,11 @@ from kitd.ctl.table import Column, render
 
 REMOTE_S = 120.0
 MAX_FILES = 100
-"""Files of each kind that are named on a screen."""
+"""Files of each kind, and annotations, that are named on a screen."""
 MAX_FILES_AS_JSON = 10_000
 """And as JSON; the others are counted in `omitted`."""
+MAX_ANNOTATION_CELLS = 400
+"""Of an annotation, on a terminal: a registry's may have megabytes."""
 _COLUMNS = (
     Column("IN"),
     Column("TYPE"),
@@ -98,9 +100,7 @@ def _content(file: File) -> dict[str, Any]:
 def _lines(session: Session, diff: KitDiff, files: FileDiff | None) -> list[str]:
     width = session.terminal.width
     lines = [*fold(_side("a", diff.a), width), *fold(_side("b", diff.b), width), ""]
-    for each in diff.annotations:
-        was, now = each.a or "nothing", each.b or "nothing"
-        lines += fold(printable(f"{each.key}: {was} -> {now}"), width, indent="  ")
+    lines += _some([_annotation(each, width) for each in diff.annotations])
     lines += [""] if diff.annotations else []
     rows = [
         *(_row("both", layer) for layer in diff.shared),
@@ -116,6 +116,13 @@ def _lines(session: Session, diff: KitDiff, files: FileDiff | None) -> list[str]
 def _side(letter: str, side: DiffSide) -> str:
     where = "in its registry" if side.remote else "in the cache"
     return printable(f"{letter}: {side.reference} ({short_digest(side.digest)}, {where})")
+
+
+def _annotation(each: DiffAnnotation, width: int | None) -> str:
+    texts = [printable(text) for text in (each.key, each.a or "nothing", each.b or "nothing")]
+    if width is not None:
+        texts = [shorten(text, MAX_ANNOTATION_CELLS) for text in texts]
+    return "\n".join(fold(f"{texts[0]}: {texts[1]} -> {texts[2]}", width, indent="  "))
 
 
 def _row(where: str, each: DiffLayer) -> tuple[str, ...]:

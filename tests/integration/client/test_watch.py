@@ -1,4 +1,4 @@
-"""`kitctl status --watch` and progress, on a pseudo-terminal against a peer."""
+"""`kitctl` on a pseudo-terminal, against a peer: what it draws, above all `status --watch`."""
 
 import fcntl
 import json
@@ -252,3 +252,18 @@ def test_progress_is_drawn_again_at_a_resize(peer, answer, job, on_screen):
     screen.until("\r\x1b[K")
     screen.until("kitctl: job 12 goes on (wait for it with: kitctl jobs wait 12)")
     assert screen.end() == 130
+
+
+def test_an_annotation_of_a_registry_takes_some_lines_and_no_more(peer, on_screen):
+    digest = "sha256:" + "ab" * 32
+    side = {"reference": "r:v1", "digest": digest, "remote": True, "config": ""}
+    told = [{"key": "note", "a": "é" * 100_000, "b": None}]
+    told += [{"key": f"k{number}", "a": "x", "b": None} for number in range(300)]
+    nothing = {"identical": False, "shared": [], "only_a": [], "only_b": []}
+    peer.on("kits.diff", {"a": side, "b": side, "annotations": told, **nothing})
+    screen = on_screen("diff", "r:v1", "r:v2", "--layers")
+    lines = screen.until("IN  ").splitlines()
+    assert screen.end() == 0
+    assert any(line.endswith("… -> nothing") for line in lines)
+    assert "… and 201 more" in lines
+    assert len(lines) < 120

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kitd.ctl import cells
 from kitd.ctl.cells import cells_of, fold, shorten
 from kitd.ctl.format import printable
 from kitd.ctl.table import Column, render
@@ -150,6 +151,22 @@ def test_folding_loses_nothing_and_fits(text, width, indent):
     assert all(cells_of(line) <= width for line in lines)
     assert "".join("".join(lines).split()) == "".join(text.split())
     assert fold(text, None) == [text]
+
+
+@pytest.mark.parametrize("unit", ["é", "重", "\u0301", "重 ", "a\u0301" * 40 + " ", " "])
+def test_long_texts_are_folded_in_a_pass(unit, monkeypatch):
+    text = (unit * 20_000)[:20_000]
+    looks = 0
+
+    def counted(character):
+        nonlocal looks
+        looks += 1
+        return one(character)
+
+    one = cells._cells
+    monkeypatch.setattr(cells, "_cells", counted)
+    fold(text, 80, indent="  ")
+    assert looks <= 4 * len(text)
 
 
 @given(TEXTS.map(printable), st.integers(0, 100), st.booleans())
