@@ -19,7 +19,7 @@ def _cells(character: str) -> int:
     from unicodedata import category, east_asian_width  # noqa: PLC0415 - rarely needed
 
     # Vowels and final consonants of Hangul are drawn into the syllable that they follow.
-    if category(character) in ("Mn", "Me") or "\u1160" <= character <= "\u11ff":
+    if category(character) in ("Mn", "Me", "Cf") or "\u1160" <= character <= "\u11ff":
         return 0
     return 2 if east_asian_width(character) in "WF" else 1
 

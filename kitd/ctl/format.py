@@ -127,11 +127,22 @@ def elapsed(start: str | None, end: str | None, now_s: float) -> str:
     return "-" if start_s is None or end_s is None else duration(end_s - start_s)
 
 
+_HARMLESS = frozenset(
+    "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f"
+    "\u3000\u200c\u200d"
+)
+"""The spaces of all scripts, and what joins letters and emoji, or keeps them apart.
+
+Python has them for not printable. Other controls of formatting turn the order of a line round, or
+are not seen.
+"""
+
+
 def printable(text: str) -> str:
     """Return a text from elsewhere as one harmless line: it may name files, or quote a registry."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+    return "".join(c if c.isprintable() or c in _HARMLESS else "\ufffd" for c in text)
 
 
 def short_digest(digest: str) -> str:

@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from kitd.ctl.format import printable
+
 _USUAL_WIDTH, _USUAL_HEIGHT = 80, 24
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2"}
 _STATE_COLOURS = {
@@ -76,6 +78,18 @@ class Terminal:
     def show(self, document: Any, text: str) -> None:
         """Print a result: the one JSON document, or the text that says the same."""
         self._print(json.dumps(document, indent=2) if self.json_only else text)
+
+    def show_file(self, document: Any, content: str) -> None:
+        """Print a result that is a file's content: as it is, but harmless where a terminal is."""
+        if self.json_only:
+            self.show(document, content)
+        elif self.width is None:
+            ending = "" if content.endswith("\n") else "\n"
+            # A Kitfile is UTF-8, whatever the locale is.
+            self._stdout.buffer.write(f"{content}{ending}".encode("utf-8", "replace"))
+            self._stdout.flush()
+        else:
+            self._print("\n".join(printable(line) for line in content.splitlines()))
 
     def show_line(self, document: Any, text: str) -> None:
         """Print one of a stream of results: a JSON object a line, or a line of text."""

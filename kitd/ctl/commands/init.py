@@ -44,10 +44,10 @@ def init_kitfile(
         _write(target, yaml, force=force)
     for note in _notes(answer, unnamed=seen.unnamed, unreadable=seen.unreadable):
         session.terminal.note(f"note: {printable(note)}")
-    text = "\n".join(printable(line) for line in yaml.splitlines())
     if target is not None:
         session.terminal.note(f"saved to {printable(str(target))}")
-    session.terminal.show({"path": None if target is None else str(target), **answer}, text)
+    document = {"path": None if target is None else str(target), **answer}
+    session.terminal.show_file(document, yaml)
     return ExitCode.DONE
 
 

@@ -116,6 +116,5 @@ def show_info(
         raise ProtocolError("the daemon sent no Kitfile")
     for note in answer.get("notes") or ():
         session.terminal.note(f"warning: {printable(str(note))}")
-    lines = [printable(line) for line in text.splitlines()]
-    session.terminal.show(answer, "\n".join(lines))
+    session.terminal.show_file(answer, text)
     return ExitCode.DONE

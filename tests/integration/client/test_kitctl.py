@@ -375,9 +375,12 @@ def test_kits_are_listed_a_tag_a_line(peer, kitctl):
 
 
 def test_info_prints_the_kitfile(peer, kitctl):
-    peer.on("kits.info", {"digest": "sha256:x", "kitfile": {}, "yaml": "a: é\n  b: \x1b\n"})
-    assert kitctl("info", "r", "--remote").stdout == "a: é\n  b: �\n"
-    assert peer.made("kits.info") == [{"reference": "r", "remote": True}]
+    yaml = "a: é\u00a0👩\u200d🔬\n  b: \x85\u202e\n"
+    peer.on("kits.info", {"digest": "sha256:x", "kitfile": {}, "yaml": yaml})
+    for encoding in ("utf-8", "latin-1"):
+        done = kitctl("info", "r", "--remote", env={"PYTHONIOENCODING": encoding})
+        assert done.stdout == yaml
+    assert peer.made("kits.info")[-1] == {"reference": "r", "remote": True}
 
 
 def test_inspect_prints_json_either_way(peer, kitctl):

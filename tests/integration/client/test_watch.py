@@ -267,3 +267,10 @@ def test_an_annotation_of_a_registry_takes_some_lines_and_no_more(peer, on_scree
     assert any(line.endswith("… -> nothing") for line in lines)
     assert "… and 201 more" in lines
     assert len(lines) < 120
+
+
+def test_a_kitfile_on_a_terminal_is_harmless(peer, on_screen):
+    yaml = "a: é\u00a0👩\u200d🔬\n  b: \x1b[2J\u202e\n"
+    peer.on("kits.info", {"digest": "sha256:x", "kitfile": {}, "yaml": yaml})
+    screen = on_screen("info", "r")
+    screen.until("a: é\u00a0👩\u200d🔬\r\n  b: �[2J�\r\n")

@@ -1,5 +1,6 @@
 """Numbers, times and foreign texts as a person sees them."""
 
+import unicodedata
 from datetime import UTC
 
 import pytest
@@ -130,6 +131,18 @@ def test_times_are_written_as_they_are_read(time):
 
 def test_control_characters_do_not_reach_the_terminal():
     assert formats.printable("a\x1b[31mb\nc\u202e\ud800") == "a�[31mb�c��"
+
+
+def test_letters_emoji_and_spaces_of_all_scripts_are_left_as_they_are():
+    text = "à 9\u00a0kg 9\u202fkg 重\u3000み 👩\u200d🔬 می\u200cخواهم ❤\ufe0f"
+    assert formats.printable(text) == text
+
+
+@given(st.characters())
+def test_spaces_and_joiners_are_all_that_is_shown_of_what_python_does_not_print(character):
+    is_shown = unicodedata.category(character) == "Zs" or character in "\u200c\u200d"
+    is_shown = is_shown or character.isprintable()
+    assert formats.printable(character) == (character if is_shown else "�")
 
 
 def test_digests_and_plurals():
