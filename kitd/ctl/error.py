@@ -21,6 +21,13 @@ class UnwritableFileError(KitdError):
     code = "unwritable"
 
 
+class UnwritableOutputError(UnwritableFileError):
+    """What a command prints cannot be written, as on a disk that is full."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"cannot write: {error.strerror or error}")
+
+
 class InterruptedByUserError(KitdError):
     """The person pressed Ctrl-C. A job that was waited for goes on."""
 

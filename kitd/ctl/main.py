@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from kitd.client.error import RpcError
 from kitd.ctl.command_line import Options, find_command, parse_arguments, split_options
-from kitd.ctl.error import InterruptedByUserError
+from kitd.ctl.error import InterruptedByUserError, UnwritableOutputError
 from kitd.ctl.exit_code import ExitCode, exit_code_of
 from kitd.ctl.format import printable
 from kitd.ctl.session import Session
@@ -20,27 +20,19 @@ from kitd.errors import KitdError
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line, `sys.argv` by default, and return the exit code."""
     given = sys.argv[1:] if words is None else words
-    if given[:1] == ["__complete"]:
-        from kitd.ctl.complete import complete  # noqa: PLC0415 - for shells only
-
-        print(complete(given[1:], time.time()))
-        return ExitCode.DONE
+    _open_missing_streams()
     # Which streams there are has to be known before the first mistake can be told.
     terminal = _terminal(Options(json="--json" in given))
     try:
-        options, rest = split_options(given)
-        terminal = _terminal(options)
-        return _run(terminal, options, rest)
-    except KitdError as error:
-        _report(terminal, error)
-        return exit_code_of(error)
-    except KeyboardInterrupt:
-        _report(terminal, InterruptedByUserError("interrupted"))
-        return ExitCode.INTERRUPTED
+        return _obey(terminal, given)
+    except UnwritableOutputError as error:
+        terminal.complain(f"kitctl: {error}")
     except BrokenPipeError:
-        # `kitctl events | head` ends here. Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.FAILED
+        # `kitctl events | head` ends here.
+        pass
+    # Python would complain of what it still has when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.FAILED
 
 
 def run() -> NoReturn:
@@ -49,12 +41,40 @@ def run() -> NoReturn:
         from kitd.ctl.ending_signals import end_as_first  # noqa: PLC0415 - for containers only
 
         end_as_first()
-    code = main()
+    os._exit(main())
+
+
+def _open_missing_streams() -> None:
+    """Open /dev/null where a standard stream was closed: a socket would be taken for it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
+def _obey(terminal: Terminal, given: Sequence[str]) -> int:
+    """Run one command line. Raises `UnwritableOutputError`, `BrokenPipeError`."""
+    if given[:1] == ["__complete"]:
+        from kitd.ctl.complete import complete  # noqa: PLC0415 - for shells only
+
+        terminal.tell(complete(given[1:], time.time()))
+        return ExitCode.DONE
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        code = ExitCode.FAILED
-    os._exit(code)
+        options, rest = split_options(given)
+        terminal = _terminal(options)
+        return _run(terminal, options, rest)
+    except UnwritableOutputError:
+        raise
+    except KitdError as error:
+        _report(terminal, error)
+        return exit_code_of(error)
+    except KeyboardInterrupt:
+        _report(terminal, InterruptedByUserError("interrupted"))
+        return ExitCode.INTERRUPTED
 
 
 def _terminal(options: Options) -> Terminal:
@@ -94,7 +114,7 @@ def _help(terminal: Terminal, options: Options, words: Sequence[str]) -> int:
     if not options.help:
         terminal.complain(text)
         return ExitCode.USAGE
-    print(text)
+    terminal.tell(text)
     return ExitCode.DONE
 
 

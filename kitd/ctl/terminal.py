@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from kitd.ctl.error import UnwritableOutputError
 from kitd.ctl.format import printable
 
 _USUAL_WIDTH, _USUAL_HEIGHT = 80, 24
@@ -70,14 +72,20 @@ class Terminal:
         )
 
     def draw_screen(self, text: str) -> None:
-        """Send a text to the terminal as it is."""
+        """Send a text to the terminal as it is. Raises `UnwritableOutputError`."""
         left = text.encode(self._stdout.encoding or "utf-8", "replace")
-        while left:
-            left = left[os.write(self._stdout.fileno(), left) :]
+        with _telling():
+            while left:
+                left = left[os.write(self._stdout.fileno(), left) :]
+
+    def tell(self, text: str) -> None:
+        """Print lines. Raises `UnwritableOutputError`, and `BrokenPipeError` if nobody reads."""
+        with _telling():
+            print(text, file=self._stdout, flush=True)
 
     def show(self, document: Any, text: str) -> None:
         """Print a result: the one JSON document, or the text that says the same."""
-        self._print(json.dumps(document, indent=2) if self.json_only else text)
+        self.tell(json.dumps(document, indent=2) if self.json_only else text)
 
     def show_file(self, document: Any, content: str) -> None:
         """Print a result that is a file's content: as it is, but harmless where a terminal is."""
@@ -85,16 +93,17 @@ class Terminal:
             self.show(document, content)
         elif self.width is None:
             ending = "" if content.endswith("\n") else "\n"
-            # A Kitfile is UTF-8, whatever the locale is.
-            self._stdout.buffer.write(f"{content}{ending}".encode("utf-8", "replace"))
-            self._stdout.flush()
+            with _telling():
+                # A Kitfile is UTF-8, whatever the locale is.
+                self._stdout.buffer.write(f"{content}{ending}".encode("utf-8", "replace"))
+                self._stdout.flush()
         else:
-            self._print("\n".join(printable(line) for line in content.splitlines()))
+            self.tell("\n".join(printable(line) for line in content.splitlines()))
 
     def show_line(self, document: Any, text: str) -> None:
         """Print one of a stream of results: a JSON object a line, or a line of text."""
         compact = json.dumps(document, separators=(",", ":")) if self.json_only else text
-        self._print(compact)
+        self.tell(compact)
 
     def note(self, text: str) -> None:
         """Say something on the way, unless `--quiet`."""
@@ -103,13 +112,16 @@ class Terminal:
 
     def complain(self, text: str) -> None:
         """Say what went wrong."""
-        print(text, file=self._stderr, flush=True)
+        # If it cannot be said, there is nobody to whom that could be said.
+        with suppress(OSError):
+            print(text, file=self._stderr, flush=True)
 
     def draw(self, line: str) -> None:
         """Replace the line that shows progress; an empty one removes it."""
         # Past Python's buffer, which a handler of a signal must not enter a second time.
         drawn = f"\r\x1b[K{line}".encode(self._stderr.encoding or "utf-8", "replace")
-        os.write(self._stderr.fileno(), drawn)
+        with suppress(OSError):
+            os.write(self._stderr.fileno(), drawn)
 
     def paint(self, colour: str, text: str) -> str:
         """Return the text in a colour, where there are colours."""
@@ -120,8 +132,15 @@ class Terminal:
         colour = _STATE_COLOURS.get(state)
         return state if colour is None else self.paint(colour, state)
 
-    def _print(self, text: str) -> None:
-        print(text, file=self._stdout, flush=True)
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UnwritableOutputError(error) from error
 
 
 def _wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
