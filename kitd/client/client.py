@@ -88,11 +88,17 @@ class Client:
         return descriptors
 
     def subscribe(
-        self, *, from_seq: int | None = None, project: str | None = None, job: int | None = None
+        self,
+        *,
+        from_seq: int | None = None,
+        project: str | None = None,
+        job: int | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
     ) -> Subscription:
         """Subscribe to events: those recorded after `from_seq`, if given, and all new ones.
 
-        Close it, or use it as a context manager. Raises what `call` raises.
+        The answer is waited for as long as `timeout_s`. Close it, or use it as a context manager.
+        Raises what `call` raises.
         """
         self._require_open()
         filters = {"project": project, "job": job}
@@ -104,7 +110,7 @@ class Client:
             connection = None
         if connection is None:
             connection = Connection(self._path)
-        return Subscription(connection, given, from_seq)
+        return Subscription(connection, given, from_seq, timeout_s)
 
     def follow(
         self, job: int | Job, *, timeout_s: float | None = None

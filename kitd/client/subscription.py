@@ -31,10 +31,17 @@ class Subscription:
     be made meanwhile. For one thread. Use as a context manager, or call `close`.
     """
 
-    def __init__(self, connection: Connection, filters: Document, from_seq: int | None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        filters: Document,
+        from_seq: int | None,
+        timeout_s: float = CALL_TIMEOUT_S,
+    ) -> None:
         """Subscribe on a connection, which belongs to this. Raises what `Client.call` raises."""
         self._filters = filters
         self._last_seq = from_seq
+        self._timeout_s = timeout_s
         self._connection = connection
         try:
             self._id = self._subscribe()
@@ -83,7 +90,7 @@ class Subscription:
     def _subscribe(self) -> int:
         cursor = {} if self._last_seq is None else {"from_seq": self._last_seq}
         answer = self._connection.call(
-            "events.subscribe", {**self._filters, **cursor}, timeout_s=CALL_TIMEOUT_S
+            "events.subscribe", {**self._filters, **cursor}, timeout_s=self._timeout_s
         )
         return read_subscription(answer)
 

@@ -38,6 +38,8 @@ MAX_FAILED = 5
 _DRAIN_S = 0.002
 _DRAIN_AT_MOST_S = 0.1
 _CALL_S = 10.0
+_SCREEN_CALL_S = 2.0
+"""A key is not heard while an answer is waited for."""
 
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 _LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
@@ -128,26 +130,31 @@ class _Watch:
     def look(self) -> None:
         """Ask for everything once. Raises what `Client.call` raises."""
         with self._session.connect() as client:
-            self._ask(client)
+            self._ask(client, _CALL_S)
 
     def run(self, screen: "_Screen") -> None:
         """Draw until a person ends it; a daemon that is away is waited for."""
         while True:
             try:
-                with self._session.connect() as client, client.subscribe() as subscription:
+                with (
+                    self._session.connect() as client,
+                    client.subscribe(timeout_s=_SCREEN_CALL_S) as subscription,
+                ):
                     self._follow(screen, client, subscription)
                     return
             except KitdError as error:
                 if not _is_absence(error) or self._view is None:
                     raise
-                self._view = self._view._replace(away=error.message, running=())
+                is_silent = isinstance(error, DeadlineExceededError)
+                away = "kitd does not answer" if is_silent else "kitd is away"
+                self._view = self._view._replace(away=f"{away}: {error.message}", running=())
                 self._last, self._rates = {}, {}
             self._draw(screen)
             if screen.is_left(TICK_S):
                 return
 
     def _follow(self, screen: "_Screen", client: Client, subscription: Subscription) -> None:
-        self._ask(client)
+        self._ask(client, _SCREEN_CALL_S)
         asked_s, is_stale = time.monotonic(), False
         while True:
             for item in _arrived(subscription):
@@ -157,17 +164,19 @@ class _Watch:
                     is_stale = True
             now_s = time.monotonic()
             if is_stale or now_s - asked_s >= REFRESH_S:
-                self._ask(client)
+                self._ask(client, _SCREEN_CALL_S)
                 asked_s, is_stale = now_s, False
             self._draw(screen)
             # Whatever happens, the next frame comes no sooner.
             if screen.is_left(PAUSE_S) or screen.is_left(TICK_S - PAUSE_S, subscription):
                 return
 
-    def _ask(self, client: Client) -> None:
-        status = client.call(request.status(), timeout_s=_CALL_S)
-        running = client.call(request.list_jobs(state="running"), timeout_s=_CALL_S)
-        failed = client.call(request.list_jobs(state="failed", limit=MAX_FAILED), timeout_s=_CALL_S)
+    def _ask(self, client: Client, timeout_s: float) -> None:
+        status = client.call(request.status(), timeout_s=timeout_s)
+        running = client.call(request.list_jobs(state="running"), timeout_s=timeout_s)
+        failed = client.call(
+            request.list_jobs(state="failed", limit=MAX_FAILED), timeout_s=timeout_s
+        )
         self._view = View(status, sorted(running, key=lambda job: job.id), failed, {})
         known = {job.id for job in running}
         self._last = {job: item for job, item in self._last.items() if job in known}

@@ -38,7 +38,7 @@ class Pace(NamedTuple):
 
 
 class View(NamedTuple):
-    """All that is shown at once; `away` says why the daemon cannot be asked, if it cannot."""
+    """All that is shown at once; `away` says that the daemon cannot be asked, and why."""
 
     status: Status
     running: Sequence[Job]
@@ -62,7 +62,7 @@ def frame_lines(view: View, now_s: float, columns: int, rows: int, painter: Pain
     """Return at most `rows` lines of at most `columns` cells."""
     head = [first_line(view.status, columns, painter)]
     if view.away is not None:
-        gone = fold(printable(f"kitd is away: {view.away}"), columns, indent="  ")
+        gone = fold(printable(view.away), columns, indent="  ")
         head = [*(painter.paint("red", line) for line in gone), *head]
     head += _reasons(view.status.degraded, columns, max(rows // _REASONS_SHARE, 1))
     blocks = [

@@ -206,6 +206,17 @@ def test_a_daemon_that_goes_away_is_waited_for(peer, answer, on_screen):
     screen.until("\x1b[Hkitd 0.1.0 is ready")
 
 
+def test_a_daemon_that_hangs_is_told_and_keys_are_heard(peer, answer, on_screen):
+    peer.on("system.status", STATUS)
+    peer.on("jobs.list", {"jobs": []})
+    peer.on("events.subscribe", answer(silent=True))
+    screen = on_screen("status", "--watch")
+    screen.until("kitd does not answer: events.subscribe: no answer within 2 s")
+    screen.type(b"q")
+    screen.until(LEAVE)
+    assert screen.end() == 0
+
+
 def test_what_no_daemon_answers_is_told_without_a_screen(tmp_path, on_screen):
     screen = on_screen("--socket", str(tmp_path / "nothing"), "status", "--watch")
     assert ENTER not in screen.until("start it with: kitd serve")

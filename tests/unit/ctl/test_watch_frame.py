@@ -90,7 +90,7 @@ def test_what_there_is_no_room_for_is_counted():
 
 
 def test_a_daemon_that_is_away_is_told_before_all_else():
-    assert drawn(view(away="there is no socket"))[0] == "kitd is away: there is no socket"
+    assert drawn(view(away="kitd is away: no socket"))[0] == "kitd is away: no socket"
 
 
 @given(
