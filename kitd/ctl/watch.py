@@ -22,6 +22,7 @@ from kitd.client.error import AccessDeniedError, DeadlineExceededError
 from kitd.client.record import Event
 from kitd.client.subscription import JobProgress, Subscription
 from kitd.ctl.ending_signals import TakenBackBySignals
+from kitd.ctl.error import UnwritableOutputError
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.progress import Rate
 from kitd.ctl.session import Session
@@ -212,7 +213,8 @@ class _Screen:
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
         self._keyboard = sys.stdin.fileno() if sys.stdin.isatty() else None
-        self._modes = None if self._keyboard is None else termios.tcgetattr(self._keyboard)
+        self._modes = [] if self._keyboard is None else termios.tcgetattr(self._keyboard)
+        self._is_entered = False
         self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def draw(self, view: View) -> None:
@@ -238,14 +240,25 @@ class _Screen:
         return b"q" in keys or b"Q" in keys
 
     def _enter(self) -> None:
+        # Modes first: that stops whoever is not in the foreground, before anything is drawn.
         if self._keyboard is not None:
             tty.setcbreak(self._keyboard, termios.TCSADRAIN)
+        self._is_entered = True
         self._terminal.draw_screen(_ENTER)
 
     def _leave(self) -> None:
-        self._terminal.draw_screen(_LEAVE)
-        if self._keyboard is not None and self._modes is not None:
-            termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._modes)
+        """Give the terminal back, if that was not done: what is on it then is the shell's."""
+        if not self._is_entered:
+            return
+        # Who is not in the foreground any more would be stopped by what it writes.
+        before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        # Of a terminal that hung up there is nothing left to give back.
+        with suppress(UnwritableOutputError, BrokenPipeError, termios.error):
+            self._terminal.draw_screen(_LEAVE)
+            if self._keyboard is not None and _is_in_foreground(self._keyboard):
+                termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._modes)
+        self._is_entered = False
+        signal.signal(signal.SIGTTOU, before)
 
     def _wake(self, _number: int, _frame: FrameType | None) -> None:
         with suppress(BlockingIOError):
@@ -260,9 +273,16 @@ class _Screen:
         self._enter()
         self._wake(number, frame)
 
+    def _quit(self, number: int, _frame: FrameType | None) -> None:
+        """End at once, as Ctrl-Backslash asks for, but with a terminal that can be used."""
+        self._leave()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
     def __enter__(self) -> Self:
         signal.signal(signal.SIGWINCH, self._wake)
         signal.signal(signal.SIGTSTP, self._stop)
+        signal.signal(signal.SIGQUIT, self._quit)
         self._enter()
         return self
 
@@ -275,5 +295,14 @@ class _Screen:
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         signal.signal(signal.SIGWINCH, signal.SIG_DFL)
         self._leave()
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         os.close(self._woken)
         os.close(self._waker)
+
+
+def _is_in_foreground(terminal: int) -> bool:
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        # It is not the terminal of this session: no shell has it meanwhile.
+        return True

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -25,30 +26,36 @@ STATUS = {
 }
 ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 DEADLINE_S = 20
+KILL = b"kill %1; tail -s .1 -f /dev/null --pid=$(jobs -p)\n"
+
+
+def program(peer):
+    return [sys.executable, "-m", "kitd.ctl.main", "--socket", str(peer.path)]
 
 
 class Screen:
     """A process on a terminal of its own, and what it drew."""
 
-    def __init__(self, peer, *words, columns=80):
+    def __init__(self, *command, columns=80):
         self.main, self.side = pty.openpty()
         self.resize(columns)
         self.before = termios.tcgetattr(self.side)
         self.process = subprocess.Popen(
-            [
-                # The keyboard's signals, and that of a resize, go to a session of its own.
-                *("setsid", "--ctty", sys.executable, "-m", "kitd.ctl.main"),
-                *("--socket", str(peer.path), *words),
-            ],
+            # The keyboard's signals, and that of a resize, go to a session of its own.
+            ["setsid", "--ctty", *command],
             stdin=self.side,
             stdout=self.side,
             stderr=self.side,
-            env={"PATH": os.environ["PATH"], "TERM": "xterm"},
+            env={"PATH": os.environ["PATH"], "TERM": "xterm", "PS1": "$ "},
+            cwd="/",
         )
         self.drawn = ""
 
     def resize(self, columns, rows=24):
         fcntl.ioctl(self.main, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def foreground(self):
+        return os.tcgetpgrp(self.main)
 
     def type(self, keys):
         os.write(self.main, keys)
@@ -78,17 +85,40 @@ class Screen:
 
 
 @pytest.fixture
-def on_screen(peer):
-    """Start `kitctl` on a terminal."""
+def started():
+    """Start a program on a terminal."""
     screens = []
 
-    def start(*words, **options):
-        screens.append(Screen(peer, *words, **options))
+    def start(*command, **options):
+        screens.append(Screen(*command, **options))
         return screens[-1]
 
     yield start
     for screen in screens:
         screen.close()
+
+
+@pytest.fixture
+def on_screen(peer, started):
+    """Start `kitctl` on a terminal."""
+    return lambda *words, **options: started(*program(peer), *words, **options)
+
+
+@pytest.fixture
+def in_shell(peer, started, tmp_path):
+    """Start a shell with control of jobs, which has `kitctl`."""
+
+    def start():
+        (tmp_path / "kitctl").write_text(f'#!/bin/sh\nexec {shlex.join(program(peer))} "$@"\n')
+        (tmp_path / "kitctl").chmod(0o700)
+        screen = started("bash", "--norc", "--noprofile", "-i")
+        screen.until("$ ")
+        screen.type(f"PATH={tmp_path}:$PATH\n".encode())
+        screen.until("$PATH")
+        screen.until("$ ")
+        return screen
+
+    return start
 
 
 @pytest.fixture
@@ -191,6 +221,59 @@ def test_ctrl_z_gives_the_terminal_to_the_shell_and_takes_it_again(live, on_scre
     screen.type(b"q")
     screen.until(LEAVE)
     assert screen.end() == 0
+
+
+def test_ctrl_backslash_ends_it_and_the_terminal_is_given_back(live, on_screen):
+    live(STATUS)
+    screen = on_screen("status", "--watch")
+    screen.until("kitd 0.1.0 is ready")
+    screen.type(b"\x1c")
+    screen.until(LEAVE)
+    assert screen.end() == -signal.SIGQUIT
+
+
+def test_killed_while_it_is_put_aside_it_leaves_the_shells_screen_alone(live, in_shell):
+    live(STATUS)
+    screen = in_shell()
+    screen.type(b"kitctl status --watch\n")
+    screen.until("kitd 0.1.0 is ready")
+    screen.type(b"\x1a")
+    screen.until("Stopped")
+    screen.until("$ ")
+    screen.type(KILL)
+    after = screen.until("Terminated")
+    assert "\x1b[?1049" not in after
+    assert "tty output" not in after
+
+
+def test_killed_while_a_stop_that_it_did_not_hear_holds_it_the_shell_keeps_its_modes(
+    live, in_shell
+):
+    live(STATUS)
+    screen = in_shell()
+    screen.type(b"kitctl status --watch\n")
+    screen.until("kitd 0.1.0 is ready")
+    os.kill(screen.foreground(), signal.SIGSTOP)
+    screen.until("Stopped")
+    screen.until("$ ")
+    screen.type(KILL)
+    assert LEAVE in screen.until("Terminated")
+
+
+def test_put_aside_and_taken_up_again_by_a_shell_it_is_drawn_at_once(live, in_shell):
+    live(STATUS)
+    screen = in_shell()
+    screen.type(b"kitctl status --watch\n")
+    screen.until("kitd 0.1.0 is ready")
+    screen.type(b"\x1a")
+    screen.until("Stopped")
+    screen.type(b"fg\n")
+    screen.until(ENTER)
+    screen.until("kitd 0.1.0 is ready")
+    screen.type(b"q")
+    screen.until(LEAVE)
+    screen.type(b"echo it ended by $?\n")
+    screen.until("it ended by 0")
 
 
 def test_a_daemon_that_goes_away_is_waited_for(peer, answer, on_screen):
