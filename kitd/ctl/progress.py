@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from kitd.client.record import Progress
 from kitd.ctl.cells import cells_of, shorten
@@ -19,41 +19,65 @@ SMOOTHING_S = 4.0
 MIN_RATE_S = 1.0
 MIN_LEFT_S = 2.0
 """After so long a rate is told, and the time that is left."""
+SAMPLE_S = 0.2
+"""For at least so long bytes are counted before they are a rate."""
+STALL_S = 5.0
+"""Where nothing moved for so long, nothing is known of when it will end."""
+JUMP = 10
+"""How many times the usual rate nothing that is moved reaches."""
 MAX_LEFT_S = 100 * 86400.0
 
+_MAX_SAMPLES = 64
 _GAP = "  "
 _BARS = ((100, 24), (70, 14), (0, 8))
 """The cells of a bar on a terminal of at least so many columns: it never changes under way."""
 
 
 class Rate:
-    """Bytes a second, smoothed: an average in which what is longer ago counts less."""
+    """Bytes a second, smoothed: an average in which what is longer ago counts less.
+
+    What came far faster than most else was moved by nobody, as what was there already: it is no
+    part of the average.
+    """
 
     def __init__(self, now_s: float, count: int) -> None:
-        self._began_s = self._now_s = now_s
-        self._count = count
-        self._mean = 0.0
+        self._begin(now_s, count)
+
+    def _begin(self, now_s: float, count: int) -> None:
+        self._began_s = self._moved_s = self._sampled_s = now_s
+        self._count = self._sampled = count
+        self._samples: list[_Sample] = []
 
     def add(self, now_s: float, count: int) -> None:
         """Note how many bytes were moved by now; fewer than before begin anew."""
-        passed_s = now_s - self._now_s
         if count < self._count:
-            self._began_s, self._mean = now_s, 0.0
-        elif passed_s > 0:
-            kept = math.exp(-passed_s / SMOOTHING_S)
-            self._mean = self._mean * kept + (count - self._count) / passed_s * (1 - kept)
-        else:
-            return
-        self._now_s, self._count = now_s, count
+            self._begin(now_s, count)
+        if count > self._count:
+            self._moved_s, self._count = now_s, count
+        passed_s = now_s - self._sampled_s
+        if passed_s >= SAMPLE_S:
+            self._samples.append(_Sample(passed_s, (count - self._sampled) / passed_s))
+            del self._samples[:-_MAX_SAMPLES]
+            self._sampled_s, self._sampled = now_s, count
 
     def at(self, now_s: float) -> float | None:
-        """Return the rate now, or None where it is too early to tell."""
-        known_s = now_s - self._began_s
-        if known_s < MIN_RATE_S:
+        """Return the rate now, 0 where nothing moves, or None where it is too early to tell."""
+        if now_s - self._moved_s >= STALL_S:
+            return 0.0
+        if now_s - self._began_s < MIN_RATE_S or not self._samples:
             return None
-        faded = self._mean * math.exp(-max(now_s - self._now_s, 0.0) / SMOOTHING_S)
-        # In the beginning there is no past to count.
-        return faded / (1 - math.exp(-known_s / SMOOTHING_S))
+        limit = JUMP * _usual([each.rate for each in self._samples if each.rate > 0])
+        # Since the last sample nothing was moved.
+        age_s = max(now_s - self._sampled_s, 0.0)
+        weights, moved = 1 - math.exp(-age_s / SMOOTHING_S), 0.0
+        for sample in reversed(self._samples):
+            older_s = age_s + sample.passed_s
+            weight = math.exp(-age_s / SMOOTHING_S) - math.exp(-older_s / SMOOTHING_S)
+            if sample.rate <= limit:
+                weights += weight
+                moved += weight * sample.rate
+            age_s = older_s
+        return moved / weights if weights > 0 else None
 
     def left_s(self, now_s: float, total: int) -> float | None:
         """Return the seconds until `total` bytes are moved, or None where that cannot be told."""
@@ -61,6 +85,18 @@ class Rate:
         if rate is None or now_s - self._began_s < MIN_LEFT_S or total <= self._count:
             return None
         return (total - self._count) / rate if rate * MAX_LEFT_S > total - self._count else None
+
+
+class _Sample(NamedTuple):
+    """For how long bytes were counted, and how many there were a second."""
+
+    passed_s: float
+    rate: float
+
+
+def _usual(rates: list[float]) -> float:
+    """Return a rate that a quarter of them reach: those of a few jumps are not among them."""
+    return sorted(rates)[(len(rates) - 1) * 3 // 4] if rates else 0.0
 
 
 def progress_line(
@@ -81,8 +117,10 @@ def progress_line(
         parts.append((4, _of(done, progress.total)))
     elif progress.bytes > 0:
         parts.append((1, size(progress.bytes)))
-    if rate is not None and (progress.bytes > 0 or rate >= 1):
-        parts.append((5, f"{size(int(rate))}/s" if rate >= 1 else "stalled"))
+    if rate is not None and rate >= 1:
+        parts.append((5, f"{size(int(rate))}/s"))
+    elif rate is not None and 0 < progress.bytes != progress.total:
+        parts.append((5, "stalled"))
     if left_s is not None:
         parts.append((2, f"{_whole(math.ceil(left_s))} left"))
     while len(parts) > 1 and cells_of(_GAP.join(text for _, text in parts)) > width:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kitd.client.record import Progress
 from kitd.ctl.cells import cells_of
-from kitd.ctl.progress import Rate, progress_line
+from kitd.ctl.progress import SAMPLE_S, Rate, progress_line
 
 GIB = 1 << 30
 
@@ -27,6 +27,7 @@ GIB = 1 << 30
             0.2,
             "packing  [#-------------]   12%  512 B of 4.0 KiB  stalled",
         ),
+        (Progress("packing", 4096, 4096), 0.0, "packing  [##############]  100%  4.0 of 4.0 KiB"),
         (Progress("a\x1bb", 0, 0), 0.0, "a�b"),
     ],
 )
@@ -83,7 +84,8 @@ def test_a_rate_is_smooth_and_falls_while_nothing_moves():
         rate.add(step / 4, step * 250)
     rate.add(20.25, 20000 + 2500)
     assert 1000 < rate.at(20.25) < 1700
-    assert rate.at(30.25) < 150
+    assert 0 < rate.at(24) < rate.at(21)
+    assert rate.at(25.25) == 0
     assert rate.left_s(20 + 3600, 1 << 40) is None
 
 
@@ -93,3 +95,61 @@ def test_what_begins_anew_has_a_rate_of_its_own():
     assert rate.at(5.5) is None
     rate.add(7.0, 2010)
     assert rate.at(7.0) == pytest.approx(1000)
+
+
+def steadily(rate, at_s, count, a_second, *, for_s):
+    """Move so many bytes a second, four times in each; return when it is and how many there are."""
+    for _ in range(int(for_s * 4)):
+        at_s, count = at_s + 0.25, count + a_second // 4
+        rate.add(at_s, count)
+    return at_s, count
+
+
+def test_a_stall_has_no_time_left_and_what_follows_it_has_its_own_rate():
+    rate = Rate(0.0, 0)
+    at_s, count = steadily(rate, 0.0, 0, 1000, for_s=20)
+    # A daemon may go on to tell the same.
+    at_s, _ = steadily(rate, at_s, count, 0, for_s=4)
+    assert rate.left_s(at_s, 1 << 20) > 0
+    at_s, _ = steadily(rate, at_s, count, 0, for_s=1)
+    assert (rate.at(at_s), rate.left_s(at_s, 1 << 20)) == (0, None)
+    at_s, _ = steadily(rate, at_s + 60, count, 500_000, for_s=12)
+    assert rate.at(at_s) == pytest.approx(500_000, rel=0.1)
+
+
+@pytest.mark.parametrize("before_s", [0, 0.25, 2, 10])
+@pytest.mark.parametrize("jumps", [1, 2])
+def test_what_was_there_already_is_not_counted(before_s, jumps):
+    rate = Rate(0.0, 0)
+    at_s, count = steadily(rate, 0.0, 0, 1000, for_s=before_s)
+    for _ in range(jumps):
+        at_s, count = at_s + 0.25, count + (10 << 30)
+        rate.add(at_s, count)
+    at_s, count = steadily(rate, at_s, count, 1000, for_s=2)
+    assert rate.at(at_s) == pytest.approx(1000)
+    assert rate.left_s(at_s, count + 5000) == pytest.approx(5)
+
+
+def test_bytes_that_come_in_portions_have_the_rate_that_they_have_on_average():
+    rate = Rate(0.0, 0)
+    for second in range(1, 31):
+        rate.add(second - 0.75, (second - 1) * 8_000_000)
+        rate.add(second, second * 8_000_000)
+    assert rate.at(30.0) == pytest.approx(8_000_000, rel=0.2)
+
+
+def test_a_rate_that_rises_is_told_after_some_seconds():
+    rate = Rate(0.0, 0)
+    at_s, count = steadily(rate, 0.0, 0, 1000, for_s=60)
+    at_s, _ = steadily(rate, at_s, count, 1_000_000, for_s=8)
+    assert rate.at(at_s) > 500_000
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.integers(0, 1 << 50)), max_size=100))
+def test_a_rate_is_never_above_what_was_moved(steps):
+    rate, at_s, count, most = Rate(0.0, 0), 0.0, 0, 0.0
+    for passed_s, moved in steps:
+        at_s, count = at_s + passed_s, count + moved
+        rate.add(at_s, count)
+        most = max(most, count / SAMPLE_S)
+        assert 0 <= (rate.at(at_s) or 0) <= most * 1.001
