@@ -50,7 +50,7 @@ class Terminal:
         self._quiet = quiet
         self._environ = environ
         self.width = None if json_only else _width(stdout, environ)
-        self.has_progress = stderr.isatty() and not quiet and environ.get("TERM") != "dumb"
+        self.has_progress = stderr.isatty() and not quiet and not _is_dumb(environ)
         self._has_colour = not json_only and _wants_colour(stdout, environ)
 
     @property
@@ -61,7 +61,7 @@ class Terminal:
     @property
     def has_screen(self) -> bool:
         """Whether results go to a terminal that can be drawn on anywhere."""
-        return self.width is not None and self._environ.get("TERM", "dumb") != "dumb"
+        return self.width is not None and not _is_dumb(self._environ)
 
     @property
     def screen_size(self) -> tuple[int, int]:
@@ -143,6 +143,11 @@ def _telling() -> Iterator[None]:
         raise UnwritableOutputError(error) from error
 
 
+def _is_dumb(environ: Mapping[str, str]) -> bool:
+    """Whether nothing is known of what the terminal can do."""
+    return environ.get("TERM", "") in ("", "dumb")
+
+
 def _wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
     """Whether to colour: on terminals that can, unless somebody wants it otherwise.
 
@@ -152,7 +157,7 @@ def _wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
         return False
     if any(environ.get(name, "0") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
         return True
-    return stream.isatty() and environ.get("TERM", "dumb") != "dumb"
+    return stream.isatty() and not _is_dumb(environ)
 
 
 def _width(stream: TextIO, environ: Mapping[str, str]) -> int | None:

@@ -5,6 +5,7 @@ second. A clock draws what ages meanwhile.
 """
 
 import os
+import re
 import select
 import signal
 import sys
@@ -45,6 +46,9 @@ _SCREEN_CALL_S = 2.0
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 _LEAVE = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 """The alternate screen, no cursor, no wrapping (xterm's private modes 1049, 25 and 7)."""
+
+_KEY_OF_SEVERAL = re.compile(rb"\x1b(?:\[\[?[0-?]*[ -/]*[@-~]|O[0-?]*[@-~])")
+"""What keys such as F2 and the arrows send (ECMA-48 section 5.4, and SS3 of a VT100)."""
 
 
 def print_changes(session: Session) -> int:
@@ -215,29 +219,44 @@ class _Screen:
         self._keyboard = sys.stdin.fileno() if sys.stdin.isatty() else None
         self._modes = [] if self._keyboard is None else termios.tcgetattr(self._keyboard)
         self._is_entered = False
+        self._view: View | None = None
         self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def draw(self, view: View) -> None:
         """Draw a frame over the last one, without a moment in which there is nothing."""
+        self._view = view
         columns, rows = self._terminal.screen_size
         lines = frame_lines(view, time.time(), columns, rows, self._terminal)
         text = "\r\n".join(f"{line}\x1b[K" for line in lines)
         self._terminal.draw_screen(f"\x1b[H{text}\x1b[J")
 
     def is_left(self, within_s: float, subscription: Subscription | None = None) -> bool:
-        """Wait for a key, a resize, or what a subscription has; return whether the key ends it."""
-        watched: list[int | Subscription] = [self._woken]
-        watched += [] if self._keyboard is None else [self._keyboard]
-        watched += [] if subscription is None else [subscription]
-        ready, _, _ = select.select(watched, (), (), within_s)
-        if self._woken in ready:
-            os.read(self._woken, 4096)
-        if self._keyboard not in ready:
-            return False
-        keys = os.read(self._keyboard, 4096) if self._keyboard is not None else b""
+        """Wait for what a subscription has, or for so long; return whether a key ended it before.
+
+        A resize is drawn meanwhile.
+        """
+        end_s = time.monotonic() + within_s
+        while True:
+            watched: list[int | Subscription] = [self._woken]
+            watched += [] if self._keyboard is None else [self._keyboard]
+            watched += [] if subscription is None else [subscription]
+            left_s = max(end_s - time.monotonic(), 0.0)
+            ready, _, _ = select.select(watched, (), (), left_s)
+            if self._woken in ready:
+                os.read(self._woken, 4096)
+                if self._view is not None:
+                    self.draw(self._view)
+            if self._keyboard in ready and self._is_end_pressed():
+                return True
+            if subscription in ready or time.monotonic() >= end_s:
+                return False
+
+    def _is_end_pressed(self) -> bool:
+        assert self._keyboard is not None
+        keys = os.read(self._keyboard, 4096)
         if not keys:
             self._keyboard = None
-        return b"q" in keys or b"Q" in keys
+        return b"q" in _KEY_OF_SEVERAL.sub(b"", keys).lower()
 
     def _enter(self) -> None:
         # Modes first: that stops whoever is not in the foreground, before anything is drawn.

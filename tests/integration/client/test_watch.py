@@ -200,12 +200,31 @@ def test_ctrl_c_at_the_keyboard_ends_it(live, on_screen):
     assert screen.end() == 130
 
 
-def test_a_resize_is_drawn_at_once(live, on_screen):
+def test_a_resize_is_drawn_before_the_clock_and_any_event(peer, live, started):
     live(degraded("x" * 100))
-    screen = on_screen("status", "--watch")
+    slow = "import kitd.ctl.watch as watch; watch.PAUSE_S = 3600; watch.TICK_S = 7200"
+    main = "from kitd.ctl.main import main; main(['--socket', sys.argv[1], 'status', '--watch'])"
+    screen = started(sys.executable, "-c", f"import sys; {slow}; {main}", str(peer.path))
     screen.until("x" * 67 + "…")
     screen.resize(40)
     screen.until("  degraded: " + "x" * 27 + "…")
+    screen.resize(50)
+    screen.until("  degraded: " + "x" * 37 + "…")
+    screen.type(b"q")
+    screen.until(LEAVE)
+
+
+def test_only_q_itself_ends_it(live, on_screen):
+    live(STATUS)
+    screen = on_screen("status", "--watch")
+    screen.until("kitd 0.1.0 is ready")
+    # F2 (twice, as terminals differ), Shift-F2, an arrow, and a letter.
+    screen.type(b"\x1bOQ\x1b[[Q\x1b[1;2Q\x1b[Ax")
+    screen.until("kitd 0.1.0 is ready")
+    screen.until("kitd 0.1.0 is ready")
+    screen.type(b"\x1bOQQ")
+    screen.until(LEAVE)
+    assert screen.end() == 0
 
 
 def test_ctrl_z_gives_the_terminal_to_the_shell_and_takes_it_again(live, on_screen):
