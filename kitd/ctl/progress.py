@@ -180,9 +180,17 @@ class ProgressLine:
     def _signalled(self, _number: int, _frame: FrameType | None) -> None:
         self._draw(time.monotonic())
 
+    def _ended(self, number: int, _frame: FrameType | None) -> None:
+        """End by a signal after all, but not in the middle of a line."""
+        import signal  # noqa: PLC0415 - as below
+
+        self.clear()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
     def __enter__(self) -> Self:
         if self._terminal.has_progress:
-            self._restore = _drawn_by_signals(self._signalled)
+            self._restore = _drawn_by_signals(self._signalled, self._ended)
         return self
 
     def __exit__(
@@ -196,15 +204,21 @@ class ProgressLine:
         self.clear()
 
 
-def _drawn_by_signals(handle: Callable[[int, FrameType | None], Any]) -> Callable[[], None]:
-    """Have a resize and a clock call `handle`; return what ends that.
+def _drawn_by_signals(
+    draw: Callable[[int, FrameType | None], Any], end: Callable[[int, FrameType | None], Any]
+) -> Callable[[], None]:
+    """Have a resize and a clock call `draw`, and what ends kitctl `end`; return what undoes that.
 
     The main thread waits in calls that block, which a signal interrupts and Python takes up again.
     """
     import signal  # noqa: PLC0415 - only terminals need it
 
-    numbers = (signal.SIGWINCH, signal.SIGALRM)
-    previous = {number: signal.signal(number, handle) for number in numbers}
+    handlers = {signal.SIGWINCH: draw, signal.SIGALRM: draw}
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        # Whoever has something else to take back does so.
+        if signal.getsignal(number) is signal.SIG_DFL:
+            handlers[number] = end
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     timer = signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
 
     def restore() -> None:

@@ -351,13 +351,23 @@ def test_as_json_each_change_is_a_line(peer, live, happens):
     assert (process.returncode, out, err) == (130, "", "")
 
 
-def test_progress_is_drawn_again_at_a_resize(peer, answer, job, on_screen):
-    progress = {"job": 12, "phase": "packing", "bytes": 1 << 30, "total": 4 << 30}
-    peer.on("kits.pack", {"job": job(state="ready")})
-    told = {"method": "$/progress", "params": progress}
-    peer.on("events.subscribe", answer({"subscription": 1}, after=(told,)))
-    peer.on("jobs.get", job(state="running"))
-    screen = on_screen("pack", "/m", "-t", "r")
+@pytest.fixture
+def packing(peer, answer, job, notify):
+    """Let a job be packing, and succeed once it was asked for twice if it ends."""
+
+    def script(*, ends=False):
+        progress = {"job": 12, "phase": "packing", "bytes": 1 << 30, "total": 4 << 30}
+        told = [{"method": "$/progress", "params": progress}]
+        told += [notify(9, "job.succeeded")] if ends else []
+        peer.on("events.subscribe", answer({"subscription": 1}, after=tuple(told)))
+        peer.on("jobs.get", job(state="running"), job(state="succeeded" if ends else "running"))
+
+    return script
+
+
+def test_progress_is_drawn_again_at_a_resize(packing, on_screen):
+    packing()
+    screen = on_screen("jobs", "wait", "12")
     screen.until("packing  [###-----------]   25%  1.0 of 4.0 GiB")
     screen.resize(24)
     screen.until("\r\x1b[Kpacking   25%")
@@ -365,6 +375,23 @@ def test_progress_is_drawn_again_at_a_resize(peer, answer, job, on_screen):
     screen.until("\r\x1b[K")
     screen.until("kitctl: job 12 goes on (wait for it with: kitctl jobs wait 12)")
     assert screen.end() == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_progress_is_wiped_whatever_ends_it(packing, on_screen, number):
+    packing()
+    screen = on_screen("jobs", "wait", "12")
+    screen.until("1.0 of 4.0 GiB")
+    screen.process.send_signal(number)
+    assert screen.until("\r\x1b[K") == "\r\x1b[K"
+    assert screen.end() == -number
+
+
+def test_where_nothing_is_known_of_the_terminal_nothing_is_drawn(peer, packing, started):
+    packing(ends=True)
+    screen = started("env", "-u", "TERM", *program(peer), "jobs", "wait", "12")
+    assert "\x1b" not in screen.until("state      succeeded")
+    assert screen.end() == 0
 
 
 def test_an_annotation_of_a_registry_takes_some_lines_and_no_more(peer, on_screen):
