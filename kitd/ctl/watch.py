@@ -36,7 +36,8 @@ PAUSE_S = 0.25
 """Between two times that all is asked for, or drawn."""
 REFRESH_S = 10.0
 """What changes without an event, as the cache does, is asked for this often."""
-MAX_FAILED = 5
+ASKED_FAILED = 100
+"""Of more jobs that failed lately the number is not known."""
 _DRAIN_S = 0.002
 _DRAIN_AT_MOST_S = 0.1
 _CALL_S = 10.0
@@ -180,9 +181,10 @@ class _Watch:
         status = client.call(request.status(), timeout_s=timeout_s)
         running = client.call(request.list_jobs(state="running"), timeout_s=timeout_s)
         failed = client.call(
-            request.list_jobs(state="failed", limit=MAX_FAILED), timeout_s=timeout_s
+            request.list_jobs(state="failed", limit=ASKED_FAILED), timeout_s=timeout_s
         )
-        self._view = View(status, sorted(running, key=lambda job: job.id), failed, {})
+        ordered = sorted(running, key=lambda job: job.id)
+        self._view = View(status, ordered, failed, {}, are_all_failed=len(failed) < ASKED_FAILED)
         known = {job.id for job in running}
         self._last = {job: item for job, item in self._last.items() if job in known}
         self._rates = {job: rate for job, rate in self._rates.items() if job in known}

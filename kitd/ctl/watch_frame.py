@@ -12,6 +12,8 @@ from kitd.ctl.status_text import Painter, first_line, foot_lines
 
 RECENT_S = 86400.0
 """A job that failed longer ago is in the number of those that failed, and not shown."""
+MAX_FAILED = 5
+"""Of more jobs that failed lately only the number is shown."""
 
 _IDLE, _BUSY, _STUCK = 2, 1, 0
 _URGENCY = {
@@ -45,17 +47,28 @@ class View(NamedTuple):
     failed: Sequence[Job]
     paces: Mapping[int, Pace]
     away: str | None = None
+    are_all_failed: bool = True
+    """Whether no more jobs failed than those of `failed`."""
 
 
 class _Block(NamedTuple):
-    """Things that belong together, each of one line or more, and what stands above them."""
+    """Things that belong together, each of one line or more, and what stands above them.
+
+    Of `more` things only the number is told, after `how_many`, which is `at least ` or nothing.
+    """
 
     header: list[str]
     things: list[list[str]]
+    more: int = 0
+    how_many: str = ""
 
     @property
     def height(self) -> int:
-        return len(self.header) + sum(map(len, self.things))
+        return len(self.header) + sum(map(len, self.things)) + (self.more > 0)
+
+    def counted(self, left: int, columns: int) -> list[str]:
+        """Return the line for things that are left out, if there are any."""
+        return [shorten(f"  … and {self.how_many}{left} more", columns)] if left else []
 
 
 def frame_lines(view: View, now_s: float, columns: int, rows: int, painter: Painter) -> list[str]:
@@ -68,7 +81,7 @@ def frame_lines(view: View, now_s: float, columns: int, rows: int, painter: Pain
     blocks = [
         block
         for block in (
-            _failed(view.failed, now_s, columns, painter),
+            _failed(view, now_s, columns, painter),
             _running(view, now_s, columns),
             _projects(view.status.projects, now_s, columns, painter),
         )
@@ -105,29 +118,34 @@ def _shared(blocks: Sequence[_Block], room: int, columns: int) -> list[list[str]
 def _cut(block: _Block, share: int, columns: int) -> list[str]:
     """Return a block in at most `share` lines, the last of which says how many things it lacks."""
     if block.height <= share:
-        return [*block.header, *(line for thing in block.things for line in thing)]
-    lines, left = list(block.header), len(block.things)
+        lines = [*block.header, *(line for thing in block.things for line in thing)]
+        return [*lines, *block.counted(block.more, columns)]
+    lines, left = list(block.header), len(block.things) + block.more
     for thing in block.things:
         if len(lines) + len(thing) + 1 > share:
             break
         lines += thing
         left -= 1
-    if left == len(block.things):
+    if left == len(block.things) + block.more:
         lines = []
-    return [*lines, shorten(f"  … and {left} more", columns)][-share:] if share else []
+    return [*lines, *block.counted(left, columns)][-share:] if share else []
 
 
-def _failed(jobs: Sequence[Job], now_s: float, columns: int, painter: Painter) -> _Block:
+def _failed(view: View, now_s: float, columns: int, painter: Painter) -> _Block:
+    recent = [job for job in view.failed if _is_recent(job, now_s)]
     lines = []
-    for job in jobs:
-        at_s = None if job.finished is None else timestamp_s(job.finished)
-        if at_s is None or now_s - at_s > RECENT_S:
-            continue
+    for job in recent[:MAX_FAILED]:
         why = job.error.message if job.error is not None else "kitd gave no reason"
         text = f"job {job.id} ({job.kind} {_subject(job)}) failed {age(job.finished, now_s)}: {why}"
         line = shorten(printable(text), columns)
         lines.append(line.replace("failed", painter.paint_state("failed"), 1))
-    return _Block([], [[line] for line in lines])
+    how_many = "" if view.are_all_failed else "at least "
+    return _Block([], [[line] for line in lines], len(recent) - len(lines), how_many)
+
+
+def _is_recent(job: Job, now_s: float) -> bool:
+    at_s = None if job.finished is None else timestamp_s(job.finished)
+    return at_s is not None and now_s - at_s <= RECENT_S
 
 
 def _running(view: View, now_s: float, columns: int) -> _Block:

@@ -89,6 +89,30 @@ def test_what_there_is_no_room_for_is_counted():
     ]
 
 
+@pytest.mark.parametrize(
+    ("recent", "old", "are_all", "line"),
+    [
+        (5, 0, True, None),
+        (5, 90, False, None),
+        (6, 0, True, "  … and 1 more"),
+        (40, 50, True, "  … and 35 more"),
+        (40, 60, False, "  … and at least 35 more"),
+        (100, 0, True, "  … and 95 more"),
+        (100, 0, False, "  … and at least 95 more"),
+    ],
+)
+def test_jobs_that_failed_lately_are_counted(recent, old, are_all, line):
+    failed = [job(900 - number, "failed", finished=LATELY) for number in range(recent)]
+    failed += [job(100 - number, "failed", finished=LONG_AGO) for number in range(old)]
+    lines = drawn(view(failed=failed)._replace(are_all_failed=are_all))
+    shown = [number for number, each in enumerate(lines) if " failed 4m ago: " in each]
+    assert len(shown) == 5
+    after = lines[shown[-1] + 1]
+    assert after == (line or "")
+    small = drawn(view(failed=failed)._replace(are_all_failed=are_all), rows=7)
+    assert small[-3] == f"  … and {'' if are_all else 'at least '}{recent - 2} more"
+
+
 def test_a_daemon_that_is_away_is_told_before_all_else():
     assert drawn(view(away="kitd is away: no socket"))[0] == "kitd is away: no socket"
 
@@ -98,7 +122,7 @@ def test_a_daemon_that_is_away_is_told_before_all_else():
     st.integers(1, 60),
     st.integers(0, 40),
     st.integers(0, 40),
-    st.integers(0, 5),
+    st.integers(0, 20),
     st.lists(st.text(max_size=300), max_size=12),
 )
 def test_a_frame_fits(columns, rows, projects, running, failed, reasons):
