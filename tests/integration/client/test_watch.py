@@ -279,6 +279,17 @@ def test_killed_while_a_stop_that_it_did_not_hear_holds_it_the_shell_keeps_its_m
     assert LEAVE in screen.until("Terminated")
 
 
+def test_without_stdin_there_are_no_keys_but_those_of_signals(live, in_shell):
+    live(STATUS)
+    screen = in_shell()
+    screen.type(b"kitctl status --watch <&-\n")
+    screen.until("kitd 0.1.0 is ready")
+    screen.type(b"\x03")
+    screen.until(LEAVE)
+    screen.type(b"echo it ended by $?\n")
+    screen.until("it ended by 130")
+
+
 def test_put_aside_and_taken_up_again_by_a_shell_it_is_drawn_at_once(live, in_shell):
     live(STATUS)
     screen = in_shell()
