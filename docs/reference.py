@@ -385,6 +385,14 @@ the names below do not change, and tools may go by them. Besides its own fields 
 `reference` where it has them; a defect has its `exception`. Fields may be added. `code` is one of
 [errors.md](errors.md), and `error` its message. Secrets are taken out of whatever is written.
 
+What libraries have to say is `library.message`, with its words in `text` and who says it in
+`logger`. Plain lines are what Python prints by itself when it fails, in kitd or in a worker, and
+what is wrong with the configuration at a start: how to write the log is not known by then.
+
+A standard error that takes nothing keeps kitd from nothing: up to 10,000 lines or 4 MiB wait in
+memory, and what is beyond them, or what a full disk does not take, is lost and counted. At its end
+kitd gives the last lines one second.
+
 What happened to jobs, kits, tags and projects is in the [events](events.md) of the ledger as well,
 whole, in order and with numbers: `kitctl events`. The log is for what went on beside that.
 

@@ -7,27 +7,32 @@ the same state directory or a part that had to be killed.
 
 import argparse
 import asyncio
+import contextlib
 import os
 import platform
 import resource
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from kitd import __version__
 from kitd.config.load import Loaded, load_config
+from kitd.config.model import LogConfig
 from kitd.config.places import Places, find_places
 from kitd.config.problem import ConfigError
 from kitd.daemon.first_process import run_behind_first
 from kitd.daemon.guardian import Guardian
-from kitd.daemon.log import configure_logs
+from kitd.daemon.log import is_for_people, open_logs
+from kitd.daemon.log_writer import STDERR
 from kitd.daemon.notify import ServiceManager, take_service_manager
 from kitd.daemon.serve import Controls, serve
-from kitd.errors import Disposition, KitdError
-from kitd.secret import Secrets
+from kitd.errors import Disposition, KitdError, printable
+
+log = structlog.get_logger("kitd")
 
 _SWITCH_S = 0.0005
 """How long a thread keeps the interpreter when another one waits for it. The loop gives it up with
@@ -59,8 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
 
 
-def _complain(error: KitdError) -> None:
-    print(f"kitd: {error.describe()}", file=sys.stderr)
+def _say(line: str) -> None:
+    # A standard error that takes nothing must not hide the exit code. What `sys.stderr` could not
+    # write it would try to write again at the end, and fail.
+    with contextlib.suppress(OSError):
+        os.write(STDERR, f"{line}\n".encode("utf-8", "backslashreplace"))
 
 
 def _places(config: Path | None, socket: Path | None) -> Places:
@@ -79,9 +87,9 @@ def _load(find: Callable[[], Places]) -> tuple[Places, Loaded] | None:
         return places, load_config(places)
     except ConfigError as error:
         for line in error.lines:
-            print(line, file=sys.stderr)
+            _say(line)
     except KitdError as error:
-        _complain(error)
+        _say(f"kitd: {error.describe()}")
     return None
 
 
@@ -91,27 +99,48 @@ def _check(file: Path | None) -> int:
         return EX_CONFIG
     _, loaded = found
     for warning in loaded.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        _say(f"warning: {warning}")
     print(f"{loaded.path or 'no configuration file: the defaults'}: ok")
     return 0
 
 
 def _serve(config: Path | None, socket: Path | None) -> int:
+    _hold_standard_places()
     _keep_to_ourselves()
     sys.setswitchinterval(_SWITCH_S)
     service = take_service_manager(os.environ, os.getpid())
     found = _load(lambda: _places(config, socket))
     if found is None:
         return EX_CONFIG
-    places, loaded = found
-    secrets = Secrets()
-    configure_logs(loaded.config.log, secrets)
-    return run_behind_first(partial(_live, places, loaded, service, secrets))
+    return run_behind_first(partial(_live, *found, service))
 
 
-def _live(places: Places, loaded: Loaded, service: ServiceManager, secrets: Secrets) -> int:
-    guardian = Guardian()
-    return guardian.run(partial(_run, guardian, places, loaded, service, secrets))
+def _live(places: Places, loaded: Loaded, service: ServiceManager) -> int:
+    with open_logs() as logs:
+        logs.configure(loaded.config.log)
+        guardian = Guardian(logs.writer)
+        life = partial(
+            serve,
+            loaded.config,
+            os.environ,
+            started=partial(_steer, guardian),
+            service=service,
+            logs=logs,
+            load=lambda: load_config(places),
+        )
+        return guardian.run(partial(_run, loaded, life))
+
+
+def _steer(guardian: Guardian, daemon: Controls) -> None:
+    guardian.on_stop(daemon.stop)
+    guardian.on_reload(daemon.reload)
+
+
+def _hold_standard_places() -> None:
+    """Open what was closed of 0, 1 and 2: else a file of kitd's own might be standard error."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(opened, True)  # noqa: FBT003 - as all programs expect of these
+    os.close(opened)
 
 
 def _keep_to_ourselves() -> None:
@@ -124,28 +153,13 @@ def _keep_to_ourselves() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
-async def _run(
-    guardian: Guardian, places: Places, loaded: Loaded, service: ServiceManager, secrets: Secrets
-) -> int:
-    log = structlog.get_logger("kitd")
+async def _run(loaded: Loaded, life: Callable[[], Coroutine[Any, Any, None]]) -> int:
     for warning in loaded.warnings:
         log.warning("config.warning", warning=warning)
     if loaded.path is None:
         log.info("config.none", hint="kitctl projects add NAME PATH -t REFERENCE watches a project")
-
-    def started(daemon: Controls) -> None:
-        guardian.on_stop(daemon.stop)
-        guardian.on_reload(daemon.reload)
-
     try:
-        await serve(
-            loaded.config,
-            os.environ,
-            started=started,
-            service=service,
-            secrets=secrets,
-            load=lambda: load_config(places),
-        )
+        await life()
     except asyncio.CancelledError:
         log.info("daemon.stopped", before="it was ready")
     except Exception as error:
@@ -155,10 +169,17 @@ async def _run(
             log.exception("daemon.defect")
             return EX_SOFTWARE
         for each in known:
-            _complain(each)
+            _complain(each, loaded.config.log)
         is_fatal = any(each.disposition is Disposition.FATAL for each in known)
         return EX_IOERR if is_fatal else EX_TEMPFAIL
     return 0
+
+
+def _complain(error: KitdError, config: LogConfig) -> None:
+    if is_for_people(config):
+        print(f"kitd: {printable(error.describe())}", file=sys.stderr)
+    else:
+        log.error("daemon.failed", code=error.code, error=error.message, hint=error.hint)
 
 
 def _leaves(error: Exception) -> Iterator[Exception]:

@@ -41,7 +41,7 @@ from kitd.daemon.layer_feed import LayerFeeds, layer_feeds
 from kitd.daemon.layer_relay import LayerRelays
 from kitd.daemon.layout_keeper import keep_layout
 from kitd.daemon.ledger_keeper import keep_ledger
-from kitd.daemon.log import configure_logs
+from kitd.daemon.log import Logs
 from kitd.daemon.mirror_keeper import MirrorKeeper
 from kitd.daemon.notify import ServiceManager
 from kitd.daemon.own_registry import Onward, OwnRegistry
@@ -152,6 +152,8 @@ class Ground:
     """Fails with what kitd must not go on after, wherever that was met."""
     service: ServiceManager
     secrets: Secrets
+    logs: Logs | None
+    """What a reload configures; None where somebody else sees to it."""
     load: Callable[[], Loaded] | None
     """Reads the configuration again; None where it came from nowhere."""
     answers: HttpAnswers = field(default_factory=HttpAnswers)
@@ -538,7 +540,8 @@ def _make_reloader(
             admit(rules)
             work.executor.resize(slots)
             renotify()
-            configure_logs(new.log, ground.secrets)
+            if ground.logs is not None:
+                ground.logs.configure(new.log)
 
         return switch
 

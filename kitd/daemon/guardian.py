@@ -6,19 +6,20 @@ call would hear of no signal, and nobody would be left to say so.
 
 import asyncio
 import contextlib
-import faulthandler
 import os
 import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
 from typing import Any, NoReturn
 
 import structlog
 
 from kitd.child import kill_children
+from kitd.daemon.log_writer import LAST_LINES_S, THREAD, LogWriter
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +33,8 @@ LEAVE_S = 1.0
 REPEAT_S = 60.0
 """How often a loop that hangs is reported."""
 LAST_WORD_S = 3
-"""What saying why kitd is killed may take: a pipe to a dead journal takes for ever."""
+"""What killing kitd may take, with the words that say why."""
+MAX_FRAMES = 100
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -41,12 +43,18 @@ class Guardian:
 
     Meanwhile the daemon says with `on_stop` and `on_reload` what SIGTERM, SIGINT and SIGHUP do. A
     stop before that cancels it, a second one ends the process at once, as does a loop that does
-    not answer to the first.
+    not answer to the first. It waits for no line of the log but at the end, for a moment.
     """
 
     def __init__(
-        self, *, answer_s: float = ANSWER_S, stop_s: float = STOP_S, leave_s: float = LEAVE_S
+        self,
+        log_writer: LogWriter,
+        *,
+        answer_s: float = ANSWER_S,
+        stop_s: float = STOP_S,
+        leave_s: float = LEAVE_S,
     ) -> None:
+        self._log_writer = log_writer
         self._answer_s = answer_s
         self._stop_s = stop_s
         self._leave_s = leave_s
@@ -155,7 +163,7 @@ class Guardian:
             for_s=round(silent_s, 1),
             hint="the stacks that follow show what it does; please report it",
         )
-        faulthandler.dump_traceback(sys.stderr, all_threads=True)
+        _log_stacks()
 
     def _take(self, number: int) -> None:
         if number == signal.SIGHUP:
@@ -164,8 +172,7 @@ class Guardian:
             return
         if self._stopping_s is not None:
             # The second one means it: what is running is put back at the next start.
-            kill_children()
-            os._exit(128 + number)
+            self._end(128 + number)
         self._stopping_s = time.monotonic()
         self._ask(self._stopped)
 
@@ -174,7 +181,7 @@ class Guardian:
         self._stop()
 
     def _kill(self, reason: str) -> NoReturn:
-        # The kernel's timer: it ends the process even where this thread waits for the log.
+        # The kernel's timer: it ends the process even where this thread hangs.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(LAST_WORD_S)
         kill_children()
@@ -183,15 +190,37 @@ class Guardian:
             reason=reason,
             hint="the stacks that follow show what it was at; the next start recovers",
         )
-        faulthandler.dump_traceback(sys.stderr, all_threads=True)
+        _log_stacks()
         self._end(EX_TEMPFAIL)
 
     def _end(self, code: int) -> NoReturn:
         kill_children()
-        sys.stderr.flush()
+        self._log_writer.flush(LAST_LINES_S)
         os._exit(code)
 
 
 def _names_of_others() -> list[str]:
+    return sorted(thread.name for thread in _others() if thread.name != THREAD)
+
+
+def _others() -> Iterator[threading.Thread]:
     mine = threading.current_thread()
-    return sorted(thread.name for thread in threading.enumerate() if thread is not mine)
+    return (thread for thread in threading.enumerate() if thread is not mine)
+
+
+def _log_stacks() -> None:
+    # Not with `faulthandler`, which writes to a descriptor and keeps the interpreter meanwhile.
+    frames = sys._current_frames()  # noqa: SLF001 - public but for its name
+    for thread in _others():
+        if thread.ident in frames:
+            log.error("daemon.stack", thread=thread.name, stack=_stack_of(frames[thread.ident]))
+
+
+def _stack_of(frame: FrameType | None) -> str:
+    """Return where a thread is, innermost first. Reads no source: its disk may be what hangs."""
+    lines: list[str] = []
+    while frame is not None and len(lines) < MAX_FRAMES:
+        code = frame.f_code
+        lines.append(f"{code.co_filename}:{frame.f_lineno} in {code.co_qualname}")
+        frame = frame.f_back
+    return "\n".join(lines)

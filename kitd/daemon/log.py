@@ -4,17 +4,23 @@ Console lines on a terminal, JSON lines otherwise. Secrets do not get here: room
 keep them out of reprs and messages; the processors below are the second line of defence.
 """
 
+import contextlib
+import io
 import logging
-import sys
-from collections.abc import MutableMapping
-from typing import Any
+import os
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TextIO, cast
 
 import structlog
 
 from kitd.config.model import LogConfig, LogFormat
+from kitd.daemon.log_writer import LAST_LINES_S, STDERR, LogWriter
+from kitd.errors import printable
 from kitd.secret import Secrets
 
 _SECRET_KEYS = frozenset({"password", "secret", "token", "authorization", "auth", "cookie"})
+_MANY_LINES = frozenset({"exception", "stack"})
 
 
 def _redact(
@@ -23,6 +29,29 @@ def _redact(
     for key in event:
         if key.lower() in _SECRET_KEYS:
             event[key] = "[redacted]"
+    return event
+
+
+def _of_library(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Keep the words of others out of `event`, where tools look for names."""
+    event["text"] = event["event"]
+    event["event"] = "library.message"
+    return event
+
+
+def _escape(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Keep what others named from steering the terminal that shows it."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = (
+                "\n".join(map(printable, value.split("\n")))
+                if key in _MANY_LINES
+                else printable(value)
+            )
     return event
 
 
@@ -36,14 +65,82 @@ class _Redactor:
         return self._secrets.redact(line)
 
 
-def configure_logs(config: LogConfig, secrets: Secrets) -> None:
+class _Lines:
+    """What structlog takes for a logger: each line that is rendered goes to the writer."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
+
+    def msg(self, line: str) -> None:
+        self._writer.put(f"{line}\n")
+
+    debug = info = warning = error = critical = msg
+
+
+class _Records(logging.Handler):
+    """Takes the standard library's records to the writer."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._writer.put(f"{self.format(record)}\n")
+        except Exception:  # noqa: BLE001 - whoever logs is told of nothing
+            self.handleError(record)
+
+
+class _Strays(io.TextIOBase):
+    """What is printed to `sys.stderr`, by Python itself most of all."""
+
+    def __init__(self, writer: LogWriter, secrets: Secrets) -> None:
+        self._writer = writer
+        self._secrets = secrets
+
+    def write(self, text: str) -> int:
+        self._writer.put(self._secrets.redact(text))
+        return len(text)
+
+
+def is_for_people(config: LogConfig) -> bool:
+    """Whether the log has lines for people, not for programs."""
+    return config.format is LogFormat.CONSOLE or (
+        config.format is LogFormat.AUTO and os.isatty(STDERR)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """The log of one daemon: who writes it, and what it keeps back."""
+
+    writer: LogWriter
+    secrets: Secrets
+
+    def configure(self, config: LogConfig) -> None:
+        """Log like this from now on."""
+        configure_logs(config, self.secrets, self.writer)
+
+
+@contextlib.contextmanager
+def open_logs() -> Iterator[Logs]:
+    """Write to standard error what is logged once it is configured, and what is printed there.
+
+    At the end the last lines get a moment to come out.
+    """
+    logs = Logs(LogWriter(STDERR), Secrets())
+    try:
+        with contextlib.redirect_stderr(cast("TextIO", _Strays(logs.writer, logs.secrets))):
+            yield logs
+    finally:
+        logs.writer.flush(LAST_LINES_S)
+
+
+def configure_logs(config: LogConfig, secrets: Secrets, writer: LogWriter) -> None:
     """Set up structlog and send the standard library's records the same way.
 
     May be called again: what it says holds from then on.
     """
-    console = config.format is LogFormat.CONSOLE or (
-        config.format is LogFormat.AUTO and sys.stderr.isatty()
-    )
     level = logging.getLevelNamesMapping()[config.level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -53,26 +150,28 @@ def configure_logs(config: LogConfig, secrets: Secrets) -> None:
     ]
     ending: list[structlog.typing.Processor] = (
         [
+            structlog.processors.format_exc_info,
+            _escape,
             # Without the frames' variables, where secrets would stand.
             structlog.dev.ConsoleRenderer(
                 colors=True, exception_formatter=structlog.dev.plain_traceback
-            )
+            ),
         ]
-        if console
+        if is_for_people(config)
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     redactor = _Redactor(secrets)
     structlog.configure(
         processors=[*shared, *ending, redactor],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Lines(writer),
         # Not kept by those who log: the level may be another after a reload.
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Records(writer)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, _of_library],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *ending,

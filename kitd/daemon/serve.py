@@ -34,6 +34,7 @@ from kitd.daemon.crew import Crew
 from kitd.daemon.disk_guard import DiskGuard
 from kitd.daemon.in_force import InForce
 from kitd.daemon.layout_keeper import write_layout
+from kitd.daemon.log import Logs
 from kitd.daemon.notify import ServiceManager
 from kitd.daemon.state_dir import locked_cache_dir, locked_state_dir
 from kitd.secret import Secrets
@@ -79,14 +80,15 @@ async def serve(
     *,
     started: Callable[[Controls], None],
     service: ServiceManager = ALONE,
-    secrets: Secrets | None = None,
+    logs: Logs | None = None,
     load: Callable[[], Loaded] | None = None,
     hints: Callable[[], AbstractAsyncContextManager[Hints]] = native_hints,
     intervals: Intervals = DEFAULT_INTERVALS,
 ) -> None:
     """Run the daemon until it is stopped. Once it answers, `started` is given what steers it.
 
-    `secrets` are those that the log keeps back, `load` reads the configuration for a reload.
+    `logs` are told of secrets to keep back, and configured by a reload, for which `load` reads the
+    configuration.
     `hints` and `intervals` are how projects are watched; results do not depend on either.
     Raises `KitdError` where it cannot start, and what a part of it died of.
     """
@@ -115,7 +117,8 @@ async def serve(
             disk_guard=disk_guard,
             fatal=asyncio.get_running_loop().create_future(),
             service=service,
-            secrets=secrets or Secrets(),
+            logs=logs,
+            secrets=Secrets() if logs is None else logs.secrets,
             load=load,
         )
         ledgers = await stack.enter_async_context(

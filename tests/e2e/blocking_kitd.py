@@ -13,9 +13,8 @@ from pathlib import Path
 from kitd.config.load import load_config
 from kitd.config.places import find_places
 from kitd.daemon.guardian import Guardian
-from kitd.daemon.log import configure_logs
+from kitd.daemon.log import Logs, open_logs
 from kitd.daemon.serve import Controls, serve
-from kitd.secret import Secrets
 from kitd.watch.hints import HintError, Subscription
 from kitd.watch.inotify_hints import InotifyHints
 
@@ -40,9 +39,14 @@ class BlockingHints(InotifyHints):
 
 
 def main() -> int:
+    with open_logs() as logs:
+        return live(logs)
+
+
+def live(logs: Logs) -> int:
     loaded = load_config(find_places(os.environ, os.geteuid(), config=sys.argv[1]))
-    configure_logs(loaded.config.log, Secrets())
-    guardian = Guardian()
+    logs.configure(loaded.config.log)
+    guardian = Guardian(logs.writer)
 
     def started(daemon: Controls) -> None:
         guardian.on_stop(daemon.stop)

@@ -17,10 +17,10 @@ def last_words(daemon, code):
     """Start a daemon that cannot, and return what it says."""
     daemon.start(ready=False)
     assert daemon.process.wait(timeout=20) == code, daemon.log.read_text()
-    said = daemon.log.read_text().splitlines()[-1]
     assert "Traceback" not in daemon.log.read_text()
-    assert said.startswith("kitd: "), said
-    return said
+    said = json.loads(daemon.log.read_text().splitlines()[-1])
+    assert said["event"] == "daemon.failed"
+    return f"{said['error']} ({said['hint']})"
 
 
 def damage(state):

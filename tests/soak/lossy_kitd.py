@@ -16,9 +16,8 @@ from pathlib import Path
 from kitd.config.load import load_config
 from kitd.config.model import Config
 from kitd.config.places import find_places
-from kitd.daemon.log import configure_logs
+from kitd.daemon.log import open_logs
 from kitd.daemon.serve import serve
-from kitd.secret import Secrets
 from kitd.watch.hints import HintError, Subscription
 from kitd.watch.inotify_hints import InotifyHints
 from kitd.watch.project_watcher import Intervals
@@ -68,8 +67,9 @@ def main() -> None:
     options = parser.parse_args()
     places = find_places(os.environ, os.geteuid(), config=options.config, socket=options.socket)
     config = load_config(places).config
-    configure_logs(config.log, Secrets())
-    asyncio.run(run(config, options.share))
+    with open_logs() as logs:
+        logs.configure(config.log)
+        asyncio.run(run(config, options.share))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """What becomes of a process whose event loop answers to signals, and of one whose loop does not."""
 
+import contextlib
+import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -131,6 +135,21 @@ def test_a_loop_that_stalls_is_reported_with_its_stacks(watched):
     process.child()
     assert process.hear() == "back"
     assert eventually(lambda: "daemon.loop_answers_again" in process.errors.read_text())
-    said = process.errors.read_text()
-    assert said.count("daemon.loop_stalled") >= 1
-    assert "in daemon" in said
+    said = [json.loads(line) for line in process.errors.read_text().splitlines()]
+    assert [line for line in said if line["event"] == "daemon.loop_stalled"]
+    stacks = {line["thread"]: line["stack"] for line in said if line["event"] == "daemon.stack"}
+    assert re.match(r"\S+/watched_process\.py:\d+ in daemon\n", stacks["kitd-loop"])
+
+
+@pytest.mark.parametrize(("what", "code"), [("obeys", 0), ("blocks", 75), ("never", 75)])
+def test_a_log_that_nobody_reads_keeps_nothing_from_ending(watched, tmp_path, what, code):
+    """The pipe is full before the first line of kitd's."""
+    os.mkfifo(tmp_path / "stderr")
+    pipe = os.open(tmp_path / "stderr", os.O_RDWR | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(pipe, b"x")
+    process = watched(what)
+    process.child()
+    assert process.end(signal.SIGTERM) == code
+    os.close(pipe)

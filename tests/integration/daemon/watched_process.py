@@ -7,27 +7,21 @@ import asyncio
 import os
 import sys
 import time
+from functools import partial
 
 from kitd.child import spawn
 from kitd.config.model import LogConfig
 from kitd.daemon.guardian import Guardian
-from kitd.daemon.log import configure_logs
-from kitd.secret import Secrets
+from kitd.daemon.log import open_logs
 
 WHAT = sys.argv[1]
-# Short only where it is to be exceeded: elsewhere a busy machine would exceed it too.
-guardian = Guardian(
-    answer_s=0.5 if WHAT in ("blocks", "stalls") else 10.0,
-    stop_s=2.0 if WHAT == "never" else 30.0,
-    leave_s=0.3,
-)
 
 
 def say(word):
     print(word, flush=True)
 
 
-async def daemon():
+async def daemon(guardian):
     stopped = asyncio.Event()
     if WHAT == "start":
         say("ready")
@@ -53,5 +47,18 @@ async def daemon():
     return 0
 
 
-configure_logs(LogConfig(), Secrets())
-sys.exit(guardian.run(daemon))
+def main():
+    with open_logs() as logs:
+        logs.configure(LogConfig())
+        # Short only where it is to be exceeded: elsewhere a busy machine would exceed it too.
+        guardian = Guardian(
+            logs.writer,
+            answer_s=0.5 if WHAT in ("blocks", "stalls") else 10.0,
+            stop_s=2.0 if WHAT == "never" else 30.0,
+            leave_s=0.3,
+        )
+        return guardian.run(partial(daemon, guardian))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
