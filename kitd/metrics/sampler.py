@@ -43,10 +43,16 @@ class Look(Generic[T]):
         """Look now. What goes wrong is logged the first time, and what was seen is kept."""
         try:
             self.seen = await self._take()
-        except (KitdError, OSError, TimeoutError) as error:
+        except (KitdError, OSError) as error:
             if not self._failed:
-                self._failed = True
-                log.warning("metrics.look_failed", look=self.name, error=str(error))
+                log.warning("metrics.look_failed", look=self.name, error=str(error) or "no answer")
+            self._failed = True
+            return
+        except Exception:
+            # A defect of what is only shown must not end what works.
+            if not self._failed:
+                log.exception("metrics.look_defect", look=self.name)
+            self._failed = True
             return
         self._failed = False
         self.at_us = self._clock.now_us()

@@ -17,8 +17,16 @@ class Hands:
         return self.at_us / 1_000_000
 
 
-@pytest.mark.parametrize("error", [KitdError("gone"), OSError("gone"), TimeoutError()])
-async def test_what_was_seen_stays_where_nothing_can_be_seen(error):
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [
+        (KitdError("gone"), "metrics.look_failed"),
+        (OSError("gone"), "metrics.look_failed"),
+        (TimeoutError(), "metrics.look_failed"),
+        (ZeroDivisionError("a defect"), "metrics.look_defect"),
+    ],
+)
+async def test_what_was_seen_stays_where_nothing_can_be_seen(error, event):
     answers, clock = [1, error, error, 2, error], Hands()
 
     async def take():
@@ -35,4 +43,4 @@ async def test_what_was_seen_stays_where_nothing_can_be_seen(error):
             seen.append((look.seen, look.at_us))
             clock.at_us += 1
     assert seen == [(1, 1_000), (1, 1_000), (1, 1_000), (2, 1_003), (2, 1_003)]
-    assert [line["event"] for line in logged] == ["metrics.look_failed"] * 2
+    assert [line["event"] for line in logged] == [event] * 2
