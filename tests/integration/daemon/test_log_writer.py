@@ -139,6 +139,19 @@ def test_what_waits_is_bounded_in_bytes(pipe):
     assert writer.flush(10)
 
 
+def test_what_is_lost_is_told_of_where_it_would_have_been(pipe):
+    reader, descriptor = pipe
+    writer = LogWriter(descriptor, max_bytes=20_000)
+    for length in (10_000, 12_000, 5_000, 13_000, 14_000):
+        writer.put("x" * (length - 1) + "\n")
+    with open(reader, "rb") as file:
+        assert len(file.readline()) == 10_000
+        assert lost_in(file.readline()) == 1
+        assert len(file.readline()) == 5_000
+        assert lost_in(file.readline()) == 2
+    assert writer.flush(10)
+
+
 def test_a_pipe_that_others_made_not_to_wait_is_waited_for(pipe):
     reader, descriptor = pipe
     os.set_blocking(descriptor, False)
