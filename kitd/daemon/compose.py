@@ -498,7 +498,7 @@ def _keeps(ground: Ground, size: int) -> bool:
 
 def _make_pulse(ground: Ground, ledgers: Ledgers, resources: Resources, work: Work) -> Pulse:
     probes = {
-        "ledger": lambda: ledgers.database.write(lambda _connection: None),
+        "ledger": ledgers.database.prove,
         "executor": work.executor.answer,
         "hints": resources.hints.answer,
         "projects": work.board.answer,
@@ -568,6 +568,7 @@ def _make_services(
         environ=ground.environ,
         clock=clock,
         ledger=ledgers.database.path,
+        not_written=lambda: ledgers.database.trouble,
         trouble=ledgers.trouble,
         outbox=ledgers.outbox,
         catalog=ledgers.catalog,

@@ -30,6 +30,8 @@ class Patient:
     clock: Clock
     ledger: Path
     """The file."""
+    not_written: Callable[[], Failure | None]
+    """Why the ledger cannot be written."""
     trouble: TroubleLedger
     outbox: OutboxLedger
     catalog: Catalog

@@ -62,6 +62,13 @@ async def paused_queue(patient: Patient) -> AsyncIterator[WireReason]:
         yield WireReason("queue_paused", text, reason.hint or "free disk space; it goes on then")
 
 
+async def unwritable_ledger(patient: Patient) -> AsyncIterator[WireReason]:
+    """Look whether the disk took what was last written into the ledger."""
+    if (reason := patient.not_written()) is not None:
+        fix = reason.hint or "look for what is wrong with its disk: dmesg, and whether it is full"
+        yield WireReason("ledger_not_writable", f"nothing can be kept: {reason.message}", fix)
+
+
 async def stuck_jobs(patient: Patient) -> AsyncIterator[WireReason]:
     """Look for jobs that wait although nothing keeps them."""
     if patient.paused() is not None:
@@ -210,6 +217,7 @@ def _nearly_full(place: Path) -> int | None:
 
 
 SYMPTOMS: tuple[Symptom, ...] = (
+    Symptom("ledger writes", unwritable_ledger),
     Symptom("queue", paused_queue),
     Symptom("disks", full_disks),
     Symptom("parts", silent_parts),

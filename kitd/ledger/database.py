@@ -21,12 +21,16 @@ from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
 import aiosqlite
+import structlog
 
 from kitd.blocking import run_blocking
 from kitd.errors import Disposition, KitdError
 from kitd.histogram import Histogram
 from kitd.ledger.failure import LedgerError, is_of_the_file, ledger_errors
 from kitd.ledger.schema import Upgrade, open_ledger
+from kitd.queue.job import Failure
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 Transaction = Callable[[sqlite3.Connection], T]
@@ -93,7 +97,7 @@ class Database:
         self.commits_s = Histogram(COMMIT_BOUNDS_S)
         """How long those batches took, to the disk and back, that changed something."""
         self.failed_commits = 0
-        self.trouble: str | None = None
+        self.trouble: Failure | None = None
         """Why the last batch could not be committed, where the disk did not take it."""
 
     async def __aenter__(self) -> Self:
@@ -181,11 +185,17 @@ class Database:
         """Run one SELECT on a read-only connection and return all of its rows.
 
         Callers bound their queries: a snapshot that is held long keeps the WAL from shrinking.
+        Raises `LedgerError`; after `LedgerDamagedError` nothing is written any more either.
         """
         if self._reader is None:
             raise LedgerError(f"the ledger {self.path} is closed")
-        with ledger_errors(self.path):
-            return list(await self._reader.execute_fetchall(sql, parameters))
+        try:
+            with ledger_errors(self.path):
+                return list(await self._reader.execute_fetchall(sql, parameters))
+        except KitdError as error:
+            if error.disposition is Disposition.FATAL and self._ended_by is None:
+                self._give_up(error)
+            raise
 
     def _serve(self, connection: sqlite3.Connection) -> None:
         """Write until closed. What ends it is told to all who wait: they would wait for ever."""
@@ -216,7 +226,8 @@ class Database:
                 except queue.Empty:
                     break
             running = work is not None
-            if batch:
+            # Else whoever waited was told already, because a reader has met damage.
+            if batch and self._ended_by is None:
                 changed = self._commit(connection, batch)
                 self._loop.call_soon_threadsafe(self._answer, batch, changed)
         # A courtesy to the next start: where the disk does not take it, the WAL stays and is read.
@@ -242,14 +253,26 @@ class Database:
             for work in batch:
                 work.error = error
             self.failed_commits += 1
-            self.trouble = error.message
+            self._note_trouble(Failure(error.code, error.message, error.hint))
             return False
         changed = connection.total_changes > before
         if changed:
             self.commits_s.observe(time.monotonic() - began_s)
             # What changes nothing proves nothing: it is not written.
-            self.trouble = None
+            self._note_trouble(None)
         return changed
+
+    def _note_trouble(self, trouble: Failure | None) -> None:
+        """Log what is new of it."""
+        before, self.trouble = self.trouble, trouble
+        if trouble == before:
+            return
+        if trouble is None:
+            log.warning("ledger.written_again")
+        else:
+            log.error(
+                "ledger.not_written", code=trouble.code, error=trouble.message, hint=trouble.hint
+            )
 
     def _run(self, connection: sqlite3.Connection, work: _Work) -> None:
         connection.execute("SAVEPOINT work")

@@ -39,6 +39,7 @@ _NO_ROOM = frozenset(
     }
 )
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
+_LOCKED = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _OWN_FAULTS = frozenset(
     {
         sqlite3.SQLITE_ERROR,
@@ -103,7 +104,10 @@ def _meaning(path: Path, error: sqlite3.DatabaseError) -> KitdError:
         return LedgerFullError(f"the ledger {path} cannot be used: {error}", hint=FREE_SPACE)
     if code == sqlite3.SQLITE_IOERR_CORRUPTFS or code & 0xFF in _DAMAGED:
         return LedgerDamagedError(f"the ledger {path} is damaged: {error}", hint=RESTORE)
-    return LedgerError(f"the ledger {path} cannot be used: {error}")
+    hint = None
+    if code & 0xFF in _LOCKED:
+        hint = f"another program has locked it: fuser -v {path} shows which"
+    return LedgerError(f"the ledger {path} cannot be used: {error}", hint=hint)
 
 
 def is_of_the_file(error: Exception) -> bool:

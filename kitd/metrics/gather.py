@@ -10,11 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import structlog
+
 from kitd.clock import Clock
 from kitd.config.model import Config
 from kitd.errors import KitdError
 from kitd.histogram import Histogram
 from kitd.ledger.database import Database
+from kitd.ledger.failure import LedgerError
 from kitd.ledger.meter_ledger import LedgerReading, MeterLedger
 from kitd.ledger.schema import SQLITE_VERSION
 from kitd.metrics import catalogue
@@ -40,6 +43,8 @@ from kitd.metrics.work import WorkMeter
 from kitd.queue.job import Lane
 from kitd.registry.governor import Closed
 from kitd.registry.traffic import Traffic
+
+log = structlog.get_logger(__name__)
 
 LEDGER_S = 2.0
 """What the ledger gets; Prometheus waits for ten seconds."""
@@ -89,6 +94,8 @@ class Gatherer:
         self._instruments = instruments
         self.lag_s = Histogram(BOUNDS_S)
         self._failures = 0
+        self._unread: str | None = None
+        """The code of what keeps the ledger from being read, and is in the log."""
         self._named: tuple[Config, Names] | None = None
 
     async def gather(self) -> Sequence[Family]:
@@ -111,10 +118,23 @@ class Gatherer:
     async def _read_ledger(self) -> LedgerReading | None:
         try:
             async with asyncio.timeout(LEDGER_S):
-                return await self._instruments.meters.read()
-        except (KitdError, TimeoutError):
-            self._failures += 1
-            return None
+                reading = await self._instruments.meters.read()
+        except KitdError as error:
+            self._note_unread(error.code, error.message)
+        except TimeoutError:
+            self._note_unread(LedgerError.code, f"the ledger did not answer within {LEDGER_S:g} s")
+        else:
+            if self._unread is not None:
+                self._unread = None
+                log.warning("metrics.ledger_read_again")
+            return reading
+        return None
+
+    def _note_unread(self, code: str, reason: str) -> None:
+        self._failures += 1
+        if code != self._unread:
+            self._unread = code
+            log.error("metrics.ledger_not_read", code=code, error=reason)
 
     def _names(self) -> Names:
         config = self._instruments.config()

@@ -1,7 +1,9 @@
 """Ledgers that cannot be used as they are: said in words, and mended as docs/recovery.md says."""
 
+import contextlib
 import json
 import sqlite3
+import urllib.request
 from contextlib import closing
 from pathlib import Path
 
@@ -60,6 +62,29 @@ def test_a_damaged_ledger_is_refused_and_a_backup_takes_its_place(backed_up):
     backed_up.start()
     assert len(backed_up.json("list")) == 1
     assert backed_up.kitctl("doctor", "--audit").code == 0
+
+
+def test_damage_that_a_scrape_meets_ends_kitd(kitd, free_address):
+    """Nothing was written that would have met it, and the life before ended in good order."""
+    daemon = kitd({"metrics": {"listen": free_address}}).start()
+    assert daemon.stop() == 0
+    path = daemon.place / "state" / "ledger.sqlite3"
+    with closing(sqlite3.connect(path)) as ledger:
+        (page,) = ledger.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'tallies'"
+        ).fetchone()
+        (size,) = ledger.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xaa" * size)
+    daemon.start()
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen(f"http://{free_address}/metrics", timeout=10).close()
+    assert daemon.process.wait(timeout=20) == 74
+    said = [json.loads(line) for line in daemon.log.read_text().splitlines()]
+    assert {"metrics.ledger_not_read", "daemon.failed"} <= {line["event"] for line in said}
+    assert said[-1]["code"] == "ledger_damaged"
+    assert "is damaged" in last_words(daemon, 74)
 
 
 def test_without_any_backup_a_daemon_begins_anew(backed_up):

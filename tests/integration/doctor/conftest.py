@@ -83,6 +83,7 @@ def patient(database, clock, tmp_path) -> Patient:
         environ={},
         clock=clock,
         ledger=database.path,
+        not_written=lambda: database.trouble,
         trouble=TroubleLedger(database),
         outbox=OutboxLedger(database, EventLedger(database), clock),
         catalog=Catalog(database, clock, no_kit),

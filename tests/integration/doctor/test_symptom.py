@@ -2,14 +2,18 @@
 
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from kitd.config.address import TcpAddress
 from kitd.config.model import WebhookFormat, WebhooksConfig, WebhookSourceConfig
 from kitd.doctor.examination import Doctor
 from kitd.doctor.symptom import LARGE_WAL_BYTES, OVERDUE_S
+from kitd.ledger.failure import LedgerError
 from kitd.oci.descriptor import Descriptor
 from kitd.oci.manifest import parse_manifest
 from kitd.oci.reference import parse_repository
@@ -38,6 +42,28 @@ async def test_a_full_disk_that_pauses_the_queue(told, but):
     reasons = await told(but(paused=lambda: full))
     assert reasons["queue_paused"].text == "no job begins: the disk is full"
     assert reasons["queue_paused"].fix == "free disk space"
+
+
+async def test_a_ledger_that_another_program_has_locked(told, patient, database):
+    """Until it was written again."""
+
+    def impatient(connection):
+        connection.execute("PRAGMA busy_timeout = 50")
+
+    await database.write(impatient)
+    with capture_logs() as logged, closing(sqlite3.connect(database.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(2):
+            with pytest.raises(LedgerError):
+                await database.write(lambda _connection: None)
+        reason = (await told(patient))["ledger_not_writable"]
+        other.rollback()
+        await database.prove()
+    assert "locked" in reason.text
+    assert reason.fix.endswith(f"fuser -v {database.path} shows which")
+    assert await told(patient) == {}
+    assert [line["event"] for line in logged] == ["ledger.not_written", "ledger.written_again"]
+    assert (logged[0]["code"], logged[0]["hint"]) == ("ledger_io", reason.fix)
 
 
 async def test_a_cache_that_cannot_keep_to_its_limits(told, but):

@@ -9,7 +9,7 @@ import pytest
 
 from kitd.errors import Disposition, KitdError
 from kitd.ledger.database import BATCH, Database
-from kitd.ledger.failure import LedgerError, LedgerFullError
+from kitd.ledger.failure import LedgerDamagedError, LedgerError, LedgerFullError
 
 
 def put(key, value="x"):
@@ -294,6 +294,37 @@ async def test_no_thread_is_left(tmp_path):
     async with Database(tmp_path / "ledger.sqlite3"):
         assert "kitd-ledger" in [thread.name for thread in threading.enumerate()]
     assert "kitd-ledger" not in [thread.name for thread in threading.enumerate()]
+
+
+async def test_damage_that_a_reader_meets_ends_the_writing_too(tmp_path):
+    """Where nothing is written nobody else would meet it."""
+    path = tmp_path / "ledger.sqlite3"
+    async with Database(path) as database:
+        await database.write(put("kept"))
+    with closing(sqlite3.connect(path)) as ledger:
+        (page,) = ledger.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'tallies'"
+        ).fetchone()
+        (size,) = ledger.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xaa" * size)
+    before = path.read_bytes()
+    async with Database(path) as database:
+        gate = Gate()
+        held = asyncio.create_task(database.write(gate))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        waiting = asyncio.create_task(database.write(put("late")))
+        with pytest.raises(LedgerDamagedError):
+            await database.read("SELECT * FROM tallies")
+        gate.opened.set()
+        for refused in (held, waiting, database.write(put("more")), database.prove()):
+            with pytest.raises(LedgerDamagedError):
+                await refused
+        with pytest.raises(LedgerDamagedError):
+            await database.guard()
+        assert await database.read("SELECT value FROM meta WHERE key = 'late'") == []
+    assert path.read_bytes() == before
 
 
 async def test_a_defect_of_the_writer_is_told_to_all_who_wait_and_who_come(database):
