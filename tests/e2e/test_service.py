@@ -4,9 +4,11 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,24 @@ def test_the_watchdog_of_another_process_is_not_answered(kitd, manager):
     )
     manager("STATUS=")
     assert daemon.stop() == 0
+
+
+def test_a_ledger_that_was_locked_is_found_to_be_well_by_the_pulse(kitd, manager, eventually):
+    """Nobody else writes anything, and nobody asks whether kitd is ready."""
+    daemon = kitd(NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="600000").start()
+    path = daemon.place / "state" / "ledger.sqlite3"
+
+    def is_told():
+        return any("is locked" in reason for reason in daemon.json("status")["degraded"])
+
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        eventually("the trouble to be told", is_told)
+        answer = daemon.kitctl("doctor")
+        assert answer.code == 1
+        assert f"fuser -v {path}" in answer.out
+    eventually("the end of the trouble", lambda: not is_told())
+    assert '"ledger.written_again"' in daemon.log.read_text()
 
 
 def test_what_the_service_manager_said_is_not_passed_on(kitd, manager):
