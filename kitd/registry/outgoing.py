@@ -55,7 +55,7 @@ class Outgoing(Payload):
         self._failure: KitdError | None = None
         self._reading = asyncio.Lock()
         self._closed = False
-        self._writer: StreamWriter | None = None
+        self._transport: asyncio.Transport | None = None
         """The connection, while some of the body is missing on it."""
 
     async def write(self, writer: AbstractStreamWriter) -> None:
@@ -63,14 +63,14 @@ class Outgoing(Payload):
         # Never begun again: the stream is read once.
         self._consumed = True
         assert isinstance(writer, StreamWriter)
-        self._writer = writer
+        self._transport = writer.transport
         with _wire_under(writer) as wire:
             if wire is not None:
                 await self._send_directly(wire)
             while (chunk := await self._take()) is not None:
                 await writer.write(chunk)
                 self._sent(len(chunk))
-        self._writer = None
+        self._transport = None
 
     async def write_with_length(
         self,
@@ -96,10 +96,10 @@ class Outgoing(Payload):
     async def _finish(self) -> None:
         async with self._reading:
             self._closed = True
-        # The writer has no connection any more that was lost, which cannot be aborted either.
-        if self._writer is not None and self._writer.transport is not None:
+        # One that was lost belongs to no protocol any more, and cannot be aborted either.
+        if self._transport is not None and self._transport.get_protocol() is not None:
             # It would stay until the peer has taken what was written, which may be never.
-            self._writer.transport.abort()
+            self._transport.abort()
 
     def caused(self, error: RegistryError) -> bool:
         """Whether a request failed because of the source: with its error, or of its silence."""
