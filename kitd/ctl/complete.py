@@ -4,8 +4,10 @@ Silent whatever happens: somebody is in the middle of a line. One line for each 
 next, a tab and what it is after it; the last line says whether the shell adds names of files.
 """
 
+import io
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from kitd.client import Client, request
@@ -25,17 +27,27 @@ _ENDED_STATES = ("failed", "cancelled")
 
 
 def complete(arguments: Sequence[str], now_s: float) -> str:
-    """Return what to print for `line LINE BREAKS` (bash), or for `words WORD...`."""
+    """Return what to print for `line LINE CURRENT`, which bash asks, or for `words WORD...`.
+
+    CURRENT is what bash puts the completed word in place of: the end of LINE, less than a word
+    where that has a colon, say. The last WORD is as it was typed, with its quotes.
+    """
     # Also what has no deadline of its own, as connecting to a socket whose daemon hangs.
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     form, *given = arguments or ("",)
     if form == "line" and len(given) == 2:
-        return _complete(split_line(given[0])[1:], now_s, given[1])
-    return _complete(given, now_s, "") if form == "words" else ""
+        line, current = given
+        kept = split_line(line.removesuffix(current))[-1]
+        return _complete(split_line(line)[1:], now_s, len(kept))
+    if form != "words" or not given:
+        return ""
+    return _complete([*given[:-1], split_line(given[-1])[-1]], now_s, 0)
 
 
-def _complete(words: Sequence[str], now_s: float, breaks: str) -> str:
+def _complete(words: Sequence[str], now_s: float, cut: int) -> str:
     asked = wanted(words)
     found = list(asked.known)
     directive = ":none"
@@ -43,9 +55,6 @@ def _complete(words: Sequence[str], now_s: float, breaks: str) -> str:
         found += constant_values(asked.argument)
         directive = _FILES.get(asked.argument.values, directive)
         found += live_values(asked.socket, asked.argument.values, asked.typed, now_s)
-    # bash replaces what comes after the last of its own breaks, and no whole word.
-    whole = asked.before + asked.typed
-    cut = max((whole.rfind(character) for character in breaks), default=-1) + 1
     lines = [
         f"{(asked.before + each.word)[cut:]}\t{each.summary}"
         for each in found

@@ -6,21 +6,18 @@ So they know what this version can do, and what the daemon has at that moment.
 from collections.abc import Mapping
 
 _BASH = r"""_kitctl() {
-    local line directive=
+    local line directive= program="${COMP_WORDS[0]/#\~\//$HOME/}"
+    type -P "$program" >/dev/null || program=kitctl
     COMPREPLY=()
     while IFS= read -r line; do
         case "$line" in
             :none|:files|:directories) directive="$line" ;;
             *) COMPREPLY+=("${line%%$'\t'*}") ;;
         esac
-    done < <("${COMP_WORDS[0]}" __complete line "${COMP_LINE:0:COMP_POINT}" \
-        "$COMP_WORDBREAKS" 2>/dev/null)
+    done < <("$program" __complete line "${COMP_LINE:0:COMP_POINT}" "$2" 2>/dev/null)
     case "$directive" in
         :files) compopt -o default 2>/dev/null ;;
         :directories) compopt -o dirnames 2>/dev/null ;;
-    esac
-    case "${COMPREPLY[0]-}" in
-        *=) compopt -o nospace 2>/dev/null ;;
     esac
 }
 complete -F _kitctl kitctl"""
@@ -28,8 +25,10 @@ complete -F _kitctl kitctl"""
 _ZSH = r"""#compdef kitctl
 _kitctl() {
     local -a lines described
-    local line value directive
-    lines=("${(@f)$("${words[1]}" __complete words "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
+    local line value directive program="${${(Q)words[1]}/#\~\//$HOME/}"
+    whence -p -- "$program" >/dev/null || program=kitctl
+    lines=("${(@f)$("$program" __complete words "${(@Q)words[2,CURRENT-1]}" \
+        "$QIPREFIX$PREFIX" 2>/dev/null)}")
     for line in "${lines[@]}"; do
         case "$line" in
             :none|:files|:directories) directive="$line" ;;
@@ -54,7 +53,9 @@ fi"""
 _FISH = r"""function __kitctl_complete
     set -l words (commandline -opc)
     set -l current (commandline -ct)
-    for line in ($words[1] __complete words $words[2..-1] "$current" 2>/dev/null)
+    set -l program (string replace -r '^~/' "$HOME/" -- $words[1])
+    command -q $program; or set program kitctl
+    for line in ($program __complete words $words[2..-1] "$current" 2>/dev/null)
         switch $line
             case ':none'
             case ':files'
