@@ -13,9 +13,15 @@ from contextlib import contextmanager
 from kitd import __version__
 from kitd.client import request
 from kitd.client.connection import socket_path
-from kitd.client.error import AccessDeniedError, DaemonUnreachableError
+from kitd.client.error import (
+    AccessDeniedError,
+    ArgumentError,
+    DaemonUnreachableError,
+    DeadlineExceededError,
+    ProtocolError,
+)
 from kitd.client.record import Check
-from kitd.config.places import SYSTEM_SOCKET
+from kitd.config.places import SYSTEM_SOCKET, InvalidPlaceError
 from kitd.ctl.cells import fold
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.format import printable
@@ -23,6 +29,8 @@ from kitd.ctl.session import Session
 from kitd.ctl.table import Column, render
 from kitd.ctl.terminal import Terminal
 
+HELLO_S = 5.0
+"""After this a daemon that took the connection hangs."""
 EXAMINATION_S = 60.0
 AUDIT_S = 360.0
 QUIET_S = 1.0
@@ -32,19 +40,32 @@ QUIET_S = 1.0
 def examine(session: Session, *, audit: bool) -> int:
     """Show what was looked at; fails if anything is wrong."""
     try:
-        with session.connect() as client, _patience(session.terminal):
-            running = client.call(request.hello(f"kitctl/{__version__}")).get("version")
-            asked = request.doctor(audit=audit)
-            found = client.call(asked, timeout_s=AUDIT_S if audit else EXAMINATION_S)
-        checks = (_same_version(str(running)), *found)
-    except (AccessDeniedError, DaemonUnreachableError) as error:
         place = socket_path(session.socket)
-        unreachable = _wrong("connection", error.message, error.hint)
-        checks = (unreachable, *(look(place) for look in _FROM_OUTSIDE))
+        checks = _ask(session, place, audit=audit)
+    except (ArgumentError, InvalidPlaceError) as error:
+        fix = "name the daemon's socket by an absolute path: --socket PATH, or unset KITD_SOCKET"
+        checks = (_wrong("connection", error.message, error.hint or fix),)
     session.terminal.show(
         {"checks": [check._asdict() for check in checks]}, "\n".join(_lines(session, checks))
     )
     return ExitCode.DONE if all(check.ok for check in checks) else ExitCode.FAILED
+
+
+def _ask(session: Session, place: str, *, audit: bool) -> Sequence[Check]:
+    """Return what the daemon found, or what can be seen of it from here."""
+    try:
+        with session.connect() as client, _patience(session.terminal):
+            hello = client.call(request.hello(f"kitctl/{__version__}"), timeout_s=HELLO_S)
+            asked = request.doctor(audit=audit)
+            found = client.call(asked, timeout_s=AUDIT_S if audit else EXAMINATION_S)
+    except (AccessDeniedError, DaemonUnreachableError) as error:
+        unreachable = _wrong("connection", error.message, error.hint)
+        return (unreachable, *(look(place) for look in _FROM_OUTSIDE))
+    except (DeadlineExceededError, ProtocolError) as error:
+        fix = f"systemctl {_of_user(place)}restart kitd; or end it, and: kitd serve"
+        text = f"{place} takes connections, and kitd does not answer as it should: {error.message}"
+        return (_wrong("connection", text, fix), _service(place))
+    return (_same_version(str(hello.get("version"))), *found)
 
 
 def _wrong(name: str, detail: str, fix: str | None) -> Check:
@@ -79,9 +100,13 @@ def _socket(place: str) -> Check:
 
 def _service(place: str) -> Check:
     """Say where kitd's own words are."""
-    of_user = "" if place == SYSTEM_SOCKET else "--user "
+    of_user = _of_user(place)
     fix = f"systemctl {of_user}status kitd; journalctl {of_user}-u kitd -n 50; or: kitd serve"
     return _wrong("service", "what kitd said last is in its log", fix)
+
+
+def _of_user(place: str) -> str:
+    return "" if place == SYSTEM_SOCKET else "--user "
 
 
 _FROM_OUTSIDE: tuple[Callable[[str], Check], ...] = (_socket, _service)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from kitd import __version__
 from kitd.client.staging import mark
 
 PROJECT = {
@@ -408,6 +409,41 @@ def test_version_needs_no_daemon(kitctl, tmp_path):
     done = kitctl("version", "--socket", str(tmp_path / "none.sock"))
     assert done.returncode == 0
     assert "kitd is not running" in done.stdout
+
+
+def test_a_daemon_that_hangs_or_is_none_is_what_doctor_finds(peer, kitctl, answer):
+    peer.on("system.hello", answer(silent=True), answer(raw=b"HTTP/1.1 400\n"))
+    for words in ("no answer within 5 s", "not JSON"):
+        done = kitctl("doctor", "--json")
+        found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+        assert (done.returncode, done.stderr) == (1, "")
+        assert set(found) == {"connection", "service"}
+        assert words in found["connection"]["detail"]
+        assert "restart kitd" in found["connection"]["fix"]
+        assert "journalctl" in found["service"]["fix"]
+
+
+def test_versions_are_told_of_what_answers(peer, kitctl, answer):
+    peer.on("system.hello", answer(silent=True))
+    done = kitctl("version")
+    assert (done.returncode, done.stderr) == (0, "")
+    ours, other = done.stdout.splitlines()
+    assert ours == f"kitctl {__version__}"
+    assert "no answer within 5 s" in other
+
+
+def test_a_socket_that_cannot_be_one_is_told_by_doctor_and_version():
+    environ = {"PATH": os.environ["PATH"], "KITD_SOCKET": "x"}
+    command = [sys.executable, "-m", "kitd.ctl.main", "--json"]
+    (doctor, version) = (
+        subprocess.run([*command, word], env=environ, capture_output=True, text=True, check=False)
+        for word in ("doctor", "version")
+    )
+    (check,) = json.loads(doctor.stdout)["checks"]
+    assert (doctor.returncode, check["name"], check["ok"]) == (1, "connection", False)
+    assert "KITD_SOCKET" in check["detail"]
+    assert "--socket PATH" in check["fix"]
+    assert json.loads(version.stdout) == {"kitctl": __version__, "kitd": None}
 
 
 def test_events_are_read_page_by_page_up_to_the_head(peer, kitctl):
