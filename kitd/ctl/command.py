@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Literal, NamedTuple
 
-from kitd.ctl.format import parse_duration_s, parse_since
+from kitd.ctl.format import number_reader, parse_duration_s, parse_since
 
 JOB_STATES = (
     "scheduled",
@@ -94,7 +94,10 @@ class Command(NamedTuple):
         return loaded
 
 
-_JOB = Argument(("job",), "the job's number", metavar="ID", read=int, values="job")
+_MAX_EDGES = 1000
+"""Tags of a mirror that one call returns at most."""
+_read_id = number_reader(1)
+_JOB = Argument(("job",), "the job's number", metavar="ID", read=_read_id, values="job")
 _OPEN_JOB = _JOB._replace(values="open job")
 _FAILED_JOB = _JOB._replace(values="failed job")
 _PROJECT = Argument(("name",), "the project's name", metavar="NAME", values="project")
@@ -103,6 +106,9 @@ _REFERENCE = Argument(
 )
 _FOLLOW = Argument(("-f", "--follow"), "go on with what happens from now on")
 _DETACH = Argument(("--detach",), "do not wait: print the job's number")
+_LIMIT = Argument(
+    ("-n", "--limit"), "at most this many (default: 50)", metavar="N", read=number_reader(1)
+)
 _MIRROR = Argument(("name",), "the mirror's name", metavar="NAME", values="mirror")
 _DRY_RUN = Argument(("--dry-run",), "only tell what would be done")
 _REMOTE = Argument(("-r", "--remote"), "ask the registry, not the cache")
@@ -259,7 +265,12 @@ COMMANDS = (
         "mirror edges prod",
         (
             _MIRROR,
-            Argument(("-n", "--limit"), "at most this many (default: 100)", metavar="N", read=int),
+            Argument(
+                ("-n", "--limit"),
+                "at most this many, up to 1000 (default: 100)",
+                metavar="N",
+                read=number_reader(1, _MAX_EDGES),
+            ),
         ),
     ),
     Command(
@@ -405,7 +416,7 @@ COMMANDS = (
                 values="job kind",
             ),
             Argument(("--project",), "only of this project", metavar="NAME", values="project"),
-            Argument(("-n", "--limit"), "at most this many (default: 50)", metavar="N", read=int),
+            _LIMIT,
         ),
     ),
     Command("jobs show", "jobs:show_job", "one job", "jobs show 12", (_JOB,)),
@@ -417,7 +428,10 @@ COMMANDS = (
         (
             _OPEN_JOB,
             Argument(
-                ("--timeout",), "give up after 30s, 15m, 1h …", metavar="D", read=parse_duration_s
+                ("--timeout",),
+                "give up after 30s, 15m, 1h30m …",
+                metavar="D",
+                read=parse_duration_s,
             ),
         ),
     ),
@@ -505,7 +519,9 @@ COMMANDS = (
         "events -f",
         (
             _FOLLOW,
-            Argument(("--since",), "only what came after event SEQ", metavar="SEQ", read=int),
+            Argument(
+                ("--since",), "only what came after event SEQ", metavar="SEQ", read=number_reader(0)
+            ),
         ),
     ),
     Command("cache stats", "cache:show_stats", "how much the cache holds", "cache stats"),
@@ -545,7 +561,7 @@ COMMANDS = (
         (
             Argument(("--source",), "only from this source", metavar="NAME", values="source"),
             Argument(("--state",), "only in this state", metavar="STATE", choices=DELIVERY_STATES),
-            Argument(("-n", "--limit"), "at most this many (default: 50)", metavar="N", read=int),
+            _LIMIT,
         ),
     ),
     Command(
@@ -559,7 +575,7 @@ COMMANDS = (
                 "their numbers",
                 metavar="ID",
                 values="delivery",
-                read=int,
+                read=_read_id,
                 is_repeated=True,
                 is_optional=True,
             ),

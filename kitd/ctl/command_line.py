@@ -141,32 +141,33 @@ def build_parser(command: Command) -> "ArgumentParser":
         allow_abbrev=False,
     )
     for argument in command.arguments:
-        _add(parser, argument)
+        _add(parser, command, argument)
     return parser
 
 
-def _reader(argument: Argument) -> Callable[[str], object]:
-    """Return what reads a value, and says what is wrong with it as argparse wants it."""
-    from argparse import ArgumentTypeError  # noqa: PLC0415 - see the top of this module
+def _reader(command: Command, argument: Argument) -> Callable[[str], object]:
+    """Return what reads a value, and says what is wrong with it together with what to type."""
 
     def read(text: str) -> object:
         try:
             return argument.read(text)
         except KitdError as error:
-            raise ArgumentTypeError(error.describe()) from error
-        except ValueError as error:
-            raise ArgumentTypeError(f"{text[:40]!r} is not a number") from error
+            name = "/".join(argument.names) if argument.is_option else argument.metavar
+            raise UsageError(
+                f"{command.name}: {name}: {error.message}",
+                hint=error.hint or f"kitctl {command.name} --help",
+            ) from error
 
     return read
 
 
-def _add(parser: "ArgumentParser", argument: Argument) -> None:
+def _add(parser: "ArgumentParser", command: Command, argument: Argument) -> None:
     if argument.is_option and argument.metavar is None:
         parser.add_argument(
             *argument.names, dest=argument.parameter, help=argument.help, action="store_true"
         )
         return
-    details: dict[str, Any] = {"type": _reader(argument), "choices": argument.choices}
+    details: dict[str, Any] = {"type": _reader(command, argument), "choices": argument.choices}
     if argument.is_option:
         details |= {"required": argument.is_required, "dest": argument.parameter}
         if argument.is_repeated:

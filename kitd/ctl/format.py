@@ -1,6 +1,8 @@
 """How numbers, times and texts from elsewhere look to a person. Pure."""
 
+import math
 import time
+from collections.abc import Callable
 
 from kitd.errors import KitdError
 
@@ -8,6 +10,9 @@ _SIZES = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _DURATIONS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _STEPS = ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
 MAX_DURATION_S = 366 * 86400.0
+MAX_NUMBER = (1 << 63) - 1
+"""What the ledger can count to."""
+_MAX_DIGITS = 19
 
 
 class InvalidDurationError(KitdError, ValueError):
@@ -16,15 +21,50 @@ class InvalidDurationError(KitdError, ValueError):
     code = "invalid_duration"
 
 
+class InvalidNumberError(KitdError, ValueError):
+    """The text is not a number, or not one that there can be."""
+
+    code = "invalid_number"
+
+
+def number_reader(least: int, most: int = MAX_NUMBER) -> Callable[[str], int]:
+    """Return what reads a whole number within bounds, and raises `InvalidNumberError`."""
+
+    def read(text: str) -> int:
+        is_number = text.isascii() and text.isdigit()
+        number = int(text[:_MAX_DIGITS]) if is_number else -1
+        if number > most or (is_number and len(text) > _MAX_DIGITS):
+            raise InvalidNumberError(f"{text[:40]} is more than {most}")
+        if number < least:
+            raise InvalidNumberError(f"{text[:40]!r} is not a number from {least} up")
+        return number
+
+    return read
+
+
 def parse_duration_s(text: str) -> float:
-    """Read `500ms`, `2s`, `15m`, `1h` or `1d` as seconds. Raises `InvalidDurationError`."""
-    digits = text.rstrip("abcdefghijklmnopqrstuvwxyz")
-    factor = _DURATIONS_S.get(text[len(digits) :])
-    if factor is None or not digits.isascii() or not digits.isdigit() or len(digits) > 9:
-        raise InvalidDurationError(
-            f"{text[:40]!r} is not a duration", hint="write it like 500ms, 2s, 15m or 1h"
-        )
-    return min(int(digits) * factor, MAX_DURATION_S)
+    """Read `500ms`, `2s`, `15m`, `1h`, `1d` or `1h30m` as seconds. Raises `InvalidDurationError`.
+
+    Units get smaller, each may come once.
+    """
+    total_s, larger_s, rest = 0.0, math.inf, text
+    while True:
+        digits, rest = _leading(rest, "0123456789")
+        unit, rest = _leading(rest, "abcdefghijklmnopqrstuvwxyz")
+        unit_s = _DURATIONS_S.get(unit)
+        if unit_s is None or unit_s >= larger_s or not 0 < len(digits) <= 9:
+            raise InvalidDurationError(
+                f"{text[:40]!r} is not a duration", hint="write it like 500ms, 2s, 15m or 1h30m"
+            )
+        total_s, larger_s = total_s + int(digits) * unit_s, unit_s
+        if not rest:
+            return min(total_s, MAX_DURATION_S)
+
+
+def _leading(text: str, characters: str) -> tuple[str, str]:
+    """Return how a text begins as long as it has these characters only, and the rest."""
+    rest = text.lstrip(characters)
+    return text[: len(text) - len(rest)], rest
 
 
 def parse_since(text: str) -> str | float:

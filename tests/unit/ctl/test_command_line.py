@@ -194,14 +194,28 @@ def test_every_command_has_help_with_an_example_that_parses(command):
         ("pack . -t r --pus", "pack takes no option '--pus'", "did you mean --push?"),
         ("status now", "status takes no argument 'now'", "kitctl status --help"),
         ("jobs show x", "'x' is not a number", "kitctl jobs show --help"),
-        ("jobs wait 12 --timeout soon", "write it like 500ms", "kitctl jobs wait --help"),
+        ("jobs show 0", "'0' is not a number from 1 up", "kitctl jobs show --help"),
+        ("jobs show ١", "'١' is not a number", "kitctl jobs show --help"),
+        ("jobs show 9223372036854775808", "is more than 9223372036854775807", None),
+        (f"jobs show {'9' * 5000}", "is more than 9223372036854775807", None),
+        ("jobs list -n 0", "-n/--limit: '0' is not a number from 1 up", None),
+        ("jobs list -n -5", "'-5' is not a number from 1 up", None),
+        ("webhooks list -n 0", "'0' is not a number from 1 up", None),
+        ("webhooks replay 1 0", "ID: '0' is not a number from 1 up", None),
+        ("mirror edges prod -n 1001", "1001 is more than 1000", None),
+        ("events --since -1", "'-1' is not a number from 0 up", None),
+        (
+            "jobs wait 12 --timeout soon",
+            "--timeout: 'soon' is not a duration",
+            "write it like 500ms, 2s, 15m or 1h30m",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_what_to_type(line, words, hint):
     command, rest = find_command(line.split())
     with pytest.raises(UsageError, match=re.escape(words)) as caught:
         parse_arguments(command, rest)
-    assert caught.value.hint == hint
+    assert caught.value.hint == (hint or f"kitctl {command.name} --help")
 
 
 def test_the_help_of_a_word_that_is_a_command_and_begins_others_has_all_of_them():

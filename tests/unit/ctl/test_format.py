@@ -110,14 +110,28 @@ def test_elapsed_runs_until_now_without_an_end():
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("500ms", 0.5), ("2s", 2), ("15m", 900), ("1h", 3600), ("1d", 86400)]
+    ("text", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("2s", 2),
+        ("15m", 900),
+        ("1h", 3600),
+        ("1d", 86400),
+        ("1h30m", 5400),
+        ("1d2h3m4s5ms", 93784.005),
+        ("999999999d", formats.MAX_DURATION_S),
+    ],
 )
 def test_durations_are_read(text, seconds):
     assert parse_duration_s(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "5", "-5s", "1.5s", "5 s", "5S", "5w", "٣s", "9" * 20 + "s"]
+    "text",
+    [
+        *("", "s", "5", "-5s", "1.5s", "5 s", "5S", "5w", "٣s", "9" * 20 + "s"),
+        *("1h30", "30m1h", "1m1m", "1hm", "1h 30m"),
+    ],
 )
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(InvalidDurationError):
