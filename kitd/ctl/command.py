@@ -399,7 +399,7 @@ COMMANDS = (
             ),
             Argument(("-f", "--force"), "the kit goes with all its tags, whoever needs it"),
             Argument(("-a", "--all"), "kits of the cache without a tag; with --force all"),
-            _REMOTE,
+            Argument(("-r", "--remote"), "remove it in its registry, and not in the cache"),
         ),
     ),
     Command(
