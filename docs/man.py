@@ -25,7 +25,7 @@ KITD = """\
 
 **kitd check-config** [*FILE*]
 
-**kitd version**
+**kitd version**, **kitd --version**
 
 ## Description
 kitd watches directories of AI and ML projects. When work in one comes to rest it packs it as a
@@ -49,6 +49,7 @@ survive whatever ends it. **kitctl**(1) asks it and tells it what to do.
 
 ## Exit status
 - **0**: It was told to stop, or what was asked for is done.
+- **2**: The command line is wrong.
 - **70**: A defect of kitd, which its log names.
 - **74**: The disk failed to keep what it was given.
 - **75**: Something that may pass, as another kitd with the same state.

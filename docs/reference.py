@@ -26,6 +26,7 @@ import kitd
 from kitd import __version__
 from kitd.__main__ import main as run_kitd
 from kitd.ctl.command import COMMANDS, Argument, Command
+from kitd.ctl.command_line import GLOBAL_OPTIONS
 from kitd.errors import KitdError
 from kitd.jobs.assembly import PackResult
 from kitd.jobs.import_kit import ImportResult
@@ -234,14 +235,12 @@ and `--detach` does not wait at all. The exit codes of `kitctl` are with the
 
 ## kitctl
 
-These go before the command:
+`kitctl help COMMAND` is `kitctl COMMAND --help`, `kitctl --version` is `kitctl version`. What every
+command takes may stand anywhere, before its words or after them. kitd's socket is at
+[its usual place](configuration.md#places) unless one is named:
 
 | option | |
 |---|---|
-| `--socket PATH` | where kitd listens, if not at [the usual place](configuration.md#places) |
-| `--json` | one JSON document on standard output and nothing else |
-| `--quiet` | no progress and no messages |
-
 """
 
 KITD_HEAD = """
@@ -337,7 +336,8 @@ def commands_page() -> str:
         f"| `{cell(usage)}` | {about[0].upper()}{about[1:]} |\n"
         for usage, about in daemon_commands()
     )
-    return COMMANDS_HEAD + "".join(sections).rstrip() + "\n" + KITD_HEAD + rows
+    options = "".join(map(argument_row, GLOBAL_OPTIONS)) + "\n"
+    return COMMANDS_HEAD + options + "".join(sections).rstrip() + "\n" + KITD_HEAD + rows
 
 
 def keys_of(data: Mapping[str, str]) -> Iterator[str]:

@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="kitd", description="Watch AI/ML projects, pack them as ModelKits, push them."
     )
+    parser.add_argument("--version", action=_ShowVersion, nargs=0, help="show versions")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     serving = commands.add_parser("serve", help="run the daemon in the foreground")
     serving.add_argument("--config", type=Path, metavar="FILE", help="the configuration file")
@@ -60,8 +61,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case "check-config":
             return _check(options.file)
         case _:
-            print(f"kitd {__version__} (Python {platform.python_version()}, {platform.platform()})")
+            print(_version())
             return 0
+
+
+class _ShowVersion(argparse.Action):
+    """Prints what `kitd version` prints. argparse's own would want it at each start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(_version())
+        parser.exit()
+
+
+def _version() -> str:
+    return f"kitd {__version__} (Python {platform.python_version()}, {platform.platform()})"
 
 
 def _say(line: str) -> None:

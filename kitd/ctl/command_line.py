@@ -33,7 +33,10 @@ class Options(NamedTuple):
 
 
 def split_options(words: Sequence[str]) -> tuple[Options, list[str]]:
-    """Return the options that every command has, and the other words. Raises `UsageError`."""
+    """Return the options that every command has, and the other words. Raises `UsageError`.
+
+    `--version` and `help COMMAND`, as other programs have them, are `version` and `COMMAND --help`.
+    """
     options = Options()
     rest: list[str] = []
     remaining = iter(words)
@@ -53,6 +56,10 @@ def split_options(words: Sequence[str]) -> tuple[Options, list[str]]:
             options = options._replace(socket=path)
         else:
             rest.append(word)
+    if rest[:1] == ["--version"]:
+        rest[0] = "version"
+    if rest[:1] == ["help"]:
+        return options._replace(help=True), rest[1:]
     return options, rest
 
 

@@ -12,6 +12,8 @@ def overview(group: str | None = None) -> str:
     usage = "kitctl [OPTIONS] COMMAND" if group is None else f"kitctl {group} COMMAND"
     lines = [f"usage: {usage}", "", *_columns([(c.name, c.summary) for c in commands]), ""]
     lines += ["options of every command:", *_options(), ""]
+    if group is None:
+        lines += ["kitctl help COMMAND says how one is used, kitctl --version which this is", ""]
     lines.append(f"example: kitctl {commands[0].example}")
     own = [command for command in commands if command.name == group]
     return "\n".join([*lines, *("\n" + build_parser(command).format_help() for command in own)])

@@ -53,12 +53,17 @@ def split_line(line: str) -> list[str]:
     return [*words, word]
 
 
+_HELP = Suggestion("help", "say how a command is used")
+
+
 def wanted(words: Sequence[str]) -> Wanted:
     """Return what the last of the words may be; the others are complete."""
     *before, current = words or [""]
     rest, socket, is_socket = _without_global_options(before)
     if is_socket:
         return Wanted(argument=GLOBAL_OPTIONS[0], typed=current)
+    if rest[:1] == ["help"]:
+        return Wanted(known=_first(rest[1:], current), typed=current, socket=socket)
     command, given = _find(rest)
     if command is None:
         return Wanted(known=_first(rest, current), typed=current, socket=socket)
@@ -107,11 +112,12 @@ def _find(words: Sequence[str]) -> tuple[Command | None, Sequence[str]]:
 
 def _first(rest: Sequence[str], current: str) -> tuple[Suggestion, ...]:
     if current.startswith("-"):
-        return tuple(_options(GLOBAL_OPTIONS))
+        own = () if rest else (Suggestion("--version", _summary("version")),)
+        return (*_options(GLOBAL_OPTIONS), *own)
     if rest:
         return tuple(_second_words(rest[0])) if len(rest) == 1 else ()
     words = dict.fromkeys(command.words[0] for command in COMMANDS)
-    return tuple(Suggestion(word, _summary(word)) for word in words)
+    return (*(Suggestion(word, _summary(word)) for word in words), _HELP)
 
 
 def _second_words(first: str) -> Iterator[Suggestion]:

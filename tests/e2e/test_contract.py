@@ -58,6 +58,7 @@ def running(*command, log, pass_fds=(), **environ):
 def test_python_m_kitd_is_kitd():
     said = run(BIN / "kitd", "version").stdout
     assert said == run(sys.executable, "-m", "kitd", "version").stdout
+    assert said == run(BIN / "kitd", "--version").stdout
     assert f"Python {platform.python_version()}" in said
 
 

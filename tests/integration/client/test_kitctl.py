@@ -318,7 +318,7 @@ def test_usage_errors_exit_with_2(kitctl, line):
     assert "kitctl" in done.stderr
 
 
-@pytest.mark.parametrize("line", ["--help", "jobs --help", "jobs wait -h", "pack --help"])
+@pytest.mark.parametrize("line", ["--help", "jobs --help", "jobs wait -h", "help", "help pack"])
 def test_help_is_a_result(kitctl, line):
     done = kitctl(*line.split())
     assert (done.returncode, done.stderr) == (0, "")

@@ -29,6 +29,12 @@ def test_words_after_two_dashes_are_left_alone():
     assert split_options(["why", "--", "--json"]) == (Options(), ["why", "--", "--json"])
 
 
+def test_what_other_programs_take_for_help_and_version_is_taken():
+    assert split_options(["--json", "--version"]) == (Options(json=True), ["version"])
+    assert split_options(["help"]) == (Options(help=True), [])
+    assert split_options(["help", "jobs", "wait"]) == (Options(help=True), ["jobs", "wait"])
+
+
 @pytest.mark.parametrize("words", [["--socket"], ["--socket", ""], ["--socket="]])
 def test_an_option_without_its_value_is_refused(words):
     with pytest.raises(UsageError, match="--socket"):

@@ -36,6 +36,11 @@ def offered(line):
         ("status -- --js", []),
         ("jobs nonsense l", []),
         ("--so", ["--socket"]),
+        ("--v", ["--version"]),
+        ("he", ["help"]),
+        ("help jobs w", ["wait"]),
+        ("help sta", ["status"]),
+        ("jobs --v", []),
     ],
 )
 def test_commands_options_and_constant_values_are_offered(line, words):
