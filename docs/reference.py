@@ -254,7 +254,8 @@ EVENTS = """\
 # Events
 
 Whatever happens is an event in the ledger, in the same transaction. `kitctl events` prints them,
-`kitctl events -f` goes on; with `--json` each is one line `{seq, at, type, subject, data}`.
+`kitctl events -f` goes on, also after kitd was away for less than half a minute, and misses none;
+with `--json` each is one line `{seq, at, type, subject, data}`.
 Programs [subscribe](rpc.md#eventssubscribe), and [notifications](notifications.md) post them
 elsewhere. `seq` grows from event to event and is what `--since` takes; the ledger keeps events
 [for a while](doctor.md#what-the-ledger-forgets).

@@ -49,6 +49,14 @@ class Subscription:
             self._connection.close()
             raise
 
+    @property
+    def last_seq(self) -> int | None:
+        """The number of the last event that came, or else that there was when this began.
+
+        Another subscription that begins there misses none. None where kitd did not say.
+        """
+        return self._last_seq
+
     def read(self, *, deadline: float = math.inf) -> Event | JobProgress:
         """Return what comes next, waiting for it until `deadline` (monotonic seconds).
 
@@ -92,7 +100,10 @@ class Subscription:
         answer = self._connection.call(
             "events.subscribe", {**self._filters, **cursor}, timeout_s=self._timeout_s
         )
-        return read_subscription(answer)
+        number = read_subscription(answer)
+        if self._last_seq is None and isinstance(head_seq := answer.get("head_seq"), int):
+            self._last_seq = head_seq
+        return number
 
     def _take(self, method: str, params: Document) -> Event | JobProgress | None:
         if method == "$/progress":

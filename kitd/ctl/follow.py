@@ -1,17 +1,55 @@
 """Waiting for a job in front of a person: progress, retries, the end, or Ctrl-C."""
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 
 from kitd.client import Client
-from kitd.client.absence import RECONNECTING
-from kitd.client.error import DeadlineExceededError
+from kitd.client.absence import PATIENCE_S, RECONNECTING
+from kitd.client.error import AccessDeniedError, DeadlineExceededError
 from kitd.client.outcome import JobFailedError
 from kitd.client.record import Job, Progress
 from kitd.ctl.error import InterruptedByUserError
 from kitd.ctl.format import printable
 from kitd.ctl.progress import ProgressLine
 from kitd.ctl.session import Session
+from kitd.ctl.terminal import Terminal
+from kitd.errors import Disposition, KitdError
+
+_PAUSE_S = 0.25
+
+
+class Presence:
+    """Whether kitd is there, for those who follow what happens beyond its next start."""
+
+    def __init__(self, terminal: Terminal, subject: str = "") -> None:
+        """Begin without having heard of it. What is said begins with the subject."""
+        self._terminal = terminal
+        self._subject = subject
+        self._is_known = False
+        self._away_since_s: float | None = None
+
+    def confirm(self) -> None:
+        """Note that it answers."""
+        if self._away_since_s is not None:
+            self._terminal.note(f"{self._subject}kitd is back")
+        self._is_known, self._away_since_s = True, None
+
+    def wait(self, error: KitdError) -> None:
+        """Wait a moment before looking for it again.
+
+        Raises `error` if that is no absence, or one from the beginning or of half a minute.
+        """
+        # While it starts, its socket may be there before those who may open it.
+        is_absence = error.disposition is Disposition.RETRY or isinstance(error, AccessDeniedError)
+        now_s = time.monotonic()
+        since_s = now_s if self._away_since_s is None else self._away_since_s
+        if not is_absence or not self._is_known or now_s - since_s >= PATIENCE_S:
+            raise error
+        if self._away_since_s is None:
+            self._terminal.note(f"{self._subject}kitd is away, waiting for it")
+        self._away_since_s = since_s
+        time.sleep(_PAUSE_S)
 
 
 def follow_job(

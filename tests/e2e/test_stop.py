@@ -6,6 +6,8 @@ import re
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+BIN = Path(sys.executable).parent
 STOP_S = 10.0
 """What a service manager should never have to wait for longer."""
 HUGE = 16 << 30
@@ -150,15 +153,29 @@ def test_a_stop_keeps_the_upload_of_a_client_that_hangs(kitd, eventually):
     assert upload.stat().st_size == 1 << 20
 
 
-def test_a_stop_answers_those_who_wait(kitd, endless, eventually):
-    """Whoever follows the events is told in one line, and not left hanging."""
+def test_those_who_follow_go_on_after_the_next_start(kitd, endless, eventually):
+    """They are told in one line, and miss nothing."""
     daemon = kitd(COMPRESSED).start()
     job = daemon.kitctl("pack", endless, "-t", "demo:v1", "--detach").out.strip()
-    commands = (("events", "-f"), ("jobs", "log", job, "-f"))
-    with ThreadPoolExecutor() as people:
-        waiting = [people.submit(daemon.kitctl, *words) for words in commands]
-        eventually("all to wait", lambda: connections(daemon) == len(commands))
+    following = subprocess.Popen(
+        [BIN / "kitctl", "--socket", daemon.socket, "--json", "events", "-f"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with following, ThreadPoolExecutor() as people:
+        log = people.submit(daemon.kitctl, "--json", "jobs", "log", job, "-f")
+        eventually("both to wait", lambda: connections(daemon) == 2)
         stop(daemon)
-    for answer in (done.result() for done in waiting):
-        assert answer.code == 4
-        assert len(answer.err.strip().splitlines()) == 1, answer.err
+        daemon.start()
+        assert daemon.kitctl("jobs", "cancel", job).code == 0
+        seen = []
+        while not seen or seen[-1]["type"] != "job.cancelled":
+            seen.append(json.loads(following.stdout.readline()))
+        following.send_signal(signal.SIGINT)
+        _, said = following.communicate(timeout=30)
+    assert [each["seq"] for each in seen] == list(range(seen[0]["seq"], seen[-1]["seq"] + 1))
+    assert "daemon.started" in {each["type"] for each in seen}
+    assert said.splitlines() == ["kitd is away, waiting for it", "kitd is back"]
+    assert log.result().code == 0, log.result().err
+    assert json.loads(log.result().out.splitlines()[-1])["type"] == "job.cancelled"

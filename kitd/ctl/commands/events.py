@@ -4,28 +4,38 @@ from kitd.client import Client, request
 from kitd.client.record import Event
 from kitd.ctl.event_line import event_text
 from kitd.ctl.exit_code import ExitCode
+from kitd.ctl.follow import Presence
 from kitd.ctl.session import Session
+from kitd.errors import KitdError
 
 
 def show_events(session: Session, *, follow: bool, since: int | None) -> int:
     """Show recorded events; with `follow` new ones, after the recorded ones since `since`."""
+    if follow:
+        return _follow(session, since)
     with session.connect() as client:
-        if follow:
-            return _follow(session, client, since)
         _show_recorded(session, client, since)
     return ExitCode.DONE
 
 
-def _follow(session: Session, client: Client, since: int | None) -> int:
+def _follow(session: Session, since: int | None) -> int:
+    presence = Presence(session.terminal)
+    last = since
     try:
-        with client.subscribe(from_seq=since) as subscription:
-            for item in subscription:
-                if isinstance(item, Event):
-                    _show(session, item)
+        while True:
+            try:
+                with session.connect() as client, client.subscribe(from_seq=last) as subscription:
+                    presence.confirm()
+                    last = subscription.last_seq
+                    for item in subscription:
+                        last = subscription.last_seq
+                        if isinstance(item, Event):
+                            _show(session, item)
+            except KitdError as error:
+                presence.wait(error)
     except KeyboardInterrupt:
         # The only way to end it, and nothing to report.
-        pass
-    return ExitCode.INTERRUPTED
+        return ExitCode.INTERRUPTED
 
 
 def _show_recorded(session: Session, client: Client, since: int | None) -> None:

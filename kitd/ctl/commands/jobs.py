@@ -1,15 +1,17 @@
 """`kitctl jobs …`: the queue."""
 
 from kitd.client import Client, request
+from kitd.client.absence import PATIENCE_S, Absence
 from kitd.client.record import Event, Job, read_mirrored
 from kitd.ctl.cells import fold
 from kitd.ctl.event_line import event_text
 from kitd.ctl.exit_code import ExitCode
-from kitd.ctl.follow import follow_job
+from kitd.ctl.follow import Presence, follow_job
 from kitd.ctl.format import age, elapsed, printable, size
 from kitd.ctl.mirrored_text import mirrored_text
 from kitd.ctl.session import Session
 from kitd.ctl.table import Column, render
+from kitd.errors import KitdError
 
 _NO_JOBS = "No jobs."
 _PAGE = 500
@@ -110,18 +112,26 @@ def show_log(session: Session, *, job: int, follow: bool) -> int:
 
 def _follow_log(session: Session, client: Client, job: int) -> int:
     shown = 0
-    # The subscription says when to look again; the log is what is shown, so nothing comes twice.
-    with client.subscribe(job=job) as subscription:
-        while True:
-            current = subscription.call(request.get_job(job))
-            for event in subscription.call(request.log_job(job)):
-                if event.seq > shown:
-                    _show_event(session, event)
-                    shown = event.seq
-            if current.is_terminal:
-                return ExitCode.DONE
-            while not isinstance(subscription.read(), Event):
-                pass
+    presence, absence = Presence(session.terminal, f"job {job}: "), Absence(PATIENCE_S, job)
+    while True:
+        try:
+            # It says when to look again; the log is what is shown, so nothing comes twice.
+            with client.subscribe(job=job) as subscription:
+                while True:
+                    current = subscription.call(request.get_job(job))
+                    absence.end(current)
+                    presence.confirm()
+                    for event in subscription.call(request.log_job(job)):
+                        if event.seq > shown:
+                            _show_event(session, event)
+                            shown = event.seq
+                    if current.is_terminal:
+                        return ExitCode.DONE
+                    while not isinstance(subscription.read(), Event):
+                        pass
+        except KitdError as error:
+            absence.pause_s(error)
+            presence.wait(error)
 
 
 def _show_event(session: Session, event: Event) -> None:
