@@ -9,6 +9,8 @@ from kitd.ctl.complete import live_values
 from kitd.ctl.session import Session
 
 _NAMED = ("project", "mirror", "kit", "subject")
+_GIVEN = ("tag", "target")
+"""Names that something is to be given, so that there need be none like it."""
 MAX_CHARS = 200
 
 
@@ -18,8 +20,7 @@ def name_near(session: Session, command: Command, arguments: Mapping[str, Any]) 
         value = arguments.get(argument.parameter)
         if argument.values not in _NAMED or not isinstance(value, str) or value.isdigit():
             continue
-        if argument.is_required and argument.is_option:
-            # A name that is to be given, as with `pack --tag`.
+        if argument.parameter in _GIVEN:
             continue
         there_are = live_values(session.socket, argument.values, "", session.now_s)
         names = [each.word for each in there_are if not each.word.isdigit()]

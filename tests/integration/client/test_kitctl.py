@@ -744,6 +744,14 @@ def test_a_name_that_there_is_not_is_told_with_the_nearest(
     assert far.stderr == "kitctl: there is none (look yourself)\n"
 
 
+@pytest.mark.parametrize("command", ["tag", "push"])
+def test_a_name_that_is_to_be_given_is_no_mistake(peer, kitctl, refusal, command):
+    peer.on(f"kits.{command}", refusal("not_found", "there is none", "look yourself"))
+    peer.on("kits.list", {"kits": [KIT]})
+    done = kitctl(command, "other/thing:v1", "team/sentiment:v9")
+    assert done.stderr == "kitctl: there is none (look yourself)\n"
+
+
 def test_unpack_does_not_pull_what_has_no_registry(peer, kitctl, refusal):
     peer.on("kits.plan", refusal("not_found", "no kit team/s:v1"))
     peer.on("kits.list", {"kits": []})
