@@ -20,6 +20,7 @@ JOB_STATES = (
     "cancelled",
     "superseded",
 )
+JOB_KINDS = ("pack", "push", "pull", "mirror", "survey", "import", "collect", "verify")
 DELIVERY_STATES = ("accepted", "ignored", "malformed")
 COMPRESSIONS = ("none", "gzip", "gzip-fastest", "zstd")
 LAYER_FORMATS = ("tar", "raw")
@@ -35,7 +36,6 @@ Values = Literal[
     "job",
     "open job",
     "failed job",
-    "job kind",
     "project",
     "mirror",
     "subject",
@@ -413,7 +413,7 @@ COMMANDS = (
                 ("--kind",),
                 "only of this kind: pack, push, pull …",
                 metavar="KIND",
-                values="job kind",
+                choices=JOB_KINDS,
             ),
             Argument(("--project",), "only of this project", metavar="NAME", values="project"),
             _LIMIT,

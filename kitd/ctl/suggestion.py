@@ -7,7 +7,6 @@ from kitd.ctl.command import COMMANDS, Argument, Command
 from kitd.ctl.command_line import GLOBAL_OPTIONS, in_group
 
 LAYERS = ("model", "code", "datasets", "docs", "prompts", "mcpservers")
-JOB_KINDS = ("pack", "push", "pull", "mirror", "survey", "import", "collect", "verify")
 
 
 class Suggestion(NamedTuple):
@@ -79,7 +78,7 @@ def constant_values(argument: Argument) -> Sequence[Suggestion]:
         return [Suggestion(choice) for choice in argument.choices]
     if argument.values == "layers":
         return [Suggestion(name) for name in LAYERS]
-    return [Suggestion(kind) for kind in JOB_KINDS] if argument.values == "job kind" else ()
+    return ()
 
 
 def _without_global_options(words: Sequence[str]) -> tuple[list[str], str | None, bool]:

@@ -25,6 +25,7 @@ _COLUMNS = (
     Column("NAME", can_shrink=True, keeps_end=True, least=16),
     Column("WHY", can_shrink=True, least=12, leaves=2),
 )
+_NOTHING = "The cache has nothing to decide about. What it holds: kitctl cache stats"
 
 
 def show_stats(session: Session) -> int:
@@ -105,7 +106,7 @@ def _show_plan(session: Session) -> int:
         )
         for decision in decisions
     ]
-    lines = render(_COLUMNS, rows, width=session.terminal.width)
+    lines = render(_COLUMNS, rows, width=session.terminal.width) if rows else [_NOTHING]
     if plan.get("omitted"):
         lines.append(f"… and {plan['omitted']} more")
     lines.append(f"would free {size(plan.get('freed_bytes', 0))}")

@@ -13,7 +13,9 @@ from kitd.ctl.session import Session
 from kitd.ctl.table import Column, render
 from kitd.errors import KitdError
 
-_NO_JOBS = "No jobs."
+_NO_JOBS = "No jobs yet. Begin with: kitctl pack DIR -t REF"
+_NONE_OF_THESE = "No such jobs. All there are: kitctl jobs list"
+_MAX_NAME_CHARS = 200
 _PAGE = 500
 """What one call returns at most."""
 
@@ -40,6 +42,9 @@ def list_jobs(
             jobs += page
             if limit is None or len(jobs) >= limit or len(page) < _PAGE:
                 break
+        if not jobs and project is not None:
+            _note_unknown(session, client, project)
+    is_filtered = (state, kind, project) != (None, None, None)
     columns = (
         Column("JOB", is_right=True),
         Column("KIND"),
@@ -61,9 +66,22 @@ def list_jobs(
         )
         for job in jobs
     ]
-    lines = render(columns, rows, width=session.terminal.width) if rows else [_NO_JOBS]
+    lines = render(columns, rows, width=session.terminal.width) if rows else []
+    lines = lines or [_NONE_OF_THESE if is_filtered else _NO_JOBS]
     session.terminal.show([job.document for job in jobs], "\n".join(lines))
     return ExitCode.DONE
+
+
+def _note_unknown(session: Session, client: Client, project: str) -> None:
+    """Say so where there is no such project, as after a slip of the finger."""
+    names = [each.name for each in client.call(request.list_projects())]
+    if project in names:
+        return
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+    near = get_close_matches(project[:_MAX_NAME_CHARS], names, n=1)
+    hint = f"did you mean {near[0]}?" if near else "see: kitctl projects list"
+    session.terminal.note(printable(f"warning: there is no project {project} ({hint})"))
 
 
 def show_job(session: Session, *, job: int) -> int:

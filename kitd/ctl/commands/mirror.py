@@ -20,7 +20,7 @@ _NO_MIRRORS = (
     "No mirrors yet. Add one to the configuration, with a source and targets, under mirrors:"
     " and then kitctl reload. Copy by hand with: kitctl mirror SRC DST"
 )
-_NO_EDGES = "Nothing is known of its tags yet. Run it with: kitctl mirror run NAME"
+_NO_EDGES = "Nothing is known of its tags yet. Run it with: kitctl mirror run {name}"
 
 
 def copy(
@@ -119,7 +119,11 @@ def list_edges(session: Session, *, name: str, limit: int | None) -> int:
         )
         for edge in known.edges
     ]
-    lines = render(columns, rows, width=terminal.width) if rows else [_NO_EDGES]
+    lines = (
+        render(columns, rows, width=terminal.width)
+        if rows
+        else [printable(_NO_EDGES.format(name=name))]
+    )
     if known.total > len(rows):
         lines.append(f"… and {known.total - len(rows)} more")
     terminal.show([edge.document for edge in known.edges], "\n".join(lines))

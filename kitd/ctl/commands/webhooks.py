@@ -14,7 +14,11 @@ _PAGE = 500
 _REPLAYED_AT_ONCE = 100
 """What one call takes at most."""
 _USUAL = 50
-_NONE = "No deliveries."
+_NONE_OF_THESE = "No such deliveries. All there are: kitctl webhooks list"
+_NO_SENDERS = (
+    "No deliveries, and nobody who sends any. Name registries in the configuration, under webhooks:"
+    " and then kitctl reload"
+)
 
 
 def list_deliveries(
@@ -34,7 +38,8 @@ def list_deliveries(
             deliveries += found
             if len(deliveries) >= wanted or len(found) < at_most:
                 break
-    lines = _table(session, deliveries) if deliveries else [_NONE]
+    is_filtered = (source, state) != (None, None)
+    lines = _table(session, deliveries) if deliveries else [_nothing(page, is_filtered=is_filtered)]
     lines += [*_unread(page), *_refused(page)]
     session.terminal.show({**page, "deliveries": deliveries}, "\n".join(lines))
     return ExitCode.DONE
@@ -63,9 +68,19 @@ def replay(
             for first in range(0, len(deliveries), _REPLAYED_AT_ONCE):
                 ids = deliveries[first : first + _REPLAYED_AT_ONCE]
                 replays += client.call(request.replay_deliveries(ids)).get("replays") or []
-    lines = [_replayed(each) for each in replays] or [_NONE]
+    lines = [_replayed(each) for each in replays] or [_NONE_OF_THESE]
     session.terminal.show({"replays": replays}, "\n".join(lines))
     return ExitCode.FAILED if any(map(_failed, replays)) else ExitCode.DONE
+
+
+def _nothing(document: Document, *, is_filtered: bool) -> str:
+    """Return what to say instead of an empty table."""
+    if is_filtered:
+        return _NONE_OF_THESE
+    if not (sources := document.get("sources")):
+        return _NO_SENDERS
+    paths = ", ".join(f"/hooks/{source['name']}" for source in sources)
+    return printable(f"No deliveries yet. Have registries post them to: {paths}")
 
 
 def _table(session: Session, deliveries: list[dict[str, Any]]) -> list[str]:

@@ -135,11 +135,17 @@ def test_status_starts_light(peer):
 
 
 LISTS = [
-    ("jobs list", "jobs.list", {"jobs": [], "as_of_seq": 1}, "No jobs."),
+    ("jobs list", "jobs.list", {"jobs": [], "as_of_seq": 1}, "No jobs yet. Begin with"),
+    ("jobs list --kind pack", "jobs.list", {"jobs": []}, "No such jobs."),
     ("projects list", "projects.list", {"projects": []}, "No projects yet."),
     ("list", "kits.list", {"kits": []}, "No kits yet."),
     ("mirror list", "mirrors.list", {"mirrors": []}, "No mirrors yet."),
-    ("mirror edges prod", "mirrors.edges", {"edges": [], "total": 0}, "Nothing is known"),
+    (
+        "mirror edges prod",
+        "mirrors.edges",
+        {"edges": [], "total": 0},
+        "Nothing is known of its tags yet. Run it with: kitctl mirror run prod\n",
+    ),
     ("jobs log 12", "jobs.log", {"events": []}, "No events."),
 ]
 
@@ -149,6 +155,26 @@ def test_an_empty_list_says_so(peer, kitctl, line, method, result, words):
     peer.on(method, result)
     assert kitctl(*line.split()).stdout.startswith(words)
     assert json.loads(kitctl(*line.split(), "--json").stdout) == []
+
+
+def test_what_is_empty_names_the_next_command(peer, kitctl):
+    source = {"name": "eu", "registry": "r.example.com", "mirrors": 1, "refused": 0}
+    peer.on("webhooks.list", {"sources": []}, {"sources": [source]})
+    assert "kitctl reload" in kitctl("webhooks", "list").stdout
+    assert kitctl("webhooks", "list").stdout.endswith("post them to: /hooks/eu\n")
+    assert kitctl("webhooks", "list", "--source", "eu").stdout.endswith("kitctl webhooks list\n")
+    peer.on("cache.plan", {"decisions": [], "freed_bytes": 0})
+    said = kitctl("cache", "gc", "--dry-run").stdout.splitlines()
+    assert said[0].endswith("kitctl cache stats")
+
+
+def test_jobs_of_a_project_that_there_is_not_are_told(peer, kitctl):
+    peer.on("jobs.list", {"jobs": []})
+    peer.on("projects.list", {"projects": [PROJECT]})
+    done = kitctl("jobs", "list", "--project", "sentimnt", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, [])
+    assert done.stderr == "warning: there is no project sentimnt (did you mean sentiment?)\n"
+    assert kitctl("jobs", "list", "--project", "sentiment").stderr == ""
 
 
 def test_jobs_are_listed_with_the_filters_given(peer, kitctl, job):

@@ -161,6 +161,7 @@ def test_a_command_to_which_nothing_is_said_has_what_its_parser_says(command):
         "jobs show x",
         "jobs wait 12 --timeout soon",
         "jobs list --state done",
+        "jobs list --kind pakc",
         "push a b c",
         "mirror a.example.com/m",
         "mirror run",

@@ -4,8 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kitd.ctl.command import COMMANDS
+from kitd.ctl.command import COMMANDS, JOB_KINDS
 from kitd.ctl.suggestion import constant_values, split_line, wanted
+from kitd.jobs.collect import COLLECT
+from kitd.jobs.import_kit import IMPORT
+from kitd.jobs.mirror.kind import MIRROR
+from kitd.jobs.pack import PACK
+from kitd.jobs.pull import PULL
+from kitd.jobs.push import PUSH
+from kitd.jobs.survey import SURVEY
+from kitd.jobs.verify import VERIFY
 
 
 def offered(line):
@@ -86,6 +94,11 @@ def test_the_daemon_that_is_named_on_the_way_is_asked():
 )
 def test_a_line_is_read_as_a_shell_does(line, words):
     assert split_line(line) == words
+
+
+def test_the_kinds_of_jobs_are_those_of_the_daemon():
+    kinds = (PACK, PUSH, PULL, MIRROR, SURVEY, IMPORT, COLLECT, VERIFY)
+    assert tuple(kind.name for kind in kinds) == JOB_KINDS
 
 
 @given(st.text(max_size=80))
