@@ -104,6 +104,9 @@ _PROJECT = Argument(("name",), "the project's name", metavar="NAME", values="pro
 _REFERENCE = Argument(
     ("reference",), "repository:tag or repository@digest", metavar="REF", values="kit"
 )
+_KITFILE = Argument(
+    ("-f", "--file", "--kitfile"), "another Kitfile", metavar="KITFILE", values="file"
+)
 _FOLLOW = Argument(("-f", "--follow"), "go on with what happens from now on")
 _DETACH = Argument(("--detach",), "do not wait: print the job's number")
 _LIMIT = Argument(
@@ -142,9 +145,7 @@ COMMANDS = (
                 values="kit",
                 is_required=True,
             ),
-            Argument(
-                ("-f", "--file", "--kitfile"), "another Kitfile", metavar="KITFILE", values="file"
-            ),
+            _KITFILE._replace(help="another Kitfile, named from here"),
             Argument(
                 ("--compression",),
                 "of the layers: none, gzip, gzip-fastest or zstd",
@@ -206,11 +207,9 @@ COMMANDS = (
                 metavar="REF[,TAG...]",
                 values="kit",
             ),
-            Argument(
-                ("-f", "--file"),
-                "its Kitfile (default: that of a git repository, or one is written)",
-                metavar="KITFILE",
-                values="file",
+            _KITFILE._replace(
+                help="its Kitfile, named from here"
+                " (default: that of a git repository, or one is written)"
             ),
             Argument(
                 ("--ref",),
@@ -460,12 +459,7 @@ COMMANDS = (
                 values="kit",
                 is_required=True,
             ),
-            Argument(
-                ("-f", "--kitfile"),
-                "another Kitfile, relative to PATH",
-                metavar="KITFILE",
-                values="file",
-            ),
+            _KITFILE._replace(help="another Kitfile, named from PATH"),
             Argument(("--push",), "push every new kit"),
             Argument(("--no-push",), "keep kits in the cache"),
         ),

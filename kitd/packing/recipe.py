@@ -108,11 +108,12 @@ def _read_kitfile(root: int, project: Project) -> tuple[str, Authored]:
         authored = read_small(root, name, MAX_KITFILE_BYTES, project.reader)
         if authored is not None:
             return name, authored
+    missing = names[0] if names[0].startswith("/") else f"{names[0]} in {project.root}"
     raise MissingInputError(
-        f"there is no {names[0]} in {printable(project.root)}",
+        f"there is no {printable(missing)}",
         hint="write one: the README has a small example"
         if project.kitfile is None
-        else "correct the project's kitfile setting",
+        else "name one that is there: pack --kitfile, or kitfile: of the project",
     )
 
 

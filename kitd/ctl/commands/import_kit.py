@@ -20,7 +20,7 @@ def import_kit(  # noqa: PLR0913 - one for each of the command's options
     repository: str,
     tool: str | None,
     tag: str | None,
-    file: str | None,
+    kitfile: str | None,
     ref: str | None,
     include: Sequence[str],
     exclude: Sequence[str],
@@ -31,7 +31,7 @@ def import_kit(  # noqa: PLR0913 - one for each of the command's options
     asked = request.import_kit(
         _address(repository, tool),
         reference=tag,
-        kitfile=None if file is None else _read(file),
+        kitfile=None if kitfile is None else _read(kitfile),
         revision=ref,
         include=include,
         exclude=exclude,

@@ -241,6 +241,14 @@ def test_what_is_missing_or_broken_is_named(project, files, settings, code, said
     assert len(os.listdir("/proc/self/fd")) == open_files
 
 
+def test_a_kitfile_that_is_not_there_is_told_as_it_was_named(project):
+    with pytest.raises(MissingInputError) as caught:
+        state(project({}), kitfile="/nowhere/Kitfile")
+    assert caught.value.message == "there is no /nowhere/Kitfile"
+    # Whoever packs by hand has no project whose setting could be wrong.
+    assert "pack --kitfile" in caught.value.hint
+
+
 def test_a_project_that_is_not_there_is_named(tmp_path):
     with pytest.raises(MissingInputError, match="gone does not exist"):
         state(tmp_path / "gone")

@@ -231,6 +231,13 @@ def test_the_help_of_a_word_that_is_a_command_and_begins_others_has_all_of_them(
     assert "--tags GLOB" in shown
 
 
+@pytest.mark.parametrize("line", ["pack . -t r", "import a/b", "projects add s . -t r"])
+@pytest.mark.parametrize("name", ["-f", "--file", "--kitfile"])
+def test_a_kitfile_is_named_alike_everywhere(line, name):
+    command, rest = find_command([*line.split(), name, "Kitfile.prod"])
+    assert parse_arguments(command, rest)["kitfile"] == "Kitfile.prod"
+
+
 def test_the_overview_names_every_command():
     assert all(f"  {command.name} " in texts.overview() for command in COMMANDS)
     assert "jobs wait" in texts.overview("jobs")
