@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from kitd.client.error import RpcError
 from kitd.ctl.command_line import Options, find_command, parse_arguments, split_options
-from kitd.ctl.error import InterruptedByUserError, UnwritableOutputError
+from kitd.ctl.error import InterruptedByUserError, UnwritableOutputError, UsageError
 from kitd.ctl.exit_code import ExitCode, exit_code_of
 from kitd.ctl.format import printable
 from kitd.ctl.session import Session
@@ -111,6 +111,8 @@ def _help(terminal: Terminal, options: Options, words: Sequence[str]) -> int:
     else:
         command, _ = find_command(words)
         text = texts.command_help(command)
+    if not options.help and terminal.json_only:
+        raise UsageError("no command is named", hint="see: kitctl --help")
     if not options.help:
         terminal.complain(text)
         return ExitCode.USAGE

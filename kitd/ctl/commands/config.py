@@ -7,6 +7,8 @@ from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.format import printable
 from kitd.ctl.session import Session
 
+_HINT = "kitd goes on with the configuration it has; check the file with: kitd check-config"
+
 
 def show_config(session: Session) -> int:
     """Show the effective configuration; it names files of secrets and holds none."""
@@ -26,8 +28,11 @@ def reload_config(session: Session) -> int:
     if answer.get("applied"):
         session.terminal.show(answer, printable(text))
         return ExitCode.DONE
+    problems = [str(problem) for problem in answer.get("problems") or ["kitd gave no reason"]]
     if session.terminal.json_only:
-        session.terminal.show(answer, "")
-    for problem in answer.get("problems") or ["kitd gave no reason"]:
+        # Whoever looks for an error finds one, and whoever looks for problems all of them.
+        error = {"code": "invalid_config", "message": problems[0], "hint": _HINT}
+        session.terminal.show({**answer, "error": error}, "")
+    for problem in problems:
         session.terminal.complain(printable(f"kitctl: {problem}"))
     return ExitCode.FAILED

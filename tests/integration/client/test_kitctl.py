@@ -356,6 +356,24 @@ def test_a_usage_error_is_one_json_document_too(kitctl):
     assert json.loads(done.stdout)["error"]["hint"] == "did you mean list?"
 
 
+def test_no_command_is_a_json_document_too(kitctl):
+    done = kitctl("--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["code"] == "usage"
+
+
+def test_a_refused_reload_is_an_error_with_all_problems(peer, kitctl):
+    refused = {"applied": False, "changed": [], "problems": ["kitd.yaml:1:1: no", "kitd.yaml:2:1"]}
+    peer.on("system.reload", refused)
+    done = kitctl("reload", "--json")
+    document = json.loads(done.stdout)
+    error = document.pop("error")
+    assert (done.returncode, document) == (1, refused)
+    assert (error["code"], error["message"]) == ("invalid_config", "kitd.yaml:1:1: no")
+    assert "kitd check-config" in error["hint"]
+    assert len(done.stderr.splitlines()) == 2
+
+
 def test_projects_are_added_by_absolute_path_with_their_tags(peer, kitctl, tmp_path):
     peer.on("projects.add", PROJECT)
     line = ["projects", "add", "sentiment", "m", "-t", "r.example.com/s:latest,v1", "--no-push"]
