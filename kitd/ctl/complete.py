@@ -150,6 +150,7 @@ def _deliveries(client: Client, _typed: str, now_s: float) -> Iterator[Suggestio
 
 _LIVE: Mapping[Values | None, Callable[[Client, str, float], Iterator[Suggestion]]] = {
     "kit": _kits,
+    "compared kit": _kits,
     "repository": _repositories,
     "job": _jobs,
     "open job": _jobs_in(*_OPEN_STATES),

