@@ -501,7 +501,7 @@ COMMANDS = (
         (
             Argument(
                 ("subject",),
-                "a project, a job or a digest",
+                "a project, a job or a digest, or as much of it as tables show",
                 metavar="PROJECT|JOB|DIGEST",
                 values="subject",
             ),

@@ -552,6 +552,16 @@ class Catalog:
             for row in rows
         ]
 
+    async def digests_from(self, beginning: str, *, limit: int) -> Sequence[Digest]:
+        """Return digests of manifests and of their blobs that begin so; the end is hexadecimal."""
+        rows = await self._database.read(
+            "SELECT digest FROM manifests WHERE digest BETWEEN ?1 AND ?1 || 'g'"
+            " UNION SELECT digest FROM manifest_children WHERE digest BETWEEN ?1 AND ?1 || 'g'"
+            " ORDER BY digest LIMIT ?2",
+            (beginning, limit),
+        )
+        return [row["digest"] for row in rows]
+
     async def referenced_bytes(self) -> ReferencedBytes:
         """Return how many bytes the catalogued manifests and their blobs have, twice counted."""
         rows = await self._database.read(

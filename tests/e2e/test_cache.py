@@ -75,6 +75,12 @@ def test_a_pin_keeps_a_kit_until_it_is_taken_back(crowded, project, docker_regis
     (kit, *_) = crowded.json("cache", "gc", "--dry-run")["decisions"]
     assert (kit["action"], kit["why"]) == ("keep", f"pinned as {reference}")
     reasons = crowded.json("why", kit["digest"])["reasons"]
+    # Tables show so much of it.
+    short = kit["digest"].removeprefix("sha256:")[:12]
+    assert crowded.json("why", short)["reasons"] == reasons
+    for nothing in ("0" * 12, "9" * 30, short[:11], short.upper() + "x"):
+        answer = crowded.kitctl("--json", "why", nothing)
+        assert (answer.code, answer.json["error"]["code"]) == (1, "not_found")
     told = f"a collection would keep it: pinned as {reference}"
     assert told in [reason["text"] for reason in reasons]
     crowded.json("cache", "unpin", reference)

@@ -10,7 +10,7 @@ from kitd.clock import rfc3339
 from kitd.errors import KitdError, NotFoundError
 from kitd.jobs.mirror.kind import MIRROR
 from kitd.jobs.mirror.report import MirrorResult
-from kitd.oci.digest import InvalidDigestError, parse_digest
+from kitd.oci.digest import Digest, InvalidDigestError, parse_digest
 from kitd.queue.job import JobState
 from kitd.rpc.fairness import Cost
 from kitd.rpc.method import Context, Method, Params, method
@@ -30,6 +30,8 @@ from kitd.rpc.methods.wire import (
 from kitd.rpc.peer import Role
 from kitd.store.blob_store import StoreError
 
+SHORT_DIGITS, MAX_DIGITS = 12, 64
+"""Digits of a digest that tables show, and that there are."""
 MAX_EDGES = 20
 """Tags that `why` tells of."""
 CACHE_AGE_S = 60.0
@@ -103,7 +105,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subject(Params, frozen=True):
-    """A project's name, a job's id or a digest."""
+    """A project's name, a job's id, a digest or its first twelve digits and more."""
 
     subject: str
 
@@ -186,14 +188,29 @@ async def reload(context: Context[Services], params: Idempotent) -> Reloaded:
 
 async def why(context: Context[Services], params: Subject) -> Why:
     """Explain a project's state, a job's fate, or what a blob is kept for."""
-    subject = params.subject
-    if subject.isdecimal():
-        reasons = await _why_job(context.services, int(subject))
+    services, subject = context.services, params.subject
+    if subject.isdecimal() and len(subject) < SHORT_DIGITS:
+        reasons = await _why_job(services, int(subject))
     elif ":" in subject:
-        reasons = await _why_blob(context.services, subject)
+        reasons = await _why_blob(services, subject)
     else:
-        reasons = await _why_project(context.services, subject)
+        try:
+            reasons = await _why_project(services, subject)
+        except NotFoundError:
+            if (digest := await _digest_from(services, subject)) is None:
+                raise
+            reasons = await _why_blob(services, digest)
     return Why(subject, reasons)
+
+
+async def _digest_from(services: Services, text: str) -> Digest | None:
+    """Return the digest that begins with these digits, as tables show it; None if none does."""
+    if not SHORT_DIGITS <= len(text) <= MAX_DIGITS or set(text) - set("0123456789abcdef"):
+        return None
+    found = await services.catalog.digests_from(f"sha256:{text}", limit=2)
+    if len(found) > 1:
+        raise KitdError(f"more than one digest begins with {text}", hint="write more of it")
+    return found[0] if found else None
 
 
 async def _why_project(services: Services, name: str) -> tuple[Facts, ...]:
