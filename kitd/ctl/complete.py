@@ -38,7 +38,7 @@ def complete(arguments: Sequence[str], now_s: float) -> str:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     form, *given = arguments or ("",)
-    if form == "line" and len(given) == 2:
+    if form == "line" and len(given) == 2 and given[0].endswith(given[1]):
         line, current = given
         kept = split_line(line.removesuffix(current))[-1]
         return _complete(split_line(line)[1:], now_s, len(kept))

@@ -202,6 +202,11 @@ def test_what_was_typed_stays_however_it_is_quoted(peer, name, line):
     assert typed[1:] == ["localhost:5000/m:v1"]
 
 
+def test_a_script_of_another_version_spoils_nothing(peer):
+    asked = [BIN / "kitctl", "__complete", "line", "kitctl sta", " \t\n\"'@><=;|&(:"]
+    assert run(asked, peer) == "\n"
+
+
 def test_a_summary_that_the_encoding_does_not_have_is_no_error(peer):
     asked = [BIN / "kitctl", "__complete", "words", "import", "--inc"]
     said = run(asked, peer, PYTHONIOENCODING="latin-1")
