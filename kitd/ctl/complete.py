@@ -4,10 +4,8 @@ Silent whatever happens: somebody is in the middle of a line. One line for each 
 next, a tab and what it is after it; the last line says whether the shell adds names of files.
 """
 
-import io
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from kitd.client import Client, request
@@ -35,8 +33,6 @@ def complete(arguments: Sequence[str], now_s: float) -> str:
     # Also what has no deadline of its own, as connecting to a socket whose daemon hangs.
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
     form, *given = arguments or ("",)
     if form == "line" and len(given) == 2 and given[0].endswith(given[1]):
         line, current = given
