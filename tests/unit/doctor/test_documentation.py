@@ -12,7 +12,7 @@ OF_THE_CLIENT = {"connection", "socket", "service", "kitctl"}
 
 def explained() -> set[str]:
     """The names in the first column of the table of checks."""
-    table = PAGE[PAGE.index("| check | looks at |") : PAGE.index("Those from `queue`")]
+    table = PAGE[PAGE.index("| check | looks at |") : PAGE.index("Those from `ledger writes`")]
     cells = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
     return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
 
@@ -23,7 +23,7 @@ def test_every_check_is_explained():
 
 
 def test_what_status_tells_stands_together():
-    assert "Those from `queue` to `damaged kits`" in PAGE
+    assert "Those from `ledger writes` to `damaged kits`" in PAGE
     names = [symptom.name for symptom in SYMPTOMS]
-    assert (names[0], names[-1]) == ("queue", "damaged kits")
+    assert (names[0], names[-1]) == ("ledger writes", "damaged kits")
     assert sorted(names, key=lambda name: PAGE.index(f"| `{name}`")) == names
