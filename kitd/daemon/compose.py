@@ -658,7 +658,7 @@ def _make_watch(
             sights=sights,
             work=work.meter,
             traffic=resources.registries.traffic,
-            closed=resources.registries.closed,
+            troubled=resources.registries.troubled,
             verdicts=deliveries.verdicts,
             answers=ground.answers,
             slots=lambda: lane_slots(in_force.config.workers),

@@ -240,8 +240,9 @@ REGISTRY_CLOSED = Metric(
     "kitd_registry_closed",
     _GAUGE,
     _PROCESS,
-    "Hosts that are asked for nothing now: `failing`, the breaker is open, or `forbidden`, they"
-    " said so. Hosts that a registry redirects to are among `other`.",
+    "Registries that were left alone because they are `failing`, again and again, or because that"
+    " was `forbidden`, they said so: until a good answer, or an hour without a request. Hosts that"
+    " a registry redirects to are among `other`.",
     ("registry", "why"),
 )
 

@@ -7,7 +7,7 @@ before (`sight`).
 import asyncio
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -41,7 +41,7 @@ from kitd.metrics.snapshot import (
 )
 from kitd.metrics.work import WorkMeter
 from kitd.queue.job import Lane
-from kitd.registry.governor import Closed
+from kitd.registry.governor import Closure
 from kitd.registry.traffic import Traffic
 
 log = structlog.get_logger(__name__)
@@ -75,8 +75,8 @@ class Instruments:
     sights: Sights
     work: WorkMeter
     traffic: Traffic
-    closed: Callable[[], Mapping[str, Closed]]
-    """Hosts that are asked for nothing."""
+    troubled: Callable[[], Mapping[str, Collection[Closure]]]
+    """Registries that were closed, and have not proven well since."""
     verdicts: Mapping[tuple[str, str], int]
     """Of deliveries, by source, which is empty where there is none."""
     answers: HttpAnswers
@@ -181,7 +181,7 @@ class Gatherer:
             catalogue.REGISTRY_SENT: it.traffic.sent_bytes,
             catalogue.REGISTRY_RECEIVED: it.traffic.received_bytes,
         }
-        yield from registry_families(it.traffic.answers, counts, it.closed(), names)
+        yield from registry_families(it.traffic.answers, counts, it.troubled(), names)
         yield from webhook_families(it.verdicts, names)
         listeners = {
             "registry": it.answers.registry,

@@ -1,7 +1,7 @@
 """From readings to metrics: what is a label, what is summed up, what is left out. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from kitd.histogram import Distribution
@@ -14,7 +14,7 @@ from kitd.metrics.exposition import Family
 from kitd.metrics.names import OTHER, Names, named
 from kitd.metrics.sight import Cache, Disks, Health
 from kitd.queue.job import TERMINAL, JobState, Lane
-from kitd.registry.governor import Closed, Closure
+from kitd.registry.governor import Closure
 from kitd.rpc.methods.wire import WireProject
 
 _QUEUED = (JobState.READY, JobState.SCHEDULED, JobState.RUNNING)
@@ -197,10 +197,10 @@ def mirror_families(counts: Mapping[str, RuleCounts], names: Names) -> Iterator[
 def registry_families(
     answers: Mapping[tuple[str, str], int],
     counts: Mapping[Metric, Mapping[str, int]],
-    closed: Mapping[str, Closed],
+    troubled: Mapping[str, Collection[Closure]],
     names: Names,
 ) -> Iterator[Family]:
-    """Return what was asked of registries, and whether they may be asked."""
+    """Return what was asked of registries, and which of them are in trouble."""
     yield summed(
         catalogue.REGISTRY_REQUESTS,
         (
@@ -221,8 +221,9 @@ def registry_families(
                 for closure in Closure
             ),
             *(
-                ((named(host, names.registries), each.closure.name.lower()), 1)
-                for host, each in closed.items()
+                ((named(host, names.registries), closure.name.lower()), 1)
+                for host, closures in troubled.items()
+                for closure in closures
             ),
         ],
     )

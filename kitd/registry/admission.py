@@ -12,7 +12,7 @@ from functools import partial
 
 from yarl import URL
 
-from kitd.registry.governor import Closed, Governor, Lane, Outcome, Ticket
+from kitd.registry.governor import Closed, Closure, Governor, Lane, Outcome, Ticket
 
 MAX_HOSTS = 256
 """Beyond these one is forgotten that nobody asks, an open one if there is any: a registry may
@@ -118,6 +118,12 @@ class Admissions:
         found = {origin: host.governor.closed(now_s) for origin, host in self._hosts.items()}
         return {origin: closed for origin, closed in found.items() if closed is not None}
 
+    def troubled(self) -> Mapping[URL, frozenset[Closure]]:
+        """Return the origins that were closed and have not proven well since, and for what."""
+        now_s = asyncio.get_running_loop().time()
+        found = {origin: host.governor.troubles(now_s) for origin, host in self._hosts.items()}
+        return {origin: troubles for origin, troubles in found.items() if troubles}
+
     def _host(self, origin: URL) -> _Host:
         host = self._hosts.get(origin)
         if host is None:
@@ -127,8 +133,8 @@ class Admissions:
         return host
 
     def _forget_one(self) -> None:
-        closed = self.closed()
+        closed, troubled = self.closed(), self.troubled()
         idle = (origin for origin, host in self._hosts.items() if host.governor.idle)
-        origin = min(idle, key=closed.__contains__, default=None)
+        origin = min(idle, key=lambda each: (each in closed, each in troubled), default=None)
         if origin is not None:
             del self._hosts[origin]

@@ -1,11 +1,13 @@
 """The way in: repositories for whoever asks, one set of connections for each registry."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import structlog
+from yarl import URL
 
 from kitd.errors import KitdError
 from kitd.oci.reference import InvalidReferenceError, Repository
@@ -13,14 +15,14 @@ from kitd.oci.tag_list import parse_repositories
 from kitd.registry.auth.scope import catalog
 from kitd.registry.download import ReadAhead
 from kitd.registry.errors import RegistryTlsError
-from kitd.registry.governor import Closed
+from kitd.registry.governor import Closed, Closure
 from kitd.registry.listing import NAMES_A_PAGE, list_pages
 from kitd.registry.mirrored import MirroredRepository, MirrorMemory, MirrorRepository
 from kitd.registry.presence import MountMemory
 from kitd.registry.referrers import ReferrersMemory
 from kitd.registry.repository import RemoteRepository, Shared
 from kitd.registry.request import Request
-from kitd.registry.settings import RegistrySettings
+from kitd.registry.settings import RegistrySettings, origin_of
 from kitd.registry.traffic import Traffic
 from kitd.registry.transfer_memory import TransferMemory, VolatileMemory
 from kitd.registry.transport import Surroundings, Transport
@@ -29,6 +31,8 @@ from kitd.registry.upload_turns import UploadTurns
 
 OPENING_S = 5.0
 """How long the files with a registry's certificates may take to be read."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -170,9 +174,26 @@ class RegistryClient:
         return self._surroundings.traffic
 
     def closed(self) -> Mapping[str, Closed]:
-        """Return the hosts (`host[:port]`) that are asked for nothing now, and for how long."""
-        closed = self._surroundings.admissions.closed()
-        return {origin.authority: how for origin, how in closed.items()}
+        """Return the registries that are asked for nothing now, and for how long.
+
+        They have the names (`host[:port]`) that references call them; hosts that they redirect to
+        have their own.
+        """
+        return self._by_name(self._surroundings.admissions.closed())
+
+    def troubled(self) -> Mapping[str, frozenset[Closure]]:
+        """Return the registries that were closed and have not proven well since, and for what."""
+        return self._by_name(self._surroundings.admissions.troubled())
+
+    def _by_name(self, found: Mapping[URL, T]) -> Mapping[str, T]:
+        names: dict[URL, set[str]] = defaultdict(set)
+        for registry, settings in self._transports:
+            names[origin_of(registry, settings)].add(registry)
+        return {
+            name: value
+            for origin, value in found.items()
+            for name in names.get(origin) or {str(origin).partition("://")[2]}
+        }
 
     async def _transport(self, registry: str) -> Transport:
         key = (registry, self._settings_of(registry))

@@ -31,6 +31,9 @@ it gives a good answer."""
 SPREAD_S = 0.5
 """At most so long after a host opens again, and after each other, come requests until one of them
 has a good answer: whoever else waited for that moment does not come at the same one."""
+TROUBLED_S = 3600.0
+"""So long a host that nobody asks any more is taken to be in trouble. Jobs that wait for one ask it
+at least once in a quarter of that."""
 FAILURES = 6
 """So many failures in a row open the breaker. It is one more than one request is tried, because an
 answer that always fails says little about the host."""
@@ -152,6 +155,8 @@ class Governor:
         self._gap_s = 0.0
         """The time between the last of them, or the end of the closure, and the next."""
         self._troubled_since_s: float | None = None
+        self._troubled_until_s: dict[Closure, float] = {}
+        """Until when a host was last closed, and for what, until it proves well."""
 
     @property
     def idle(self) -> bool:
@@ -220,6 +225,17 @@ class Governor:
         if not self._is_closed(now_s):
             return None
         return Closed(self._closure(now_s), max(self._opens_s - now_s, 0.0))
+
+    def troubles(self, now_s: float) -> frozenset[Closure]:
+        """Return for what the host was closed, as long as it has not proven well since.
+
+        That lasts while it is open again and nobody asks it, though not for ever (`TROUBLED_S`).
+        """
+        return frozenset(
+            closure
+            for closure, until_s in self._troubled_until_s.items()
+            if now_s < until_s + TROUBLED_S
+        )
 
     def forbids(self, now_s: float) -> bool:
         """Whether the host said that it wants no requests now."""
@@ -321,10 +337,12 @@ class Governor:
         elif self._failures < FAILURES:
             return
         self._tripped_until_s = now_s + self._trip_s
+        self._troubled_until_s[Closure.FAILING] = self._tripped_until_s
         self._keep_apart(now_s)
 
     def _close_breaker(self) -> None:
         self._tripped_until_s = None
+        self._troubled_until_s.pop(Closure.FAILING, None)
         self._trip_s = FIRST_CLOSED_S
         self._probes.clear()
 
@@ -341,10 +359,12 @@ class Governor:
             self._refusals = 0
             self._recovering = False
             self._troubled_since_s = None
+            self._troubled_until_s.pop(Closure.FORBIDDEN, None)
 
     def _forbid(self, now_s: float, for_s: float) -> None:
         if now_s + for_s > self._forbidden_until_s:
             self._forbidden_until_s = now_s + for_s
+            self._troubled_until_s[Closure.FORBIDDEN] = self._forbidden_until_s
             self._keep_apart(now_s)
 
     def _keep_apart(self, now_s: float) -> None:

@@ -15,7 +15,9 @@ from yarl import URL
 
 from kitd.content.verify import read
 from kitd.oci.descriptor import describe
+from kitd.oci.reference import Repository
 from kitd.registry.admission import MAX_HOSTS, Admissions
+from kitd.registry.client import RegistryClient
 from kitd.registry.errors import (
     RegistryMismatchError,
     RegistryRateLimitedError,
@@ -26,6 +28,7 @@ from kitd.registry.governor import FAILURES, Closure, Lane, Outcome
 from kitd.registry.request import Request
 from kitd.registry.retry import NO_ANSWER, TRIES, outcome_of
 from kitd.registry.settings import RegistrySettings
+from kitd.registry.transport import Surroundings
 
 CONTENT = b"ten bytes."
 TARGET = describe("application/octet-stream", CONTENT)
@@ -123,6 +126,43 @@ async def test_hosts_beyond_the_bound_are_forgotten_the_open_ones_first():
         async with slot(admissions, origin=URL(f"http://storage-{number}.example.com")):
             pass
     assert list(admissions.closed()) == [ORIGIN]
+
+
+@pytest.mark.parametrize(
+    ("registry", "origin"),
+    [
+        ("registry.example.com", "https://registry.example.com"),
+        ("registry.example.com:443", "https://registry.example.com:443"),
+        ("docker.io", "https://registry-1.docker.io"),
+        ("127.0.0.1", "http://127.0.0.1"),
+        ("[::1]:5000", "http://[::1]:5000"),
+    ],
+)
+async def test_a_host_is_called_what_references_call_it(registry, origin):
+    surroundings = Surroundings(environment={})
+    async with RegistryClient(lambda _: RegistrySettings(), surroundings) as client:
+        await client.repository(Repository(registry, "team/demo"))
+        for place in (origin, "https://storage.example.com"):
+            for _ in range(FAILURES):
+                async with slot(surroundings.admissions, origin=URL(place)) as settle:
+                    settle(NO_ANSWER)
+        assert set(client.closed()) == {registry, "storage.example.com"}
+        assert client.troubled()[registry] == {Closure.FAILING}
+
+
+async def test_a_host_that_was_closed_is_in_trouble_until_it_proves_well():
+    admissions = Admissions()
+    for _ in range(FAILURES):
+        async with slot(admissions) as settle:
+            settle(NO_ANSWER)
+    async with slot(admissions):
+        # The breaker is open no longer, and this request has no answer yet.
+        assert admissions.troubled() == {ORIGIN: {Closure.FAILING}}
+    assert admissions.closed() == {}
+    assert admissions.troubled() == {ORIGIN: {Closure.FAILING}}
+    async with slot(admissions) as settle:
+        settle(Outcome())
+    assert admissions.troubled() == {}
 
 
 # What is sent, and when.

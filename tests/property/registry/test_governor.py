@@ -17,6 +17,7 @@ from kitd.registry.governor import (
     OUTAGE_S,
     PATIENCE_S,
     SPREAD_S,
+    TROUBLED_S,
     Closure,
     Governor,
     Lane,
@@ -143,6 +144,11 @@ class Host(RuleBasedStateMachine):
     @invariant()
     def limits_stay_in_bounds(self) -> None:
         assert all(1 <= self.governor.limit(lane) <= MAX_LIMIT for lane in Lane)
+
+    @invariant()
+    def a_closed_host_is_in_trouble(self) -> None:
+        closed = self.governor.closed(self.now_s)
+        assert closed is None or closed.closure in self.governor.troubles(self.now_s)
 
     @invariant()
     def it_is_idle_when_nobody_is_there(self) -> None:
@@ -294,6 +300,34 @@ def trip(governor: Governor, now_s: float = 0.0) -> None:
         (ticket,) = asked(governor, Lane.SMALL, 1, now_s)
         governor.settle(ticket, NO_ANSWER, now_s)
         governor.leave(ticket)
+
+
+def test_a_host_is_in_trouble_from_its_closure_to_a_good_answer_however_seldom_it_is_asked():
+    governor = Governor(lambda: 0.0)
+    assert governor.troubles(0.0) == frozenset()
+    trip(governor)
+    now_s = 0.0
+    for _ in range(20):
+        now_s += 900.0
+        assert governor.closed(now_s) is None
+        assert governor.troubles(now_s) == {Closure.FAILING}
+        (ticket,) = asked(governor, Lane.SMALL, 1, now_s)
+        governor.settle(ticket, NO_ANSWER, now_s)
+        governor.leave(ticket)
+    (ticket,) = asked(governor, Lane.SMALL, 1, now_s + 900)
+    governor.settle(ticket, outcome_of(429, 10), now_s + 900)
+    assert governor.troubles(now_s + 1800) == {Closure.FORBIDDEN}
+    governor.settle(ticket, Outcome(), now_s + 900)
+    assert governor.troubles(now_s + 900) == {Closure.FORBIDDEN}, "it wants no others even so"
+    governor.settle(ticket, Outcome(), now_s + 910)
+    assert governor.troubles(now_s + 910) == frozenset()
+
+
+def test_a_host_that_nobody_asks_any_more_is_spoken_of_for_so_long():
+    governor = Governor(lambda: 0.0)
+    trip(governor)
+    assert governor.troubles(TROUBLED_S) == {Closure.FAILING}
+    assert governor.troubles(TROUBLED_S + FIRST_CLOSED_S) == frozenset()
 
 
 def test_the_request_that_closed_the_breaker_may_go_on_for_hours():

@@ -14,7 +14,7 @@ from kitd.metrics.snapshot import (
     webhook_families,
 )
 from kitd.queue.job import JobState, Lane
-from kitd.registry.governor import Closed, Closure
+from kitd.registry.governor import Closure
 from kitd.rpc.methods.wire import WireProject, WireReason
 
 NAMES = Names(
@@ -71,10 +71,11 @@ def test_what_the_configuration_does_not_know_is_summed_up(ledger):
     assert deliveries["other", "unknown"] == 2
     assert deliveries["other", "accepted"] == 3
     answers = {("a.example.com", "2xx"): 1, ("b", "2xx"): 2, ("c", "2xx"): 3}
-    closed = {"b": Closed(Closure.FAILING, 1.0), "c": Closed(Closure.FAILING, 1.0)}
-    found = by_name(registry_families(answers, {}, closed, NAMES))
+    troubled = {"b": {Closure.FAILING}, "c": {Closure.FAILING, Closure.FORBIDDEN}}
+    found = by_name(registry_families(answers, {}, troubled, NAMES))
     assert found[catalogue.REGISTRY_REQUESTS] == {("a.example.com", "2xx"): 1, ("other", "2xx"): 5}
-    assert found[catalogue.REGISTRY_CLOSED]["other", "failing"] == 2
+    closed = found[catalogue.REGISTRY_CLOSED]
+    assert (closed["other", "failing"], closed["other", "forbidden"]) == (2, 1)
 
 
 def test_the_queue_and_its_oldest(ledger):
