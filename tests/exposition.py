@@ -13,6 +13,8 @@ _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\\\|\\"|\\n)*)"')
 _SAMPLE = re.compile(rf"({_NAME})(?:\{{(.*)\}})? (\S+)")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d+)?(e[+-]?\d+)?|Inf)|NaN")
+_RESERVED = ("_total", "_created", "_bucket", "_sum", "_count", "_gcount", "_gsum", "_info")
+"""What OpenMetrics adds to names of families, and so would be taken for a part of another one."""
 _ESCAPES = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
 
 
@@ -52,6 +54,8 @@ def parse(text: str, *, openmetrics: bool = False) -> dict[str, Family]:
         key = (sample, _labels(labels))
         assert key not in families[name].samples, f"{line} is there twice"
         families[name].samples[key] = float(number)
+    if openmetrics:
+        _check_names(families)
     for name, family in families.items():
         assert family.samples, f"{name} has no samples"
         _check(name, family)
@@ -65,6 +69,12 @@ def _suffix_fits(sample: str, name: str, kind: str, *, openmetrics: bool) -> boo
     if kind == "counter" and openmetrics:
         return suffix == "_total"
     return suffix == ""
+
+
+def _check_names(families: dict[str, Family]) -> None:
+    for name in families:
+        stem = next((name.removesuffix(each) for each in _RESERVED if name.endswith(each)), None)
+        assert stem not in families, f"{name} would be a part of {stem}"
 
 
 def _labels(text: str | None) -> frozenset[tuple[str, str]]:

@@ -11,25 +11,31 @@ from kitd.ledger.database import Database
 from kitd.ledger.event_ledger import EventLedger
 from kitd.ledger.tally import Tallied
 from kitd.queue.job import JobState, Lane
+from kitd.queue.retry import SUSPECT_CRASHES
 
 MAX_ROWS = 20_000
 """Tallies and endpoints have names that configurations had once; none has so many."""
+MAX_LOOKED_AT = 100
+"""Of each lane, the oldest is looked for among so many jobs: those that were asked for first. What
+was tried before can have waited for less than one that was asked for later."""
 
 _QUEUED_STATES = (JobState.READY, JobState.SCHEDULED, JobState.RUNNING)
 _QUEUE = (
     # Left to itself SQLite would look at the row of each job that waits.
-    "WITH counted AS MATERIALIZED (SELECT lanes.value AS lane,"
+    "SELECT lanes.value AS lane,"
     " (SELECT count(*) FROM jobs INDEXED BY jobs_ready"
     "  WHERE state = 'ready' AND lane = lanes.value) AS ready,"
-    " (SELECT min(id) FROM jobs INDEXED BY jobs_ready"
-    "  WHERE state = 'ready' AND lane = lanes.value) AS oldest,"
     " (SELECT count(*) FROM jobs INDEXED BY jobs_scheduled_by_lane"
     "  WHERE state = 'scheduled' AND lane = lanes.value) AS scheduled,"
     " (SELECT count(*) FROM jobs INDEXED BY jobs_running"
-    "  WHERE state = 'running' AND lane = lanes.value) AS running"
-    " FROM json_each(?) AS lanes)"
-    " SELECT counted.*, max(jobs.run_at_us, coalesce(jobs.started_us, 0)) AS since_us"
-    " FROM counted LEFT JOIN jobs ON jobs.id = counted.oldest"
+    "  WHERE state = 'running' AND lane = lanes.value) AS running,"
+    " (SELECT min(max(run_at_us, coalesce(started_us, 0))) FROM jobs WHERE id IN"
+    "  (SELECT id FROM jobs AS waiting INDEXED BY jobs_ready"
+    "   WHERE state = 'ready' AND lane = lanes.value AND crashes < ?2"
+    "   AND NOT EXISTS (SELECT 1 FROM jobs AS other INDEXED BY jobs_running"
+    "                   WHERE other.state = 'running' AND other.lock = waiting.lock)"
+    "   ORDER BY id LIMIT ?3)) AS since_us"
+    " FROM json_each(?1) AS lanes"
 )
 
 
@@ -49,7 +55,8 @@ class LedgerReading:
     queue: Mapping[tuple[JobState, Lane], int]
     """How many jobs wait or run."""
     oldest_us: Mapping[Lane, int]
-    """Since when the job of the lowest number that is ready could have run."""
+    """Since when the oldest job could have run that nothing keeps: neither another one that holds
+    its lock, nor that kitd died of it before."""
     tallies: Mapping[Tallied, Mapping[tuple[str, str], int]]
     """By name and outcome."""
     cursors: Mapping[str, Cursor]
@@ -81,7 +88,9 @@ class MeterLedger:
         )
 
     async def _queue(self) -> tuple[dict[tuple[JobState, Lane], int], dict[Lane, int]]:
-        rows = await self._database.read(_QUEUE, (json.dumps(list(Lane)),))
+        rows = await self._database.read(
+            _QUEUE, (json.dumps(list(Lane)), SUSPECT_CRASHES, MAX_LOOKED_AT)
+        )
         queue = {
             (state, Lane(row["lane"])): row[state.value] for row in rows for state in _QUEUED_STATES
         }

@@ -86,8 +86,8 @@ START_TIME = Metric("process_start_time_seconds", _GAUGE, _PROCESS, "When the pr
 JOBS = Metric(
     "kitd_jobs_total", _COUNTER, _LEDGER, "Jobs that have ended, by how.", ("kind", "state")
 )
-JOBS_CREATED = Metric(
-    "kitd_jobs_created_total", _COUNTER, _LEDGER, "Jobs that were asked for.", ("kind",)
+JOBS_ASKED = Metric(
+    "kitd_jobs_asked_total", _COUNTER, _LEDGER, "Jobs that were asked for.", ("kind",)
 )
 ATTEMPTS = Metric(
     "kitd_job_attempts_total", _COUNTER, _LEDGER, "Attempts of jobs that were begun.", ("kind",)
@@ -117,7 +117,8 @@ QUEUE_OLDEST = Metric(
     "kitd_queue_oldest_ready_seconds",
     _GAUGE,
     _LEDGER,
-    "For how long the oldest job of a lane that is ready could have run; 0 where none waits.",
+    "For how long the oldest job of a lane could have run that no other one keeps, by its lock; 0"
+    " where none waits.",
     ("lane",),
 )
 QUEUE_SLOTS = Metric(

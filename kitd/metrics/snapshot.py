@@ -29,10 +29,12 @@ _PROJECT_STATES = (
     "degraded",
 )
 _OUTCOMES = ("copied", "failed", "conflict", "removed")
-_VERDICTS = ("accepted", "malformed", "refused", "busy")
+_VERDICTS = ("accepted", "malformed", "refused", "busy", "unread")
 """Those that are watched, which are there from the start."""
+_NAMELESS = ""
+"""Counts what belongs to nothing that has a name."""
 _WORDS: Mapping[Metric, str] = {
-    catalogue.JOBS_CREATED: "created",
+    catalogue.JOBS_ASKED: "created",
     catalogue.ATTEMPTS: "started",
     catalogue.RETRIES: "retrying",
 }
@@ -101,10 +103,7 @@ def ledger_families(
         catalogue.MIRROR_EDGES,
         [
             *(((mirror, outcome), 0) for mirror in names.mirrors for outcome in _OUTCOMES),
-            *(
-                ((named(mirror, names.mirrors), outcome), count)
-                for (mirror, outcome), count in reading.tallies[Tallied.MIRROR_EDGE].items()
-            ),
+            *_kept(reading.tallies[Tallied.MIRROR_EDGE], names.mirrors),
         ],
     )
     told = {name: each for name, each in reading.cursors.items() if name in names.endpoints}
@@ -117,11 +116,28 @@ def ledger_families(
         [
             *(((name,), 0) for name in names.endpoints),
             *(
-                ((named(name, names.endpoints),), count)
-                for (name, _), count in reading.tallies[Tallied.NOTIFICATION].items()
+                ((name,), count)
+                for (name, _), count in _kept(
+                    reading.tallies[Tallied.NOTIFICATION], names.endpoints
+                )
             ),
         ],
     )
+
+
+def _kept(
+    counts: Mapping[tuple[str, str], int], names: Collection[str]
+) -> Iterator[tuple[tuple[str, str], int]]:
+    """Yield the counts of these names, and as `other` those that have none.
+
+    What was counted of names that a reload took out does not move to `other`: there it would look
+    as if all of it had just happened.
+    """
+    for (name, word), count in counts.items():
+        if name in names:
+            yield (name, word), count
+        elif name == _NAMELESS:
+            yield (OTHER, word), count
 
 
 def health_families(health: Health, names: Names) -> Iterator[Family]:
@@ -235,9 +251,6 @@ def webhook_families(verdicts: Mapping[tuple[str, str], int], names: Names) -> I
         catalogue.DELIVERIES,
         [
             *(((source, verdict), 0) for source in names.sources for verdict in _VERDICTS),
-            *(
-                ((named(source, names.sources), verdict), count)
-                for (source, verdict), count in verdicts.items()
-            ),
+            *_kept(verdicts, names.sources),
         ],
     )

@@ -97,7 +97,7 @@ def test_the_dashboard_shows_every_metric_that_is_no_mere_detail():
     unseen = {name for name in METRICS if not re.search(rf"\b{name}(_bucket)?\b", asked)}
     assert unseen == {
         "kitd_starts_total",
-        "kitd_jobs_created_total",
+        "kitd_jobs_asked_total",
         "kitd_job_attempts_total",
         "kitd_project_last_packed_timestamp_seconds",
         "kitd_mirror_last_equal_timestamp_seconds",
