@@ -56,7 +56,7 @@ def require(program: str) -> str:
     """Return the path of a program; a test without it is skipped."""
     path = shutil.which(program)
     if path is None:
-        pytest.skip(f"{program} is not installed (Debian has a package of that name)")
+        pytest.skip(f"{program} is not installed: tests/install-servers.sh has its package")
     return path
 
 

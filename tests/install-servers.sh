@@ -20,6 +20,7 @@ command -v lowntfs-3g >/dev/null 2>&1 || missing="$missing ntfs-3g"
 command -v zsh >/dev/null 2>&1 || missing="$missing zsh"
 command -v fish >/dev/null 2>&1 || missing="$missing fish"
 command -v mandoc >/dev/null 2>&1 || missing="$missing mandoc"
+command -v promtool >/dev/null 2>&1 || missing="$missing prometheus"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "not installed, and cannot be installed here:$missing"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kitd.doctor.symptom import NEARLY_FULL_BYTES, NEARLY_FULL_SHARE
 from kitd.metrics.catalogue import CATALOGUE, Kind
 
 ROOT = Path(__file__).parents[3]
@@ -79,12 +80,30 @@ def test_every_alert_says_what_is_wrong_and_leads_to_what_to_do():
         assert set(rule) - {"for"} == {"alert", "expr", "labels", "annotations"}
         assert rule["labels"]["severity"] in ("page", "warn")
         notes = rule["annotations"]
-        assert set(notes) == {"summary", "description", "runbook_url"}
-        assert notes["runbook_url"] == f"docs/metrics.md#{rule['alert'].lower()}"
+        assert set(notes) == {"summary", "description", "runbook", "runbook_url"}
+        assert notes["runbook"] == f"docs/metrics.md of kitd, under {rule['alert']}"
+        link = f"{{{{ . }}}}#{rule['alert'].lower()}"
+        assert (
+            notes["runbook_url"] == f"{{{{ with $externalLabels.kitd_docs }}}}{link}{{{{ end }}}}"
+        )
         shown = re.findall(r"\$labels\.([a-z_]+)", notes["summary"] + notes["description"])
         metrics = [SAMPLES[name] for name in SAMPLES if re.search(rf"\b{name}\b", rule["expr"])]
         known = {label for metric in metrics for label in metric.labels} | _NOT_LABELS
         assert set(shown) <= known, rule["alert"]
+
+
+def test_numbers_that_every_program_has_are_asked_of_kitd():
+    for who, expression in expressions():
+        for selector in re.findall(r"\bprocess_[a-z_]+(\{[^}]*\})?", expression):
+            assert 'job="kitd"' in selector, who
+
+
+def test_a_disk_is_nearly_full_to_alerts_and_status_alike():
+    (expression,) = (rule["expr"] for rule in ALERTS if rule["alert"] == "KitdDiskLow")
+    assert re.findall(r"< ([0-9.]+)", expression) == [
+        str(NEARLY_FULL_BYTES),
+        str(1 / NEARLY_FULL_SHARE),
+    ]
 
 
 def test_links_within_the_page_lead_somewhere():
@@ -124,6 +143,9 @@ def test_names_are_as_prometheus_wants_them():
     assert len(set(names)) == len(names)
     for metric in CATALOGUE:
         assert re.fullmatch(r"(kitd|process)_[a-z_]+", metric.name)
+        # OpenMetrics adds these to names of its own: `x_created` would be when `x` was.
+        stem = metric.name.removesuffix("_total")
+        assert not re.search(r"_(total|created|bucket|sum|count|gcount|gsum)$", stem), metric.name
         assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER), metric.name
         assert metric.kind is not Kind.HISTOGRAM or metric.name.endswith("_seconds"), metric.name
         assert metric.help.endswith("."), metric.name
