@@ -14,7 +14,9 @@ import yaml
 from conftest import require
 from kitd.metrics.catalogue import CATALOGUE
 
-RULES = Path(__file__).parents[3] / "config" / "prometheus" / "kitd.rules.yml"
+CONFIG = Path(__file__).parents[3] / "config"
+RULES = CONFIG / "prometheus" / "kitd.rules.yml"
+DASHBOARD = CONFIG / "grafana" / "kitd.json"
 ALERTS = {
     rule["alert"]: rule
     for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
@@ -264,9 +266,11 @@ def labelled(name):
     """Return the name of a series with the labels that Prometheus adds, where it has none."""
     metric, _, labels = name.partition("{")
     labels = labels.rstrip("}")
-    if "job=" not in labels:
+    if not re.search(r"\bjob=", labels):
         labels = ",".join(filter(None, [labels, 'job="kitd"']))
-    return f'{metric}{{instance="a",{labels}}}'
+    if "instance=" not in labels:
+        labels = f'{labels},instance="a"'
+    return f"{metric}{{{labels}}}"
 
 
 @pytest.fixture
@@ -350,6 +354,36 @@ def test_the_series_are_those_of_kitd():
         metric, _, labels = name.partition("{")
         known = metrics[metric.removesuffix("_bucket")]
         assert set(re.findall(r"(\w+)=", labels)) - {"job", "le"} <= known, name
+
+
+@pytest.mark.parametrize(
+    ("series", "ready", "degraded"),
+    [
+        ({}, 1, 0),
+        ({'kitd_degraded{reason="x"}': "2x2000"}, 1, 2),
+        ({"kitd_ready": "0x2000"}, 0, 0),
+        # A scrape that fails takes away all that is not `up`.
+        ({"up": "1x40 0x2000", "kitd_ready": "1x40 stale"}, 0, None),
+        ({"up": "1x40 stale", "kitd_ready": "1x40 stale"}, None, None),
+        ({"up": "0x2000", "kitd_ready": "0 stale", 'kitd_ready{instance="b"}': "1x2000"}, 0, None),
+    ],
+)
+def test_the_dashboard_is_not_green_while_kitd_is_down(judge, series, ready, degraded):
+    stats = {
+        panel["title"]: panel["targets"][0]["expr"].replace("$instance", ".+")
+        for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+        if panel["type"] == "stat"
+    }
+    asked = [
+        {
+            "expr": stats[title],
+            "eval_time": "1h",
+            "exp_samples": [] if value is None else [{"labels": "{}", "value": value}],
+        }
+        for title, value in (("Ready", ready), ("Degraded", degraded))
+    ]
+    done = judge(series, {"promql_expr_test": asked})
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,14 @@ def test_the_dashboard_shows_every_metric_that_is_no_mere_detail():
     }
 
 
+def test_a_panel_of_one_number_shows_that_of_now():
+    """And not the last one of a kitd that is down."""
+    for panel in panels():
+        if panel["type"] == "stat":
+            assert all(each["instant"] and not each["range"] for each in panel["targets"])
+            assert not any("vector(" in each["expr"] for each in panel["targets"])
+
+
 def test_panels_have_a_place_of_their_own():
     taken = {}
     for panel in DASHBOARD["panels"]:
