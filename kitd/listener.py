@@ -5,7 +5,7 @@ import logging
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -49,6 +49,9 @@ class Bounds:
     """What requests under way get to end by themselves at a stop."""
     close_s: float = 1.0
     """What is left of them gets to notice that it is over."""
+    idle_s: float | None = None
+    """Where all places are taken, the connection that has been idle for longest, and for this time,
+    leaves its own to who comes next; with None it stays."""
 
 
 class _OwnFaults(logging.Filter):
@@ -71,6 +74,10 @@ class _Traffic:
 
     def __init__(self, answers: Counter[str]) -> None:
         self._answers = answers
+        self.busy: set[web.RequestHandler] = set()
+        """The connections whose requests are under way."""
+        self.rests: Callable[[web.RequestHandler], object] = lambda _: None
+        """Is told which connection has nothing under way any more."""
         self._under_way = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -80,15 +87,22 @@ class _Traffic:
         """Handle a request, counted."""
         self._under_way += 1
         self._quiet.clear()
+        self.busy.add(request.protocol)
         try:
             response = await handler(request)
         except web.HTTPException as refused:
             self._answers[_class_of(refused.status)] += 1
             raise
+        except Exception:
+            # A defect, which is answered with a 500.
+            self._answers["5xx"] += 1
+            raise
         else:
             self._answers[_class_of(response.status)] += 1
             return response
         finally:
+            self.busy.discard(request.protocol)
+            self.rests(request.protocol)
             self._under_way -= 1
             if self._under_way == 0:
                 self._quiet.set()
@@ -110,11 +124,19 @@ class _Door:
     Of those, too, there are so many at once and no more; what is beyond them just ends.
     """
 
-    def __init__(self, requests: web.Server, bounds: Bounds, answers: Counter[str]) -> None:
+    def __init__(
+        self, requests: web.Server, bounds: Bounds, answers: Counter[str], traffic: _Traffic
+    ) -> None:
         self._requests = requests
         self._answers = answers
+        self._traffic = traffic
         self._places = bounds.connections
         self._entering = 0
+        self._idle_s = bounds.idle_s
+        self._idle: dict[web.RequestHandler, float] = {}
+        """Since when connections have no request under way, the longest first."""
+        self._leaving: set[web.RequestHandler] = set()
+        traffic.rests = self._rest
         self._crowded = (
             "HTTP/1.1 503 Service Unavailable\r\nServer: kitd\r\nConnection: close\r\n"
             f"Retry-After: {bounds.retry_after_s}\r\nContent-Length: 0\r\n\r\n"
@@ -126,17 +148,53 @@ class _Door:
 
     def admit(self) -> asyncio.Protocol:
         """Return what a new connection talks to."""
-        if len(self._requests.connections) + self._entering >= self._places:
+        if self._is_full() and not self._drop_idle():
             self._answers["5xx"] += 1
             return _TurnedAway(self.turned_away, self._crowded)
         # Up to a hundred are accepted before the first of them is in `connections`; each is by the
         # next turn of the loop.
         self._entering += 1
         asyncio.get_running_loop().call_soon(self._entered)
-        return self._requests()
+        handler = self._requests()
+        self._rest(handler)
+        return handler
 
     def _entered(self) -> None:
         self._entering -= 1
+
+    def _is_full(self) -> bool:
+        self._leaving.intersection_update(self._requests.connections)
+        there = len(self._requests.connections) - len(self._leaving) + self._entering
+        return there >= self._places
+
+    def _rest(self, handler: web.RequestHandler) -> None:
+        if self._idle_s is None:
+            return
+        self._idle.pop(handler, None)
+        self._idle[handler] = asyncio.get_running_loop().time()
+        if len(self._idle) > 2 * self._places:
+            there = set(self._requests.connections)
+            self._idle = {each: at_s for each, at_s in self._idle.items() if each in there}
+
+    def _drop_idle(self) -> bool:
+        """End the connection that has been idle for longest; return whether there was one."""
+        if self._idle_s is None:
+            return False
+        there = self._requests.connections
+        unknown = (each for each in there if each not in self._idle)
+        before_s = asyncio.get_running_loop().time() - self._idle_s
+        # Who has just come or been answered is about to say something.
+        idle = (each for each, at_s in self._idle.items() if at_s <= before_s)
+        for handler in (*unknown, *idle):
+            transport = handler.transport
+            if handler not in there or handler in self._leaving or transport is None:
+                continue
+            # Who has not read all of his answer is not idle.
+            if handler not in self._traffic.busy and not transport.get_write_buffer_size():
+                self._leaving.add(handler)
+                handler.force_close()
+                return True
+        return False
 
     def watch(self) -> None:
         """End connections whose other end takes no bytes, from now on: where no kernel does."""
@@ -222,7 +280,7 @@ async def listening(
     )
     await runner.setup()
     assert runner.server is not None
-    door = _Door(runner.server, bounds, answers)
+    door = _Door(runner.server, bounds, answers, traffic)
     try:
         server = await _start(door, place, option)
         watched = [_is_watched_by_kernel(each, bounds.unread_s) for each in server.sockets]

@@ -24,6 +24,8 @@ BOUNDS = Bounds(
     linger_s=1.0,
     drain_s=0.2,
     close_s=0.1,
+    # Whoever opens connections and says nothing must not keep a probe away.
+    idle_s=0.5,
 )
 FRESH_S = 1.0
 """Scrapes that are not further apart share their numbers."""

@@ -77,10 +77,11 @@ async def test_those_without_a_place_are_told_to_come_again_but_not_all_of_them(
             client.close()
 
 
+@pytest.mark.parametrize("idle_s", [None, 20.0])
 @pytest.mark.parametrize("rounds", [1, 3])
-async def test_of_many_who_come_at_once_so_many_are_let_in_as_there_are_places(rounds):
+async def test_of_many_who_come_at_once_so_many_are_let_in_as_there_are_places(rounds, idle_s):
     """All of them are accepted in one turn of the loop; those let in keep their places."""
-    async with serve(BOUNDS, say_hello) as place, asyncio.timeout(20):
+    async with serve(replace(BOUNDS, idle_s=idle_s), say_hello) as place, asyncio.timeout(20):
         clients, let_in = [], []
         for _ in range(rounds):
             arriving = [ask(place) for _ in range(40)]
@@ -160,6 +161,58 @@ async def test_who_says_only_half_of_a_head_loses_his_place():
                     with closing(ask(place)) as other:
                         if await was_answered(other):
                             break
+
+
+async def test_who_is_idle_for_longest_leaves_his_place_to_who_comes():
+    """And neither who has just been answered, nor who waits for an answer, nor who reads one."""
+    slow = asyncio.Event()
+
+    async def answer(request):
+        if "slow" in request.query:
+            await slow.wait()
+        return web.Response(body=LARGE if "large" in request.query else b"hello")
+
+    bounds = replace(BOUNDS, connections=4, idle_s=0.0)
+    async with serve(bounds, answer) as place, asyncio.timeout(20):
+        silent, asked = socket.create_connection(place), ask(place)
+        assert await was_answered(asked)
+        waiting, reading = socket.create_connection(place), socket.create_connection(place)
+        waiting.sendall(b"GET /?slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        reading.sendall(b"GET /?large HTTP/1.1\r\nHost: a\r\n\r\n")
+        for client in (silent, waiting, reading):
+            client.setblocking(False)
+        assert await first_heard(reading) == b"HTTP/1.1 200"
+
+        with closing(ask(place)) as next_one:
+            assert await first_heard(silent) == b"", "it was the first, and has asked for nothing"
+            assert await was_answered(next_one)
+            with closing(ask(place)) as another:
+                assert await first_heard(asked) == b"", "it is idle since before the next one was"
+                assert await was_answered(another)
+        slow.set()
+        assert await first_heard(waiting) == b"HTTP/1.1 200"
+        left = len(LARGE)
+        while left > 1000:
+            left -= len(await asyncio.get_running_loop().sock_recv(reading, 1 << 20))
+        for client in (silent, asked, waiting, reading):
+            client.close()
+
+
+async def test_a_defect_is_counted_as_the_answer_that_it_gets(caplog):
+    async def defect(_request):
+        raise ValueError("a defect")
+
+    answers = Counter()
+    application = web.Application()
+    application.router.add_get("/", defect)
+    place = TcpAddress("127.0.0.1", 0)
+    async with listening(
+        application, place, BOUNDS, option="x.listen", answers=answers
+    ) as listener:
+        with closing(ask(listener.getsockname())) as client:
+            assert await first_heard(client) == b"HTTP/1.1 500"
+    assert answers == {"5xx": 1}
+    assert "a defect" in caplog.text
 
 
 async def test_answers_are_counted_by_class_and_so_are_those_who_are_turned_away():
