@@ -30,6 +30,7 @@ from kitd.metrics.sight import Sights
 from kitd.metrics.snapshot import (
     cache_families,
     disk_families,
+    file_families,
     health_families,
     labelled,
     ledger_families,
@@ -211,8 +212,10 @@ class Gatherer:
         yield labelled(catalogue.LOOK_TIME, at_s.items())
         if sights.health.seen is not None:
             yield from health_families(sights.health.seen, names)
-        if sights.disks.seen is not None:
-            yield from disk_families(sights.disks.seen)
+        disks = {place: look.seen for place, look in sights.disks.items() if look.seen is not None}
+        yield from disk_families(disks)
+        if sights.files.seen is not None:
+            yield from file_families(sights.files.seen)
         if sights.cache.seen is not None:
             yield from cache_families(sights.cache.seen)
         if sights.mirrors.seen is not None:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kitd.blocking import run_blocking
 from kitd.clock import Clock
@@ -38,10 +39,9 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
-class Disks:
-    """The disks by what is on them, and what the ledger's files take."""
+class Files:
+    """What the ledger's files take, and what is kept back for them."""
 
-    disks: Mapping[str, Disk]
     reserve_bytes: int
     ledger_bytes: int
     wal_bytes: int
@@ -60,16 +60,16 @@ class Sights:
     """All looks."""
 
     health: Look[Health]
-    disks: Look[Disks]
+    disks: Mapping[str, Look[Disk]]
+    """By what is on them; one that hangs keeps no other."""
+    files: Look[Files]
     cache: Look[Cache]
     mirrors: Look[Mapping[str, RuleCounts]]
 
     @property
-    def all(
-        self,
-    ) -> Sequence[Look[Health] | Look[Disks] | Look[Cache] | Look[Mapping[str, RuleCounts]]]:
+    def all(self) -> Sequence[Look[Any]]:
         """Every one of them."""
-        return (self.health, self.disks, self.cache, self.mirrors)
+        return (self.health, *self.disks.values(), self.files, self.cache, self.mirrors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +95,11 @@ def sights_of(sources: Sources, clock: Clock) -> Sights:
         projects = await sources.projects()
         return Health(projects, await sources.reasons(projects))
 
-    async def disks() -> Disks:
-        return await threads.take("disks", partial(_disks, sources))
+    async def disk(name: str, place: Path) -> Disk:
+        return await threads.take(f"disk of {name}", partial(_disk, place))
+
+    async def files() -> Files:
+        return await threads.take("files", partial(_files, sources))
 
     async def cache() -> Cache:
         usage = await run_blocking(sources.store.usage)
@@ -104,19 +107,18 @@ def sights_of(sources: Sources, clock: Clock) -> Sights:
 
     return Sights(
         health=Look("health", HEALTH_EVERY_S, health, clock),
-        disks=Look("disks", HEALTH_EVERY_S, disks, clock),
+        disks={
+            name: Look(f"{name}_disk", HEALTH_EVERY_S, partial(disk, name, place), clock)
+            for name, place in sources.places.items()
+        },
+        files=Look("ledger_files", HEALTH_EVERY_S, files, clock),
         cache=Look("cache", CACHE_EVERY_S, cache, clock),
         mirrors=Look("mirrors", CACHE_EVERY_S, sources.mirrors, clock),
     )
 
 
-def _disks(sources: Sources) -> Disks:
-    return Disks(
-        {name: _disk(place) for name, place in sources.places.items()},
-        _size(sources.reserve),
-        _size(sources.ledger),
-        wal_bytes(sources.ledger),
-    )
+def _files(sources: Sources) -> Files:
+    return Files(_size(sources.reserve), _size(sources.ledger), wal_bytes(sources.ledger))
 
 
 def _disk(place: Path) -> Disk:

@@ -12,7 +12,7 @@ from kitd.metrics import catalogue
 from kitd.metrics.catalogue import Metric
 from kitd.metrics.exposition import Family
 from kitd.metrics.names import OTHER, Names, named
-from kitd.metrics.sight import Cache, Disks, Health
+from kitd.metrics.sight import Cache, Disk, Files, Health
 from kitd.queue.job import TERMINAL, JobState, Lane
 from kitd.registry.governor import Closure
 from kitd.rpc.methods.wire import WireProject
@@ -169,15 +169,19 @@ def _project(project: WireProject, names: Names) -> str:
     return named(project.name, names.projects) if project.source == "config" else OTHER
 
 
-def disk_families(disks: Disks) -> Iterator[Family]:
+def disk_families(disks: Mapping[str, Disk]) -> Iterator[Family]:
     """Return how full the disks are."""
-    free = {(place,): disk.free_bytes for place, disk in disks.disks.items()}
+    free = {(place,): disk.free_bytes for place, disk in disks.items()}
     yield labelled(catalogue.DISK_FREE, free.items())
-    size = {(place,): disk.size_bytes for place, disk in disks.disks.items()}
+    size = {(place,): disk.size_bytes for place, disk in disks.items()}
     yield labelled(catalogue.DISK_SIZE, size.items())
-    yield one(catalogue.DISK_RESERVE, disks.reserve_bytes)
-    yield one(catalogue.LEDGER_BYTES, disks.ledger_bytes)
-    yield one(catalogue.WAL_BYTES, disks.wal_bytes)
+
+
+def file_families(files: Files) -> Iterator[Family]:
+    """Return what the ledger's files take."""
+    yield one(catalogue.DISK_RESERVE, files.reserve_bytes)
+    yield one(catalogue.LEDGER_BYTES, files.ledger_bytes)
+    yield one(catalogue.WAL_BYTES, files.wal_bytes)
 
 
 def cache_families(cache: Cache) -> Iterator[Family]:

@@ -31,7 +31,7 @@ WELL = {
     "kitd_ready": "1x2000",
     # The series begin at the time 0.
     "process_start_time_seconds": f"-{DAY_S}x2000",
-    'kitd_look_timestamp_seconds{look="disks"}': "0+15x2000",
+    'kitd_look_timestamp_seconds{look="state_disk"}': "0+15x2000",
 }
 """A kitd that has run for a day."""
 
@@ -69,7 +69,7 @@ FIRES = [
     ),
     (
         "a disk answers no more",
-        {'kitd_look_timestamp_seconds{look="disks"}': "0x2000"},
+        {'kitd_look_timestamp_seconds{look="state_disk"}': "0x2000"},
         21 * MINUTE,
         {"KitdLooksStale"},
     ),
