@@ -94,6 +94,7 @@ from kitd.ledger.trouble import TroubleLedger
 from kitd.metrics.gather import Gatherer, HttpAnswers, Instruments
 from kitd.metrics.health import Readiness
 from kitd.metrics.lag import keep_lag
+from kitd.metrics.process import process_age_s
 from kitd.metrics.sampler import keep_looking
 from kitd.metrics.server import MetricsServer
 from kitd.metrics.sight import Sights, sights_of
@@ -648,7 +649,7 @@ def _make_watch(
         Instruments(
             version=__version__,
             epoch=ledgers.life.epoch,
-            started_us=ground.clock.now_us(),
+            started_us=ground.clock.now_us() - int(process_age_s() * 1_000_000),
             clock=ground.clock,
             config=lambda: in_force.config,
             kinds=tuple(KINDS),

@@ -76,7 +76,7 @@ class MetricsServer:
                 self._page.families.cancel()
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        form = format_for(request.headers.get("Accept", ""))
+        form = format_for(_accept(request))
         text = await self._text(form)
         return web.Response(body=text, headers={"Content-Type": form.value})
 
@@ -109,9 +109,14 @@ class MetricsServer:
         )
 
 
+def _accept(request: web.Request) -> str:
+    # Several lines are one list (RFC 9110, section 5.3).
+    return ",".join(request.headers.getall("Accept", ()))
+
+
 def _said(request: web.Request, status: int, state: str, reasons: dict[str, int]) -> web.Response:
     headers = {"Cache-Control": "no-store"}
-    if wants_json(request.headers.get("Accept", "")):
+    if wants_json(_accept(request)):
         text = json.dumps({"state": state, "reasons": reasons})
         return web.Response(
             status=status, text=f"{text}\n", content_type="application/json", headers=headers

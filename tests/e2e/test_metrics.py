@@ -151,6 +151,12 @@ def test_the_probes(watch, get, free_address):
     status, headers, text = get("/readyz", "application/json")
     assert (status, headers["Content-Type"]) == (200, "application/json; charset=utf-8")
     assert json.loads(text) == {"state": "ready", "reasons": {}}
+    host, _, port = free_address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        # One list, though in several lines.
+        accept = "Accept: text/plain;q=0.1\r\nAccept: application/json\r\n"
+        client.sendall(f"GET /healthz HTTP/1.0\r\n{accept}\r\n".encode())
+        assert b"application/json" in client.makefile("rb").read()
     assert get("/readyz", method="HEAD")[::2] == (200, "")
     assert get("/readyz", method="POST")[0] == 405
     assert get("/elsewhere")[0] == 404
