@@ -159,7 +159,7 @@ def test_reading_a_small_blob_is_bounded_and_verified(store):
         store.read(TARGET, max_bytes=TARGET.size - 1)
     path = store.path_of(TARGET.digest)
     path.chmod(0o600)
-    path.write_bytes(b"X" + CONTENT[1:])
+    path.write_bytes(bytes([CONTENT[0] ^ 1]) + CONTENT[1:])
     with pytest.raises(MismatchError, match="damaged"):
         store.read(TARGET, max_bytes=TARGET.size)
 
