@@ -110,10 +110,10 @@ def _check(file: Path | None) -> int:
     found = _load(lambda: _places(file, None))
     if found is None:
         return EX_CONFIG
-    _, loaded = found
+    places, loaded = found
     for warning in loaded.warnings:
         _say(f"warning: {warning}")
-    print(f"{loaded.path or 'no configuration file: the defaults'}: ok")
+    print(f"{loaded.path or f'there is no {places.config.path}: the defaults'}: ok")
     return 0
 
 
@@ -141,7 +141,7 @@ def _live(places: Places, loaded: Loaded, service: ServiceManager) -> int:
             logs=logs,
             load=lambda: load_config(places),
         )
-        return guardian.run(partial(_run, loaded, life))
+        return guardian.run(partial(_run, places, loaded, life))
 
 
 def _steer(guardian: Guardian, daemon: Controls) -> None:
@@ -166,11 +166,14 @@ def _keep_to_ourselves() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
-async def _run(loaded: Loaded, life: Callable[[], Coroutine[Any, Any, None]]) -> int:
+async def _run(
+    places: Places, loaded: Loaded, life: Callable[[], Coroutine[Any, Any, None]]
+) -> int:
     for warning in loaded.warnings:
         log.warning("config.warning", warning=warning)
     if loaded.path is None:
-        log.info("config.none", hint="kitctl projects add NAME PATH -t REFERENCE watches a project")
+        hint = "kitctl projects add NAME PATH -t REFERENCE watches a project"
+        log.info("config.none", path=places.config.path, hint=hint)
     try:
         await life()
     except asyncio.CancelledError:

@@ -253,7 +253,8 @@ class Tour:
         program, *arguments = shlex.split(command, comments=True)
         if (program, arguments[:1]) == ("kitd", ["serve"]):
             assert not step.output, f"{block.place}: the log is not compared"
-            self.serve(arguments=arguments[1:])
+            # As the shell would have it.
+            self.serve(arguments=[re.sub("^~", str(self.home), each) for each in arguments[1:]])
             return
         shown = step.output
         end_s = time.monotonic() + DEADLINE_S

@@ -114,13 +114,13 @@ def test_the_first_kit_and_every_day(kitd, docker_registry, skopeo, home, shell,
         return at_mirror.replace(REGISTRY, docker_registry.host)
 
     typed = commands(README[README.index("## Your first kit") : README.index("## Every day")])
-    serve = typed.index("kitd serve")
+    serve = typed.index("kitd serve --config ~/kitd.yaml")
     for command in typed[:serve]:
         done = subprocess.run(
             ["sh", "-c", at_hand(command)], env={"PATH": "/usr/bin:/bin", "HOME": home}, check=False
         )
         assert done.returncode == 0, command
-    config = (home / ".config" / "kitd" / "kitd.yaml").read_text()
+    config = (home / "kitd.yaml").read_text()
     daemon = kitd(yaml.safe_load(config)).start()
     (enter, *first), elsewhere = typed[serve + 1 : -1], typed[-1]
     assert enter == "cd ~/models/sentiment"
