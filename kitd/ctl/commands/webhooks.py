@@ -4,6 +4,7 @@ from typing import Any
 
 from kitd.client import request
 from kitd.client.protocol import Document
+from kitd.ctl.cells import fold
 from kitd.ctl.error import UsageError
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.format import age, plural, printable, rfc3339, size
@@ -39,7 +40,10 @@ def list_deliveries(
             if len(deliveries) >= wanted or len(found) < at_most:
                 break
     is_filtered = (source, state) != (None, None)
-    lines = _table(session, deliveries) if deliveries else [_nothing(page, is_filtered=is_filtered)]
+    if deliveries:
+        lines = _table(session, deliveries)
+    else:
+        lines = fold(_nothing(page, is_filtered=is_filtered), session.terminal.width)
     lines += [*_unread(page), *_refused(page)]
     session.terminal.show({**page, "deliveries": deliveries}, "\n".join(lines))
     return ExitCode.DONE
