@@ -114,7 +114,8 @@ fuzz: $(VENV)/.dev ## feed nearly valid bytes to everything that reads what othe
 # What lies about here may be a password: it shall not travel with what is built.
 committed:
 	@[ -n '$(UNCOMMITTED)' ] || [ ! -e .git ] || { \
-		left=$$(git status --porcelain --untracked-files=all) || exit 1; \
+		left=$$(git status --porcelain --untracked-files=no && \
+			git ls-files --others --exclude-per-directory=.gitignore) || exit 1; \
 		[ -z "$$left" ] || { echo "$$left"; \
 			echo 'not committed: commit it or move it away; make … UNCOMMITTED=1 builds all the same'; \
 			exit 1; }; }

@@ -93,6 +93,9 @@ class _Traffic:
         except web.HTTPException as refused:
             self._answers[_class_of(refused.status)] += 1
             raise
+        except ConnectionError:
+            # Nobody is there any more, and what he was sent until then was right.
+            raise
         except Exception:
             # A defect, which is answered with a 500.
             self._answers["5xx"] += 1
@@ -170,22 +173,26 @@ class _Door:
     def _rest(self, handler: web.RequestHandler) -> None:
         if self._idle_s is None:
             return
-        self._idle.pop(handler, None)
-        self._idle[handler] = asyncio.get_running_loop().time()
+        now_s = asyncio.get_running_loop().time()
         if len(self._idle) > 2 * self._places:
             there = set(self._requests.connections)
-            self._idle = {each: at_s for each, at_s in self._idle.items() if each in there}
+            # Who has just come is there in a moment.
+            young_s = now_s - self._idle_s
+            self._idle = {
+                each: at_s for each, at_s in self._idle.items() if each in there or at_s > young_s
+            }
+        self._idle.pop(handler, None)
+        self._idle[handler] = now_s
 
     def _drop_idle(self) -> bool:
         """End the connection that has been idle for longest; return whether there was one."""
         if self._idle_s is None:
             return False
         there = self._requests.connections
-        unknown = (each for each in there if each not in self._idle)
         before_s = asyncio.get_running_loop().time() - self._idle_s
         # Who has just come or been answered is about to say something.
-        idle = (each for each, at_s in self._idle.items() if at_s <= before_s)
-        for handler in (*unknown, *idle):
+        idle = [each for each, at_s in self._idle.items() if at_s <= before_s]
+        for handler in idle:
             transport = handler.transport
             if handler not in there or handler in self._leaving or transport is None:
                 continue

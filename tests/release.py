@@ -16,7 +16,17 @@ from packaging.metadata import Metadata, RawMetadata, parse_email
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-MADE = {".venv", "__pycache__", "build", "dist"}
+MADE = {
+    ".hypothesis",
+    ".import_linter_cache",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".venv",
+    "__pycache__",
+    "build",
+    "dist",
+}
 """Directories that may lie in an unpacked sdist without having been in it."""
 COMMANDS = {"kitd": "kitd.__main__:main", "kitctl": "kitd.ctl.main:run"}
 

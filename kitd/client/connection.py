@@ -51,7 +51,7 @@ def socket_path(path: str | os.PathLike[str] | None) -> str:
     Raises `ArgumentError`, `InvalidPlaceError`.
     """
     if path is None:
-        place = find_daemon(os.environ, os.getuid(), os.path.exists)
+        place = find_daemon(os.environ, os.getuid(), os.path.exists, _is_open)
     else:
         place = os.fspath(path)
     try:
@@ -61,6 +61,10 @@ def socket_path(path: str | os.PathLike[str] | None) -> str:
     if not is_name:
         raise ArgumentError(f"{printable(place)} is not the name of a socket")
     return place
+
+
+def _is_open(path: str) -> bool:
+    return os.access(path, os.W_OK)
 
 
 def unreachable(path: str, error: OSError) -> DaemonUnreachableError | AccessDeniedError:

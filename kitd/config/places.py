@@ -16,6 +16,8 @@ from kitd.errors import KitdError
 SYSTEM_CONFIG = "/etc/kitd/kitd.yaml"
 SYSTEM_STATE_DIR = "/var/lib/kitd"
 SYSTEM_SOCKET = "/run/kitd/kitd.sock"
+LEDGER = "ledger.sqlite3"
+"""In the state directory."""
 CREDENTIALS = "/run/credentials/kitd.service"
 """Where systemd puts what `LoadCredential=` names: known also to who only checks a file."""
 
@@ -107,15 +109,21 @@ def find_socket(environ: Mapping[str, str], uid: int, flag: str | None = None) -
     return Place(SYSTEM_SOCKET, is_explicit=False)
 
 
-def find_daemon(environ: Mapping[str, str], uid: int, exists: Callable[[str], bool]) -> str:
+def find_daemon(
+    environ: Mapping[str, str],
+    uid: int,
+    exists: Callable[[str], bool],
+    is_open: Callable[[str], bool],
+) -> str:
     """Return the socket of the daemon that a client means who names none.
 
-    That is the user's own; where there is none, the system's, if the machine has one. Raises
-    `InvalidPlaceError`.
+    That is the user's own. Who has none, nor a ledger of one that only does not run, means the
+    system's where it `is_open` to him. Raises `InvalidPlaceError`.
     """
     own = find_socket(environ, uid)
-    is_others = not own.is_explicit and not exists(own.path) and exists(SYSTEM_SOCKET)
-    return SYSTEM_SOCKET if is_others else own.path
+    if own.is_explicit or exists(own.path) or not is_open(SYSTEM_SOCKET):
+        return own.path
+    return own.path if exists(f"{find_state_dir(environ, uid).path}/{LEDGER}") else SYSTEM_SOCKET
 
 
 def is_user_mode(environ: Mapping[str, str], uid: int) -> bool:

@@ -23,7 +23,7 @@ def end_as_first() -> None:
     if os.getpid() == 1:
         for number in _SIGNALS:
             if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, _end)
+                signal.signal(number, end_by)
 
 
 class _EndedBySignal(BaseException):
@@ -45,7 +45,7 @@ class TakenBackBySignals:
     def __enter__(self) -> Self:
         for number in _SIGNALS:
             before = signal.getsignal(number)
-            if before in (signal.SIG_DFL, _end):
+            if before in (signal.SIG_DFL, end_by):
                 self._caught.append((number, before))
                 signal.signal(number, self._receive)
         self._is_in_body = True
@@ -55,14 +55,14 @@ class TakenBackBySignals:
         self._is_in_body = False
         # An error that says what could not be taken back is worth more than the signal.
         if self._received is not None and kind in (None, _EndedBySignal):
-            _end(self._received)
+            end_by(self._received)
         for number, before in self._caught:
             signal.signal(number, before)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if not self._is_in_body or _is_at_an_edge(frame):
             # There is nothing to unwind yet, or any more.
-            _end(number)
+            end_by(number)
         self._received = number
         raise _EndedBySignal
 
@@ -79,7 +79,8 @@ def _is_at_an_edge(frame: FrameType | None) -> bool:
     return False
 
 
-def _end(number: int, _: FrameType | None = None) -> None:
+def end_by(number: int, _: FrameType | None = None) -> None:
+    """End as whoever has no handler for a signal ends by it, process 1 too."""
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
     # Only process 1 gets here.

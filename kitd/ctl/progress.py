@@ -182,11 +182,10 @@ class ProgressLine:
 
     def _ended(self, number: int, _frame: FrameType | None) -> None:
         """End by a signal after all, but not in the middle of a line."""
-        import signal  # noqa: PLC0415 - as below
+        from kitd.ctl.ending_signals import end_by  # noqa: PLC0415 - as below
 
         self.clear()
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
+        end_by(number)
 
     def __enter__(self) -> Self:
         if self._terminal.has_progress:

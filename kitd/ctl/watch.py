@@ -22,7 +22,7 @@ from kitd.client.absence import PATIENCE_S
 from kitd.client.error import AccessDeniedError, DeadlineExceededError
 from kitd.client.record import Event
 from kitd.client.subscription import JobProgress, Subscription
-from kitd.ctl.ending_signals import TakenBackBySignals
+from kitd.ctl.ending_signals import TakenBackBySignals, end_by
 from kitd.ctl.error import UnwritableOutputError
 from kitd.ctl.exit_code import ExitCode
 from kitd.ctl.progress import Rate
@@ -297,8 +297,7 @@ class _Screen:
     def _quit(self, number: int, _frame: FrameType | None) -> None:
         """End at once, as Ctrl-Backslash asks for, but with a terminal that can be used."""
         self._leave()
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
+        end_by(number)
 
     def __enter__(self) -> Self:
         signal.signal(signal.SIGWINCH, self._wake)

@@ -27,6 +27,7 @@ from kitd.config import model
 from kitd.config.address import TcpAddress
 from kitd.config.load import Loaded
 from kitd.config.model import Config
+from kitd.config.places import LEDGER
 from kitd.config.show import show_config
 from kitd.content.reach import Reach
 from kitd.content.shared import SharedReads
@@ -131,8 +132,6 @@ from kitd.webhooks.refusal import Refusals
 from kitd.webhooks.server import WebhookServer
 
 log = structlog.get_logger(__name__)
-
-LEDGER = "ledger.sqlite3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable
 
-_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def run_behind_first(life: Callable[[], int]) -> int:

@@ -214,6 +214,8 @@ def _log_stacks() -> None:
     for thread in _others():
         if thread.ident in frames:
             log.error("daemon.stack", thread=thread.name, stack=_stack_of(frames[thread.ident]))
+    # This frame is among them: they would keep each other, and what is in all of them.
+    frames.clear()
 
 
 def _stack_of(frame: FrameType | None) -> str:

@@ -8,6 +8,7 @@ import contextlib
 import io
 import logging
 import os
+import threading
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TextIO, cast
@@ -92,14 +93,18 @@ class _Records(logging.Handler):
 
 
 class _Strays(io.TextIOBase):
-    """What is printed to `sys.stderr`, by Python itself most of all."""
+    """What is printed to `sys.stderr`, by Python itself most of all: whole lines of each thread."""
 
     def __init__(self, writer: LogWriter, secrets: Secrets) -> None:
         self._writer = writer
         self._secrets = secrets
+        self._begun = threading.local()
 
     def write(self, text: str) -> int:
-        self._writer.put(self._secrets.redact(text))
+        *lines, rest = (getattr(self._begun, "text", "") + text).split("\n")
+        self._begun.text = rest
+        for line in lines:
+            self._writer.put(f"{self._secrets.redact(line)}\n")
         return len(text)
 
 

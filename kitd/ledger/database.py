@@ -92,6 +92,7 @@ class Database:
         self._unanswered: set[asyncio.Future[Any]] = set()
         self._ended_by: BaseException | None = None
         self._ended = asyncio.Event()
+        self._left_open: sqlite3.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self.upgrade: Upgrade | None = None
         self.commits_s = Histogram(COMMIT_BOUNDS_S)
@@ -230,6 +231,10 @@ class Database:
             if batch and self._ended_by is None:
                 changed = self._commit(connection, batch)
                 self._loop.call_soon_threadsafe(self._answer, batch, changed)
+        if self._ended_by is not None:
+            # Closing it would carry the log over into what is damaged.
+            self._left_open = connection
+            return
         # A courtesy to the next start: where the disk does not take it, the WAL stays and is read.
         with suppress(sqlite3.OperationalError):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

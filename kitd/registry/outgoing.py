@@ -96,10 +96,11 @@ class Outgoing(Payload):
     async def _finish(self) -> None:
         async with self._reading:
             self._closed = True
-        # One that was lost belongs to no protocol any more, and cannot be aborted either.
-        if self._transport is not None and self._transport.get_protocol() is not None:
-            # It would stay until the peer has taken what was written, which may be never.
-            self._transport.abort()
+        if self._transport is not None:
+            # Some of Python 3.12 have no loop to tell any more where the connection was lost.
+            with suppress(AttributeError):
+                # It would stay until the peer has taken what was written, which may be never.
+                self._transport.abort()
 
     def caused(self, error: RegistryError) -> bool:
         """Whether a request failed because of the source: with its error, or of its silence."""

@@ -114,23 +114,29 @@ def test_the_socket_of_a_user_without_a_session_follows_the_state_directory() ->
 
 
 OWN, SYSTEM = "/run/user/1000/kitd/kitd.sock", "/run/kitd/kitd.sock"
+OWN_LEDGER = "/home/ada/.local/state/kitd/ledger.sqlite3"
 
 
 @pytest.mark.parametrize(
-    ("there", "expected"),
+    ("there", "opened", "expected"),
     [
-        ({OWN, SYSTEM}, OWN),
-        ({OWN}, OWN),
-        ({SYSTEM}, SYSTEM),
+        ({OWN}, {SYSTEM}, OWN),
+        ({OWN}, set(), OWN),
+        (set(), {SYSTEM}, SYSTEM),
         # What is started is the user's own.
-        (set(), OWN),
+        (set(), set(), OWN),
+        # His own is only away, and nothing that is meant for it goes to another.
+        ({OWN_LEDGER}, {SYSTEM}, OWN),
+        # It is there, and not for him.
+        ({SYSTEM}, set(), OWN),
     ],
 )
-def test_clients_find_the_systems_daemon_where_the_user_has_none(there, expected) -> None:
+def test_clients_find_the_systems_daemon_where_the_user_has_none(there, opened, expected) -> None:
     environ = {"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/run/user/1000"}
-    assert find_daemon(environ, ADA, there.__contains__) == expected
+    exists, is_open = there.__contains__, opened.__contains__
+    assert find_daemon(environ, ADA, exists, is_open) == expected
     named = environ | {"KITD_SOCKET": "/v/kitd.sock"}
-    assert find_daemon(named, ADA, there.__contains__) == "/v/kitd.sock"
+    assert find_daemon(named, ADA, exists, is_open) == "/v/kitd.sock"
 
 
 @pytest.mark.parametrize("name", ["KITD_CONFIG", "KITD_STATE_DIR", "KITD_SOCKET"])

@@ -182,7 +182,10 @@ def test_a_release_is_in_the_changelog():
 def dry_run(target):
     """Return the commands of a target, as if nothing had been made yet."""
     command = ["make", "--dry-run", "--always-make", target]
-    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+    said = subprocess.run(
+        command, cwd=ROOT, env=environ, check=True, capture_output=True, text=True
+    ).stdout
     return said.replace("\\\n", " ").splitlines()
 
 
