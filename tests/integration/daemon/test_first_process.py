@@ -79,12 +79,12 @@ def test_orphans_are_buried(container):
     assert container(ORPHANS).wait(timeout=30) == 7
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_signals_are_passed_on(container, number):
     """What the engine sends to process 1 arrives where kitd lives."""
     process = container(
         "def life():\n"
-        "    wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]\n"
+        "    wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]\n"
         "    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)\n"
         "    print('up', flush=True)\n"
         "    return 100 + signal.sigwait(wanted)\n"

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import threading
 
 import pytest
 import structlog
@@ -65,6 +66,27 @@ def test_what_is_printed_goes_the_way_of_the_log(capfd):
         logs.secrets.learn(SECRET)
         print("printed", SECRET, file=sys.stderr)
     assert capfd.readouterr().err == f"printed {REDACTED}\n"
+
+
+def test_what_is_printed_in_pieces_comes_out_in_lines(capfd):
+    """Python prints a traceback in many, and another thread may print meanwhile."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def other():
+        begun.wait(10)
+        print("the line of another", file=sys.stderr)
+        ended.set()
+
+    with open_logs() as logs:
+        logs.secrets.learn(SECRET)
+        thread = threading.Thread(target=other)
+        thread.start()
+        sys.stderr.write(f"one {SECRET[:5]}")
+        begun.set()
+        ended.wait(10)
+        sys.stderr.write(f"{SECRET[5:]} line\n")
+        thread.join()
+    assert capfd.readouterr().err == f"the line of another\none {REDACTED} line\n"
 
 
 def test_a_reload_changes_the_level_for_those_who_already_log(logs, said):

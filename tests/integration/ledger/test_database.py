@@ -311,6 +311,7 @@ async def test_damage_that_a_reader_meets_ends_the_writing_too(tmp_path):
         file.write(b"\xaa" * size)
     before = path.read_bytes()
     async with Database(path) as database:
+        await database.write(put("in the log"))
         gate = Gate()
         held = asyncio.create_task(database.write(gate))
         await asyncio.to_thread(gate.entered.wait, 10)
@@ -324,7 +325,9 @@ async def test_damage_that_a_reader_meets_ends_the_writing_too(tmp_path):
         with pytest.raises(LedgerDamagedError):
             await database.guard()
         assert await database.read("SELECT value FROM meta WHERE key = 'late'") == []
+    # What is in the log is not carried over into what is damaged, and not lost either.
     assert path.read_bytes() == before
+    assert path.with_name(f"{path.name}-wal").stat().st_size > 0
 
 
 async def test_a_defect_of_the_writer_is_told_to_all_who_wait_and_who_come(database):

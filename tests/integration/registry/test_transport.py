@@ -6,6 +6,7 @@ import ssl
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -125,12 +126,12 @@ async def transport():
     """Open transports whose requests a test sends itself."""
     async with AsyncExitStack() as stack:
 
-        async def start(host: str) -> Transport:
+        async def start(host: str, **settings: Any) -> Transport:
             async def at_once(_delay_s: float) -> None:
                 pass
 
             surroundings = Surroundings(sleep=at_once)
-            opened = await Transport.open(host, RegistrySettings(), surroundings)
+            opened = await Transport.open(host, RegistrySettings(**settings), surroundings)
             stack.push_async_callback(opened.close)
             return opened
 
@@ -221,6 +222,34 @@ async def test_a_connection_that_takes_no_more_of_a_body_is_gone_with_its_reques
         assert state_of(ports[0]) != ESTABLISHED
     finally:
         ended.set()
+
+
+@pytest.mark.parametrize("is_secure", [False, True])
+async def test_an_answer_that_is_none_in_the_middle_of_a_body_is_told(
+    talk, transport, pki, is_secure
+):
+    """The library gives up the connection, and so does whoever sent the body."""
+
+    async def babble(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"garbage\r\n\r\n")
+        await writer.drain()
+        await told.wait()
+        writer.transport.abort()
+
+    told = asyncio.Event()
+    options, settings = {}, {}
+    if is_secure:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(pki / "registry.pem", pki / "registry.key")
+        options, settings = {"ssl": context}, {"plain_http": False, "ca_file": pki / "ca.pem"}
+    sender = await transport(await talk(babble, **options), **settings)
+    request = Request(operation="send", method="PUT", url=sender.url("x"), content=endless)
+    with pytest.raises(RegistryProtocolError, match="not HTTP"):
+        async with sender.send(request):
+            pass
+    told.set()
+    await asyncio.sleep(0.1)
 
 
 async def test_a_slow_body_has_all_the_time_it_needs(serve, transport):
