@@ -16,8 +16,8 @@ from kitd.queue.retry import SUSPECT_CRASHES
 MAX_ROWS = 20_000
 """Tallies and endpoints have names that configurations had once; none has so many."""
 MAX_LOOKED_AT = 100
-"""Of each lane, the oldest is looked for among so many jobs: those that were asked for first. What
-was tried before can have waited for less than one that was asked for later."""
+"""Of each lane, the oldest is looked for among so many of the jobs that nothing keeps, those that
+were asked for first. What was tried before can have waited for less than what came later."""
 
 _QUEUED_STATES = (JobState.READY, JobState.SCHEDULED, JobState.RUNNING)
 _QUEUE = (
