@@ -24,6 +24,12 @@ RECONNECTING = Progress("reconnecting", 0, 0)
 _PAUSE_S = 0.25
 
 
+def is_absence(error: KitdError) -> bool:
+    """Whether an error says that the daemon may only be away for a moment."""
+    # While it starts, its socket may be there before those who may open it.
+    return error.disposition is Disposition.RETRY or isinstance(error, AccessDeniedError)
+
+
 class JobLostError(DaemonUnreachableError):
     """Nobody can say what became of a job; `job` is its number."""
 
@@ -64,9 +70,7 @@ class Absence:
         # Whoever has no room for one more is there.
         if isinstance(error, RpcError) and error.code == "queue_full":
             raise error
-        # While it starts, its socket may be there before those who may open it.
-        is_absence = error.disposition is Disposition.RETRY or isinstance(error, AccessDeniedError)
-        if not is_absence or isinstance(error, JobLostError):
+        if not is_absence(error) or isinstance(error, JobLostError):
             raise error
         now_s = time.monotonic()
         if self._since_s is None:

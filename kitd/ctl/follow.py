@@ -5,8 +5,8 @@ from collections.abc import Callable
 from contextlib import closing
 
 from kitd.client import Client
-from kitd.client.absence import PATIENCE_S, RECONNECTING
-from kitd.client.error import AccessDeniedError, DeadlineExceededError
+from kitd.client.absence import PATIENCE_S, RECONNECTING, is_absence
+from kitd.client.error import DeadlineExceededError
 from kitd.client.outcome import JobFailedError
 from kitd.client.record import Job, Progress
 from kitd.ctl.error import InterruptedByUserError
@@ -14,7 +14,7 @@ from kitd.ctl.format import printable
 from kitd.ctl.progress import ProgressLine
 from kitd.ctl.session import Session
 from kitd.ctl.terminal import Terminal
-from kitd.errors import Disposition, KitdError
+from kitd.errors import KitdError
 
 _PAUSE_S = 0.25
 
@@ -40,11 +40,9 @@ class Presence:
 
         Raises `error` if that is no absence, or one from the beginning or of half a minute.
         """
-        # While it starts, its socket may be there before those who may open it.
-        is_absence = error.disposition is Disposition.RETRY or isinstance(error, AccessDeniedError)
         now_s = time.monotonic()
         since_s = now_s if self._away_since_s is None else self._away_since_s
-        if not is_absence or not self._is_known or now_s - since_s >= PATIENCE_S:
+        if not is_absence(error) or not self._is_known or now_s - since_s >= PATIENCE_S:
             raise error
         if self._away_since_s is None:
             self._terminal.note(f"{self._subject}kitd is away, waiting for it")

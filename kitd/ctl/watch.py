@@ -18,8 +18,8 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from kitd.client import Client, request
-from kitd.client.absence import PATIENCE_S
-from kitd.client.error import AccessDeniedError, DeadlineExceededError
+from kitd.client.absence import PATIENCE_S, is_absence
+from kitd.client.error import DeadlineExceededError
 from kitd.client.record import Event
 from kitd.client.subscription import JobProgress, Subscription
 from kitd.ctl.ending_signals import TakenBackBySignals, end_by
@@ -29,7 +29,7 @@ from kitd.ctl.progress import Rate
 from kitd.ctl.session import Session
 from kitd.ctl.terminal import Terminal
 from kitd.ctl.watch_frame import Pace, View, frame_lines
-from kitd.errors import Disposition, KitdError
+from kitd.errors import KitdError
 
 TICK_S = 1.0
 PAUSE_S = 0.25
@@ -78,7 +78,7 @@ def print_changes(session: Session) -> int:
                 now_s = time.monotonic()
                 away_since_s = now_s if away_since_s is None else away_since_s
                 patience_s = 0.0 if last is None else PATIENCE_S
-                if not _is_absence(error) or now_s - away_since_s >= patience_s:
+                if not is_absence(error) or now_s - away_since_s >= patience_s:
                     raise
                 time.sleep(PAUSE_S)
     return ExitCode.INTERRUPTED
@@ -98,11 +98,6 @@ def watch_screen(session: Session) -> int:
         except KeyboardInterrupt:
             return ExitCode.INTERRUPTED
     return ExitCode.DONE
-
-
-def _is_absence(error: KitdError) -> bool:
-    # While it starts, its socket may be there before those who may open it.
-    return error.disposition is Disposition.RETRY or isinstance(error, AccessDeniedError)
 
 
 def _await_event(subscription: Subscription, deadline: float) -> None:
@@ -149,7 +144,7 @@ class _Watch:
                     self._follow(screen, client, subscription)
                     return
             except KitdError as error:
-                if not _is_absence(error) or self._view is None:
+                if not is_absence(error) or self._view is None:
                     raise
                 is_silent = isinstance(error, DeadlineExceededError)
                 away = "kitd does not answer" if is_silent else "kitd is away"

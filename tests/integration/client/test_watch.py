@@ -156,6 +156,25 @@ def live(peer, answer, notify, happens):
     return script
 
 
+@pytest.fixture
+def watching(live, on_screen):
+    """A watch that has drawn the status."""
+    live(STATUS)
+    screen = on_screen("status", "--watch")
+    screen.until("kitd 0.1.0 is ready")
+    return screen
+
+
+@pytest.fixture
+def watching_in_shell(live, in_shell):
+    """A watch that has drawn the status, in a shell with control of jobs."""
+    live(STATUS)
+    screen = in_shell()
+    screen.type(b"kitctl status --watch\n")
+    screen.until("kitd 0.1.0 is ready")
+    return screen
+
+
 def degraded(*reasons):
     return STATUS | {"degraded": list(reasons)}
 
@@ -182,22 +201,16 @@ def test_running_jobs_have_bars(live, on_screen, job):
     ("number", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP)],
 )
-def test_whatever_ends_it_the_terminal_is_given_back(live, on_screen, number, code):
-    live(STATUS)
-    screen = on_screen("status", "--watch")
-    screen.until("kitd 0.1.0 is ready")
-    screen.process.send_signal(number)
-    screen.until(LEAVE)
-    assert screen.end() == code
+def test_whatever_ends_it_the_terminal_is_given_back(watching, number, code):
+    watching.process.send_signal(number)
+    watching.until(LEAVE)
+    assert watching.end() == code
 
 
-def test_ctrl_c_at_the_keyboard_ends_it(live, on_screen):
-    live(STATUS)
-    screen = on_screen("status", "--watch")
-    screen.until("kitd 0.1.0 is ready")
-    screen.type(b"\x03")
-    screen.until(LEAVE)
-    assert screen.end() == 130
+def test_ctrl_c_at_the_keyboard_ends_it(watching):
+    watching.type(b"\x03")
+    watching.until(LEAVE)
+    assert watching.end() == 130
 
 
 def test_a_resize_is_drawn_before_the_clock_and_any_event(peer, live, started):
@@ -214,69 +227,52 @@ def test_a_resize_is_drawn_before_the_clock_and_any_event(peer, live, started):
     screen.until(LEAVE)
 
 
-def test_only_q_itself_ends_it(live, on_screen):
-    live(STATUS)
-    screen = on_screen("status", "--watch")
-    screen.until("kitd 0.1.0 is ready")
+def test_only_q_itself_ends_it(watching):
     # F2 (twice, as terminals differ), Shift-F2, an arrow, and a letter.
-    screen.type(b"\x1bOQ\x1b[[Q\x1b[1;2Q\x1b[Ax")
-    screen.until("kitd 0.1.0 is ready")
-    screen.until("kitd 0.1.0 is ready")
-    screen.type(b"\x1bOQQ")
-    screen.until(LEAVE)
-    assert screen.end() == 0
+    watching.type(b"\x1bOQ\x1b[[Q\x1b[1;2Q\x1b[Ax")
+    watching.until("kitd 0.1.0 is ready")
+    watching.until("kitd 0.1.0 is ready")
+    watching.type(b"\x1bOQQ")
+    watching.until(LEAVE)
+    assert watching.end() == 0
 
 
-def test_ctrl_z_gives_the_terminal_to_the_shell_and_takes_it_again(live, on_screen):
-    live(STATUS)
-    screen = on_screen("status", "--watch")
-    screen.until("kitd 0.1.0 is ready")
-    screen.process.send_signal(signal.SIGTSTP)
-    screen.until(LEAVE)
+def test_ctrl_z_gives_the_terminal_to_the_shell_and_takes_it_again(watching):
+    watching.process.send_signal(signal.SIGTSTP)
+    watching.until(LEAVE)
     # A session without a shell has nobody to continue it: the kernel does not let it stop.
-    screen.process.send_signal(signal.SIGCONT)
-    screen.until(ENTER)
-    screen.until("kitd 0.1.0 is ready")
-    screen.type(b"q")
-    screen.until(LEAVE)
-    assert screen.end() == 0
+    watching.process.send_signal(signal.SIGCONT)
+    watching.until(ENTER)
+    watching.until("kitd 0.1.0 is ready")
+    watching.type(b"q")
+    watching.until(LEAVE)
+    assert watching.end() == 0
 
 
-def test_ctrl_backslash_ends_it_and_the_terminal_is_given_back(live, on_screen):
-    live(STATUS)
-    screen = on_screen("status", "--watch")
-    screen.until("kitd 0.1.0 is ready")
-    screen.type(b"\x1c")
-    screen.until(LEAVE)
-    assert screen.end() == -signal.SIGQUIT
+def test_ctrl_backslash_ends_it_and_the_terminal_is_given_back(watching):
+    watching.type(b"\x1c")
+    watching.until(LEAVE)
+    assert watching.end() == -signal.SIGQUIT
 
 
-def test_killed_while_it_is_put_aside_it_leaves_the_shells_screen_alone(live, in_shell):
-    live(STATUS)
-    screen = in_shell()
-    screen.type(b"kitctl status --watch\n")
-    screen.until("kitd 0.1.0 is ready")
-    screen.type(b"\x1a")
-    screen.until("Stopped")
-    screen.until("$ ")
-    screen.type(KILL)
-    after = screen.until("Terminated")
+def test_killed_while_it_is_put_aside_it_leaves_the_shells_screen_alone(watching_in_shell):
+    watching_in_shell.type(b"\x1a")
+    watching_in_shell.until("Stopped")
+    watching_in_shell.until("$ ")
+    watching_in_shell.type(KILL)
+    after = watching_in_shell.until("Terminated")
     assert "\x1b[?1049" not in after
     assert "tty output" not in after
 
 
 def test_killed_while_a_stop_that_it_did_not_hear_holds_it_the_shell_keeps_its_modes(
-    live, in_shell
+    watching_in_shell,
 ):
-    live(STATUS)
-    screen = in_shell()
-    screen.type(b"kitctl status --watch\n")
-    screen.until("kitd 0.1.0 is ready")
-    os.kill(screen.foreground(), signal.SIGSTOP)
-    screen.until("Stopped")
-    screen.until("$ ")
-    screen.type(KILL)
-    assert LEAVE in screen.until("Terminated")
+    os.kill(watching_in_shell.foreground(), signal.SIGSTOP)
+    watching_in_shell.until("Stopped")
+    watching_in_shell.until("$ ")
+    watching_in_shell.type(KILL)
+    assert LEAVE in watching_in_shell.until("Terminated")
 
 
 def test_without_stdin_there_are_no_keys_but_those_of_signals(live, in_shell):
@@ -290,20 +286,16 @@ def test_without_stdin_there_are_no_keys_but_those_of_signals(live, in_shell):
     screen.until("it ended by 130")
 
 
-def test_put_aside_and_taken_up_again_by_a_shell_it_is_drawn_at_once(live, in_shell):
-    live(STATUS)
-    screen = in_shell()
-    screen.type(b"kitctl status --watch\n")
-    screen.until("kitd 0.1.0 is ready")
-    screen.type(b"\x1a")
-    screen.until("Stopped")
-    screen.type(b"fg\n")
-    screen.until(ENTER)
-    screen.until("kitd 0.1.0 is ready")
-    screen.type(b"q")
-    screen.until(LEAVE)
-    screen.type(b"echo it ended by $?\n")
-    screen.until("it ended by 0")
+def test_put_aside_and_taken_up_again_by_a_shell_it_is_drawn_at_once(watching_in_shell):
+    watching_in_shell.type(b"\x1a")
+    watching_in_shell.until("Stopped")
+    watching_in_shell.type(b"fg\n")
+    watching_in_shell.until(ENTER)
+    watching_in_shell.until("kitd 0.1.0 is ready")
+    watching_in_shell.type(b"q")
+    watching_in_shell.until(LEAVE)
+    watching_in_shell.type(b"echo it ended by $?\n")
+    watching_in_shell.until("it ended by 0")
 
 
 def test_a_daemon_that_goes_away_is_waited_for(peer, answer, on_screen):
