@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,11 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from process_1 import ALONE, require_namespace
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "containers.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
 RELEASING = (ROOT / "docs" / "releasing.md").read_text(encoding="utf-8")
-ALONE = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
 
 
 def commands(page):
@@ -164,8 +164,7 @@ def test_the_doctor_finds_nothing_wrong_with_the_state_of_a_training_job(kitd, t
 
 def test_kitd_as_process_1_stops_in_good_order(kitd):
     """SIGTERM to process 1 of a container ends kitd, with exit code 0 and its socket gone."""
-    if not shutil.which("unshare") or subprocess.run([*ALONE, "true"], check=False).returncode:
-        pytest.skip("no namespace of processes can be made here")
+    require_namespace()
     daemon = kitd()
     daemon.start_command = ALONE
     daemon.start()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from damage import break_table
 from kitd.ledger.schema import APPLICATION_ID, migrations
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -69,14 +70,7 @@ def test_damage_that_a_scrape_meets_ends_kitd(kitd, free_address):
     daemon = kitd({"metrics": {"listen": free_address}}).start()
     assert daemon.stop() == 0
     path = daemon.place / "state" / "ledger.sqlite3"
-    with closing(sqlite3.connect(path)) as ledger:
-        (page,) = ledger.execute(
-            "SELECT rootpage FROM sqlite_schema WHERE name = 'tallies'"
-        ).fetchone()
-        (size,) = ledger.execute("PRAGMA page_size").fetchone()
-    with path.open("r+b") as file:
-        file.seek((page - 1) * size)
-        file.write(b"\xaa" * size)
+    break_table(path, "tallies")
     daemon.start()
     with contextlib.suppress(OSError):
         urllib.request.urlopen(f"http://{free_address}/metrics", timeout=10).close()

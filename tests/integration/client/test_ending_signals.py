@@ -1,14 +1,14 @@
 """Commands that are told to end: in a process of their own, which ends by the signal."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+
+from process_1 import alone, first_of
 
 BEGIN = """
 import os, signal
@@ -123,47 +123,25 @@ print("goes on")
     assert run(script) == (0, "goes on\n", "")
 
 
-ALONE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
-
-
 @pytest.fixture
-def alone():
-    """Start a program as process 1 of a namespace; returns it, and tells its number outside."""
-    if not shutil.which("unshare") or subprocess.run([*ALONE, "true"], check=False).returncode:
-        pytest.skip("no namespace of processes can be made here")
-    started = []
-
-    def start(script, **environment):
-        process = subprocess.Popen(
-            [*ALONE, sys.executable, "-c", script],
+def as_first():
+    """Start a script as process 1; returns the process."""
+    with alone() as programs:
+        yield lambda script, **environment: programs.start(
+            [sys.executable, "-c", script],
             env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
         )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def first_of(process):
-    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return int(child)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_process_1_ends_as_well(alone, tmp_path, number):
+def test_process_1_ends_as_well(as_first, tmp_path, number):
     """A command that waits for its daemon, where the kernel would let it wait on."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         listener.listen()
         program = "import sys; sys.argv[1:] = ['status']\nfrom kitd.ctl.main import run\nrun()"
-        process = alone(program, KITD_SOCKET=str(tmp_path / "socket"))
+        process = as_first(program, KITD_SOCKET=str(tmp_path / "socket"))
         connection, _ = listener.accept()
         with connection:
             os.kill(first_of(process), number)
@@ -172,7 +150,7 @@ def test_process_1_ends_as_well(alone, tmp_path, number):
     assert process.stdout.read() == ""
 
 
-def test_process_1_takes_back_first(alone):
+def test_process_1_takes_back_first(as_first):
     """Also with the handler that process 1 has of the beginning."""
     script = """
 ending_signals.end_as_first()
@@ -186,7 +164,7 @@ with TakenBackBySignals():
     finally:
         print("taken back", flush=True)
 """
-    process = alone(BEGIN + script)
+    process = as_first(BEGIN + script)
 
     assert process.wait(timeout=30) == 128 + signal.SIGTERM
     assert process.stdout.read() == "taken back\n"

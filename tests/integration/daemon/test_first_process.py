@@ -1,15 +1,13 @@
 """Process 1 of a container: no orphan stays, and signals arrive."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ALONE = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+from process_1 import alone, first_of
 
 PROGRAM = """
 import os, signal, sys, time
@@ -21,32 +19,11 @@ sys.exit(run_behind_first(life))
 
 @pytest.fixture
 def container():
-    """Start a program as process 1 of a namespace; returns it and what is needed to signal it."""
-    if not shutil.which("unshare") or subprocess.run([*ALONE, "true"], check=False).returncode:
-        pytest.skip("no namespace of processes can be made here")
-    started = []
-
-    def start(life, before=(), **streams):
-        process = subprocess.Popen(
-            [*before, *ALONE, sys.executable, "-c", PROGRAM.format(life=life)],
-            stdout=subprocess.PIPE,
-            text=True,
-            **streams,
+    """Start a program as process 1; returns it."""
+    with alone() as programs:
+        yield lambda life, **options: programs.start(
+            [sys.executable, "-c", PROGRAM.format(life=life)], **options
         )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def first_of(process):
-    """Return the number, outside, of what is process 1 inside."""
-    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return int(child)
 
 
 ORPHANS = """

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from damage import break_table
 from kitd.errors import Disposition, KitdError
 from kitd.ledger.database import BATCH, Database
 from kitd.ledger.failure import LedgerDamagedError, LedgerError, LedgerFullError
@@ -301,14 +302,7 @@ async def test_damage_that_a_reader_meets_ends_the_writing_too(tmp_path):
     path = tmp_path / "ledger.sqlite3"
     async with Database(path) as database:
         await database.write(put("kept"))
-    with closing(sqlite3.connect(path)) as ledger:
-        (page,) = ledger.execute(
-            "SELECT rootpage FROM sqlite_schema WHERE name = 'tallies'"
-        ).fetchone()
-        (size,) = ledger.execute("PRAGMA page_size").fetchone()
-    with path.open("r+b") as file:
-        file.seek((page - 1) * size)
-        file.write(b"\xaa" * size)
+    break_table(path, "tallies")
     before = path.read_bytes()
     async with Database(path) as database:
         await database.write(put("in the log"))
